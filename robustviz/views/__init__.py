@@ -9,9 +9,7 @@ from pathlib import Path
 
 
 def modules(name: str) -> list[str]:
-    """The dotted names of all modules called `name` (such as `result`), one per view folder that
-    has it.
-    """
+    """The dotted names of the modules called `name` (such as `result`) in all view folders."""
     return [
         f"robustviz.views.{file.parent.name}.{name}"
         for file in sorted(Path(__file__).parent.glob(f"*/{name}.py"))

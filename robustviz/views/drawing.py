@@ -51,8 +51,7 @@ def _colour(name: str) -> str:
 
 @dataclass
 class Plot:
-    """A chart of `width` by `height` pixels with the linear axis ranges `x` and `y`, each (low,
-    high).
+    """A chart of `width` by `height` pixels with linear axis ranges `x` and `y`, each (low, high).
     Ticks are (value, label). The drawing methods return the plot itself, so calls can be chained.
     """
 
@@ -102,9 +101,7 @@ class Plot:
         dash: str = "",
         more: str = "",
     ) -> Plot:
-        """Draw a line through the points. `dash` is SVG's dasharray; `more`: further SVG
-        attributes.
-        """
+        """Draw a line through points. `dash` is SVG's dasharray; `more`: further SVG attributes."""
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(
             f'<polyline points="{self._points(xs, ys)}" fill="none" stroke="{_colour(colour)}"'
@@ -131,8 +128,8 @@ class Plot:
         move: str = "",
         more: str = "",
     ) -> Plot:
-        """Draw a dot. If `move` is given, the control changes its position: `{move}-cx` and
-        `{move}-cy`.
+        """Draw a dot at (x, y).
+        If `move` is given, the control changes its position: `{move}-cx` and `{move}-cy`.
         """
         fill, stroke = ("paper", colour) if hollow else (colour, "paper")
         moves = f' data-move="{move}-cx {move}-cy"' if move else ""
@@ -176,9 +173,7 @@ class Plot:
         return self
 
     def html(self, alt: str = "") -> str:
-        """The chart as SVG text. With `alt`, screen readers announce it as a picture; without, they
-        skip it.
-        """
+        """The chart as SVG text: a picture to screen readers with `alt`, hidden from them without."""
         named = f'role="img" aria-label="{escape(alt)}"' if alt else 'aria-hidden="true"'
         base, right = self.py(self.y[0]), self.width - self.right
         axes = [

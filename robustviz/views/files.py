@@ -24,10 +24,9 @@ def html(figure: go.Figure) -> bytes:
 
 
 def csv(figure: go.Figure) -> bytes:
-    """The numbers drawn, as CSV with one row per point: `trace` (its name), `x`, `y` and, if any,
-    `z`.
-    If a trace has `customdata` for its points, such as the number of the image, they are the
-    columns `data0`, `data1` …
+    """The numbers drawn, as CSV bytes with one row per point.
+    The columns are `trace` (its name), `x`, `y` and, if any, `z`. If a trace has `customdata` for
+    its points, such as the number of the image, they are the columns `data0`, `data1` …
     """
     return csv_of([row for trace in figure.data for row in _rows(trace)])
 

@@ -42,8 +42,8 @@ class Probe(Generic[S, R]):
     name: Callable[[Run, S], str]
 
     def __call__(self, run: Run, spec: S | None = None) -> R:
-        """The result, read from the run's folder or computed. Raises UserError if the run cannot
-        give it.
+        """The result, read from the run's folder or computed.
+        Raises UserError if the run cannot give it.
         """
         spec = self.spec() if spec is None else spec
         keeps = spec.cacheable and not singles.is_own(getattr(spec, "index", 0))
@@ -130,16 +130,14 @@ def _test_split(source: Source) -> Dataset:
 
 
 def images_of(run: Run) -> Dataset:
-    """The run's test split, in its stratified order with seed 0: image numbers and `--n` refer to
-    it.
+    """The run's test split in its stratified order with seed 0, which image numbers and `--n` use.
     For a run in memory (`Loose`), the images as they were given.
     """
     return run.images if isinstance(run, Loose) else _test_split(run.config.data)
 
 
 def class_counts(run: Run, found: Evaluation) -> tuple[tuple[int, ...], ...]:
-    """For each class: the number of images in an evaluation, of those right when clean, when
-    attacked.
+    """For each class: (number of images in an evaluation, right when clean, right when attacked).
     Evaluations of older versions lack these counts, so they are computed from the labels of the
     test split. Returns () if the test images are no longer the ones evaluated. Raises UserError if
     they cannot be read.

@@ -80,8 +80,7 @@ def for_paper(
     size: float = 8,
     palette: str = "robustviz",
 ) -> go.Figure:
-    """A copy of one of our figures for print: exactly `width` wide, white, all type at `size`
-    points.
+    """A copy of one of our figures for print: `width` wide, white, all type at `size` points.
     Title, tool bar and slider are removed, lines are thin, and WebGL points become vector graphics.
     `caption` still includes what the title said.
 
@@ -154,9 +153,7 @@ def _colours(figure: go.Figure, palette: str) -> dict[tuple[int, ...], str]:
 
 
 def _rgb(colour: str) -> tuple[int, ...]:
-    """Red, green and blue (0 to 255) of a colour as `#0062A3`, or of the start of
-    `rgba(0,98,163,0.2)`.
-    """
+    """Red, green and blue (0 to 255) of a colour such as `#0062A3` or `rgba(0,98,163,0.2)`."""
     if colour.startswith("#"):
         return tuple(int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return tuple(map(int, re.findall(r"\d+", colour)[:3]))
@@ -172,9 +169,7 @@ class _Change:
         self.shrunk = px / 14  # 14 px is the type size on pages
 
     def trace(self, trace: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of a trace. WebGL traces become plain ones: a file would contain WebGL as a
-        bitmap.
-        """
+        """A copy of a trace without WebGL, which a file would contain as a bitmap."""
         made: dict[str, Any] = {name: self.part(value, name) for name, value in trace.items()}
         made["type"] = str(trace.get("type", "scatter")).removesuffix("gl")
         for bars in ("error_x", "error_y"):
@@ -326,9 +321,7 @@ def caption(figure: go.Figure) -> str:
 
 
 def _named(name: str, told: Mapping[str, Any], of: int) -> str:
-    """A network's name in the caption; the name of its method if it is alone and has no name of its
-    own.
-    """
+    """A network's name in the caption; its method's name if it is alone and has no name."""
     return f"the {told['method']} network" if not name or (of == 1 and name == "A") else name
 
 

@@ -1,7 +1,4 @@
-"""Small images as PNGs that a browser shows crisply: enlarged by a whole number with
-nearest-neighbour
-sampling.
-"""
+"""Small images as crisp PNGs: enlarged by whole factors, with nearest-neighbour sampling."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ def gain(eps: float) -> float:
 
 
 def delta(x: Floats, x_adv: Floats, eps: float) -> Floats:
-    """The perturbation x_adv − x as an image (C, H, W) in [0, 1]: mid-grey is no change, ±ε black
-    or white.
+    """The perturbation x_adv − x as an image (C, H, W) in [0, 1].
+    Mid-grey is no change; ±ε is white or black.
     """
     return np.clip(0.5 + (x_adv - x) * gain(eps), 0, 1)
 
@@ -36,17 +33,14 @@ def pixels(x: Floats) -> np.ndarray:
 
 
 def png(x: Floats, side: int = 192) -> bytes:
-    """An image (C, H, W) in [0, 1] as a PNG about `side` pixels wide; each image pixel becomes a
-    square.
-    """
+    """An image (C, H, W) in [0, 1] as a PNG about `side` pixels wide; its pixels become squares."""
     return sheet([x], side)
 
 
 def sheet(
     images: Sequence[Floats], side: int = 96, columns: int | None = None, gap: int = 6
 ) -> bytes:
-    """Several images of one size in one PNG, row by row, with `gap` transparent pixels between
-    them.
+    """Several images of one size in one PNG, row by row, separated by `gap` transparent pixels.
 
     One sheet costs the browser one request; 64 single pictures would cost 64.
     """
@@ -54,7 +48,7 @@ def sheet(
     return _sheet(tiles.tobytes(), tiles.shape, side, columns or len(tiles), gap)
 
 
-SCALES = (1, 8)  # of strips: the original size, and one large enough for paper
+SCALES = (1, 8)  # the scales of strips: the original size, and one large enough for paper
 
 
 def strip(results: Iterable[object], scale: int, at: int = 0) -> bytes:
@@ -91,7 +85,7 @@ def _sheet(content: bytes, shape: tuple[int, ...], side: int, columns: int, gap:
     lines = lines.reshape(rows, height, columns * wide, 4)[:, :, : columns * wide - gap]
     filtered = np.zeros((rows, tall, 1 + 4 * lines.shape[2]), np.uint8)
     filtered[:, :, 0] = 2  # PNG filter "Up": difference from the row above
-    filtered[:, : height * scale : scale, 0] = 1  # filter "Sub": from the left
+    filtered[:, : height * scale : scale, 0] = 1  # filter "Sub": difference from the left neighbour
     first = filtered[:, : height * scale : scale, 1:].reshape(lines.shape)
     first[:, :, 0], first[:, :, 1:] = lines[:, :, 0], lines[:, :, 1:] - lines[:, :, :-1]
     filtered[:, : height * scale : scale, 1:] = first.reshape(rows, height, -1)

@@ -20,7 +20,7 @@ from robustviz.types import UserError
 from robustviz.views.screen import COLOURS as SCREEN, Screen
 
 KINDS = ("pdf", "svg", "png")
-DPI = 600  # of a PNG; what journals ask for in line drawings
+DPI = 600  # dots per inch of a PNG, as journals ask for in line drawings
 PATIENCE = 90  # seconds that the browser may take to print, the same as kaleido's limit
 GAP = 16  # pixels between the charts of a first screen
 _MM = 96 / 25.4
@@ -28,8 +28,7 @@ _EMBEDDED = re.compile(rb"/BaseFont\s*/(?:[A-Z]{6}\+)?([\w,.-]+)")
 
 
 def printed(figure: go.Figure, kind: str) -> bytes:
-    """The bytes of a figure as `pdf`, `svg` or `png`, in the size of its layout (96 pixels per
-    inch).
+    """The bytes of a figure as `pdf`, `svg` or `png`, in the size of its layout at 96 px per inch.
     It is meant for figures made by `for_paper`. A PDF embeds its fonts; a PNG has 600 dots per
     inch.
 
@@ -132,8 +131,7 @@ def _in_mm(svg: bytes) -> bytes:
 
 
 def write(figure: go.Figure, path: str | Path) -> Path:
-    """Write a figure to a file and return its path; the extension (`.pdf`, `.svg`, `.png`) is the
-    format.
+    """Write a figure to a file as `.pdf`, `.svg` or `.png`, by the extension; returns the path.
     Raises UserError as `printed` does, and if the file cannot be written.
     """
     path = Path(path)
@@ -204,9 +202,7 @@ def drawing(screen: Screen, at: int = 0) -> bytes:
 
 
 def _stilled(screen: Screen, chart: str, at: int) -> ElementTree.Element | None:
-    """A chart as XML with its moving parts as they are at position `at`; None if it is not valid
-    XML.
-    """
+    """A chart as XML with its moving parts as at position `at`; None if it is not valid XML."""
     try:
         root = ElementTree.fromstring(_BARE.sub(r'\1=""', chart))
     except ElementTree.ParseError:

@@ -33,9 +33,7 @@ def csv_of(rows: Sequence[Mapping[str, object]]) -> bytes:
 
 @dataclass(frozen=True)
 class Result:
-    """Base class of all results: arrays, and `meta` with their origin (run id, protocol, class
-    names).
-    """
+    """Base class of all results: arrays, and `meta` with their origin (run id, class names …)."""
 
     meta: JSON = field(default_factory=dict, kw_only=True)
 
@@ -64,9 +62,7 @@ class Result:
 
     @classmethod
     def from_npz(cls: type[T], data: bytes) -> T:
-        """Load a result from the bytes that `to_npz` returned. Raises UserError for any other
-        bytes.
-        """
+        """Load a result from the bytes that `to_npz` returned. Raises UserError for other bytes."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}

@@ -19,9 +19,7 @@ WIDE, TALL, PANEL, LETTERS = 360, 122, 108, 15  # pixels; LETTERS: characters pe
 
 
 class Step(NamedTuple):
-    """One drawing: its caption, and one or two building blocks (keys of `BLOCKS`), from left to
-    right.
-    """
+    """One drawing: its caption, and one or two keys of `BLOCKS` to draw from left to right."""
 
     says: str
     blocks: tuple[str, ...]

@@ -175,8 +175,7 @@ def sides(named: Mapping[str, object]) -> list[str]:
 
 
 def styles(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The name of a colour and a dash for each network: A's and B's own, neutral ones for all
-    others.
+    """The name of a colour and a dash for each network: A's and B's own, neutral ones for others.
     If no name starts with A or B, the first two networks get the styles of A and B.
     """
     sides = {name: name[0].lower() for name in names if name[:2] in ("A ", "B ", "A", "B")} or dict(
@@ -187,8 +186,7 @@ def styles(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def spread(mean: float, low: float, high: float, form: str = ".2f") -> str:
-    """A mean and its interval as text, such as `0.50 [0.40, 0.60]`, each number in the format
-    `form`.
+    """A mean and its interval as text, such as `0.50 [0.40, 0.60]`, in the number format `form`.
     Only the mean if an end of the interval is not finite.
     """
     known = math.isfinite(low) and math.isfinite(high)
@@ -233,8 +231,7 @@ def finish(
     interval: str = "",
     clean: bool = False,
 ) -> go.Figure:
-    """The figure with its description in `layout.meta`, which files, captions and screen readers
-    use.
+    """The figure with its description in `layout.meta`, for files, captions and screen readers.
 
     `about`: the result shown, or results by the names that the figure prints, or only a protocol.
     `sentence`: what this figure shows, with its numbers, printed beside it. `alt`: the kind of
@@ -263,9 +260,7 @@ def finish(
 
 
 def _told(meta: Mapping[str, Any], result: Result | None = None) -> dict[str, Any]:
-    """The facts about one network for a caption: run, method, data, number of images, attack, ε,
-    seed.
-    """
+    """The facts about one network for a caption: run, method, data, images, attack, ε and seed."""
     told = {
         key: meta[key] for key in ("run", "method", "data", "seed", "index", "eps") if key in meta
     }

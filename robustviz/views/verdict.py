@@ -1,5 +1,5 @@
-"""Which of two networks is right on more of the same images, in one sentence, and how certain that
-is.
+"""Which of two networks is right on more of the same images, and how certain that is, in a
+sentence.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def held(
     alone: str = "is right on",
     images: str = "attacked images",
 ) -> Verdict:
-    """The verdict on two networks, from which of the same N images each got right: `a` and `b`,
-    both (N,).
-    Without `b`, on one network alone. `attack` is its printed name (PGD-20), `eps` the radius and
-    `seed` the seed of its noise; at ε = 0 the sentence is about clean images. `alone` is the phrase
-    for what is counted, `images` the name of the images. A difference is shown only if the paired
-    95 % interval excludes 0. Raises UserError if `a` and `b` differ in length.
+    """The verdict on two networks, from which of the same N images each got right.
+    `a`, `b` (N,): whether each image was right; without `b`, the verdict is on one network alone.
+    `attack` is its printed name (PGD-20), `eps` the radius and `seed` the seed of its noise; at ε =
+    0 the sentence is about clean images. `alone` is the phrase for what is counted, `images` the
+    name of the images. A difference is shown only if its paired 95 % interval excludes 0 and it
+    does not round to 0 points. Raises UserError if `a` and `b` differ in length.
     """
     if b is not None and a.shape != b.shape:
         raise UserError(

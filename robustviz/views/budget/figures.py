@@ -12,8 +12,7 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 
 
 def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
-    """Accuracy against the training ε: clean, attacked with the data's usual ε, and with the
-    training ε.
+    """Accuracy against the training ε: clean, under the usual ε, and under the training ε.
     Each network is a marker with its 95 % interval; lines join the means over seeds.
     """
     meta, colour = result.meta, COLOURS[template]

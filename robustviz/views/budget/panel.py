@@ -1,4 +1,4 @@
-"""The Budget page: what a larger ε in training costs, and why. It reads two shipped files, no
+"""The Budget page: what a larger ε in training costs, and why. It needs two shipped files, no
 torch.
 """
 

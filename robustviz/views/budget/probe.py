@@ -32,9 +32,7 @@ def draw(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def attacked(net: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, seed: int) -> Tensor:
-    """Points (N, 2) after a PGD attack that keeps each within its ℓ∞ ball (a square) of radius
-    `eps`.
-    """
+    """Points (N, 2) after a PGD attack within their ℓ∞ balls (squares) of radius `eps`."""
     if not eps:
         return x
     rng = torch.Generator().manual_seed(seed)
@@ -54,7 +52,7 @@ def trained(x: Tensor, y: Tensor, eps: float, seed: int) -> nn.Module:
         for wide, out in ((2, WIDTH), (WIDTH, WIDTH), (WIDTH, 1))
     )
     net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
-    with torch.no_grad():  # with its own generator: torch's global seed stays untouched
+    with torch.no_grad():  # its own generator, so that torch's global seed is not used
         for weight in net.parameters():
             bound = (weight.shape[1] if weight.ndim > 1 else WIDTH) ** -0.5
             weight.uniform_(-bound, bound, generator=rng)

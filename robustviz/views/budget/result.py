@@ -41,9 +41,7 @@ class Family(Result):
 
     @property
     def learned(self) -> Bools:
-        """Whether each network is right on at least twice as many images as guessing would be,
-        (N,).
-        """
+        """Whether each network (N,) is right on at least twice as many images as by guessing."""
         return np.asarray(self.clean_k / self.n >= 2 / self.meta["classes"])
 
     def mean(self, counts: Ints) -> tuple[Floats, Floats]:
@@ -67,8 +65,7 @@ class Family(Result):
 
 @dataclass(frozen=True)
 class Balls(Result):
-    """Two blobs of points, and networks trained on them with a square of radius ε around each
-    point.
+    """Two blobs of points, and networks trained on them with a square of radius ε at each point.
 
     `x` (P, 2), `y` (P,) 0 or 1: the training points. `eps` (E,): the radii. `clean_k`, `held_k` (E,
     S): the number of `meta["n"]` test points on which each of S networks is right, unattacked, and
@@ -97,9 +94,7 @@ class Balls(Result):
 
     @property
     def first(self) -> int:
-        """The index of the first radius at which squares of different classes overlap; E if there
-        is none.
-        """
+        """The index of the first radius at which squares of different classes overlap, else E."""
         return int((np.append(self.meeting, 1) > 0).argmax())
 
 

@@ -48,8 +48,8 @@ def _start(blobs: Balls) -> int:
 
 
 def _fell(blobs: Balls, at: int) -> bool:
-    """Whether the first network's clean accuracy is below that of ε = 0, with separate 95 %
-    intervals.
+    """Whether the first network's clean accuracy is below that at ε = 0.
+    Their 95 % intervals must not overlap.
     """
     n, now, bare = (int(each) for each in (blobs.meta["n"], *blobs.clean_k[[at, 0], 0]))
     return wilson(now, n)[1] < wilson(bare, n)[0]
@@ -87,9 +87,9 @@ def lesson(found: Family) -> str:
 
 
 def costly(found: Family) -> Floats:
-    """The training ε from which on every network's clean accuracy is below that of all ordinary
-    ones.
-    "Below" means that their 95 % intervals do not overlap. Returns these ε in ascending order.
+    """The training ε from which on networks lose clean accuracy, in ascending order.
+    From such an ε on, every network's clean accuracy is below that of all ordinary ones, and their
+    95 % intervals do not overlap.
     """
     ends = np.array([wilson(int(k), int(n)) for k, n in zip(found.clean_k, found.n, strict=True)])
     floor = ends[found.eps == 0, 0].min(initial=1)
@@ -200,9 +200,7 @@ def _family(found: Family) -> str:
 
 
 def _plane(blobs: Balls) -> tuple[str, dict[str, tuple[str, list[str]]]]:
-    """The picture of the points, their squares and the network's boundary, and what the control
-    moves.
-    """
+    """The picture of points, squares and the network's boundary, and what the control moves."""
     low, high, down, up = blobs.meta["window"]
     shown = 0.85  # fraction of the window's height drawn: the largest squares are cut
     height = round(632 / (high - low) * shown * (up - down)) + 14
@@ -250,9 +248,7 @@ def _squares(plot: Plot, points: Floats, eps: float) -> str:
 
 
 def _edge(plot: Plot, blobs: Balls, at: int) -> Iterator[str]:
-    """The SVG path segments of the line where the network's logit is 0, one per grid cell it
-    crosses.
-    """
+    """The SVG path segments of the line where the network's logit is 0, one per grid cell."""
     z = blobs.logit[at].astype(float)
     low, high, down, up = blobs.meta["window"]
     rows, columns = z.shape

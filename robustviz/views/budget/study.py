@@ -73,9 +73,7 @@ def usual(key: str) -> float:
 
 
 def _family() -> Iterator[tuple[JSON, folder.Run | None]]:
-    """For each network the counts from its evaluation, and its run if the weights are here, else
-    None.
-    """
+    """Each network's counts from its evaluation, and its run, if the weights are here."""
     found: dict[str, tuple[JSON, folder.Run | None]] = {}
     for path in sorted(SEEDS.glob("*.json")):
         content = folder.read_json(path)

@@ -61,9 +61,7 @@ class Row:
 
     @property
     def interval(self) -> tuple[float, float, float]:
-        """The mean over seeds and the ends of its 95 % interval, which is infinite for a single
-        seed.
-        """
+        """The mean over seeds and the ends of its 95 % interval, infinite for a single seed."""
         return mean_interval(self.values)
 
 
@@ -89,9 +87,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Layer:
-    """The rows of one measure; `twice` counts cards with the same settings and seed as another
-    card.
-    """
+    """The rows of one measure; `twice`: number of cards with another card's settings and seed."""
 
     measure: Measure
     name: str
@@ -180,9 +176,7 @@ def label(card: Card) -> str:
 
 
 def _names(cards: Sequence[Card]) -> list[str]:
-    """A distinct name for each card: its method, and the settings that differ between cards of a
-    method.
-    """
+    """A distinct name for each card: its method, and settings that differ within the method."""
     flat = [dict(registry.flat(_fixed(card))) for card in cards]
     apart: dict[str, list[str]] = {}
     for key in {card.method for card in cards}:

@@ -27,7 +27,7 @@ def _view(known: Found) -> None:
     start = stage.position(drawn.control.key, drawn.control.values, 0)
     drawn = screen_figures.screen(known, start)
     stage.show("claims", drawn)
-    shell.write_address()  # a rerun of this fragment runs nothing else on the page
+    shell.write_address()  # here: a rerun of the fragment skips the rest of the page
     with st.container(horizontal=True):
         widgets.take_home("claims", TITLE, drawn, {})
     _table(known, known.data[start])

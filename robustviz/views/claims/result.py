@@ -55,9 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Found:
-    """All rows, a sentence on each data set's pilot runs (`pilots`), and lists of data sets and
-    claims.
-    """
+    """All rows, and a sentence on each data set's pilot runs (`pilots`)."""
 
     rows: tuple[Row, ...]
     pilots: dict[str, str]

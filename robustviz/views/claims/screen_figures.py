@@ -33,9 +33,7 @@ STYLE = """<style>
 
 
 def screen(found: Found, start: int) -> Screen:
-    """The first screen, opened at the data set with index `start`; its control selects the data
-    set.
-    """
+    """The first screen, at the data set with index `start`; its control selects the data set."""
     names = found.data
     cells, moves = [], {}
     for number, claim in enumerate(found.claims):
@@ -82,8 +80,7 @@ def _word(rows: Sequence[Row]) -> str:
 
 
 def _plot(rows: Sequence[Row]) -> str:
-    """The chart of a claim: an interval for each expectation, and a dashed line from where it
-    counts.
+    """The chart of a claim: an interval per expectation, and a dashed line from where it counts.
     The unit is the smallest difference that counts. A value outside the chart is an arrow at its
     end.
     """

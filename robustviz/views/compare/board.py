@@ -228,9 +228,7 @@ def _kept(board: Board, one: Score, at: int) -> str:
 
 
 def _notes(one: Score, plot: Plot, usual: float) -> list[str]:
-    """Notes beside a mark whose position is not comparable to others or whose network is the user's
-    own.
-    """
+    """Notes beside a mark that is at the edge, at another ε, or of the user's own network."""
     clean = one.plain.clean_acc
     return [
         *([f"only {clean:.0%} untouched"] if clean < plot.x[0] else []),
@@ -281,8 +279,7 @@ def lost(one: Score, among: Iterable[int]) -> int | None:
 def _tip(
     plot: Plot, one: Score, name: Name, own: str, number: int, x: float, images: Mapping[int, str]
 ) -> str:
-    """The tooltip beside a mark: the network's names, how many images it keeps, and one that it
-    loses.
+    """The tooltip beside a mark: names, number of images kept, and an image that the network loses.
     It is placed to the right of the mark, or to the left if there is no room.
     """
     words = [name.method, *_rest(name), f"{one.plain.clean_k} of {one.plain.n} right untouched"]

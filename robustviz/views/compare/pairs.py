@@ -26,7 +26,7 @@ from robustviz.views.verdict import Verdict, held
 
 SEEDS = paths.ROOT / "checkpoints" / "seeds"  # evaluations of networks that are not shipped
 ATTACK = "PGD-20"
-# settings that do not change the training itself: where it ran, what was saved, which epoch is best
+# settings that do not change the training itself: where it ran, what was saved, which epoch is used
 APART = ("device", "threads", "snapshots", "select")
 
 
@@ -119,7 +119,8 @@ def apart(first: Run, second: Run) -> str:
 
 def kin(first: Run, second: Run) -> str:
     """A sentence on what differs between two training runs.
-    If only the method differs, both used the same seed and the same batches.
+    If only the method differs, both had the same seed and also the same batches, unless one of the
+    methods draws balanced batches.
     """
     if first.imported or second.imported:
         return "One was trained elsewhere: nobody here knows its seed and its batches."
@@ -166,9 +167,7 @@ class Over:
 
     @property
     def shown(self) -> bool:
-        """Whether a difference between the methods is shown, that is, whether the interval excludes
-        0.
-        """
+        """Whether a difference between the methods is shown: the interval excludes 0."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
@@ -261,8 +260,7 @@ def _how(first: Trained, second: Trained) -> str:
 def _common(
     first: Trained, second: Trained, every: Iterable[Trained]
 ) -> tuple[dict[int, float], dict[int, float], str]:
-    """Accuracy under attack by seed for both sides, on the same images, and a sentence naming
-    these.
+    """Accuracy under attack by seed for both sides on the same images, and a sentence on these.
     The images are those on which most seeds were evaluated on both sides.
     """
     found: dict[tuple[str, int], list[dict[int, float]]] = defaultdict(lambda: [{}, {}])

@@ -48,7 +48,7 @@ def _view(here: Context) -> None:
     screen = _screen(found, runs, here)
     with stage.spot():
         seen = stage.show("compare", screen)
-    shell.write_address()  # a rerun of this fragment runs nothing else on the page
+    shell.write_address()  # here: a rerun of the fragment skips the rest of the page
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
             f"Click a mark: it becomes :{shell.side_colour(turn)}[**{turn.upper()}**]; the next"

@@ -26,8 +26,7 @@ from robustviz.views.measure import image_of, images_of, meta_of, net_of, probe,
     AlongsideSpec, name=lambda run, spec: f"{registry.key(spec)}-{max(run.snapshots, default=0)}"
 )
 def alongside(run: Run, spec: AlongsideSpec) -> Alongside:
-    """Predictions, attacked images, features and maps of the same test images at a run's kept
-    epochs.
+    """How a run's networks see the same test images at its kept epochs: see `Alongside`.
     The last frame has the run's chosen weights. Raises UserError if there is no such image, or if
     it is a picture of the user's own.
     """
@@ -77,9 +76,9 @@ def _bytes(x: Tensor) -> np.ndarray:
 def _shot(
     net: Classifier, x: Tensor, y: Tensor, attack: PGD, spec: AlongsideSpec
 ) -> tuple[np.ndarray, np.ndarray, Tensor, Tensor, np.ndarray, np.ndarray]:
-    """One frame: predictions clean and attacked (n,), features of both (n, D), attacked uint8
-    pictures
-    (s, C, H, W), and class activation maps (s, h, w).
+    """One frame: the network's predictions, features, attacked pictures and maps.
+    Predictions clean and attacked (n,), features of both (n, D), attacked uint8 pictures (s, C, H,
+    W), class activation maps (s, h, w).
     """
     x_adv = attack(net, x, y, rng=torch.Generator().manual_seed(spec.seed))
     clean, logits = features_of(net, x)

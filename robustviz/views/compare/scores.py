@@ -54,8 +54,7 @@ class Score:
         return max(every, key=lambda one: (one.n, one.eps == self.on.eps))
 
     def right(self, attacks: Iterable[str] | None = None) -> Bools:
-        """Which of the images that count are right when clean and under all the given attacks,
-        (N,).
+        """Which of the images that count are right when clean and under all these attacks, (N,).
         Attacks that the network never met are ignored. None stands for all attacks that it met.
         """
         return _right(self.steps, attacks)

@@ -15,9 +15,8 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named, s
 
 
 def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) -> go.Figure:
-    """Bars of the true class's softmax output: clean, painted budget, full ε; for one or two
-    networks.
-    The text at each bar is the predicted class, ✓ right or ✗ wrong.
+    """Bars of the true class's softmax output: clean, painted budget, full ε.
+    There are one or two networks; the text at each bar is the predicted class, ✓ right or ✗ wrong.
     """
     several = named(results, "")
     colour, first = COLOURS[template], next(iter(several.values()))

@@ -55,9 +55,7 @@ def canvas() -> ComponentRenderer:
 
 
 class Masks:
-    """The masks allowed in the page's address: a name in `FIXED`, or the text of a grid of this
-    size.
-    """
+    """The masks allowed in the page's address: a name in `FIXED`, or the text of such a grid."""
 
     def __init__(self, rows: int, columns: int) -> None:
         self.rows, self.columns = rows, columns
@@ -165,9 +163,7 @@ def _painted() -> None:
 def _attack(
     here: Context, run: folder.Run, cells: Bools, steps: int, seed: int
 ) -> PaintedSpec | None:
-    """The sliders and the button. Returns the spec, or None if this budget has not been attacked
-    yet.
-    """
+    """The sliders and the button. Returns the spec, or None until this budget is attacked."""
     usual, state = max(1, round(catalogue.radius(run) * 255)), st.session_state
     top = max(16, min(255, 2 * usual))
     level = st.slider(

@@ -13,8 +13,7 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish, spread
 
 
 def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> go.Figure:
-    """Clean (circles) and attacked (×) accuracy by the quadrant that had the smaller radius in
-    training.
+    """Clean (circles) and attacked (×) accuracy, a row per quadrant with the smaller radius.
     Bars are 95 % t-intervals over seeds. If `picked` is the name of a quadrant, the sentence starts
     with it.
     """

@@ -34,7 +34,7 @@ class Quadrants(Result):
     robust_lead: Floats
 
     def best(self, kind: str) -> tuple[int, bool]:
-        """The index of the best quadrant by mean `clean` or `robust` accuracy, and whether that is
+        """The index of the best quadrant by mean `clean` or `robust` accuracy; whether it is
         decided.
         It is decided if the intervals of its leads over all other quadrants are above 0.
         """

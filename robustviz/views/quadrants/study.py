@@ -81,9 +81,7 @@ class Study:
         )
 
     def order(self) -> Iterator[tuple[str, int]]:
-        """(variant, seed) in the order of training: all quadrants first, because they are the
-        question.
-        """
+        """(variant, seed) in the order of training: all quadrants first, then the controls."""
         return (
             (name, seed) for names in (PLACES, CONTROLS) for seed in self.seeds for name in names
         )
@@ -158,10 +156,8 @@ def measure(study: Study, path: Path, command: str = "") -> JSON:
 
 
 def result_of(study: JSON) -> Quadrants:
-    """The study as arrays. It includes only seeds with all four quadrants, so that seeds can be
-    paired.
-
-    Raises UserError if there is no such seed.
+    """The study as arrays, of those seeds for which all four quadrants were trained.
+    Only these can be paired. Raises UserError if there is no such seed.
     """
     by = {(cell["variant"], cell["seed"]): cell for cell in study["cells"]}
     seeds = [

@@ -1,7 +1,6 @@
-"""`python -m robustviz.views.start.pack` makes what first screens show of the default pairs: the
-first
-page's story, all results that first screens need for a dozen images of each data set (read by
-`robustviz.views.pack`), and the catalogue of names.
+"""`python -m robustviz.views.start.pack` makes what first screens show of the default pairs of
+networks: the first page's story, all results that first screens need for a dozen images of each
+data set (read by `robustviz.views.pack`), and the catalogue of names.
 
 An interrupted call is continued by the next one; after a complete one, everything is measured anew.
 """
@@ -40,7 +39,7 @@ FOLDER = paths.ROOT / "checkpoints" / "story"
 SEED, ROUNDS, STEPS = 0, 3, 20
 OTHER = {"left": "right", "right": "left"}
 PAIRS = ("shapes", "digits")
-TELLING, BOTH = 8, 2  # number of story images that fool only A; that fool both, and neither
+TELLING, BOTH = (8, 2)  # numbers of story images: fooling A only; fooling both, and neither
 UNFINISHED = ".unfinished"  # this file exists in the folder until everything is measured
 
 
@@ -112,9 +111,7 @@ def _file(number: int, name: str) -> str:
 
 
 def _round(number: int, index: int, side: str, true: str) -> JSON:
-    """The facts on one round of the story: class, the side that was attacked, and its picture
-    files.
-    """
+    """The facts on one round of the story: its class, the attacked side, and its picture files."""
     return {
         "index": index,
         "class": true,
@@ -148,10 +145,9 @@ def attack_page(run: Run, index: int, eps: float) -> tuple[np.ndarray, JSON]:
 
 
 def _price(ordinary: Run, robust: Run) -> JSON:
-    """What robustness costs: the images that only the robust network, or only the other, gets
-    right.
-    Both are clean test images; the 95 % interval is that of the difference in accuracy. Raises
-    UserError if the two networks were not evaluated on the same images.
+    """What robustness costs: how many clean test images only one of the two networks gets right.
+    `gained`: only the robust one; `lost`: only the ordinary one; `interval`: 95 % interval of the
+    difference in accuracy. Raises UserError if the two were not evaluated on the same images.
     """
     one, other = (run.evaluation() for run in (ordinary, robust))
     if one is None or other is None or one.images != other.images:
@@ -218,8 +214,7 @@ def specs(index: list[int], eps: float) -> Iterator[ProbeSpec[Any]]:
 
 
 def measure_pair(data: str, again: bool) -> None:
-    """Write the story images of a data set, and the results of its default pair for all first
-    screens.
+    """Write a data set's story images, and its default pair's results for all first screens.
     With `again`, results that are already in the files are kept.
     """
     a, b = (folder.open_model(run_id) for run_id in networks.defaults(networks.on(data)))

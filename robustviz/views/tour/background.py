@@ -75,9 +75,7 @@ def _pair(study: JSON) -> tuple[JSON, JSON]:
 
 
 def screen(study: JSON) -> Screen:
-    """Six test objects on backgrounds of their own class or of another, with network C's
-    predictions.
-    """
+    """Six test objects on backgrounds of their own or another class, with C's predictions."""
     (misled, _), protocol = _pair(study), study["protocol"]
     robust = cell(study, "fgsm_rs", "on")
     tiles, moves = list[str](), dict[str, tuple[str, list[str]]]()

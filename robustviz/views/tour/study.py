@@ -41,9 +41,7 @@ GROUNDS = {"own": True, "other": False}  # backgrounds of the object's own class
 
 @dataclass(frozen=True)
 class Study:
-    """The settings of the study: a training run takes about 20 s on a quiet core, with FGSM-RS 40
-    s.
-    """
+    """The settings of the study. A training run takes about 20 s on a quiet core, FGSM-RS 40 s."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     eps: float = 8 / 255
@@ -55,9 +53,7 @@ class Study:
     epochs: int | None = None
 
     def config(self, cue: str, method: str, seed: int) -> TrainConfig:
-        """The training settings with the cue `on` or `off`, as `train --preset PRESET --method
-        METHOD`.
-        """
+        """The settings of `train --preset PRESET --method METHOD` with the cue `on` or `off`."""
         flags: JSON = {"method": method, "seed": seed, "device": "cpu"}
         for name in ("n_train", "epochs"):
             if getattr(self, name) is not None:

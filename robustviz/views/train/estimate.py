@@ -64,8 +64,7 @@ def _seconds(settings: str) -> tuple[float, int]:
 
 
 def _timed(settings: str) -> tuple[float, int]:
-    """The seconds that a training run and its evaluation will take, and the number of steps per
-    epoch.
+    """The seconds that a training run with its evaluation will take, and its steps per epoch.
     Extrapolated from three training steps and one small validation, timed now.
     """
     config = TrainConfig.from_json(json.loads(settings))

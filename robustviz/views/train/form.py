@@ -190,10 +190,9 @@ def _leave_recipe() -> None:
 def _fields(
     start: TrainConfig, owner: Any, names: Iterable[str], scope: str, prefix: str, across: int = 3
 ) -> dict[str, Any]:
-    """One input for each of the fields `names` of `owner`, a dataclass inside `start`; returns
-    changes.
-    The changes are values by dotted path. There are `across` inputs per row; pickers of runs, whose
-    names are long, have a row each, above the others.
+    """One input for each of the fields `names` of `owner`, a dataclass inside `start`.
+    Returns the changed values by dotted path. There are `across` inputs per row; pickers of runs,
+    whose names are long, have a row each, above the others.
     """
     changes: dict[str, Any] = {}
     options = registry.options(type(owner))
@@ -376,8 +375,8 @@ def _compare(config: TrainConfig, key: str) -> None:
 
 
 def _like(config: TrainConfig, key: str) -> TrainConfig:
-    """The same training with another method in its default settings; for the same method, the next
-    seed.
+    """The same training with another method; if `key` is its own method, with the next seed.
+    The other method has its default settings.
     """
     if key == config.method.key:
         return dataclasses.replace(config, seed=config.seed + 1)

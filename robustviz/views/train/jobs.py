@@ -25,9 +25,7 @@ def watch() -> None:
 
 
 def _list() -> None:
-    """The table of all runs of the user, newest first, damaged ones too; the selected one is shown
-    above.
-    """
+    """The table of the user's runs, newest first, with damaged ones; a selected run is shown."""
     states = folder.of_user()[::-1]
     faults = [folder.fault(run) for run, _ in states]
     told = [

@@ -76,7 +76,9 @@ def watch(config: TrainConfig | None) -> None:
 
 
 def look_after() -> None:
-    """Start queued runs on free devices; a session without that right only marks dead runs."""
+    """Start queued runs on free devices.
+    A session without the right to do so only marks runs whose process has died.
+    """
     (queue.pump if rights.may_act() else queue.sweep)()
 
 

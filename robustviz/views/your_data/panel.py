@@ -372,9 +372,7 @@ def _chosen(**linked: Any) -> None:
 
 
 def _network() -> None:
-    """Import weights of a known architecture as a run. Code can be imported only by the command
-    line.
-    """
+    """Import weights of a known architecture as a run. Code can come by command line only."""
     ours = [key for key in registry.keys("data") if not _placed(key)]
     names = [*own.every(), *ours]
     left, middle, right = st.columns(3)
@@ -410,7 +408,7 @@ def _network() -> None:
 
 
 def _placed(key: str) -> bool:
-    """Whether a data set has to be told where its images are."""
+    """Whether a data set has a `name` setting, so that it must be told where its images are."""
     return "name" in registry.hints(registry.get("data", key))
 
 
