@@ -1,3 +1,3 @@
-"""Ours against its peers, side by side in one process. `make bench` runs them; nothing here is part
-of the package.
+"""Speed comparisons of robustviz with other libraries, run side by side in one process by `make
+bench`. They are not part of the package.
 """

@@ -1,5 +1,5 @@
-"""`python -m benchmarks [--only B1,B9]`: race ours against its peers on this machine, print, write
-JSON and what is made from it.
+"""`python -m benchmarks [--only B1,B9]`: compare the speed of robustviz with other libraries on
+this machine, print the results, and write them to a JSON file and to the pages made from it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-# torch's profiler tells the terminal whenever it begins
+# keeps torch's profiler from printing a line whenever it starts
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 import torch
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
                     "outcomes": [one.to_json() for one in outcomes],
                 }
                 out.parent.mkdir(exist_ok=True)
-                # at once: a GPU may be lent for minutes
+                # saved after each outcome, because the GPU may be available for minutes only
                 write_file(out, json.dumps(found, indent=1).encode())
         except (UserError, ImportError) as error:
             print(f"{name}: left out. {error}", file=sys.stderr)
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def elsewhere(name: str, device: str) -> str:
-    """Why an item has nothing to race on this device, and what to type where it has."""
+    """The message for an item that this device cannot measure, with the right command."""
     if device == "cpu":
         return (
             f"{name} is raced on a GPU and this machine has none that torch can use; where there is"

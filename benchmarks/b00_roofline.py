@@ -17,16 +17,17 @@ from robustviz.nets.base import frozen
 from robustviz.training.config import default_threads
 
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 16384)}
-# FLOPs between two looks at a GPU's clock: 25 ms of an H200, beside which starting and waiting are
-# nothing
+# FLOPs in one timing on a GPU: 25 ms on an H200, so that the overhead of launching and
+# synchronising is negligible
 BUSY = 2e13
-COPIED = {"cpu": 2**28, "cuda": 2**32}  # bytes; far more than any cache holds
+COPIED = {"cpu": 2**28, "cuda": 2**32}  # bytes to copy, far more than fit in any cache
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """Products of square matrices and a copy; on a CPU with one thread and with as many as
-    everything else here is given.
+    """The speed of products of square matrices and of a copy.
+
+    On a CPU both are measured with one thread and with as many threads as all other benchmarks use.
     """
     for threads in sorted({1, default_threads()}) if device == "cpu" else (0,):
         words = f"{threads} thread{'s' if threads > 1 else ''}" if threads else "one GPU"
@@ -57,8 +58,9 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 
 
 def product(device: str, dtype: torch.dtype, size: int, rounds: int) -> Time:
-    """Seconds of a product of two square matrices of random numbers: zeros would draw less power
-    and be faster.
+    """Seconds for a product of two square matrices of random numbers.
+
+    Zeros would need less power and be faster.
     """
     rng = torch.Generator(device=device).manual_seed(0)
     a, b = (torch.randn(size, size, generator=rng, device=device).to(dtype) for _ in range(2))
@@ -74,7 +76,7 @@ def product(device: str, dtype: torch.dtype, size: int, rounds: int) -> Time:
 
 
 def copying(device: str, size: int, rounds: int) -> Time:
-    """Seconds of copying so many bytes from one place of the device's memory to another."""
+    """Seconds for copying `size` bytes from one place in the device's memory to another."""
     here = torch.ones(size // 4, device=device)
     there = torch.zeros_like(here)
     (time,) = race([Racer("Tensor.copy_", lambda: there.copy_(here))], rounds, device)
@@ -83,15 +85,17 @@ def copying(device: str, size: int, rounds: int) -> Time:
 
 @functools.cache
 def gemm_rate(device: str, dtype: torch.dtype, threads: int) -> float:
-    """FLOP/s of the best square product, with so many threads on a CPU."""
+    """FLOP/s of the fastest square product; on a CPU with this number of threads."""
     with _threads(threads if device == "cpu" else 0):
         return max(2 * size**3 / product(device, dtype, size, 3).least for size in SIZES[device])
 
 
 def step_flops(net: nn.Module, x: Tensor) -> float:
-    """FLOPs that one step of an attack needs for one image in convolutions and linear layers:
-    forward, and as many back to the image; no gradient of a weight. A multiplication and an
-    addition are two. As torch's `FlopCounterMode` counts, which takes seconds to import.
+    """FLOPs that one attack step needs for one image in convolutions and linear layers.
+
+    They are those of the forward pass, and as many again for the gradient of the image; gradients
+    of weights are not needed. A multiplication and an addition count as two. The result agrees with
+    torch's `FlopCounterMode`, which takes seconds to import.
     """
     seen: list[int] = []
 
@@ -113,12 +117,12 @@ def step_flops(net: nn.Module, x: Tensor) -> float:
 
 
 def reached(seconds: float, flops: float, device: str, dtype: torch.dtype) -> float:
-    """`flops` in `seconds` as a fraction of the rate of products on this device."""
+    """`flops` in `seconds` as a fraction of the rate of matrix products on this device."""
     return flops / seconds / gemm_rate(device, dtype, torch.get_num_threads())
 
 
 def share(name: str, seconds: float, flops: float, device: str, dtype: torch.dtype) -> str:
-    """A sentence: what rate `flops` in `seconds` is, and how much of the product's."""
+    """A sentence with the rate of `flops` in `seconds`, also as a share of `gemm_rate`."""
     ceiling = gemm_rate(device, dtype, torch.get_num_threads())
     rate = flops / seconds
     return (
@@ -128,12 +132,12 @@ def share(name: str, seconds: float, flops: float, device: str, dtype: torch.dty
 
 
 def spell(rate: float) -> str:
-    """A rate up to its unit, e.g. `788 T`."""
+    """A rate with the prefix of its unit, for example `788 T`."""
     return f"{rate / 1e12:.3g} T" if rate >= 1e12 else f"{rate / 1e9:.3g} G"
 
 
 def _copied(device: str) -> int:
-    """Bytes to copy: less than the usual where the GPU is small."""
+    """The number of bytes to copy: less than usual on a GPU with little memory."""
     size = COPIED[device]
     return (
         size
@@ -144,7 +148,7 @@ def _copied(device: str) -> int:
 
 @contextlib.contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Inside, torch has so many threads; 0: as many as it had."""
+    """A context in which torch uses `count` threads; 0 leaves the number unchanged."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

@@ -15,17 +15,17 @@ from robustviz.methods import PGDAT
 from robustviz.nets.attackable import has_bf16
 from robustviz.types import Batch
 
-# of the GEMM rate of the same processor; ratios to peers are told, not chased
+# the wanted share of the GEMM rate of the same processor; ratios to peers are only reported
 WANTED = {torch.float32: 0.65, torch.bfloat16: 0.40}
 
 NO_BF16 = " A race in bf16 is not applicable: this processor has none that torch can use."
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """Everybody's attack in fp32, and training's, whose gradients are bf16, where the processor has
-    that; at two batch sizes.
+    """Races at two batch sizes: all attacks in fp32, and our attack as in training, in bf16.
 
-    torchattacks, which people install, is the first peer and races in both.
+    The bf16 race is left out on a processor without bf16. The first peer is torchattacks, which
+    most people use; it runs at both batch sizes.
     """
     if device != "cpu":
         return
@@ -36,7 +36,7 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
         for size in (128, 500):
             x, y = images[:size], labels[:size]
             others = setting.peers(net, eps, eps / 4, 10, tuple(x.shape), classes)
-            if size != 128:  # the leanest of them at its best batch size
+            if size != 128:  # only the peer with the least overhead, at its best batch size
                 others = {"torchattacks": others["torchattacks"]}
             attack = PGD(eps=eps, steps=10, step_size=eps / 4)
             label = f"{words} {'×'.join(map(str, x.shape))}, small_resnet"
@@ -64,7 +64,9 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 
 
 def _settings() -> Iterator[tuple[str, nn.Module, Tensor, Tensor, float, int]]:
-    """(words, net, x, y, ε, classes): the network of the gate, and two that are shipped."""
+    """The settings of the races: (description, net, x, y, ε, number of classes). They are the
+    gate's network and two shipped ones.
+    """
     net, x, y, eps, words = setting.ten_thousand()
     if len(x) == 10_000:
         yield words.split(" on ")[1].split(",")[0], net, x, y, eps, 10
@@ -78,8 +80,8 @@ def _attacked(net: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _profiled(ours: Racer) -> str:
-    """A sentence: how much of our time the convolutions themselves take, which no engine around
-    them can save.
+    """A sentence about the share of our time that the convolutions themselves take, which no code
+    around them can save.
     """
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         ours.run()
@@ -92,7 +94,7 @@ def _profiled(ours: Racer) -> str:
 
 
 def in_training(net: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tensor:
-    """The images of one training step: what PGD-AT learns from."""
+    """The attacked images of one PGD-AT training step."""
     batch = Batch(
         x, y, torch.arange(len(x)), 0, 0.0, torch.Generator(device=x.device).manual_seed(0)
     )
@@ -102,8 +104,9 @@ def in_training(net: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tensor:
 def gate(
     net: nn.Module, x: Tensor, y: Tensor, eps: float, words: str, tolerance: float = 0.3
 ) -> Gate:
-    """Robust accuracy on these images, attacked as in training and by torchattacks, judged in fp32;
-    `tolerance` in points.
+    """Whether our attack as in training leaves the same robust accuracy as the leanest peer.
+
+    Accuracy on these images is computed in fp32; it may differ by `tolerance` percentage points.
     """
     name, other = setting.leanest(net, eps, eps / 4, 10)
     attack, right = PGD(eps=eps, steps=10, step_size=eps / 4), [0, 0]

@@ -19,9 +19,10 @@ WANTED = {"torchattacks": 5.0, "ART": 20.0}
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """Training's attack on 512 images, and everybody's attack in fp32, against the libraries', with
-    TF32 convolutions as torch has them on; on a network that was adversarially trained for five
-    epochs, with the robust accuracy of 10,000 images beside.
+    """Our attack as in training, on 512 images, and all attacks in fp32.
+
+    The libraries use TF32 convolutions, torch's default. The network was adversarially trained for
+    five epochs, and the gate compares the robust accuracy on 10,000 images.
     """
     if device == "cpu":
         return
@@ -51,9 +52,10 @@ def against(
     rounds: int,
     sizes: Sequence[int] = (512, 128),
 ) -> Iterator[Outcome]:
-    """The race on the first `sizes[0]` of these images, by the peers also in the smaller batches
-    that follow, and the gate on all. A peer that is not here is left out, and the notes say so;
-    torchattacks' lines stand in for it.
+    """The race on the first `sizes[0]` of these images, and the gate on all images.
+
+    The peers also run on the same images in the smaller batches `sizes[1:]`. A peer that is not
+    installed is left out, and the notes say so; for torchattacks a copy of its code is used.
     """
     device, whole = x.device.type, sizes[0]
     few, labels = x[:whole], y[:whole]

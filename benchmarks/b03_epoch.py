@@ -17,8 +17,10 @@ WANTED = 5.0
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """Ours in bf16 and fp32; the usual loop in TF32 with a `DataLoader`, in batches of 128 and 512,
-    and with resident images.
+    """Our training in bf16 and in fp32 against the usual loop in TF32.
+
+    The usual loop runs with a `DataLoader`, in batches of 128 and of 512, and with the images in
+    GPU memory.
     """
     if device == "cpu":
         return
@@ -50,7 +52,10 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 
 
 def written_out(config: TrainConfig) -> trainers.Attacking:
-    """The scripts' own PGD at the config's ε, on a network, with as many steps."""
+    """The PGD that training scripts contain, with the ε and the number of steps of `config`.
+
+    Returns a function that makes the attack on a network.
+    """
     eps, steps = float(config.eps or 0), trainers.steps_of(config)
 
     def on(net: nn.Module) -> setting.Attacker:

@@ -30,9 +30,10 @@ def official(
     steps: int,
     beta: float,
 ) -> Tensor:
-    """The work of the authors' `trades_loss` (repository yaodongyu/TRADES, commit 6e8e11b), call by
-    call: in each step of the attack the clean images are forwarded again, and in the loss a second
-    time.
+    """The TRADES loss by the same calls as the authors' `trades_loss`.
+
+    Theirs is in the repository yaodongyu/TRADES, commit 6e8e11b. It repeats forward passes of the
+    clean images: once in each step of the attack, and twice in the loss.
     """
     net.eval()
     adv = x.detach() + 0.001 * torch.randn(x.shape, device=x.device).detach()
@@ -58,8 +59,10 @@ def official(
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """Our step with the attack in bf16, and all of it in bf16, where the processor has that; the
-    authors' is fp32.
+    """Our training step against the authors', which is fp32.
+
+    Ours runs with the attack in bf16, and with everything in bf16; on a processor without bf16 only
+    in fp32.
     """
     for data, size in (("shapes", 64), ("shapes", 128)):
         formats = ("fp32", "bf16") if has_bf16(device) else ("fp32",)
@@ -90,8 +93,8 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 
 
 def _gate(device: str, precision: str) -> Gate:
-    """Clean and PGD-10 accuracy on validation after the same six epochs, ours and with the official
-    loss.
+    """Clean and PGD-10 accuracy on the validation split after the same six epochs, of our training
+    and of one with the official loss.
     """
     for record in train(replace(_short(device), precision=precision)):  # type: ignore[arg-type]
         mine = record

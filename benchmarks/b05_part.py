@@ -24,9 +24,7 @@ WANTED = {"cuda": {PEER: 80.0}}
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """On a CPU the small network on shapes; on a GPU ResNet-18 on CIFAR-10, or on as many drawn
-    images.
-    """
+    """On a CPU the small network on shapes; on a GPU ResNet-18 on CIFAR-10 or on drawn images."""
     if device == "cpu":
         yield from steps("shapes", "small_resnet", 64, 8, device, rounds or 9, "shapes")
     else:
@@ -37,7 +35,10 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 def steps(
     source: str | data.Source, net: str, size: int, count: int, device: str, rounds: int, words: str
 ) -> Iterator[Outcome]:
-    """`count` steps a turn from the second half of the training, when PART's masks are in use."""
+    """Time `count` training steps in each turn, from the second half of a training.
+
+    That is the part of the training in which PART uses its masks.
+    """
 
     def stepper(method: Method) -> Stepper:
         return Stepper(
@@ -68,8 +69,8 @@ def steps(
 
 
 def _image_by_image(theirs: Stepper) -> Callable[[], None]:
-    """Steps of PGD-AT, before each the masks of its images as PART's code makes them. Raises
-    ImportError without torchcam.
+    """A function that runs steps of PGD-AT, each after making masks of its images as PART's code
+    does. Raises ImportError without torchcam.
     """
     from torchcam.methods import GradCAM as TorchCAM
 
@@ -93,7 +94,7 @@ def _image_by_image(theirs: Stepper) -> Callable[[], None]:
 
 
 class Stepper:
-    """A training that goes on by so many steps."""
+    """A training that runs `count` steps in each turn."""
 
     def __init__(self, config: TrainConfig, count: int) -> None:
         self.training, self.count = Training(config), count
@@ -102,7 +103,7 @@ class Stepper:
         self.batches = [part for part in self.training._batches() if len(part) == config.batch_size]
 
     def next(self) -> Iterator[Tensor]:
-        """The next batches' places."""
+        """The positions of the images in the next `count` batches, batch by batch."""
         for _ in range(self.count):
             self.training.batch = (self.training.batch + 1) % len(self.batches)
             yield self.batches[self.training.batch]

@@ -17,8 +17,9 @@ WANTED = 40.0, 15.0
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """60,000 images of 28×28, in batches of 512 and of 128; torchattacks with a `DataLoader` and
-    with resident images.
+    """60,000 images of 28×28 in batches of 512 and of 128.
+
+    torchattacks runs in a loop with a `DataLoader` and in one with the images in GPU memory.
     """
     if device == "cpu":
         return
@@ -51,6 +52,9 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 
 
 def leanest(config: TrainConfig) -> trainers.Attacking:
-    """The leanest peer's PGD at the config's ε, on a network, with as many steps."""
+    """PGD of the peer with the least overhead, with the ε and the number of steps of `config`.
+
+    Returns a function that makes the attack on a network.
+    """
     eps, steps = float(config.eps or 0), trainers.steps_of(config)
     return lambda net: setting.leanest(net, eps, eps / 4, steps)[1]

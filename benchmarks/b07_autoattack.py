@@ -1,7 +1,7 @@
 """B7: how long a training takes on one GPU until AutoAttack leaves 43 % and 50 % of CIFAR-10.
 
 `make bench ONLY=B7` takes half an hour or more. `python -m benchmarks.b07_autoattack trades 1000`
-takes one of the trainings, with so many test images, and prints.
+runs only the TRADES training, tests 1,000 test images and prints the result.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from robustviz.training.evaluate import count_right
 from robustviz.training.loop import Training
 from robustviz.types import UserError
 
-# points under its mark on 1,000 images, two standard errors, from which a training is not judged on
-# all
+# A training whose accuracy on 1,000 images is this many percentage points (two standard errors)
+# below its mark is not evaluated on all 10,000.
 CLEAR = 3.0
 ANCHORS = (
     "Published, on other GPUs and so no ratio: Wong et al. 2020 43.21 % under AutoAttack after 12"
@@ -38,8 +38,9 @@ ANCHORS = (
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A training of our own choosing, close to published ones and tuned by nobody, and what
-    AutoAttack is to leave, in %.
+    """A training whose settings are close to published ones and were not tuned.
+
+    `mark` is the accuracy under AutoAttack that it should reach, in %.
     """
 
     words: str
@@ -79,8 +80,9 @@ RECIPES = {
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """Each training once and AutoAttack on the first 1,000 test images, where its mark is within
-    reach on all 10,000.
+    """Each training once, with AutoAttack on the first 1,000 test images.
+
+    If its mark is within reach, AutoAttack then runs on all 10,000.
     """
     if device == "cpu":
         return
@@ -95,12 +97,15 @@ def judged(
     counts: Sequence[int],
     attack: Attack | None = None,
 ) -> Iterator[Outcome]:
-    """Train, stop the clock, and take the last weights through `attack` (AutoAttack) on the first
-    `counts` test images.
+    """Train, measure the time, and evaluate the last weights under `attack`.
+
+    The default attack is AutoAttack. For each number in `counts`, so many of the first test images
+    are used; the evaluation ends early if the accuracy is clearly below `mark`.
     """
     config = config.on_this_machine(find_run)
     split, device = data.load(config.data, "test"), str(config.device)
-    data.load(config.data, "train", config.n_train or None)  # reading a file is no training
+    # loaded now, so that reading files is not part of the time
+    data.load(config.data, "train", config.n_train or None)
     warm = _seconds(dataclasses.replace(config, epochs=1, n_train=4 * int(config.batch_size or 1)))[
         0
     ]
@@ -145,7 +150,7 @@ def judged(
 
 
 def _seconds(config: TrainConfig) -> tuple[float, Training]:
-    """How long the whole training takes, and the training."""
+    """The seconds that the whole training takes, and the training."""
     started = time.perf_counter()
     training = Training(config)
     for _ in training.epochs():

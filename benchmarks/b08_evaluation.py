@@ -18,7 +18,7 @@ from robustviz.training.evaluate import count_right
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """An ordinary, an adversarially trained and a TRADES network on the thousand shapes."""
+    """A standard, a PGD-AT and a TRADES network, on the 1,000 test images of shapes."""
     import torchattacks
 
     split = data.load("shapes", "test")
@@ -74,7 +74,7 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 
 
 class Counted(PGD):
-    """PGD that counts its steps: one for each image in each."""
+    """PGD that counts its steps: each step adds the number of images in the batch."""
 
     taken = 0
 
@@ -86,8 +86,8 @@ class Counted(PGD):
 
 
 def _left(net: nn.Module, x: Tensor, y: Tensor, attack: PGD) -> str:
-    """A sentence: how many of all steps a count takes. Those of images that withstand the attack
-    cannot be saved.
+    """A sentence about the share of all attack steps that an evaluation takes. Steps on images that
+    withstand the attack cannot be saved.
     """
     Counted.taken = 0
     count_right(net, x, y, Counted(eps=attack.eps, steps=attack.steps, step_size=attack.step_size))

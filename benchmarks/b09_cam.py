@@ -1,9 +1,9 @@
 """B9: Grad-CAM of a batch, against a plain forward pass, torchcam, pytorch-grad-cam, and image by
 image as PART's code does it.
 
-Three races, because peers hand back different things: raw maps (torchcam), maps of the images' size
-scaled to [0, 1] (pytorch-grad-cam), and PART's masks. Every package has a copy of the network of
-its own, hooked before the clock starts.
+There are three races, because the peers return different things: raw maps (torchcam), maps of the
+images' size scaled to [0, 1] (pytorch-grad-cam), and PART's masks. Each package has its own copy of
+the network, and hooks are registered before timing starts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from robustviz.nets.base import Classifier, frozen
 from robustviz.runs import folder
 from robustviz.views.measure import images_of
 
-# (run, batch): the plan's 512, and 128, at which PART makes its masks
+# (run, batch size): 512, and 128, with which PART makes its masks
 SETTINGS = (
     ("shapes-pgd-at-small-resnet-s0-89b8cc89", 512),
     ("shapes-pgd-at-small-resnet-s0-89b8cc89", 128),
@@ -40,8 +40,8 @@ PLAIN, TORCHCAM, PACKAGE, PART = (
     "pytorch-grad-cam",
     "PART's way, image by image",
 )
-# of 16, 32 … 512 the batch at which every one of them takes least time an image on a CPU of two
-# cores, within 4 %
+# Of the batch sizes 16, 32 … 512, the one at which all of them take the least time per image on a
+# CPU of two cores, within 4 %.
 BEST = 128
 
 
@@ -155,7 +155,7 @@ def masks(net: Classifier, x: Tensor, y: Tensor, setting: str, device: str, roun
         heat = cam.grad_cam(net, x, y).relu().flatten(1)
         informed = (
             heat.amax(1) - heat.amin(1) > 1e-6 * heat.amax(1)
-        ).cpu()  # a map that says nothing marks all pixels in ours, none in theirs
+        ).cpu()  # a constant map marks all pixels in our masks and none in theirs
         same = float((ours().cpu() == part())[informed].float().mean())
     return Outcome(
         "B9",
@@ -167,14 +167,16 @@ def masks(net: Classifier, x: Tensor, y: Tensor, setting: str, device: str, roun
 
 
 def image_by_image(net: Classifier, hooked: TorchCAM, x: Tensor, y: Tensor) -> Tensor:
-    """Masks by the steps of the authors' `utils.py`: a forward pass an image, the map through PIL,
-    jet, z-score on the host.
+    """Masks made by the steps of the authors' `utils.py`, one image at a time.
+
+    Each image takes a forward pass, resizing of the map by PIL, the colour map jet, and z-scores on
+    the CPU.
     """
     jet = matplotlib.colormaps["jet"]
     out = []
     for image, label in zip(x, y, strict=True):
         heat = hooked(label.item(), net(image[None]))[0][0]
-        # PIL's bilinear filter, where theirs is bicubic: so that both make the same masks
+        # PIL's bilinear filter instead of their bicubic one, so that both give the same masks
         large = Image.fromarray(heat.cpu().numpy(), mode="F").resize(
             (x.shape[3], x.shape[2]), Image.Resampling.BILINEAR
         )
@@ -184,6 +186,8 @@ def image_by_image(net: Classifier, hooked: TorchCAM, x: Tensor, y: Tensor) -> T
 
 
 def _scaled(heat: Tensor) -> Tensor:
-    """Each map scaled to [0, 1], as pytorch-grad-cam does, before it enlarges and again after."""
+    """Each map scaled to [0, 1], as pytorch-grad-cam does before it enlarges the map and again
+    afterwards.
+    """
     heat = heat - heat.amin((2, 3), keepdim=True)
     return heat / (heat.amax((2, 3), keepdim=True) + 1e-7)

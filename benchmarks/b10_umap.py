@@ -33,10 +33,10 @@ from robustviz.views.features.probe import features_of
 
 RUN, EPOCHS = "digits-pgd-at-small-resnet-s0-0c56e5c2", (18, 20)
 IMAGES = 1000
+# Images of shapes, and two epochs of a network that is trained here, because no shipped network
+# has that many images and weights of two epochs.
 MANY, LATER = (5000, (8, 10))
-# images of shapes, and the epochs of a network trained here: no shipped one has so many and two
-# epochs kept
-JUDGED = 2000  # points by which a map is judged
+JUDGED = 2000  # number of points on which the quality of a map is measured
 UPDATED = "robustviz, update"
 PLAIN, BEST = "umap-learn (warm)", "umap-learn (warm, approximate neighbours)"
 PACMAP, PACMAP_1 = "PaCMAP (warm)", "PaCMAP (warm, one thread)"
@@ -47,8 +47,9 @@ umap.UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(np.load(sys.a
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """A new map, its update after two epochs of training, and a new map in a process that has to
-    compile first.
+    """A new map, its update after two more epochs of training, and a new map in a fresh process.
+
+    A fresh process has to compile first.
     """
     if device != "cpu":
         return
@@ -101,7 +102,7 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 
 
 def _many(rounds: int) -> Iterator[Outcome]:
-    """The same of 10,000 points."""
+    """The same races with 10,000 points."""
     split = data.load("shapes", "train", MANY)
     nets: list[Classifier] = []
     for record in train(
@@ -136,8 +137,8 @@ def _many(rounds: int) -> Iterator[Outcome]:
 def _race(
     before: Tensor, now: Tensor, others: tuple[str, ...], rounds: int
 ) -> tuple[tuple[Time, ...], dict[str, Tensor], Tensor]:
-    """Times of a new map and of an update of ours and of a new map of each of the `others`; their
-    maps by name; the map before.
+    """The times of our new map, of our update, and of a new map of each of the `others`; the maps
+    by name; and the map before the update.
     """
     import numba
     from pacmap import PaCMAP
@@ -175,7 +176,9 @@ def _race(
 
 
 def _features(epoch: int) -> Tensor:
-    """Of 1,000 training images clean and under PGD-10 by the network of that epoch, (2000, D)."""
+    """Features (2000, D) of 1,000 training images, clean and under PGD-10, by the network of that
+    epoch.
+    """
     run = runs.open_run(RUN)
     return _both(
         run.net(epoch=epoch), data.load(run.config.data, "train").take(IMAGES), run.eps, 10
@@ -183,13 +186,13 @@ def _features(epoch: int) -> Tensor:
 
 
 def _both(net: Classifier, few: Dataset, eps: float, steps: int) -> Tensor:
-    """Features of N images clean and under PGD, (2N, D)."""
+    """Features (2N, D) of N images, clean and under PGD."""
     x_adv = attacked(net, few.x, few.y, PGD(eps=eps, steps=steps), 0)
     return torch.cat([features_of(net, images)[0] for images in (few.x, x_adv)]).double()
 
 
 def _warm() -> float:
-    """Seconds until the app's process has compiled."""
+    """Seconds until the app's embedding process has compiled."""
     began = time.perf_counter()
     embedder.APP.start()
     while not embedder.APP.ready:
@@ -202,15 +205,17 @@ def _warm() -> float:
 
 
 def _painted() -> Callable[[], object]:
-    """From known features of 1,000 test images of shapes, clean and attacked, to the figure."""
+    """A function that makes the figure from known features of 1,000 test images of shapes, clean
+    and attacked.
+    """
     run = runs.open_run("shapes-pgd-at-small-resnet-s0-89b8cc89")
     spec = FeatureMapSpec(projection="umap", n=IMAGES, steps=10)
-    probes.features(run, spec.alike(FeaturesSpec))  # kept
+    probes.features(run, spec.alike(FeaturesSpec))  # fills the cache
     return lambda: figures.feature_map(probes.feature_map.answer(run, spec)).to_json()
 
 
 def _least(work: Callable[[], object]) -> float:
-    """The least seconds of ten times: what it takes when nobody else wants the processor."""
+    """The minimum time of ten calls in seconds, which is the time on an idle processor."""
 
     def spent() -> float:
         began = time.perf_counter()
@@ -231,7 +236,7 @@ def _cold(x: np.ndarray) -> Time:
 
 
 def _judges(z: Tensor) -> Tensor:
-    """Rows of the points by which maps are judged: all, or 2,000 of them."""
+    """The positions of the points on which maps are compared: all, or a random 2,000."""
     return torch.randperm(len(z), generator=torch.Generator().manual_seed(0))[:JUDGED]
 
 
@@ -241,8 +246,8 @@ def _trust(z: Tensor, at: Tensor) -> float:
 
 
 def _recall(z: Tensor, at: Tensor) -> float:
-    """Of each judge's 15 nearest of all points by cosine, the share that is among its 15 nearest in
-    the map.
+    """For the compared points: the share of their 15 nearest neighbours by cosine distance that are
+    also among their 15 nearest in the map.
     """
     some = _judges(z)
     near, far = embedding.nearest(z, 16)[0][some, 1:], torch.cdist(at[some], at)

@@ -1,9 +1,9 @@
 """B11: loss surfaces, around an image and around the weights, against point by point,
 tomgoldstein's loop and loss_landscapes.
 
-loss_landscapes moves the parameters of a module; around an image it is given one whose parameter is
-the image. Its rows run to and fro, even ones a step ahead of odd ones, so what is compared are the
-points that both have.
+loss_landscapes moves the parameters of a module; for a surface around an image it gets a module
+whose parameter is the image. Its rows run in alternating directions, and even rows are one step
+ahead of odd ones, so only the points that both have are compared.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ POINTS, PACKAGE, LOOP, WHOLE = (
 GRID = 51
 IMAGES, BEST = 512, 128
 WEIGHT_GRID = (
-    5  # of 25: a point takes as long as any other, and 25 × 25 of everybody would take ten minutes
+    5  # points along each axis, of 25: all points take the same time, and 25 × 25 take ten minutes
 )
 
 
@@ -68,7 +68,7 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 
 
 class Moved(nn.Module):
-    """A network as a function of one image, for a package that moves parameters."""
+    """A network as a function of its parameter, one image, for a package that moves parameters."""
 
     def __init__(self, net: nn.Module, x: Tensor) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Moved(nn.Module):
 
 
 class InBatches(Metric):
-    """The package's `Loss`, but batch by batch."""
+    """The package's metric `Loss`, computed in batches."""
 
     def __init__(self, x: Tensor, y: Tensor, batch: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class InBatches(Metric):
 
 
 class Kept:
-    """Racers that leave their last answer here, so that gates need not ask again."""
+    """Makes competitors that store their last result here, for use by the gates."""
 
     def __init__(self) -> None:
         self.found: dict[str, Floats] = {}
@@ -110,7 +110,7 @@ class Kept:
                 np.where(even[:, None], np.roll(mine, -1, 1), mine)[:, :-1],
                 theirs[:, :-1],
             )
-        # losses far from the trained weights are in the tens: relative there
+        # far from the trained weights the loss is above 10, so errors above 1 are relative
         off = float((np.abs(mine - theirs) / np.maximum(np.abs(theirs), 1)).max())
         return Gate(f"values equal those of {name} within {off:.0e}", off <= within)
 
@@ -154,7 +154,7 @@ def around_image(run: Run, least: float, device: str, rounds: int) -> Outcome:
         rounds,
         device,
     )
-    # The package adds its steps up, so its points drift from where they should be.
+    # The package adds up small steps, so rounding errors move its points away from the grid.
     gates = (kept.gate(POINTS, 1e-5), kept.gate(PACKAGE, 1e-3))
     return Outcome(
         "B11",
@@ -177,7 +177,7 @@ def around_weights(run: Run, device: str, rounds: int) -> Outcome:
     first, second = a.repeat_interleave(len(a)), a.repeat(len(a))
     grid = (len(a), len(a))
 
-    # 128 is its default; without worker processes, which it would start a point
+    # 128 is the default there; no worker processes, which would be started for every point
     loader = DataLoader(TensorDataset(x, y), batch_size=BEST)
     moving, start = (
         run.net().to(device).eval(),
@@ -186,7 +186,7 @@ def around_weights(run: Run, device: str, rounds: int) -> Outcome:
     directions = [[side[name] for name, _ in net.named_parameters()] for side in (u, v)]
 
     def loop() -> Floats:
-        """As `set_weights` and `eval_loss` there."""
+        """As `set_weights` and `eval_loss` in tomgoldstein's code."""
         out = np.zeros(grid)
         for i, j in np.ndindex(*grid):
             changes = [
@@ -301,7 +301,7 @@ def refined_weights(run: Run, device: str, rounds: int) -> Outcome:
 
 
 def _plane_of(run: Run, device: str) -> tuple[nn.Module, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The network, an image, its class, two directions of ±1, and the grid's ticks."""
+    """The network, an image, its class, two directions of ±1, and the coordinates of the grid."""
     split = images_of(run)
     d, r = (rademacher(tuple(split.x.shape[1:]), seed).to(device) for seed in (0, 1))
     return (
@@ -315,7 +315,7 @@ def _plane_of(run: Run, device: str) -> tuple[nn.Module, Tensor, Tensor, Tensor,
 
 
 def _set_of(run: Run, n: int, device: str) -> tuple[nn.Module, Tensor, Tensor]:
-    """The network and `n` images with their classes, from the start again where there are fewer."""
+    """The network and `n` images with their classes; images repeat if there are fewer than `n`."""
     split = images_of(run)
     index = torch.arange(n) % len(split)
     return run.net().to(device).eval(), split.x[index].to(device), split.y[index].to(device)
@@ -329,9 +329,7 @@ def _with(run: Run, weights: dict[str, Tensor], device: str) -> nn.Module:
 
 
 def _seen(kept: Kept, what: str) -> Gate:
-    """Whether interpolation stays within a fifth of the distance between two contour lines of a
-    figure.
-    """
+    """A gate: the interpolated surface differs from the full one by at most 1 % of its range."""
     off = float(np.abs(kept.found[OURS] - kept.found[WHOLE]).max() / np.ptp(kept.found[WHOLE]))
     return Gate(
         f"{what} off by at most {100 * off:.2f} % of what the figure's scale spans", off <= 0.01

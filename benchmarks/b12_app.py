@@ -1,8 +1,8 @@
 """B12: the app. How long a rerun takes that computes nothing new, alone and while a training runs;
 thumbnails; payloads.
 
-A visitor is a WebSocket that speaks Streamlit's protocol with the real server, so a time runs from
-the click's message to the last message of the answer; the browser's drawing is not in it.
+A visitor is a WebSocket client that speaks Streamlit's protocol with the real server. A time runs
+from sending the click to the last message of the answer and excludes drawing in the browser.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ PAGES = (
     "glossary",
 )
 PATIENCE = 180.0  # seconds
-REST = 0.02  # seconds between two clicks; nobody is faster
+REST = 0.02  # seconds between two clicks; no person clicks faster
 Value = float | str | bool | list[float] | list[str] | dict[str, int]  # what a widget can hold
-LINES = 80  # of the bare app: as many messages as the middle one of our pages
+LINES = 80  # lines of the bare Streamlit app: as many messages as our median page sends
 BARE = f"import streamlit as st\nfor i in range({LINES}):\n    st.markdown(f'line {{i}}')\n"
 SETTINGS = (
     "[runner]\npostScriptGC = false\n[browser]\ngatherUsageStats = false\n[server]\nfileWatcherType"
@@ -62,7 +62,7 @@ SETTINGS = (
 
 
 class Server:
-    """An app in a process of its own, ended with everything that it started."""
+    """An app in its own process; `end` stops it and all processes that it started."""
 
     def __init__(self, command: list[str], folder: Path, **environment: str) -> None:
         inherited = {
@@ -99,12 +99,12 @@ class Server:
 
     @property
     def memory(self) -> float:
-        """MB that the server's process holds."""
+        """Memory of the server's process in MiB."""
         return float(self.streamlit.memory_info().rss / 2**20)
 
     @property
     def spent(self) -> float:
-        """Seconds of processor time that it has used."""
+        """Processor time of the server's process in seconds."""
         times = self.streamlit.cpu_times()
         return float(times.user + times.system)
 
@@ -119,7 +119,7 @@ class Server:
 
 
 def app(home: Path, **environment: str) -> Server:
-    """Ours, with the user's runs in `home`."""
+    """Start our app, with the user's runs in the folder `home`."""
     command = [sys.executable, "-m", "robustviz", "app", "--no-browser"]
     return Server(
         command, home.parent, ROBUSTVIZ_RUNS=str(home), ROBUSTVIZ_BROWSER="0", **environment
@@ -127,10 +127,13 @@ def app(home: Path, **environment: str) -> Server:
 
 
 class Visitor:
-    """One session. `first`: seconds until the first page it asked for was there."""
+    """A session with the server over a WebSocket, as a browser would have it.
+
+    `first` is the time in seconds until the first page was complete.
+    """
 
     patience = PATIENCE
-    cookie = ""  # what a browser would send along
+    cookie = ""  # the Cookie header that a browser would send
 
     def __init__(self, server: Server, page: str = "", query: str = "") -> None:
         self.socket = connect(
@@ -144,21 +147,23 @@ class Visitor:
         )
         self.page, self.query, self.bytes = "", query, 0
         self.widgets: dict[str, str] = {}
-        self.boxes: set[str] = set()  # those of them that open and close
+        self.boxes: set[str] = set()  # the widgets that open and close: expanders and popovers
         self.fragments: list[str] = []
         self.kept: dict[
             str, ForwardMsg
-        ] = {}  # as a browser: large messages that it has are only named
+        ] = {}  # cached like in a browser: the server sends only the hash of a cached message
         self.first = self.go(page)
 
     def go(self, page: str) -> float:
-        """Change to a page, by its address."""
+        """Go to a page, given by its address; returns the seconds until it is complete."""
         return self._run(page=page)
 
     def rerun(self, fragment: str = "", **values: Value) -> float:
-        """The same page again, or one of its fragments, with widgets changed by key; seconds. A
-        number is a float, a slider a list of one, a choice its text, a segmented control a list of
-        one, a component's state a dict; True presses a button or opens an expander.
+        """Rerun the page, or one of its fragments, with changed widgets; returns the seconds.
+
+        `values` are the new values by widget key: a number is a float, a slider a list of one
+        float, a choice its text, a segmented control a list of one text, the state of a component a
+        dict; True presses a button or opens an expander.
         """
         return self._run(fragment=fragment, values=values)
 
@@ -193,7 +198,7 @@ class Visitor:
         got: list[bytes] = []
         while True:
             got.append(bytes(self.socket.recv(timeout=self.patience)))  # type: ignore[arg-type]
-            # parsed later, so that this process leaves the processor to the other one
+            # messages are parsed later, so that this process leaves the processor to the server
             if len(got[-1]) < 200:
                 last = ForwardMsg.FromString(got[-1])
                 if (
@@ -234,15 +239,16 @@ class Visitor:
                     self.widgets[(known or box).split("-", 2)[2]] = known or box
 
     def clicks(self, times: int) -> Iterator[float]:
-        """Reruns of the page that has been seen: whole, its first fragment, and with the image
-        before and the one after.
+        """Time `times` reruns of the current page, in seconds each.
+
+        The kinds of rerun alternate: the whole page, its first fragment, and another image.
         """
         kinds = [lambda at: self.rerun()]
         if self.fragments:
             kinds.append(lambda at: self.rerun(self.fragments[0]))
         if "img" in self.widgets:
             kinds.append(lambda at: self.rerun(img=float(at // len(kinds) % 2)))
-        for at in range(2 * len(kinds)):  # whatever is new is computed here
+        for at in range(2 * len(kinds)):  # untimed: fills the caches
             kinds[at % len(kinds)](at)
         for at in range(times):
             time.sleep(REST)
@@ -253,15 +259,16 @@ class Visitor:
 
 
 def p95(seconds: list[float]) -> float:
-    """In milliseconds."""
+    """The 95 % quantile of times given in seconds, in milliseconds."""
     return float(1000 * np.quantile(seconds, 0.95))
 
 
 def all_pages(
     server: Server, bare: Visitor | None, each: int
 ) -> tuple[list[float], list[float], list[float]]:
-    """Seconds of each rerun over all pages, of as many of the bare app's in between, and of each
-    page's first time.
+    """Times in seconds: our reruns over all pages, reruns of the bare app, and first visits.
+
+    After each of our reruns the bare app is rerun once, if there is one.
     """
     ours, theirs, first = [], [], []
     for page in PAGES:
@@ -276,7 +283,10 @@ def all_pages(
 
 
 def memory(server: Server, clicks: int) -> tuple[float, float]:
-    """MB after the first tenth of so many clicks over all pages, and after the last."""
+    """The server's memory in MiB after a tenth of `clicks` clicks, and at the end.
+
+    The clicks go over all pages.
+    """
     visitor, rng, before = Visitor(server, "attack"), random.Random(0), 0.0
     for at in range(clicks):
         if at % 10 == 0:
@@ -294,7 +304,7 @@ def memory(server: Server, clicks: int) -> tuple[float, float]:
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """The page's times without and with a training beside it, then pictures and payloads."""
+    """Times of the pages without and with a training beside them, then pictures and payloads."""
     if device == "cpu":
         yield reruns(rounds or 25)
     yield thumbnails(rounds or 20)
@@ -318,7 +328,7 @@ def reruns(each: int) -> Outcome:
         bare = Visitor(other)
         for _ in range(5):
             bare.rerun()
-        # compute once what pages show; the next first times are those of a server in use
+        # fills the caches, so that the times of first visits below are those of a server in use
         all_pages(server, None, 0)
         used = server.spent
         quiet, theirs, first = all_pages(server, bare, each)
@@ -375,7 +385,10 @@ def _end(home: Path, run_id: str) -> None:
 
 
 def thumbnails(rounds: int) -> Outcome:
-    """64 pictures 32×32 as one PNG; each time others, because the same ones are kept."""
+    """64 pictures of 32×32 as one PNG.
+
+    They change in each call, because a repeated sheet would be cached.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -414,9 +427,7 @@ def thumbnails(rounds: int) -> Outcome:
 
 
 def payload(rounds: int) -> Outcome:
-    """A cloud of 10,000 points as it goes to the browser: arrays of float32 against lists of
-    numbers.
-    """
+    """The JSON of a cloud of 10,000 points: float32 arrays against lists of numbers."""
     xy = np.random.default_rng(0).normal(size=(2, 10_000)).astype(np.float32)
     index = np.arange(10_000)
 

@@ -31,8 +31,9 @@ NOTE = (
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """Whole trainings with seeds of their own, the images being in memory; accuracy on the 10,000
-    test images.
+    """Whole trainings, each with its own seed, and accuracy on the 10,000 test images.
+
+    The images are in memory before timing starts.
     """
     if device == "cpu":
         return
@@ -50,11 +51,11 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
         device="cuda",
     )
     with contextlib.ExitStack() as ending:
-        data.load(config.data, "train")  # without the images there is nothing to race
+        data.load(config.data, "train")  # raises UserError if the images are not available
         try:
             peer, missing = ending.enter_context(airbench()), ""
             peer()
-        except Exception as error:  # a package of 2024, made for a GPU, with the torch of today
+        except Exception as error:  # a package of 2024 may fail in many ways with today's torch
             peer, missing = None, f" {PEER} did not run here ({error})."
         yield against(config, peer, rounds or 3, NOTE + missing)
 
@@ -62,8 +63,9 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
 def against(
     config: TrainConfig, peer: Callable[[], float] | None, rounds: int, note: str
 ) -> Outcome:
-    """The race of whole trainings; `peer` trains and gives its accuracy, None: nobody. The first of
-    each is to warm up.
+    """The race of whole trainings; the first training of each competitor is only a warm-up.
+
+    `peer` trains once and returns its accuracy in %; None: there is no peer.
     """
     split = data.load(config.data, "test")
     reached: dict[str, list[float]] = {OURS: [], PEER: []}
@@ -101,13 +103,13 @@ def against(
 
 @contextlib.contextmanager
 def airbench() -> Iterator[Callable[[], float]]:
-    """A training by the package, which gives its accuracy in %; it reads our copy of the images,
-    from a folder that it names itself.
+    """A context that gives a function: it trains with airbench and returns the accuracy in %.
 
-    Raises ImportError where the package is not here.
+    The package reads our copy of the images from a temporary folder. Raises ImportError if it is
+    not installed.
     """
     quick = torch.backends.cudnn.benchmark
-    import airbench as package  # which switches cudnn's search on for the whole process
+    import airbench as package  # it switches cudnn.benchmark on for the whole process
 
     torch.backends.cudnn.benchmark = quick
     with tempfile.TemporaryDirectory() as folder:
@@ -136,8 +138,9 @@ def airbench() -> Iterator[Callable[[], float]]:
 
 
 def images(folder: Path, source: data.Source | None = None) -> None:
-    """CIFAR-10 (or another source) in `folder` as the package keeps it: all official training
-    images, and the test images.
+    """Write CIFAR-10 (or another source) to `folder` in the package's format.
+
+    The training file has all official training images, so our train and val splits.
     """
     folder.mkdir()
     for name, splits in (("train", ("train", "val")), ("test", ("test",))):

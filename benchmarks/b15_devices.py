@@ -20,15 +20,15 @@ from robustviz.data import Shapes
 from robustviz.nets.base import Classifier
 from robustviz.training.evaluate import count_right
 
-CLOSE = 0.3  # points
-ROUND = 2000  # images after which it is asked whether the difference is known
+CLOSE = 0.3  # percentage points
+ROUND = 2000  # number of images between two tests whether the difference is known
 MOST = 20_000
-TIMED = 250  # images of the race
-KNOWN = 2.0  # standard errors
+TIMED = 250  # number of images for the race
+KNOWN = 2.0  # in standard errors
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """On the GPU, whose convolutions are TF32 where torch has that on, and on the CPU."""
+    """Counted on the GPU, with TF32 convolutions if torch has those on, and on the CPU."""
     if device == "cuda":
         yield against(
             ("GPU", "cuda", contextlib.nullcontext),
@@ -38,22 +38,24 @@ def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
         )
 
 
-# (name, device, what holds while it counts)
+# (name, device, context manager in which it counts)
 Place = tuple[str, str, Callable[[], AbstractContextManager[object]]]
 
 
 def against(here: Place, there: Place, most: int, rounds: int, note: str = "") -> Outcome:
-    """The shipped PGD-AT network on images drawn for the purpose, until the difference of the two
-    counts is known to lie within `CLOSE` points, or beyond, by `KNOWN` standard errors; at most
-    `most` images. The attack starts at the image, because a GPU's random numbers are not a
-    processor's. Timed is the count of the first `TIMED`.
+    """Compare the robust accuracy of the shipped PGD-AT network on two devices.
+
+    The images are drawn for this purpose. More are added, up to `most`, until the difference is
+    known to lie within `CLOSE` percentage points or beyond, by `KNOWN` standard errors. The attack
+    starts at the clean image, because GPU and CPU draw different random numbers. The race times the
+    count on the first `TIMED` images.
     """
     run = setting.shipped("shapes", "pgd_at")
     attack = PGD(eps=run.eps, steps=10, start="zero")
     nets = {name: run.net().to(device) for name, device, _ in (here, there)}
     held: dict[str, list[Tensor]] = {name: [] for name in nets}
     seen = 0
-    x, y = setting.unseen(Shapes(), 2000, most)  # the first 2,000 are those it learned from
+    x, y = setting.unseen(Shapes(), 2000, most)  # the network was trained on the first 2,000
 
     def count(place: Place, net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
         with place[2]():
@@ -92,8 +94,8 @@ def against(here: Place, there: Place, most: int, rounds: int, note: str = "") -
 
 
 def _is_known(mine: Tensor, theirs: Tensor) -> bool:
-    """Whether the difference of two counts of the same images is clearly within, or clearly beyond,
-    what is close.
+    """Whether the difference between two counts on the same images is clearly below or clearly
+    above `CLOSE`.
     """
     n = len(mine)
     apart = mine.float() - theirs.float()

@@ -1,8 +1,8 @@
 """B16: first figures in a real browser. After a server's start in a fresh profile, on a server in
 use by a click in the menu, and from a key to the picture of another ε.
 
-A time runs from the address being opened, once the server answers, until the page's first picture
-is drawn.
+A time runs from opening the address (of a server that already answers) until the first picture of
+the page is drawn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.b12_app import Server, app, p95
 from benchmarks.harness import OURS, Gate, Outcome, Time
 from tests.browser import chromium
 
-PAGES = {  # by address: its link in the menu
+PAGES = {  # address: the text of its link in the menu
     "attack": "Attack",
     "attention": "Attention",
     "features": "Features",
@@ -31,13 +31,13 @@ PAGES = {  # by address: its link in the menu
     "budget": "Budget",
     "compare": "Compare",
 }
-FRESH, WARM, KEY = 3.0, 1.5, 100.0  # seconds, seconds, milliseconds
+FRESH, WARM, KEY = 3.0, 1.5, 100.0  # limits: seconds, seconds, milliseconds
 KEYS = 60
 SCREEN = {"width": 1280, "height": 720}
 ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 PICTURE = ".screen .picture > :not(style)"
 DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-# milliseconds from each key to the frame in which what it moved is drawn
+# records the milliseconds from each key press to the frame that shows the change
 WATCH = """() => { window.waits = []; let pressed = 0;
   addEventListener("keydown", () => { pressed = performance.now() }, true);
   addEventListener("input", () => requestAnimationFrame(() => requestAnimationFrame(
@@ -45,7 +45,7 @@ WATCH = """() => { window.waits = []; let pressed = 0;
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """Fresh, warm, and the key, in this order."""
+    """First pages on new servers, pages on a server in use, and the slider keys, in this order."""
     if device != "cpu":
         return
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -83,7 +83,7 @@ def running(home: Path) -> Iterator[Server]:
 
 
 def opened(browser: Browser, server: Server, page: str) -> float:
-    """Seconds from the address to the first picture."""
+    """Seconds from opening the address to the first picture."""
     visit = browser.new_page(viewport=SCREEN)
     started = time.perf_counter()
     visit.goto(f"http://127.0.0.1:{server.port}/{page}", wait_until="commit")
@@ -97,8 +97,9 @@ def drawn(visit: Page, started: float) -> float:
 
 
 def clicked(visit: Page, server: Server, rounds: int) -> dict[str, list[float]]:
-    """Seconds from a click in the menu to the first picture; from the first page, where there is
-    none. The first round only warms up.
+    """Seconds from a click in the menu to the first picture, by page.
+
+    Each click starts from the Start page, which has no picture. The first round is a warm-up.
     """
     found: dict[str, list[float]] = {page: [] for page in PAGES}
     visit.goto(f"http://127.0.0.1:{server.port}/")
@@ -117,14 +118,14 @@ def clicked(visit: Page, server: Server, rounds: int) -> dict[str, list[float]]:
 
 
 def settle(visit: Page) -> None:
-    """Wait until the page has nothing more to do."""
+    """Wait until the page has finished its work."""
     still = '[data-testid="stApp"][data-test-script-state="notRunning"]'
     visit.wait_for_selector(still, timeout=120_000)
     visit.wait_for_timeout(300)
 
 
 def key(visit: Page, server: Server) -> Outcome:
-    """From a key to the picture of the next ε."""
+    """Times from a key press on the slider to the picture of the next ε."""
     visit.goto(f"http://127.0.0.1:{server.port}/attack")
     drawn(visit, 0)
     settle(visit)
@@ -156,7 +157,10 @@ def outcome(
     most: float,
     answered: Sequence[float] = (),
 ) -> Outcome:
-    """What the browser waited for each page; `answered`: seconds until the server did."""
+    """The outcome for the times `found` of each page, with a gate at `most` seconds.
+
+    `answered`: seconds until the server answered after its start.
+    """
     middles = {page: statistics.median(seconds) for page, seconds in found.items()}
     gates = tuple(
         Gate(f"{page}: median {middle:.1f} s ≤ {most:g} s", middle <= most)

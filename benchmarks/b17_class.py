@@ -1,8 +1,8 @@
 """B17: a class at one server. Forty sessions over WebSockets, one Streamlit process, a training
 beside it: does everybody get an answer, how long do they wait for what is kept, does memory grow.
 
-Most of a class move the slider and look at other images, which is kept; every fourth tries
-everything. Between two clicks a person looks for some seconds.
+Three quarters of the class move the slider and look at other images, which is cached; the others
+try everything. Between two clicks a person waits for some seconds.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from robustviz.training.config import TrainConfig
 from tests.sessions import Person, crowd
 
 SESSIONS, EACH = 40, 25
-LOOKING = 0.75  # the share of people who stay with what is kept
+LOOKING = 0.75  # the share of people who only ask for cached results
 PAUSE = 6.0  # seconds between an answer and the next click, on average
-WAIT, MEMORY = 1.0, 1200.0  # seconds, MB
-GROWTH = 1.05  # of the second half's memory, end over beginning
+WAIT, MEMORY = 1.0, 1200.0  # limits: seconds, MiB
+GROWTH = 1.05  # limit for the maximum memory of the second half, relative to the first half
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """The class; `rounds`: interactions of each person."""
+    """The class; `rounds` is the number of interactions of each person."""
     if device == "cpu":
         yield of_class(rounds or EACH)
 

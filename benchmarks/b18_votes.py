@@ -1,7 +1,8 @@
 """B18: a class on the tour. Forty phones at one server go through its steps, guess, move the
 slider, and see the class's votes come in: is every vote counted once, how long does anybody wait?
 
-Each vote is sent twice, and every fourth phone sleeps and returns: a new session with its cookie.
+Each vote is sent twice. Every fourth phone goes to sleep and returns with a new session and its old
+cookie.
 """
 
 from __future__ import annotations
@@ -28,29 +29,30 @@ from robustviz.ui import networks
 from robustviz.ui.votes import COOKIE
 from robustviz.views.tour.steps import DATA, steps
 
-PHONES, MOVES = 40, 3  # moves: of the slider, after a guess
+PHONES, MOVES = 40, 3  # MOVES: slider moves after each guess
 STEPS = len(steps(*networks.defaults(networks.on(DATA))))
 PAUSE = 4.0  # seconds between an answer and the next touch, on average
-WAIT = 300.0  # ms, wanted of 95 % of the answers
+WAIT = 300.0  # milliseconds within which 95 % of the answers should come
 GUESS = "That is my guess"
 
 
 class Phone(Visitor):
-    """A student's phone on the tour. It asks for the class's votes as often as the page tells it
-    to, also while nobody touches it.
+    """A student's phone on the tour.
+
+    It polls the votes of the class as often as the page tells it to, also while nobody touches it.
     """
 
     patience = 60.0
 
     def __init__(self, server: Server, cookie: str, step: int = 1) -> None:
         self.cookie = cookie
-        self.labels: dict[str, str] = {}  # ids of buttons and of the question, by what they say
+        self.labels: dict[str, str] = {}  # widget ids by the button's label, or "question"
         self.options: list[str] = []
-        self.places = 0  # of the slider
-        self.polls: dict[str, float] = {}  # seconds between two runs of a fragment
+        self.places = 0  # number of positions of the slider
+        self.polls: dict[str, float] = {}  # seconds between two automatic runs of a fragment
         self.text: list[str] = []
         self.slider, self.guessed = "", ""
-        self.asked: list[float] = []  # seconds of each poll
+        self.asked: list[float] = []  # seconds that each poll took
         super().__init__(server, "tour", f"step={step}")
 
     def _read(self, messages: list[ForwardMsg], fragment: str) -> None:
@@ -79,14 +81,12 @@ class Phone(Visitor):
                 raise RuntimeError(f"The page complains: {element}")
 
     def touch(self, **values: Value) -> float:
-        """Use what is named by its label; seconds until the answer is there."""
+        """Use widgets named by their labels; returns the seconds until the answer is complete."""
         self.widgets |= self.labels
         return self.rerun(**values)
 
     def vote(self, option: int) -> list[float]:
-        """Guess, and send the same again, as where the first sending seemed lost; seconds of
-        both.
-        """
+        """Send a guess twice, as if the first message had been lost; the seconds of both."""
         self.guessed = self.options[option]
         said: dict[str, Value] = {"question": self.guessed, GUESS: True}
         ids = dict(self.labels)
@@ -95,12 +95,12 @@ class Phone(Visitor):
         return [first, self.rerun(**said)]
 
     def move(self, at: int) -> float:
-        """Move the first screen's slider."""
+        """Move the slider of the page to position `at`."""
         self.widgets["slider"] = self.slider
         return self.rerun(slider={"at": at})
 
     def look(self, seconds: float) -> None:
-        """Touch nothing for so long."""
+        """Do nothing but poll for some seconds."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             every = min(self.polls.values(), default=0.0)
@@ -110,7 +110,7 @@ class Phone(Visitor):
                     self.asked.append(self.rerun(fragment))
 
     def told(self) -> dict[str, int]:
-        """The class's votes as the page says them, by option."""
+        """The votes of the class as the page shows them, by option."""
         line = next((one for one in self.text if one.startswith("The class:")), "")
         found = re.findall(r"(\d+) (?:of (\d+) say )?\*([^*]+)\*", line)
         counted = {option: int(count) for count, _, option in found}
@@ -119,7 +119,7 @@ class Phone(Visitor):
 
 
 def cookie(server: Server) -> str:
-    """What the server gives a browser that has none."""
+    """The cookie that the server gives to a browser without one."""
     asking = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     asking.request("GET", "/_stcore/health")
     given = asking.getresponse().getheader("Set-Cookie", "")
@@ -131,8 +131,10 @@ def cookie(server: Server) -> str:
 
 
 class Held:
-    """What a class found: seconds of each vote, move and poll, the votes it cast and those that the
-    page tells at the end, by step and option; what went wrong.
+    """What was measured in a class.
+
+    It has the seconds of each vote, move and poll; the votes `cast` and those `told` by the page at
+    the end, by step and option; how many phones slept; and the errors.
     """
 
     def __init__(self) -> None:
@@ -143,7 +145,10 @@ class Held:
 
 
 def hold(server: Server, phones: int, pause: float, seed: int = 0) -> Held:
-    """So many phones go through the tour at once. `pause`: the mean seconds between two touches."""
+    """Let a number of phones go through the tour at once.
+
+    `pause` is the mean number of seconds between two touches.
+    """
     held, lock, doors = Held(), threading.Lock(), threading.Barrier(phones)
 
     def one(number: int) -> None:
@@ -186,7 +191,7 @@ def hold(server: Server, phones: int, pause: float, seed: int = 0) -> Held:
     with ThreadPoolExecutor(phones) as class_:
         list(class_.map(one, range(phones)))
     late = cookie(server)
-    for step in held.cast:  # somebody who comes late sees what the class said once it guessed
+    for step in held.cast:  # a late phone sees the votes of the class after its own guess
         phone = Phone(server, late, step)
         held.cast[step][phone.options[0]] += 1
         phone.vote(0)
@@ -196,19 +201,19 @@ def hold(server: Server, phones: int, pause: float, seed: int = 0) -> Held:
 
 
 def outcomes(device: str, rounds: int) -> Iterator[Outcome]:
-    """The class; a round is a whole tour, so there is one."""
+    """The class goes through the tour once, whatever `rounds` is."""
     if device == "cpu":
         yield of_class()
 
 
 def of_class() -> Outcome:
-    """Forty phones, and whether each vote was counted once."""
+    """Forty phones, with a test whether each vote was counted once."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ending:
         home = Path(folder) / "runs"
         home.mkdir()
         server = app(home, ROBUSTVIZ_MODE="class")
         ending.callback(server.end)
-        first = Phone(server, cookie(server))  # a server in use: the tour's steps are kept
+        first = Phone(server, cookie(server))  # fills the server's caches with the tour's steps
         first.leave()
         held = hold(server, PHONES, PAUSE)
     right = {step: held.told.get(step) == dict(cast) for step, cast in held.cast.items()}

@@ -1,14 +1,14 @@
-"""`python -m benchmarks.gpu_check`, or `make gpu-check`: everything that has to be true on a GPU,
-within eight minutes.
+"""`python -m benchmarks.gpu_check`, or `make gpu-check`: all checks that need a GPU, in eight
+minutes.
 
-It runs the tests in `tests/gpu`, counts robust accuracy on the GPU and on the processor beside it
-(B15), takes B0, B2, B3, B5 and B6 at a smaller size than `make bench`, and writes it all into the
-JSON that docs/speed.md's table is made from. It needs the training core's packages and pytest, and
-images that are drawn here; libraries that are missing are said and stood in for.
+It runs the tests in `tests/gpu`, compares robust accuracy on the GPU and on the CPU (B15), runs B0,
+B2, B3, B5 and B6 at a smaller size than `make bench`, and writes the results to the JSON file from
+which the table in docs/speed.md is made. It needs only the packages for training, and pytest; the
+images are drawn. Peers that are not installed are reported, and torchattacks is replaced by a copy
+of its code.
 
-Without a GPU it does the same at toy size on the processor, in a minute or two: that everything
-runs is all it then says, and its figures go to a file of their own, which is not part of the
-repository.
+Without a GPU the same runs at toy size on the CPU, in a minute or two. This only shows that
+everything runs; the results go to a separate file, which is not part of the repository.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# torch's profiler tells the terminal whenever it begins
+# keeps torch's profiler from printing a line whenever it starts
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 import torch
@@ -53,15 +53,18 @@ from robustviz.training.config import TrainConfig, default_threads
 REPOSITORY = Path(__file__).resolve().parents[1]
 TESTS = REPOSITORY / "tests" / "gpu"
 TOY_OUT = setting.KEPT / "gpu-check-toy.json"
-LIMIT = 8 * 60.0  # seconds for everything on a GPU, which may be lent
+LIMIT = 8 * 60.0  # seconds for everything on a GPU, which may be available for minutes only
 TESTS_LIMIT = 4 * 60.0
-PATIENCE = 6  # as many times as long on a processor, which may be a busy one
+PATIENCE = 6  # factor for the time limits on a CPU, which may be busy
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much of everything: images to learn from, epochs of a gate's training, images a turn,
-    images for the comparison.
+    """The size of everything that is run.
+
+    `learn`: training images; `epochs`: of the gates' trainings; `turn`: images in each turn of a
+    race; `unseen`: images to attack; `compared`: images for the comparison of devices (B15);
+    `part`: batch size and steps in each turn of B5; `workers`: processes of a `DataLoader`.
     """
 
     device: str
@@ -83,7 +86,10 @@ TOY = Size("cpu", "small_resnet", 2, 48, 1, 16, 32, 32, 1000, (16, 1), 2, 0)
 
 
 def races(size: Size, note: str) -> Iterator[tuple[str, Callable[[], Iterator[Outcome]]]]:
-    """(item, its races) in the order of their worth. `note` is told with the first."""
+    """(item, function that runs its races), the most important first.
+
+    `note` is added to the outcome of the first item.
+    """
     words = f"{size.learn:,} drawn shapes"
     images = Shapes(size=32 if size.device == "cuda" else 20)
     config = TrainConfig(
@@ -105,7 +111,7 @@ def races(size: Size, note: str) -> Iterator[tuple[str, Callable[[], Iterator[Ou
         eps=0.1,
     )
     plain = contextlib.nullcontext
-    # Where there is one device, its two ways to compute a convolution.
+    # Without a GPU, two implementations of convolution on the CPU are compared.
     here, there = (
         (("GPU", "cuda", plain), ("its CPU", "cpu", plain))
         if size.device == "cuda"
@@ -160,8 +166,9 @@ def races(size: Size, note: str) -> Iterator[tuple[str, Callable[[], Iterator[Ou
 
 
 def test(device: str, limit: float) -> tuple[bool, str]:
-    """(whether all tests in `tests/gpu` passed, pytest's last line), on a device, within so many
-    seconds.
+    """Run the tests in `tests/gpu` on a device, within `limit` seconds.
+
+    Returns whether all passed, and pytest's last line.
     """
     plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "ROBUSTVIZ_TEST_DEVICE": device}
     command = [
@@ -194,8 +201,9 @@ def test(device: str, limit: float) -> tuple[bool, str]:
 
 
 def main() -> int:
-    """Do it all and say what failed; 0: nothing. On a GPU a result that is not as good as its
-    peer's is a failure.
+    """Run everything and print what failed; returns 0 if nothing failed, else 1.
+
+    On a GPU a gate that does not hold is a failure too.
     """
     started = time.monotonic()
     on_gpu = torch.cuda.is_available()
@@ -228,11 +236,11 @@ def main() -> int:
                     "outcomes": [one.to_json() for one in outcomes],
                 }
                 out.parent.mkdir(exist_ok=True)
-                # at once: a GPU may be lent for minutes
+                # saved after each outcome, because the GPU may be available for minutes only
                 write_file(out, json.dumps(found, indent=1).encode())
-        except Exception as error:  # the others are worth having all the same
+        except Exception as error:  # the other items are still run
             failed.append(f"{key}, which ended in {type(error).__name__}: {error}")
-        judged = on_gpu or key == "B15"  # at toy size the others' gates are luck
+        judged = on_gpu or key == "B15"  # at toy size the gates of other items depend on chance
         failed += [
             f"{key}, where this did not hold: {gate.says}"
             for one in outcomes
@@ -257,8 +265,10 @@ def main() -> int:
 
 @contextlib.contextmanager
 def _without_onednn() -> Iterator[None]:
-    """Inside, torch computes convolutions itself, as on processors for which oneDNN is not made."""
-    with warnings.catch_warnings():  # torch 2.11 says that there is no Intel GPU
+    """A context in which torch computes convolutions without oneDNN, as on processors that oneDNN
+    does not support.
+    """
+    with warnings.catch_warnings():  # torch 2.11 warns that there is no Intel GPU
         warnings.simplefilter("ignore")
         torch.backends.mkldnn.set_flags(False)
         try:
@@ -268,7 +278,7 @@ def _without_onednn() -> Iterator[None]:
 
 
 def _shrink() -> None:
-    """Toy sizes for what has no argument for it, in this process."""
+    """Set toy sizes in this process for what takes no size as an argument."""
     roofline.SIZES["cpu"] = (128, 256)
     roofline.COPIED["cpu"] = 2**24
     shapes.COUNTS.update(val=20, test=20)

@@ -1,9 +1,9 @@
-"""How everything here is timed: ours and its peers in one process, in turns, so that a noisy
-machine is noisy to all.
+"""Measures run times: robustviz and its peers take turns in one process, so that noise of the
+machine affects all of them alike.
 
-A ratio is taken within each round, peer over ours, and its median is reported beside minimum and
-median times. What is compared must do the same work: the same weights, images, seeds, ε and steps;
-a gate beside each ratio says whether the results are as good as the peer's.
+A ratio, peer over ours, is computed within each round; its median is reported beside the minimum
+and median times. All competitors do the same work: the same weights, images, seeds, ε and steps. A
+gate beside each ratio tests whether our results are as good as the peer's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OURS = "robustviz"
 
 @dataclass(frozen=True)
 class Racer:
-    """One contestant: `run` does the whole work once. The first one of a race is ours."""
+    """One competitor in a race: `run` does the whole work once. The first one of a race is ours."""
 
     name: str
     run: Callable[[], object]
@@ -35,8 +35,9 @@ class Racer:
 
 @dataclass(frozen=True)
 class Time:
-    """Seconds of each round, in order, and of the first call, which compiles and warms up and is
-    not among them.
+    """The seconds of each round, in order, and of the first call.
+
+    The first call includes compiling and warming up, so it is not one of the rounds.
     """
 
     name: str
@@ -54,7 +55,10 @@ class Time:
 
 @dataclass(frozen=True)
 class Gate:
-    """Whether the fast result is as good: a sentence with its numbers, and the verdict."""
+    """A test whether our fast result is as good as the peer's.
+
+    `says` is a sentence with the numbers, `held` whether the test passed.
+    """
 
     says: str
     held: bool
@@ -62,8 +66,9 @@ class Gate:
 
 @dataclass(frozen=True)
 class Share:
-    """How much of a ceiling ours reaches: `reached` and `wanted` as fractions of `ceiling`, e.g.
-    "the fp32 GEMM rate".
+    """How much of a hardware limit ours reaches.
+
+    `reached` and `wanted` are fractions of `ceiling`, for example "the fp32 GEMM rate".
     """
 
     reached: float
@@ -73,9 +78,12 @@ class Share:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One race: `key` of the item ("B1"), what was raced, on what setting, every time, the wanted
-    ratio by peer's name, and the share of a ceiling where that is what a race is judged by: the
-    median over all races with that ceiling counts.
+    """The result of one race.
+
+    `key`: the item ("B1"); `what`: what was measured; `setting`: on which network and images;
+    `times`: all times, ours first; `wanted`: the ratio to reach, by the peer's name; `gates`: the
+    quality tests; `share`: the share of a hardware limit if the race is judged by it (then the
+    median over all races with this limit counts).
     """
 
     key: str
@@ -92,8 +100,9 @@ class Outcome:
         return self.times[0]
 
     def ratio(self, peer: Time) -> tuple[float, float]:
-        """(median of the rounds' ratios, ratio of the minima): how many times as long the peer
-        takes.
+        """How many times as long as ours the peer takes.
+
+        Returns the median of the ratios of the rounds, and the ratio of the minimum times.
         """
         pairs = zip(peer.seconds, self.ours.seconds, strict=True)
         return (
@@ -102,12 +111,12 @@ class Outcome:
         )
 
     def missed(self, peer: Time) -> bool:
-        """Whether a ratio was wanted and neither the rounds' median nor the minima reach it."""
+        """Whether a ratio was wanted that neither the median of the rounds nor the minima reach."""
         return max(self.ratio(peer)) < self.wanted.get(peer.name, 0.0)
 
     @classmethod
     def of_json(cls, found: dict[str, Any]) -> Outcome:
-        """What `to_json` wrote down."""
+        """The outcome that `to_json` encoded."""
         times = tuple(
             Time(one["name"], tuple(one["seconds"]), one["first"]) for one in found["times"]
         )
@@ -132,8 +141,9 @@ class Outcome:
 
 
 def race(racers: Sequence[Racer], rounds: int, device: str = "cpu") -> tuple[Time, ...]:
-    """Everybody once to warm up, then `rounds` rounds in turns; the order turns round in every
-    second one.
+    """Call each competitor once to warm up, then time `rounds` rounds in which each runs once.
+
+    The order is reversed in every second round.
     """
     first = [_timed(racer.run, device) for racer in racers]
     seconds: list[list[float]] = [[] for _ in racers]
@@ -163,14 +173,15 @@ def _timed(run: Callable[[], object], device: str) -> float:
 
 
 def kind() -> str:
-    """The kind of this machine, by which results are kept: "cuda", "cpu", or "cpu-fp32" for a
-    processor without bf16.
+    """The kind of this machine, after which its results file is named.
+
+    It is "cuda", "cpu", or "cpu-fp32" for a processor without bf16.
     """
     return "cuda" if torch.cuda.is_available() else "cpu" if has_bf16("cpu") else "cpu-fp32"
 
 
 def machine() -> dict[str, Any]:
-    """What the times were taken on."""
+    """A description of the machine and the software on which the times were measured."""
     cuda = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if cuda else f"{_processor()}, CPU",
@@ -183,8 +194,8 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Its name, and what torch may use of it: virtual machines call very different processors by
-    one name.
+    """The processor's name and the instructions that torch can use, because virtual machines give
+    very different processors the same name.
     """
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
@@ -200,7 +211,7 @@ def _processor() -> str:
 
 
 def told(one: Outcome) -> str:
-    """A race in Markdown: a line for each contestant, the gates, the note."""
+    """An outcome in Markdown: one row for each competitor, then the gates and the note."""
     lines = [
         f"**{one.what}**, {one.setting}",
         "",
@@ -231,7 +242,7 @@ def told(one: Outcome) -> str:
 
 
 def spell(seconds: float) -> str:
-    """A time as people read it."""
+    """A time as text with a suitable unit."""
     if not math.isfinite(seconds):
         return "–"
     return (

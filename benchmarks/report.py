@@ -1,5 +1,5 @@
-"""What docs/speed.md and `RESULTS.md` say of the benchmarks, made from the JSON files alone:
-neither is written by hand.
+"""Generates the table in docs/speed.md and `RESULTS.md` from the JSON files of the benchmarks;
+neither is edited by hand.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from robustviz.runs.folder import write_file
 HERE = Path(__file__).resolve().parent
 SPEED, RESULTS = HERE.parent / "docs" / "speed.md", HERE / "RESULTS.md"
 MARKS = "<!-- bench -->", "<!-- /bench -->"
-# as `harness.kind` has them
+# by the values of `harness.kind`
 DEVICES = {"cpu": "On a CPU with bf16", "cpu-fp32": "On a CPU without bf16", "cuda": "On a GPU"}
 NONE = "Nothing has been measured yet: `make bench`."
 NO_GPU = (
@@ -30,12 +30,12 @@ Items = dict[str, dict[str, Any]]
 
 
 def items() -> dict[str, str]:
-    """Modules by item: b01_pgd.py is B1."""
+    """The names of the modules by item: b01_pgd is B1."""
     return {f"B{int(path.name[1:3])}": path.stem for path in sorted(HERE.glob("b[0-9][0-9]_*.py"))}
 
 
 def measured(folder: Path = HERE / "results") -> dict[str, Items]:
-    """What is written down, by device and item, in the items' order."""
+    """The saved results, by kind of machine and item, in the order of the items."""
     found = {
         device: json.loads(path.read_text(encoding="utf-8"))["items"]
         for device in DEVICES
@@ -47,7 +47,7 @@ def measured(folder: Path = HERE / "results") -> dict[str, Items]:
 
 
 def write(found: dict[str, Items], page: Path = SPEED, results: Path = RESULTS) -> None:
-    """Put what was measured into both files."""
+    """Write the results `found` into both files."""
     before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
     after = rest.split(MARKS[1])[1]
     write_file(page, f"{before}{MARKS[0]}\n{summary(found)}\n{MARKS[1]}{after}".encode())
@@ -55,8 +55,9 @@ def write(found: dict[str, Items], page: Path = SPEED, results: Path = RESULTS) 
 
 
 def summary(found: dict[str, Items]) -> str:
-    """For docs/speed.md: a line an item, with the range of its ratios and whatever fell short of
-    what was wanted.
+    """The table for docs/speed.md, as Markdown: one row for each item.
+
+    It has the range of the ratios, and what fell short of what was wanted.
     """
     parts = []
     for device, kept in found.items():
@@ -76,7 +77,7 @@ def summary(found: dict[str, Items]) -> str:
 
 
 def full(found: dict[str, Items]) -> str:
-    """RESULTS.md: every race with every time."""
+    """The text of RESULTS.md: every race with all its times."""
     parts = [
         "# Every race",
         (
@@ -100,7 +101,7 @@ def _races(item: dict[str, Any]) -> list[Outcome]:
 
 
 def _title(key: str) -> str:
-    """What a module's first paragraph says of the item."""
+    """The title of an item: the first paragraph of its module's docstring, without the key."""
     text = (HERE / f"{items()[key]}.py").read_text(encoding="utf-8")
     said = (
         " ".join((ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0].split())
@@ -124,7 +125,7 @@ def _machine(facts: dict[str, Any]) -> str:
 
 
 def _machines(kept: Items) -> str:
-    """Which machine measured which items: one sentence each."""
+    """Which machine measured which items, one sentence for each machine."""
     where: dict[str, list[str]] = {}
     for key, item in kept.items():
         where.setdefault(_machine(item["machine"]), []).append(key)
@@ -132,8 +133,9 @@ def _machines(kept: Items) -> str:
 
 
 def _taken(races: Sequence[Outcome]) -> str:
-    """How many times as long peers take; our own times where there are none. Where a share of a
-    ceiling is judged, the first peer, which is what people install, by itself.
+    """How many times as long as ours the peers take; our own times if there are no peers. In races
+    that are judged by a share of a hardware limit, the first peer, which most people use, is given
+    separately.
     """
     first = {one.times[1].name for one in races if one.share and one.times[1:]}
     parts = []
@@ -160,8 +162,8 @@ def _taken(races: Sequence[Outcome]) -> str:
 
 
 def _shares(races: Sequence[Outcome]) -> str:
-    """By ceiling: the median over the races of how much of it ours reaches, and whether that is
-    what was wanted.
+    """For each hardware limit: the median over the races of the share that ours reaches, and
+    whether it is as high as wanted.
     """
     parts = []
     for ceiling in dict.fromkeys(one.share.ceiling for one in races if one.share):
@@ -177,8 +179,8 @@ def _median(count: int) -> str:
 
 
 def _short(races: Sequence[Outcome]) -> str:
-    """The shares of a ceiling where those are judged, else the ratios that were wanted and missed,
-    of each peer the worst.
+    """The shares of hardware limits if races are judged by those; else the wanted ratios that were
+    missed, the worst one for each peer.
     """
     if shares := _shares(races):
         return shares
@@ -198,7 +200,7 @@ def _short(races: Sequence[Outcome]) -> str:
 
 
 def _gates(races: Sequence[Outcome]) -> str:
-    """Which gates did not hold; else that all did."""
+    """The gates that failed, or that all passed."""
     gates = [gate for one in races for gate in one.gates]
     failed = [gate.says for gate in gates if not gate.held]
     return f"**no**: {'; '.join(failed)}" if failed else "yes" if gates else ""

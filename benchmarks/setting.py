@@ -1,5 +1,5 @@
-"""What the attack races share: the networks, the images, and the peers' attacks with the same
-steps.
+"""What the benchmarks of attacks share: the networks, the images, and the other libraries' attacks
+with the same steps.
 """
 
 from __future__ import annotations
@@ -23,21 +23,19 @@ from robustviz.training.config import TrainConfig, pick_device
 from robustviz.training.loop import train
 from robustviz.types import UserError
 
-# networks trained for a gate; not part of the repository
+# the folder for networks trained for a gate; it is not part of the repository
 KEPT = Path(__file__).resolve().parents[1] / ".bench"
 
 
 def find_shared_data() -> None:
-    """Let the data sets be read from `shared/data` beside the repository where that is, as
-    `.ci/run` does.
-    """
+    """Read data sets from `shared/data` beside the repository if it exists, as `.ci/run` does."""
     lent = KEPT.parents[1] / "shared" / "data"
     if lent.is_dir():
         os.environ.setdefault("ROBUSTVIZ_DATA", str(lent))
 
 
 def shipped(data_key: str, method: str) -> folder.Run:
-    """The shipped small_resnet of a method with its usual settings, seed 0."""
+    """The shipped run of small_resnet with this data and method, default settings and seed 0."""
     found = (
         run
         for run in folder.all_runs()
@@ -50,11 +48,11 @@ def shipped(data_key: str, method: str) -> folder.Run:
 
 @functools.cache
 def ten_thousand() -> tuple[Classifier, Tensor, Tensor, float, str]:
-    """(net, x, y, ε, words): a network and as many test images as one can have here, for gates on
-    robust accuracy.
+    """A network and many test images, for gates on robust accuracy: (net, x, y, ε, description).
 
-    Fashion-MNIST's 10,000 and a PGD-AT network trained for the purpose, kept in `.bench`; where the
-    data is not to be had, the 1,000 drawn shapes and the shipped network.
+    They are the 10,000 test images of Fashion-MNIST and a PGD-AT network that is trained for this
+    purpose and kept in `.bench`; if the data is not available, the 1,000 test images of shapes and
+    the shipped network.
     """
     try:
         split = data.load("fashion_mnist", "test")
@@ -73,8 +71,9 @@ def ten_thousand() -> tuple[Classifier, Tensor, Tensor, float, str]:
 
 
 def kept(config: TrainConfig) -> Classifier:
-    """A network of this training, in eval mode, on its device: trained once and kept in
-    `.bench`.
+    """The network of this training, in eval mode, on its device.
+
+    It is trained once and kept in `.bench`.
     """
     path = KEPT / f"{config.run_id}.pt"
     if not path.exists():
@@ -90,7 +89,7 @@ def kept(config: TrainConfig) -> Classifier:
 
 
 def trained(config: TrainConfig) -> Classifier:
-    """A network of this training, in eval mode, on its device."""
+    """Train the network of this configuration; returned in eval mode, on its device."""
     for record in train(config):
         last = record
     net = last.training.judged.eval()
@@ -99,14 +98,15 @@ def trained(config: TrainConfig) -> Classifier:
 
 
 def cifar10() -> tuple[data.Source, int, str]:
-    """(the source, how many of its images to learn from, words): CIFAR-10, or as many drawn images
-    where it cannot be had.
+    """CIFAR-10, or as many drawn images if it is not available.
+
+    Returns (source, number of training images, description).
     """
     return _instead("cifar10", data.Shapes(), 45_000)
 
 
 def fashion_mnist() -> tuple[data.Source, int, str]:
-    """As `cifar10`, for Fashion-MNIST; what is drawn instead has its size and two channels more."""
+    """As `cifar10`, for Fashion-MNIST; drawn images have the same size but three channels."""
     return _instead("fashion_mnist", data.Shapes(size=28), 54_000)
 
 
@@ -124,10 +124,12 @@ def _instead(key: str, drawn: data.Shapes, n: int) -> tuple[data.Source, int, st
 
 
 def unseen(source: data.Source, learned: int, count: int) -> tuple[Tensor, Tensor]:
-    """(x, y): so many images that a training on the first `learned` has not seen; the test images,
-    where they are enough.
+    """`count` images (x, y) that a training on the first `learned` images has not seen.
+
+    These are test images; for shapes, training images beyond the first `learned`, which can be
+    drawn in any number.
     """
-    if isinstance(source, data.Shapes):  # which are drawn, as many as one likes
+    if isinstance(source, data.Shapes):  # any number of them can be drawn
         split = data.load(source, "train", learned + count)
         return split.x[learned:], split.y[learned:]
     split = data.load(source, "test").take(count)
@@ -146,17 +148,18 @@ def peers(
     classes: int,
     names: Sequence[str] = (),
 ) -> dict[str, Attacker]:
-    """Linf PGD of each library with a random start and these steps; what it takes and gives is what
-    its users have.
+    """The L∞ PGD of each library, with a random start and the same steps, by the library's name.
 
-    `names`: only these. Raises ImportError for a library that is not here.
+    Input and output are the types that the library's users pass. `names`: only these. Raises
+    ImportError for a library that is not installed.
     """
     return {name: PEERS[name](net, eps, step, steps, shape, classes) for name in names or PEERS}
 
 
 def some_peers(names: Sequence[str], *settings: Any) -> tuple[dict[str, Attacker], str]:
-    """(those of the libraries `names` that are here, a sentence on those that are not): for
-    machines without a package index.
+    """The attacks of the libraries that are installed, and a sentence about the others.
+
+    This is for machines without access to a package index.
     """
     made: dict[str, Attacker] = {}
     missing = []
@@ -169,8 +172,9 @@ def some_peers(names: Sequence[str], *settings: Any) -> tuple[dict[str, Attacker
 
 
 def leanest(net: nn.Module, eps: float, step: float, steps: int) -> tuple[str, Attacker]:
-    """(name, PGD) of the leanest peer: torchattacks, or the same lines written by hand where that
-    is not here.
+    """The peer with the least overhead: its name and its PGD.
+
+    It is torchattacks or, if that is not installed, the same code written by hand.
     """
     try:
         return "torchattacks", _torchattacks(net, eps, step, steps, (), 0)
@@ -182,8 +186,10 @@ BY_HAND = "torchattacks' lines"
 
 
 def by_hand(net: nn.Module, x: Tensor, y: Tensor, eps: float, step: float, steps: int) -> Tensor:
-    """What torchattacks' PGD computes: the gradient of the images only, a sign step, back into the
-    ball and [0, 1].
+    """The same computation as torchattacks' PGD.
+
+    Each step takes the gradient of the images only, moves by its sign, and projects back into the
+    ball and to [0, 1].
     """
     found = (x + torch.empty_like(x).uniform_(-eps, eps)).clamp(0, 1).detach()
     for _ in range(steps):

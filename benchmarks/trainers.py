@@ -1,5 +1,5 @@
-"""Two trainings on the same images from the same weights: ours without its validation, and one as
-scripts write it.
+"""Two trainings on the same images and from the same initial weights: ours without validation, and
+one as scripts write it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import count_right
 from robustviz.training.loop import Training, learning_rate
 
-LR = 0.01  # while a race is on, when nothing is to be learned
-CLOSE = 3.0  # points of accuracy between two trainings with the same settings and different noise
+LR = 0.01  # learning rate during a race, in which accuracy does not matter
+# percentage points by which two trainings with the same settings and different noise may differ
+CLOSE = 3.0
 Attacking = Callable[[nn.Module], Attacker]
 
 
 class Ours:
-    """Steps of a `Training`, in full batches, without the validation after each epoch: others have
-    none either.
+    """Steps of our `Training` in full batches, without validation.
+
+    The peers have no validation either.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -43,13 +45,13 @@ class Ours:
         self.batches = self._whole()
 
     def turn(self, images: int) -> None:
-        """Steps on so many images."""
+        """Train on `images` images."""
         for _ in range(images // self.size):
             self.training.batch = (self.training.batch + 1) % len(self.batches)
             self.training._step(self.stage, self.batches[self.training.batch], LR, 0.5)
 
     def finish(self) -> nn.Module:
-        """The network after all epochs of the config: what is judged of it."""
+        """The network after all epochs of the configuration, ready for evaluation."""
         config, training = self.training.config, self.training
         for epoch in range(int(config.epochs or 1)):
             training.epoch = epoch
@@ -69,13 +71,15 @@ class Ours:
 
 
 class Usual:
-    """Adversarial training as the published scripts write it, from the weights and images of one of
-    ours: each picture is cut by itself in a `DataLoader`'s workers, everything is fp32 (with TF32
-    where torch has it on), and every step waits for its loss and its count of hits.
+    """Adversarial training as published scripts write it, with the weights and images of `ours`.
 
-    `attack` makes the attack on a network; the network is in eval mode while it is attacked, as in
-    ours. `resident`: the images lie on the device and a whole batch is augmented at once, which the
-    scripts do not do.
+    Each image is augmented by itself in the worker processes of a `DataLoader`, everything is fp32
+    (TF32 where torch has it on), and every step waits for its loss and its number of right
+    predictions.
+
+    `attack` makes the attack on a network; as in ours, the network is in eval mode during the
+    attack. `resident`: the images are in device memory, and whole batches are augmented at once,
+    which the scripts do not do.
     """
 
     def __init__(
@@ -99,12 +103,12 @@ class Usual:
         self.stream = self._stream()
 
     def turn(self, images: int) -> None:
-        """Steps on so many images."""
+        """Train on `images` images."""
         for _ in range(images // self.size):
             self._step(LR)
 
     def finish(self) -> nn.Module:
-        """The network after all epochs, with the learning rates of ours."""
+        """The network after all epochs, with the same learning rates as ours."""
         torch.manual_seed(self.config.seed)
         steps = int(self.config.epochs or 1) * (len(self.y) // self.size)
         for number in range(steps):
@@ -132,7 +136,7 @@ class Usual:
         self.right += (logits.argmax(1) == y).sum().item()
 
     def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Full batches, epoch after epoch."""
+        """Full batches without end, epoch after epoch."""
         moved = self.config.augment != "none"
         if self.resident:
             rng = torch.Generator(device=self.device).manual_seed(0)
@@ -161,8 +165,9 @@ class Usual:
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """One picture at a time, padded with black by an eighth, cut out again and perhaps mirrored. No
-    PIL, which is slower.
+    """One image at a time, padded with black by an eighth, cropped at random and perhaps flipped.
+
+    It works on tensors, because PIL is slower.
     """
 
     def __init__(self, images: Tensor, y: Tensor, moved: bool) -> None:
@@ -185,8 +190,9 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 def written_out(
     net: nn.Module, x: Tensor, y: Tensor, eps: float, step: float, steps: int
 ) -> Tensor:
-    """PGD as training scripts write it: by `loss.backward()`, which finds the gradient of every
-    weight, too.
+    """PGD as training scripts write it, with `loss.backward()`.
+
+    This also computes the gradients of all weights.
     """
     change = torch.empty_like(x).uniform_(-eps, eps)
     change = (torch.clamp(x + change, 0, 1) - x).requires_grad_()
@@ -215,11 +221,13 @@ def race_epochs(
     rounds: int,
     workers: int = 4,
 ) -> Iterator[Outcome]:
-    """Steps on `turn` images, ours in the config's precision and in fp32, against the usual loop
-    with `attack`: with a `DataLoader` in batches of `sizes`, and with resident images in batches as
-    large as ours. All in one race, of which the first outcome is ours in the config's precision,
-    with the ratios `wanted` of either loop, the second ours in fp32. The note extrapolates to
-    `epoch` images; the gate is the accuracy after all epochs of `config`.
+    """Compare training steps of ours with those of the usual loop, on `turn` images in each turn.
+
+    Ours runs in the configuration's precision and in fp32; the usual loop with `attack` runs with a
+    `DataLoader` in batches of `sizes`, and with images in device memory in batches as large as
+    ours. All take part in one race. The first outcome is ours in the configuration's precision,
+    with the ratios `wanted` for the two kinds of loop, the second is ours in fp32. The note
+    extrapolates to `epoch` images; the gate is the accuracy after all epochs of `config`.
     """
     formats = tuple(dict.fromkeys((config.precision, "fp32")))
     ours = {one: Ours(dataclasses.replace(config, precision=one)) for one in formats}
@@ -244,7 +252,7 @@ def race_epochs(
         device,
     )
     theirs = times[len(ours) :]
-    # An attack step is two forward passes' worth of work, a step of training three.
+    # An attack step costs as much as two forward passes, a training step as much as three.
     flops = (
         (steps_of(config) + 1.5)
         * turn
@@ -273,7 +281,7 @@ def race_epochs(
 
 
 def steps_of(config: TrainConfig) -> int:
-    """How many steps the method's attack takes."""
+    """The number of steps of the method's attack."""
     assert isinstance(config.method, PGDAT)
     return config.method.attack.steps
 
@@ -281,8 +289,9 @@ def steps_of(config: TrainConfig) -> int:
 def _as_accurate(
     config: TrainConfig, formats: Sequence[str], attack: Attacking, workers: int
 ) -> dict[str, Gate]:
-    """By number format: robust accuracy on the test images, within `CLOSE` of the usual loop's
-    after as many steps, in batches as large, from the same weights.
+    """A gate for each number format: robust accuracy on the test images, at most `CLOSE` percentage
+    points away from that of the usual loop after as many steps, with the same batch size and
+    initial weights.
     """
     split, judge = data.load(config.data, "test"), PGD(eps=config.eps, steps=10)
 
