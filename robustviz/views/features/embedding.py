@@ -137,7 +137,7 @@ def umap(
     layout on exact neighbours, the same for the same seed.
 
     `init` (N,2): an earlier map of the same points to start from; points that keep their neighbours
-    stay in place. `epochs`: those of the layout; by default 500, from 1000 points 300, from 5000
+    stay in place. `epochs`: of the layout; by default 500, from 1000 points 300, from 5000
     points 200, and 50 with an `init`. In the app, a process that has already compiled umap-learn
     computes the layout (`embedder`); elsewhere the first call compiles for about ten seconds.
     Raises UserError for fewer than four points, fewer than two neighbours or no more points than

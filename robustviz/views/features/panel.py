@@ -142,8 +142,8 @@ def known_or_plane(name: str, run_id: str, asked: FeatureMapSpec) -> dict[str, F
 
 
 def _cost(asked: FeatureMapSpec) -> str:
-    """The cost to print on a button if a map asks for more than usual of a session that may only
-    look; else empty, and there is no button.
+    """The cost to print on a button, if a session that may not start long jobs asks for a map that
+    takes longer than usual; else empty, and there is no button.
     """
     usual = FeatureMapSpec()
     more = asked.n * asked.steps > usual.n * usual.steps
@@ -170,8 +170,7 @@ def _await(run_id: str, spec: FeatureMapSpec) -> None:
 def one_of(
     place: DeltaGenerator, title: str, words: Mapping[K, str], key: str, help: str | None = None
 ) -> K:
-    """Draw a row of buttons labelled with `words`; return the chosen key, at first the first one.
-    """
+    """Draw a row of buttons labelled with `words`; return the chosen key, by default the first."""
     return cast(
         "K",
         place.segmented_control(

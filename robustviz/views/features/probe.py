@@ -1,7 +1,7 @@
 """The probes of the Features page: penultimate-layer features of clean, attacked and noisy images,
-their measures and their maps, also epoch by epoch. The noise is a control of the attack's ε: what
-it does too is not due to the attack. It is shorter than the attack in ℓ2, because uniform noise
-fills the ε box while PGD goes to its corners.
+their measures and their maps, also epoch by epoch. Uniform noise of the same ε is the control: an
+effect that it has too is not due to the attack. Its ℓ2 norm is smaller than the attack's, because
+noise fills the ε box while PGD goes to its corners.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from robustviz.views.features.result import (
 from robustviz.views.measure import images_of, meta_of, net_of, probe, radius
 
 VOTES = 10  # nearest neighbours that vote, if there are that many
-FRAMES = 24  # in a film at most; of more epochs, evenly spaced ones are shown
-EXACT = 64 * 1024  # bytes of a sheet stored without loss; larger ones use the last of:
+FRAMES = 24  # epochs of a film at most; of more, evenly spaced ones are shown
+EXACT = 64 * 1024  # bytes up to which a sheet is stored as PNG; a larger one is a WebP
 SHEETS: tuple[tuple[str, dict[str, Any]], ...] = (("png", {}), ("webp", {"quality": 85}))
 TITLES = {"centres": "the plane of the class centres", "pca": "PCA", "umap": "UMAP"}
 

@@ -243,10 +243,10 @@ class FeatureTiles(Answers):
     neighbours in feature space.
 
     `sheet`: the bytes of one picture (PNG or WebP) with `COLUMNS` tiles of `side` pixels in a row:
-    the clean images, then the attacked ones. `lost` (n,): the number of tenths of the attack from
-    which on the image is misclassified, or 11 if the full attack fails. `near`, `near_adv` (n,k):
-    the rows of the clean images whose features are nearest by cosine to the clean and to the
-    attacked image, nearest first, without the image itself.
+    the clean images, then the attacked ones. `lost` (n,): how many tenths of the attack it takes
+    for the image to be misclassified there and at every greater strength; 11 if the full attack
+    fails. `near`, `near_adv` (n,k): the rows of the clean images whose features are nearest by
+    cosine to the clean and to the attacked image, nearest first, without the image itself.
     """
 
     sheet: Ints
@@ -301,12 +301,13 @@ class FeatureFilm(Answers):
 @register("probe/feature_film")
 @dataclass(frozen=True)
 class FeatureFilmSpec(AttackedSpec[FeatureFilm]):
-    """Features of the first `n` test images at every epoch whose weights were kept.
+    """Features of the first `n` test images at the epochs whose weights were kept.
 
-    At each epoch, that epoch's own network is attacked. `projection`: `centres` puts all epochs on
-    the plane of the last epoch's class centres; `umap` makes a map of the last epoch, and starts
-    each earlier map from that of the following epoch. Either way points do not jump between frames,
-    and the frames do not depend on what was computed before.
+    Of more than 24 kept epochs, evenly spaced ones are used. At each epoch, that epoch's own
+    network is attacked. `projection`: `centres` puts all epochs on the plane of the last epoch's
+    class centres; `umap` makes a map of the last epoch, and starts each earlier map from that of
+    the following epoch. Either way points do not jump between frames, and the frames do not depend
+    on what was computed before.
     """
 
     n: int = option(100, "How many test images.", low=1)

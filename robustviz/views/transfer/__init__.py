@@ -1,1 +1,1 @@
-"""Does a trick for one network fool another?"""
+"""The Transfer page: whether images attacked on one network fool other networks too."""

@@ -1,4 +1,4 @@
-"""Who is a relative of whom by model alignment; no torch."""
+"""Which runs are related by model alignment; apart from `probe`, which imports torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from robustviz.runs.folder import Run
 
 
 def origin(run: Run) -> tuple[str, ...]:
-    """Run ids of (source, witness) of an aligned copy, as its training wrote them down; none for
-    any other run.
+    """Run ids of (source, witness) of an aligned copy, as its training recorded them; empty for any
+    other run.
     """
     return tuple(
         str(run.info.get("method", {}).get(role) or "").rstrip("/").rsplit("/", 1)[-1]

@@ -1,5 +1,5 @@
-"""The figures of the Transfer page: who is fooled by whose images, what alignment moves, how like
-the answers are.
+"""The figures of the Transfer page: which networks are fooled by the images of which, what
+alignment changes in this, and how similar the networks' outputs are.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 from robustviz.views.transfer.result import Fooled, Transfer
 from robustviz.views.transfer.screen_figures import LEARNED, moved, targets
 
-FAINT = 25.0  # points: smaller differences must not look large
+FAINT = 25.0  # points the colour scale spans at least, so that small differences look small
 FAINT_N = 30  # images: a cell with fewer is grey
-ALIKE = 0.1  # nats, for the same reason
-WIDTH = 13  # letters of a line beside the matrix: it must fit on a phone
+ALIKE = 0.1  # nats the colour scale spans at least, for the same reason
+WIDTH = 13  # letters of a line beside the matrix, which must fit on a phone
 
 
 class Cell(NamedTuple):
-    """A cell of a matrix: its text, how many images it counts (−1: the target took part in the
-    training), its value, NaN for none, and the value's 95 % interval.
+    """A cell of a matrix: its text, the number of images it is about (−1: the target took part in
+    the training), its value (NaN for none), and the value's 95 % interval.
     """
 
     text: str = "took part"
@@ -40,10 +40,10 @@ class Cell(NamedTuple):
 def transfer(
     results: Transfer | Mapping[str, Transfer], *, b: str = "", template: str = LIGHT
 ) -> go.Figure:
-    """Error of each target (a row) on the qualified images of each source (a column), with n and 95
-    % intervals in the cells.
+    """A matrix: the error of each target (row) on the qualified images of each source (column),
+    with n and 95 % intervals in the cells.
 
-    `b`: the run id of the target that is network B, to be marked.
+    `b`: the run id of the target that is network B, which is marked.
     """
     found = {str(results.meta["run"]): results} if isinstance(results, Transfer) else dict(results)
     labels, first = _labels(found, b), next(iter(found.values()))
@@ -67,7 +67,7 @@ def transfer(
 
 
 def _error(result: Transfer, target: str) -> Cell:
-    """The error of a target on the qualified images of a source."""
+    """The cell of a target's error, in %, on the qualified images of a source."""
     if target not in result.targets:
         return Cell()
     at = result.targets.index(target)
@@ -80,7 +80,7 @@ def _error(result: Transfer, target: str) -> Cell:
 def _extremes(
     first: Transfer, cells: Mapping[str, Mapping[str, Cell]], labels: Mapping[str, str]
 ) -> str:
-    """Who is fooled most and least often."""
+    """Which target is fooled most often, and which least often, in words."""
     every = [
         (cell, f"{labels[target]}, by images of {source}")
         for target, row in cells.items()
@@ -112,7 +112,7 @@ def _extremes(
 
 
 def _qualifying(first: Transfer, counts: list[int]) -> str:
-    """How a matrix was measured, and how many images stand behind a cell."""
+    """How a matrix was measured, and how many images a cell is about, in words."""
     counts = [n for n in counts if n >= 0]
     none = counts.count(0)
     return (
@@ -126,8 +126,8 @@ def _qualifying(first: Transfer, counts: list[int]) -> str:
 
 
 def _resisting(found: Mapping[str, Transfer], labels: Mapping[str, str]) -> str:
-    """What images made elsewhere do to defended targets: all images count, for few of a defended
-    network's qualify.
+    """The error of defended targets on all attacked images, in words. All count, because few images
+    qualify for a defended network.
     """
     defended = [
         (target, 100 * float(error), 100 * (1 - float(accuracy)))
@@ -161,12 +161,12 @@ def _resisting(found: Mapping[str, Transfer], labels: Mapping[str, str]) -> str:
 def transfer_difference(
     found: Mapping[str, Transfer], *, of: str = "", b: str = "", template: str = LIGHT
 ) -> go.Figure:
-    """The error on images made on the source `of` minus that on those of each other source (a
-    column), for each target (a row).
+    """A matrix: the error on images of the source `of` minus that on images of each other source
+    (column), for each target (row).
 
-    Compared are the images that qualify for both, in points with Tango's 95 % intervals; around a
-    neutral 0. `of`: by default the first source that was aligned. Raises UserError where there is
-    nothing to compare, or measured differently.
+    Compared are the images that qualify for both sources, in points with Tango's 95 % intervals;
+    the colours are centred at 0. `of`: by default the first source that was aligned. Raises
+    UserError where there is nothing to compare, or the sources were attacked differently.
     """
     of = of or next((name for name, result in found.items() if result.aligned), "")
     if of not in found or len(found) < 2:
@@ -185,7 +185,7 @@ def transfer_difference(
         for target in ours.targets
         if target in shared
     }
-    # the colours span the intervals, so that what is undecided is pale
+    # the colour scale spans the intervals, so that undecided differences are pale
     shown = (cell for row in cells.values() for cell in row.values() if cell.n > 0)
     limit = max([FAINT, *(max(-cell.low, cell.high) for cell in shown)])
     said = " ".join(_against(name, [row[name] for row in cells.values()]) for name in rest)
@@ -212,7 +212,7 @@ def _span(cells: Mapping[str, Mapping[str, Cell]]) -> str:
 
 
 def _moved(ours: Transfer, theirs: Transfer, target: str) -> Cell:
-    """The error of a target on our images minus that on theirs, in points."""
+    """The cell of a target's error on our images minus that on theirs, in points."""
     if target not in theirs.targets:
         return Cell()
     at, other = ours.targets.index(target), theirs.targets.index(target)
@@ -226,7 +226,9 @@ def _moved(ours: Transfer, theirs: Transfer, target: str) -> Cell:
 
 
 def _against(name: str, cells: Sequence[Cell]) -> str:
-    """On how many targets the error is decidedly another than with the images of a source."""
+    """On how many targets the error is decidedly higher or lower than with the images of another
+    source, in words.
+    """
     counts = [cell.n for cell in cells if cell.n >= 0]
     higher, lower = sum(cell.low > 0 for cell in cells), sum(cell.high < 0 for cell in cells)
     empty = counts.count(0)
@@ -241,7 +243,7 @@ def _against(name: str, cells: Sequence[Cell]) -> str:
 def alignment(
     result: Fooled, *, b: str = "", b_name: str = "B", template: str = LIGHT
 ) -> go.Figure:
-    """By how much more images fool each target once their source learned a witness's soft labels,
+    """By how much more images fool each target after their source learned a witness's soft labels,
     and after the two controls: points of all images, with Tango's 95 % intervals. `b`: the run id
     of network B. Raises UserError for a network without an aligned copy.
     """
@@ -296,7 +298,9 @@ def alignment(
 
 
 def _toward(learned: str, higher: int, lower: int, count: int) -> str:
-    """What one kind of labels did to the networks that took no part."""
+    """How one kind of labels changed the results on networks that took no part in the alignment, in
+    words.
+    """
     if not higher and not lower:
         return f"After {learned}: no difference shown on any unseen network." if count else ""
     most, several = ("more", higher) if higher else ("fewer", lower)
@@ -305,8 +309,8 @@ def _toward(learned: str, higher: int, lower: int, count: int) -> str:
 
 
 def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
-    """How far apart untouched images' softmax outputs are: the mean KL of the row's from the
-    column's, in nats.
+    """A matrix of how far apart the networks' softmax outputs for clean images are: mean KL(row ‖
+    column), in nats.
     """
     labels, count, n = result.meta["labels"], len(result.targets), result.meta["n"]
     roles = {0: "source", count + 1: "before", count + 2: "witness"}
@@ -351,8 +355,8 @@ def _matrix(
     template: str,
     colours: dict[str, Any],
 ) -> go.Figure:
-    """A heat map of rows of cells, by their names, with its numbers written in, narrow enough for a
-    phone; `below`: what the columns are.
+    """A heat map of rows of cells, by their names, with the numbers in the cells, narrow enough for
+    a phone. `below`: the title of the columns.
     """
     rows, columns = (
         [_wrapped(name) for name in names] for names in (cells, next(iter(cells.values()), {}))
@@ -400,7 +404,7 @@ def _matrix(
 
 
 def _grey(figure: go.Figure, grid: list[list[Cell]], template: str) -> None:
-    """Cover the cells of few images with grey, their numbers on it."""
+    """Cover the cells about few images with grey, and write their numbers on it."""
     few = [[0 < cell.n < FAINT_N for cell in row] for row in grid]
     if np.any(few):
         grey, text = COLOURS[template]["grid"], COLOURS[template]["text"]
@@ -414,8 +418,8 @@ def _grey(figure: go.Figure, grid: list[list[Cell]], template: str) -> None:
 
 
 def _axis(names: list[str], ends: list[float]) -> JSON:
-    """A category axis. Ranges and order said, because Plotly takes none from a matrix without a
-    number.
+    """A category axis with explicit order and range, because Plotly derives none from a matrix
+    without numbers.
     """
     return {
         "type": "category",
@@ -443,18 +447,18 @@ def _wrapped(name: str) -> str:
 
 
 def _targets(found: Mapping[str, Transfer]) -> list[str]:
-    """Every target's run id, in the order in which they come."""
+    """The run ids of all targets, in order of appearance."""
     return list(dict.fromkeys(target for result in found.values() for target in result.targets))
 
 
 def _labels(found: Mapping[str, Transfer], b: str) -> dict[str, str]:
-    """What each target is called, with a B before network B."""
+    """Each network's printed name by run id; that of network B starts with B."""
     out = {
         run_id: str(label)
         for result in found.values()
         for run_id, label in zip(result.models, result.meta["labels"], strict=True)
     }
-    return {  # rows of one name would be one row
+    return {  # Plotly merges rows of the same name
         run_id: ("B " if run_id == b else "")
         + label
         + (f" {run_id[-4:]}" if list(out.values()).count(label) > 1 else "")
@@ -470,7 +474,7 @@ def _attack(result: Transfer | Fooled) -> str:
 
 
 def _meta(result: Transfer) -> JSON:
-    """What a figure keeps of where it comes from: not the seconds, which differ from one
+    """A result's metadata for a figure, without the measured seconds, which differ from one
     measurement to the next.
     """
     return {name: value for name, value in result.meta.items() if name != "seconds"}

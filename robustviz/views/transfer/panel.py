@@ -1,5 +1,5 @@
-"""The parts of the Transfer page: who is fooled by images made elsewhere, before and after
-alignment.
+"""The panels of the Transfer page: which networks are fooled by images attacked on A, before and
+after alignment.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ TITLE = "Does a trick for one network fool another?"
 ATTACKS: dict[Kind, str] = {"pgd": "PGD", "mim": "MI", "dim": "DI", "tim": "TI"}
 RADII = {"half": "half ε", "whole": "whole ε"}
 COUNTS = (100, 300, 1000)
-AT_ONCE = 300  # images: more are measured only when asked for
-# what the copies of a source learned
+AT_ONCE = 300  # images; more are measured only after a click
+# a source's copies are named after what they learned
 COPIES = {"witness_soft": "aligned", "witness_hard": "hard labels", "label": "true labels"}
 DEFENDED = ("pgd_at", "trades")  # the defended targets, besides B
-SMALL = ("small_cnn", "small_resnet", "tiny_vit")  # the others are not attacked unasked
-MOST = 6  # targets
+SMALL = ("small_cnn", "small_resnet", "tiny_vit")  # the others are attacked only after a click
+MOST = 6  # targets at most
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen: the attack, half or whole ε, how many images, its steps and seed."""
+    """The matrix's settings: the attack, half or whole ε, the number of images, steps and seed."""
 
     attack: Kind
     radius: str
@@ -43,21 +43,21 @@ class Choice:
     seed: int
 
     def of(self, here: Context, targets: list[str]) -> TransferSpec:
-        """This attack, at A's radius, of networks that are shown its images."""
+        """The spec of this attack at A's radius, with these targets."""
         eps = catalogue.radius(folder.open_model(here.a)) * (1 if self.radius == "whole" else 0.5)
         return TransferSpec(",".join(targets), self.attack, eps, self.steps, self.n, self.seed)
 
 
 @dataclass(frozen=True)
 class First:
-    """What is chosen for the first screen: the attack and its noise."""
+    """The first screen's settings: the attack and the seed of its noise."""
 
     attack: Kind
     seed: int
 
 
 def settings() -> First:
-    """Draw the first screen's settings."""
+    """Draw the first screen's settings; return the choices."""
     attack = st.segmented_control(
         "Attack",
         list(ATTACKS),
@@ -69,13 +69,13 @@ def settings() -> First:
     seed = st.number_input(
         "Seed of the noise", 0, 9999, help=term("seed"), **linked("fooled-seed", 0, range(10_000))
     )
-    write_address()  # here too: a fragment ends before the page does
+    write_address()  # here too: a fragment's rerun does not reach the page's end
     return First(attack, int(seed))
 
 
 def asked(here: Context, chosen: First) -> tuple[str, FooledSpec]:
-    """The run that is asked, what A was before alignment where it is an aligned copy, and what it
-    is asked; networks of the user's own are named.
+    """The run id to measure (A, or its source if A is an aligned copy) and the spec, which names
+    those of the two networks that are not shipped.
     """
     every = on(here.data)
     before = next(iter(origin(every[here.a])), "")
@@ -85,7 +85,9 @@ def asked(here: Context, chosen: First) -> tuple[str, FooledSpec]:
 
 
 def first(here: Context, chosen: First, row: DeltaGenerator) -> Fooled | None:
-    """The first screen: whom images fool that were made on A. `row`: where its menu stands."""
+    """Draw the first screen: which networks are fooled by images attacked on A; return what was
+    measured, or None. `row`: the container for its menu.
+    """
     root, spec = asked(here, chosen)
     cost = "" if folder.open_model(root).architecture in SMALL else "some minutes"
     found = widgets.measured({"A": root}, spec, "whom the images fool", cost).get("A")
@@ -98,13 +100,13 @@ def first(here: Context, chosen: First, row: DeltaGenerator) -> Fooled | None:
 
 
 def bars(here: Context, found: Fooled) -> list[drawn.Target]:
-    """Who is shown the images, B by its printed name."""
+    """The networks that have a bar, with B under its printed name."""
     named = {run_id: name for name, run_id in widgets.names(here).items()}
     return drawn.targets(found, here.b, named.get(here.b, "B"))
 
 
 def aligned(here: Context, chosen: First, found: Fooled) -> None:
-    """What alignment and its controls do to transfer, on the whole test split."""
+    """Draw what alignment and its controls change, on the whole test split."""
     from robustviz.views.transfer import figures
 
     with widgets.place():
@@ -118,7 +120,7 @@ def aligned(here: Context, chosen: First, found: Fooled) -> None:
 
 
 def controls() -> Choice:
-    """Draw the matrix's controls."""
+    """Draw the matrix's controls; return the choices."""
     a, b, c = st.columns([2, 1, 1], vertical_alignment="bottom")
     left, right = st.expander("More settings", icon=":material/settings:").columns(2)
     choice = Choice(
@@ -161,9 +163,9 @@ def controls() -> Choice:
 
 
 def sources(here: Context) -> dict[str, str]:
-    """Run ids by printed name of the networks that make the images: A, and what it was before or
-    became by alignment with one witness; where A has no such relatives, those that the data has
-    come along.
+    """The run ids, by printed name, of the networks on which the images are made: A, and its
+    family, which is a source and its copies aligned to one witness. If A has no family, it is
+    joined by another one on this data.
     """
     every = on(here.data)
     a = every[here.a]
@@ -173,7 +175,7 @@ def sources(here: Context) -> dict[str, str]:
     family = ({"before": shared[0]} if shared and shared[0] in every else {}) | {
         name: run.id
         for target, name in COPIES.items()
-        for run in sorted(copies, key=lambda run: run.id != a.id)[::-1]  # A before any other
+        for run in sorted(copies, key=lambda run: run.id != a.id)[::-1]  # A is last and so wins
         if origin(run) == shared and run.info["method"].get("target") == target
     }
     letters = {here.a: "A"} | ({here.b: "B"} if here.b in family.values() else {})
@@ -185,8 +187,8 @@ def sources(here: Context) -> dict[str, str]:
 
 
 def targets(here: Context, made_on: dict[str, str]) -> list[str]:
-    """Run ids of those that are shown the images and took no part: B, ordinary networks, defended
-    ones. Raises UserError for none.
+    """Run ids of the networks that are shown the images and had no part in making them: B, ordinary
+    networks and defended ones, at most six. Raises UserError if there is none.
     """
     every = on(here.data)
     seen = {
@@ -214,8 +216,8 @@ def targets(here: Context, made_on: dict[str, str]) -> list[str]:
 
 
 def measured(here: Context, chosen: Choice) -> tuple[dict[str, Transfer], TransferSpec]:
-    """What was found for each source that can answer, by printed name, and what was asked. Raises
-    UserError for no target.
+    """What was measured for each source, by printed name, and the spec. Raises UserError if there
+    is no target.
     """
     made_on = sources(here)
     spec = chosen.of(here, targets(here, made_on))
@@ -225,7 +227,9 @@ def measured(here: Context, chosen: Choice) -> tuple[dict[str, Transfer], Transf
 
 
 def matrices(here: Context, chosen: Choice) -> None:
-    """The matrix of errors, and what alignment and its controls move."""
+    """Draw the matrix of errors, what alignment and its controls change, and how similar the
+    networks' outputs are.
+    """
     from robustviz.views.transfer import figures
 
     with widgets.place():
@@ -274,7 +278,7 @@ def matrices(here: Context, chosen: Choice) -> None:
 
 
 def study(said: list[str], sure: list[str], command: str) -> None:
-    """The larger study that is shipped: what it found, and where that comes from."""
+    """Draw the findings of the larger study that is shipped, and how it was made."""
     st.subheader("What does a larger study say?")
     st.markdown("\n".join(f"- {line}" for line in said))
     with st.popover("How sure?", type="tertiary", key="sure-study"):

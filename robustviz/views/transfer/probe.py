@@ -1,10 +1,5 @@
-"""Does a trick for one network fool another? Images made on one run's network, shown to others that
-it never saw.
-
-An image counts only where it can tell something: both networks know it untouched, and each is
-fooled by its own attack. The published repository chains `.eq()` over these four facts, which is
-their parity: 8 of the 16 cases pass there (both networks wrong untouched, say), and only one is
-meant.
+"""The probes of the Transfer page: images are attacked on one run's network and shown to networks
+that the attack did not use. `transfer` counts only images that qualify; `fooled` counts all.
 """
 
 from __future__ import annotations
@@ -38,20 +33,22 @@ B = TypeVar("B", Bools, Tensor)
 
 
 def qualified(clean_source: B, clean_target: B, fooled_source: B, fooled_target: B) -> B:
-    """Which images count, bool: both networks are right on the untouched image and each is fooled
-    by its own attack.
+    """Which images qualify, as a mask: both networks classify the clean image correctly, and each
+    is fooled by its own attack.
 
-    Source: Ma et al. 2024 (arXiv 2311.18495). Differs: a logical and; the authors'
-    `return_qualified` computes a parity.
+    Source: Ma et al. 2024 (arXiv 2311.18495). Differs: a logical and. The authors'
+    `return_qualified` chains `.eq()` over the four facts and so computes their parity: 8 of the 16
+    cases pass (for example both networks wrong on the clean image), and only one is meant.
     """
     return clean_source & clean_target & fooled_source & fooled_target
 
 
 def white_box(run: Run, few: Dataset, eps: float, steps: int, seed: int = 0) -> WhiteBox:
-    """What the run's network makes of these images, and which of those it knows its own attack
-    spoils.
+    """The logits of a run's network for the clean images `few`, and which of the correctly
+    classified ones its own attack fools.
 
-    The attack is FGSM, then PGD with step ε/4 on what FGSM left. Kept in the run's probe cache.
+    The attack is FGSM, then PGD with step ε/4 on the images that FGSM did not fool. The result is
+    kept in the run's probe cache.
     """
     name = registry.key(
         {"eps": eps, "steps": steps, "seed": seed, "images": fingerprint(few)}
@@ -81,7 +78,9 @@ def logits_of(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def attack_of(run: Run, spec: TransferSpec | FooledSpec) -> Attack:
-    """The attack with all its settings."""
+    """The attack of a spec, with all its settings. By default a `TransferSpec` has half the run's
+    radius and steps of ε/4, and a `FooledSpec` the run's radius.
+    """
     half = isinstance(spec, TransferSpec)
     eps = check_eps((radius(run) / 2 if half else radius(run)) if spec.eps is None else spec.eps)
     step = {"step_size": eps / 4} if half else {}
@@ -94,8 +93,9 @@ def attack_of(run: Run, spec: TransferSpec | FooledSpec) -> Attack:
 
 
 def targets_of(run: Run, spec: TransferSpec) -> list[Run]:
-    """The networks that are shown the images. Raises UserError for none, and for one that took part
-    in the run's training or was trained on other images.
+    """The runs that are shown the images: those named in the spec, else the shipped ordinary
+    networks that took no part in the training of `run`. Raises UserError if there is none, and for
+    a run that took part or was trained on other images.
     """
     before, witness = relatives(run)
     roles = {"witness": witness, "source": before, "run itself": run}
@@ -119,7 +119,7 @@ def targets_of(run: Run, spec: TransferSpec) -> list[Run]:
 
 
 def _name(run: Run, spec: TransferSpec) -> str:
-    """Weights of the other networks count too."""
+    """The cache key, which includes the hashes of the other networks' weights."""
     return registry.key(
         replace(
             spec,
@@ -134,8 +134,8 @@ def _name(run: Run, spec: TransferSpec) -> str:
 
 @probe(TransferSpec, name=_name)
 def transfer(run: Run, spec: TransferSpec) -> Transfer:
-    """How often images made on the run's network fool others that the attacker never saw. Raises
-    UserError for no targets, and for one that is no unseen network or was trained on other images.
+    """How often images attacked on the run's network fool target networks, which the attack did not
+    use. Raises UserError where `targets_of` does.
     """
     net, attack = net_of(run), attack_of(run, spec)
     before, witness = relatives(run)
@@ -190,8 +190,8 @@ def transfer(run: Run, spec: TransferSpec) -> Transfer:
 
 
 def relatives(run: Run) -> tuple[Run | None, Run | None]:
-    """(what the run's network was before alignment, the witness) of a `model_alignment` run, (None,
-    None) of any other.
+    """(the source before alignment, the witness) of a `model_alignment` run, (None, None) for any
+    other. Raises UserError where one of them is missing.
     """
     method = run.config.method
     if not isinstance(method, ModelAlignment):
@@ -201,8 +201,8 @@ def relatives(run: Run) -> tuple[Run | None, Run | None]:
 
 
 def trained_alike(run: Run, name: str, role: str) -> Run:
-    """The run that a setting names. Raises UserError where it was trained on other images or
-    classes than `run`.
+    """The run with that name. Raises UserError if it was trained on other images or classes than
+    `run`; the message calls it the `role`.
     """
     other = find_run(name)
     if (other.data_key, other.shape, other.classes) != (run.data_key, run.shape, run.classes):
@@ -214,13 +214,15 @@ def trained_alike(run: Run, name: str, role: str) -> Run:
 
 
 def named_runs(run: Run, names: str, role: str) -> list[Run]:
-    """The runs that a setting names with commas between, each once, as `trained_alike`."""
+    """The runs in a comma-separated list of names, each once. Raises UserError as `trained_alike`
+    does.
+    """
     runs = [trained_alike(run, name.strip(), role) for name in names.split(",") if name.strip()]
     return list({each.path.resolve(): each for each in runs}.values())
 
 
 def ordinary(run: Run, but: Iterable[Run]) -> list[Run]:
-    """The shipped ordinary networks on the run's data, but for some."""
+    """The shipped networks trained without a defence on the run's data, except those in `but`."""
     left_out = {each.path.resolve() for each in but}
     return [
         each
@@ -232,15 +234,15 @@ def ordinary(run: Run, but: Iterable[Run]) -> list[Run]:
 
 
 def label(run: Run) -> str:
-    """A run as a table names it: its method unless it is an ordinary one, its architecture, its
-    seed, and what it was trained with that is not usual.
+    """A run's name in a table: its method unless that is standard training, its architecture, its
+    seed, and its unusual settings.
     """
     method = "" if run.method_key == "standard" else f"{run.method_key} "
     return ", ".join((f"{method}{run.architecture} seed {run.info.get('seed')}", *unusual(run)))
 
 
 def sentence(result: Transfer) -> str:
-    """What was measured, in one sentence."""
+    """The result in one sentence."""
     labels = result.meta["labels"][1 : 1 + len(result.targets)]
     return (
         f"{attack_name(result.meta['attack'] | {'step_size': None})} images at ε ="
@@ -250,7 +252,7 @@ def sentence(result: Transfer) -> str:
 
 
 def _fooled(result: Transfer, row: int, name: str) -> str:
-    """How often the target of that row and name is fooled, and what an alignment changed."""
+    """How often the target in that row is fooled, and how an alignment changed that, in words."""
     if not result.n[row]:
         return f"{name}: no image qualifies"
     low, high = result.interval[row]
@@ -268,7 +270,9 @@ def _fooled(result: Transfer, row: int, name: str) -> str:
 
 
 def shown_to(run: Run, spec: FooledSpec) -> list[Run]:
-    """The run, its aligned copies, every shipped network of the data, and those that are named."""
+    """The run, its aligned copies, every shipped network on the same data, and the runs named in
+    the spec, each once.
+    """
     shipped = [
         each for each in all_runs() if each.shipped and each.info["data"] == run.info["data"]
     ]
@@ -278,15 +282,15 @@ def shown_to(run: Run, spec: FooledSpec) -> list[Run]:
 
 
 def _fooled_name(run: Run, spec: FooledSpec) -> str:
-    """Weights of the other networks count too."""
+    """The cache key, which includes the hashes of the other networks' weights."""
     others = ",".join(f"{each.id}@{each.weights}" for each in shown_to(run, spec))
     return registry.key(replace(spec, also=others, eps=float(attack_of(run, spec).eps or 0)))
 
 
 @probe(FooledSpec, name=_fooled_name)
 def fooled(run: Run, spec: FooledSpec) -> Fooled:
-    """Whom images fool that were made on the run's network and on its aligned copies: all of them
-    count.
+    """Which networks are fooled by images attacked on the run's network and on its aligned copies.
+    All images count, not only those that qualify.
     """
     attack, split, models = attack_of(run, spec), images_of(run), shown_to(run, spec)
     few = split.take(torch.arange(min(spec.n, len(split))))

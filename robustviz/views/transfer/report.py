@@ -1,4 +1,6 @@
-"""What the alignment study says: its statistics, its sentence and its tables, from the JSON."""
+"""The report of the alignment study: statistics, sentences and tables from its JSON file. It is
+apart from `study`, which imports torch.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from robustviz.stats import mcnemar, mean_interval, tango
 from robustviz.types import JSON, UserError, eps_text, table
 
 FOLDER = paths.ROOT / "checkpoints" / "claims"
-DATA = "fashion_mnist"  # of the study that is shipped
-CONTROLS = ("before", "label", "witness_hard")  # what alignment is compared with
+DATA = "fashion_mnist"  # the data set of the shipped study
+CONTROLS = ("before", "label", "witness_hard")  # what the aligned copy is compared with
 VARIANTS = (*CONTROLS, "witness_soft")
 NAMES = {
     "before": "before",
@@ -33,7 +35,7 @@ MOVES = {
 
 @dataclass(frozen=True)
 class Shift:
-    """A mean difference of transfer errors over source networks, a fraction, with its 95 %
+    """A mean difference between transfer errors over source networks, as a fraction, with its 95 %
     t-interval.
     """
 
@@ -54,11 +56,11 @@ class Shift:
 
 
 def shift(cells: Iterable[JSON], control: str) -> Shift:
-    """Aligned minus `control`: per source network the mean over its targets, then mean and
-    t-interval over these.
+    """The error of the aligned copies minus that of `control`: for each source network the mean
+    over its targets, then the mean and t-interval over the source networks.
 
-    The networks are the units because images and targets are the same for all; one network alone
-    gives no interval. Raises UserError where no cell has a qualified image.
+    The source networks are the units, because images and targets are the same for all; a single
+    network gives no interval. Raises UserError where no cell has a qualified image.
     """
     differences = [
         ((cell["net"], cell["seed"]), (cell["k"]["witness_soft"] - cell["k"][control]) / cell["n"])
@@ -77,7 +79,7 @@ def shift(cells: Iterable[JSON], control: str) -> Shift:
 
 
 def sentence(study: JSON) -> str:
-    """What the study found, in a few sentences, whatever it is."""
+    """The study's findings in a few sentences, whatever they are."""
     protocol, count = study["protocol"], len(study["sources"])
     moves, details = dict[str, list[str]](), []
     for attack, name in protocol["attacks"].items():
@@ -111,7 +113,9 @@ def sentence(study: JSON) -> str:
 
 
 def lines(study: JSON) -> tuple[list[str], ...]:
-    """What the study found, as short sentences: what a page says, and how sure that is."""
+    """The study's findings as short sentences, in two lists: the statements on the page, and how
+    certain they are.
+    """
     protocol, sources = study["protocol"], study["sources"]
     count, moves, sure = len(sources), dict[str, list[str]](), list[str]()
     for attack, name in protocol["attacks"].items():
@@ -151,7 +155,7 @@ def lines(study: JSON) -> tuple[list[str], ...]:
 
 
 def markdown(study: JSON) -> str:
-    """The study's tables and its sentence, from the JSON alone."""
+    """The study's tables and its sentence as Markdown, from the JSON alone."""
     protocol, columns = study["protocol"], [NAMES[variant] for variant in VARIANTS]
     qualified = [cell["n"] for cell in study["cells"]]
     accuracy = ", ".join(
@@ -196,7 +200,7 @@ def markdown(study: JSON) -> str:
 
 
 def _errors(study: JSON) -> Iterator[list[object]]:
-    """Rows: an attack's mean errors and shifts by source, by target and over all."""
+    """Table rows: the mean errors and shifts by attack, and by source, target and over all."""
     protocol = study["protocol"]
     for attack, name in protocol["attacks"].items():
         all_cells = _of(study["cells"], attack=attack)
@@ -257,22 +261,22 @@ def _facts(source: JSON) -> list[object]:
 
 
 def _of(cells: Iterable[JSON], **wanted: str) -> list[JSON]:
-    """The cells in which all that is `wanted` is so."""
+    """The cells whose entries equal all the `wanted` ones."""
     return [cell for cell in cells if wanted.items() <= cell.items()]
 
 
 def _each(cells: Iterable[JSON], name: str) -> list[str]:
-    """What cells have under a name, each once."""
+    """The different values that cells have under a name."""
     return list(dict.fromkeys(cell[name] for cell in cells))
 
 
 def file_of(data: str = DATA) -> Path:
-    """Where the study of a data set is kept."""
+    """The path of a data set's study."""
     return FOLDER / f"alignment-{data.replace('_', '-')}.json"
 
 
 def compact(study: JSON) -> bytes:
-    """The study as JSON with one line a source and a cell."""
+    """The study as JSON, with one line per source and per cell."""
     rows = {
         name: ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in study[name])
         for name in ("sources", "cells")

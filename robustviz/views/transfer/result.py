@@ -1,4 +1,4 @@
-"""What is asked about transfer, and what comes back."""
+"""Specs and results of the Transfer page's probes, without torch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Kind = Literal["pgd", "mim", "dim", "tim"]
 
 @dataclass(frozen=True)
 class WhiteBox(Result):
-    """What one network makes of n images: `logits` (n,K) of the untouched ones, `right` (n,)
-    whether it knows them, and `fooled` (n,) whether its own attack takes that away.
+    """One network on n images: `logits` (n,K) of the clean ones, `right` (n,): whether it
+    classifies them correctly, and `fooled` (n,): whether it does, but its own attack makes it fail.
     """
 
     logits: Floats
@@ -27,14 +27,16 @@ class WhiteBox(Result):
 
 @dataclass(frozen=True)
 class Transfer(Result):
-    """How often images made on one network, the source, fool others that the attacker never saw.
+    """How often images attacked on one network, the source, fool target networks, which the attack
+    did not use.
 
-    A row a target (T), a column an image (n). `qualified` (T,n): source and target know the
-    untouched image and each is fooled by its own attack; `wrong` (T,n): the target misreads the
-    source's attacked image, qualified or not. `before_qualified`, `before_wrong`: the same for what
-    the source was before it was aligned, (0,n) for any other run. `kl` (M,M): mean KL(pᵢ ‖ pⱼ) of
-    the untouched images' softmax outputs, rows and columns as in `models`: the source, the targets,
-    and of an aligned source the network before and the witness. `accuracy` (M,): untouched.
+    Rows are targets (T), columns are images (n). `qualified` (T,n): source and target classify the
+    clean image correctly, and each is fooled by its own attack. `wrong` (T,n): the target
+    misclassifies the image attacked on the source, qualified or not. `before_qualified`,
+    `before_wrong`: the same for the source before its alignment, (0,n) if the run is not aligned.
+    `kl` (M,M): mean KL(pᵢ ‖ pⱼ) of the softmax outputs for clean images; rows and columns are the
+    `models`: the source, the targets, and for an aligned source the network before alignment and
+    the witness. `accuracy` (M,): clean accuracy, in [0, 1].
     """
 
     targets: list[str]
@@ -48,22 +50,22 @@ class Transfer(Result):
 
     @property
     def aligned(self) -> bool:
-        """Whether there is a network from before an alignment to compare with."""
+        """Whether the source was aligned, so that there are results from before to compare with."""
         return len(self.before_wrong) > 0
 
     @property
     def n(self) -> Ints:
-        """How many images qualify, (T,)."""
+        """How many images qualify for each target, (T,)."""
         return np.asarray(self.qualified.sum(axis=1))
 
     @property
     def k(self) -> Ints:
-        """On how many of these the target is wrong, (T,)."""
+        """On how many of the qualifying images each target is wrong, (T,)."""
         return np.asarray((self.qualified & self.wrong).sum(axis=1))
 
     @property
     def error(self) -> Floats:
-        """The transfer score: k/n, (T,), NaN where no image qualifies."""
+        """The transfer score k/n of each target, in [0, 1], (T,); NaN where no image qualifies."""
         return shares(self.k, self.n)
 
     @property
@@ -73,15 +75,15 @@ class Transfer(Result):
 
     @property
     def error_of_all(self) -> Floats:
-        """The targets' error on all attacked images, qualified or not, (T,)."""
+        """Each target's error on all attacked images, qualified or not, in [0, 1], (T,)."""
         return np.asarray(self.wrong.mean(axis=1))
 
     @property
     def paired(self) -> Ints:
-        """(T,3) on the images that qualify before and after: how many, fooling only after, fooling
-        only before.
+        """(T,3), about the images that qualify both before and after the alignment: how many there
+        are, how many fool the target only after it, and how many only before it.
         """
-        before, rows = self.before_wrong, len(self.before_wrong)  # none, or those of `wrong`
+        before, rows = self.before_wrong, len(self.before_wrong)  # no rows without an alignment
         after, both = self.wrong[:rows], self.qualified[:rows] & self.before_qualified
         return np.stack(
             [both.sum(1), (both & after & ~before).sum(1), (both & ~after & before).sum(1)], axis=1
@@ -89,7 +91,9 @@ class Transfer(Result):
 
     @property
     def difference(self) -> Floats:
-        """Error after minus error before on the images that qualify for both, (T,)."""
+        """The error after the alignment minus the error before, on the images that qualify for
+        both, (T,).
+        """
         return shares(self.paired[:, 1] - self.paired[:, 2], self.paired[:, 0])
 
     @property
@@ -99,19 +103,20 @@ class Transfer(Result):
 
     @property
     def p(self) -> Floats:
-        """McNemar's exact p of `difference`, (T,)."""
+        """McNemar's exact p-value for `difference`, (T,)."""
         return np.array([mcnemar(int(b), int(c)) for _, b, c in self.paired])
 
 
 @register("probe/transfer")
 @dataclass(frozen=True)
 class TransferSpec(ProbeSpec[Transfer]):
-    """Attack the first `n` test images on the run's network and show them to the targets.
+    """How often images attacked on the run's network fool target networks.
 
-    A target's own attack is always PGD (`white_box`), so that all attacks share that part; the
-    source's own attack is the one that makes the images. For a `model_alignment` run the same is
-    done with its source before alignment, and the two are compared on the images that qualify for
-    both.
+    The first `n` test images are attacked. An image qualifies if source and target classify it
+    correctly and each is fooled by its own attack. A target's own attack is always FGSM, then PGD
+    (`white_box`), so that it is the same for every `attack`; the source's own attack is `attack`.
+    For a `model_alignment` run the same is measured on its source before alignment, and the two are
+    compared on the images that qualify for both.
     """
 
     targets: str = option(
@@ -121,7 +126,7 @@ class TransferSpec(ProbeSpec[Transfer]):
         kind="runs",
     )
     attack: Kind = option("pgd", "The attack.")
-    # Half of the white-box ε, as 4/255 against 8/255 in Ma et al.
+    # half the run's radius: Ma et al. use 4/255 here, and 8/255 for white-box attacks
     eps: float | None = option(
         None, "Radius in pixel units; empty: half the run's.", low=0, kind="radius"
     )
@@ -134,13 +139,14 @@ class TransferSpec(ProbeSpec[Transfer]):
 
 @dataclass(frozen=True)
 class Fooled(Result):
-    """Whom attacked images fool that were made on one network, or on copies of it that were
+    """Which networks are fooled by images attacked on one network, or on copies of it that were
     aligned to a witness.
 
-    `sources`: run ids of what the images were made on, the network itself first. `models`: run ids
-    of those that were shown them, the sources among them (M). Eight images a byte, as `np.packbits`
-    has them: `clean` (M,⌈n/8⌉) the model misreads the untouched image, `wrong` (S,M,⌈n/8⌉) it
-    misreads the source's attacked one. `meta["shown"]` says of each model what it is.
+    `sources`: run ids of the networks on which the images were attacked, that network first.
+    `models`: run ids of the networks that were shown the images (M), including the sources. Masks
+    have eight images per byte, as from `np.packbits`. `clean` (M,⌈n/8⌉): the model misclassifies
+    the clean image; `wrong` (S,M,⌈n/8⌉): it misclassifies the image attacked on the source.
+    `meta["shown"]` describes each model.
     """
 
     sources: list[str]
@@ -150,18 +156,20 @@ class Fooled(Result):
     n: int
 
     def misread(self, model: str) -> Bools:
-        """Which untouched images a model misreads, (n,)."""
+        """Which clean images a model misclassifies, (n,)."""
         return self._bits(self.clean[self.models.index(model)])
 
     def fooled(self, model: str, source: str = "") -> Bools:
-        """Which images a model reads rightly untouched and misreads attacked, (n,). Without a
-        source they are those made on the first one.
+        """Which images a model classifies correctly clean and misclassifies attacked, (n,).
+        `source`: the network on which they were attacked, by default the first.
         """
         at = self.sources.index(source or self.sources[0]), self.models.index(model)
         return self._bits(self.wrong[at]) & ~self.misread(model)
 
     def moved(self, pairs: tuple[tuple[str, str], tuple[str, str]]) -> tuple[int, int]:
-        """Of two (model, source): how many images fool the second only, and the first only."""
+        """For two pairs (model, source): on how many images only the second pair's model is fooled,
+        and on how many only the first pair's.
+        """
         before, after = (self.fooled(*pair) for pair in pairs)
         return int((after & ~before).sum()), int((before & ~after).sum())
 
@@ -172,10 +180,11 @@ class Fooled(Result):
 @register("probe/fooled")
 @dataclass(frozen=True)
 class FooledSpec(ProbeSpec[Fooled]):
-    """Attack the first `n` test images, all of the shipped data sets', on the run's network, and
-    on its aligned copies, and show them to every shipped network of the data.
+    """Which networks are fooled by images attacked on a network and on its aligned copies.
 
-    All images count, also those that a network misreads untouched: these are counted apart.
+    The first `n` test images (by default all, for the shipped data sets) are attacked on the run's
+    network and on its aligned copies, and shown to every shipped network on the data. All images
+    count; those that a network misclassifies clean are counted separately.
     """
 
     also: str = option(
@@ -196,5 +205,5 @@ class FooledSpec(ProbeSpec[Fooled]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Fooled], ...]:
-    """What the Transfer page's first screen asks: the same for every image and radius."""
+    """The specs of the Transfer page's first screen: the same for every image and radius."""
     return (FooledSpec(),)

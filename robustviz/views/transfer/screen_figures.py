@@ -1,5 +1,5 @@
-"""The first screen of the Transfer page: of all images attacked on A, how many fool whom. No torch,
-no Streamlit.
+"""The first screen of the Transfer page, without torch or Streamlit: the share of the images
+attacked on A that fools each network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from robustviz.views.transfer.result import Fooled
 
 NAMES = {"cnn": "CNN", "vit": "ViT", "resnet": "ResNet"}
 LEARNED = {"witness_soft": "soft labels", "witness_hard": "hard labels", "label": "true labels"}
-OTHERS = 3  # networks of another architecture
+OTHERS = 3  # networks of another architecture at most
 STYLE = """<style>
 .fooled { display: grid; grid-template-columns: minmax(6rem, 13rem) 1fr minmax(6.5rem, 12rem);
   column-gap: 1rem; font-size: 1.05rem; }
@@ -51,8 +51,8 @@ KEY = (
 
 
 class Target(NamedTuple):
-    """Who is shown the images: how a bar and how a sentence names it, its run id (empty: whatever
-    the images were made on), and its colour.
+    """A network that is shown the images: its name beside a bar and in a sentence, its run id
+    (empty: the network on which the images were attacked), and its colour.
     """
 
     name: str
@@ -62,7 +62,9 @@ class Target(NamedTuple):
 
 
 def targets(result: Fooled, b: str = "", b_name: str = "B") -> list[Target]:
-    """The bars: the source itself, its twins, ordinary networks of other architectures, and B."""
+    """The networks with a bar: the source itself, a twin (the same training with another seed),
+    ordinary networks of other architectures, and B.
+    """
     shown = dict(zip(result.models, result.meta["shown"], strict=True))
     me = shown[result.models[0]]
     twins, others = list[Target](), list[Target]()
@@ -79,13 +81,14 @@ def targets(result: Fooled, b: str = "", b_name: str = "B") -> list[Target]:
 
 
 def network(key: str) -> str:
-    """An architecture as one says it: `small CNN`."""
+    """An architecture in words: `small CNN`."""
     return " ".join(NAMES.get(word, word) for word in key.split("_"))
 
 
 def screen(result: Fooled, a: str, bars: Sequence[Target]) -> Screen:
-    """The bars before and, where there is one, after A learned from a witness. `a`: the run id of
-    A, the source or one of its copies; `bars`: from `targets`.
+    """The first screen: the bars, and if there is an aligned copy, a control that switches between
+    before and after A learned from a witness. `a`: the run id of A, which is the source or one of
+    its copies; `bars`: from `targets`.
     """
     after = pupil(result, a)
     sources = [result.sources[0], *filter(None, [after])]
@@ -128,8 +131,8 @@ def screen(result: Fooled, a: str, bars: Sequence[Target]) -> Screen:
 
 
 def pupil(result: Fooled, a: str) -> str:
-    """The aligned copy that is compared with what it was: A, or the one that learned soft labels;
-    empty where there is none.
+    """The run id of the aligned copy that is compared with the source: A if it is a copy, else the
+    one that learned soft labels; empty if there is none.
     """
     shown = dict(zip(result.models, result.meta["shown"], strict=True))
     copies = result.sources[1:]
@@ -144,14 +147,14 @@ def _learned(result: Fooled, run: str) -> str:
 
 
 def counts(result: Fooled, bar: Target, source: str) -> tuple[int, int]:
-    """How many images fool a target, and how many it misreads untouched."""
+    """How many images fool a target, and how many it misclassifies clean."""
     run = bar.run or source
     return int(result.fooled(run, source).sum()), int(result.misread(run).sum())
 
 
 def moved(result: Fooled, bar: Target, after: str) -> tuple[float, float, float, float]:
-    """By how much more images made on the copy fool a target than those made on the network before:
-    a fraction, its 95 % interval (Tango), McNemar's p.
+    """By how much more images attacked on the copy `after` fool a target than images attacked on
+    the source do: the difference as a fraction, its 95 % interval (Tango), and McNemar's p-value.
     """
     before = result.sources[0]
     more, fewer = result.moved(((bar.run or before, before), (bar.run or after, after)))
@@ -160,7 +163,7 @@ def moved(result: Fooled, bar: Target, after: str) -> tuple[float, float, float,
 
 
 def change(result: Fooled, bar: Target, after: str) -> str:
-    """The change in words: `+6 points`, or that none is shown."""
+    """The change in words: `+6 points` or `no difference shown`."""
     difference, low, high, _ = moved(result, bar, after)
     shown = (low > 0 or high < 0) and round(100 * difference)
     return f"{100 * difference:+.0f} points".replace("-", "−") if shown else "no difference shown"
@@ -171,7 +174,7 @@ def _share(result: Fooled, bar: Target, source: str) -> str:
 
 
 def _bar(result: Fooled, bar: Target, source: str) -> str:
-    """A bar's lengths as CSS."""
+    """A bar's lengths as CSS variables."""
     k, misread = counts(result, bar, source)
     low, high = wilson(k, result.n)
     lengths = {"k": k / result.n, "p": misread / result.n, "l": low, "w": high - low}
@@ -189,7 +192,7 @@ def _row(result: Fooled, bar: Target, source: str, at: int) -> str:
 
 
 def _answer(result: Fooled, bars: Sequence[Target], source: str, who: str) -> str:
-    """One line: the source itself, the nearest unseen network, and B."""
+    """One sentence: how often the source itself, the first unseen network, and B are fooled."""
     own, *rest = bars
     told = [own, *[bar for bar in rest if bar.colour != "b"][:1], *rest[-1:]]
     told = list(dict.fromkeys(told))[:3]

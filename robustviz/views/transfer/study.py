@@ -1,11 +1,7 @@
-"""Does model alignment make an attacker's images fool more networks? `python -m
-robustviz.views.transfer.study` measures it.
-
-Ordinary networks of two architectures are sources, three seeds each. Each is fine-tuned to the soft
-labels of a witness of its own architecture but another seed (the setting of the paper's README)
-and, as controls of the same budget, to the witness's hard answers and to the true labels. Images
-made on each of the four are shown to networks of other architectures that took no part. Cheapest
-first; what is finished is kept by run id, so a call that was cut off goes on.
+"""The alignment study, run by `python -m robustviz.views.transfer.study`: does model alignment make
+an attacker's images fool more networks? Sources are fine-tuned to a witness's soft labels and, as
+controls of the same budget, to its hard labels and to the true labels; images made on each of the
+four are shown to networks of other architectures.
 """
 
 from __future__ import annotations
@@ -37,17 +33,18 @@ RECIPES = {
     "small_cnn": {"epochs": 5, "lr": 0.1},
     "tiny_vit": {"epochs": 8, "lr": 0.03},
 }
-# validation images: nothing is chosen by them here, and attacking a thousand costs more than the
+# validation images: nothing is selected by them here, and attacking a thousand costs more than the
 # training
 FEW = 20
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is measured, and at what cost: 23 minutes of one core of a busy machine.
+    """What is measured; it takes 23 minutes on one core of a busy machine.
 
-    `targets` are (architecture, seed); those of a source's architecture are left out for that
-    source.
+    `sources` are architectures of ordinary networks, each trained with all `seeds`. A source's
+    witness has the same architecture and another seed, as in the paper's README. `targets` are
+    (architecture, seed); those of a source's architecture are left out for that source.
     """
 
     data: str = DATA
@@ -62,13 +59,13 @@ class Study:
     )
     seeds: tuple[int, ...] = (0, 1, 2)
     attacks: tuple[Kind, ...] = ("pgd", "mim")
-    # about half of them qualify for all four networks of a source: a thousand, as in the paper
+    # about half of these qualify for all four networks of a source: a thousand, as in the paper
     n: int = 2200
     n_train: int = 6000
     steps: int = 20
 
     def ordinary(self, net: str, seed: int) -> TrainConfig:
-        """The training of an ordinary network."""
+        """The config for training an ordinary network."""
         return self._config({"method": "standard", "net": net, "seed": seed} | RECIPES[net])
 
     def _config(self, flags: JSON, settings: JSON | None = None) -> TrainConfig:
@@ -87,8 +84,8 @@ class Study:
         )
 
     def networks(self, net: str, seed: int) -> dict[str, TrainConfig]:
-        """A source and what it is fine-tuned to with model alignment's own recipe, by name; the one
-        before comes first.
+        """The configs of a source before alignment (first) and of its three fine-tuned copies, by
+        name. The copies use model alignment's own recipe.
         """
         before, witness = self.ordinary(net, seed), self.ordinary(net, WITNESS_SEED)
         return {"before": before} | {
@@ -101,8 +98,8 @@ class Study:
 
 
 def made(config: TrainConfig) -> Run:
-    """The run of a config, trained unless it is there; without the long evaluation that a worker
-    ends with.
+    """The run of a config, trained if it does not exist yet, without the long evaluation at the end
+    of a worker's training.
     """
     run = folder.create(config)
     with run.locked():
@@ -126,7 +123,9 @@ def made(config: TrainConfig) -> Run:
 
 
 def measure(study: Study, command: str = "") -> JSON:
-    """Train, attack and count everything that is not there yet; plain values for the JSON file."""
+    """Train, attack and count; return plain values for the JSON file. What is finished is kept by
+    run id, so that an interrupted call can be continued.
+    """
     pairs = [(net, seed) for seed in study.seeds for net in study.sources]
     targets = {f"{net} {seed}": study.ordinary(net, seed) for net, seed in study.targets}
     witnesses = [study.ordinary(net, WITNESS_SEED) for net in study.sources]
@@ -177,7 +176,7 @@ def measure(study: Study, command: str = "") -> JSON:
 def shown(
     study: Study, attack: Kind, sources: Mapping[str, Run], targets: Iterable[TrainConfig]
 ) -> dict[str, Transfer]:
-    """What the images of each source do to the targets, by the source's name."""
+    """How the images of each network transfer to the targets, by the network's name."""
     spec = TransferSpec(
         ",".join(config.run_id for config in targets), attack, n=study.n, steps=study.steps
     )
@@ -188,7 +187,7 @@ def shown(
 
 
 def recipes(configs: Iterable[TrainConfig]) -> JSON:
-    """How networks were trained, by architecture, and how sources were fine-tuned."""
+    """The settings for training networks, by architecture, and for fine-tuning sources."""
     return {
         "fine-tuning" if config.method.key == "model_alignment" else config.net: {
             "epochs": config.epochs,
@@ -200,10 +199,10 @@ def recipes(configs: Iterable[TrainConfig]) -> JSON:
 
 
 def count(where: JSON, targets: Sequence[str], found: Mapping[str, Transfer]) -> Iterator[JSON]:
-    """One cell a target: how many images qualify for all four networks (`n`), on how many of these
-    the target is wrong (`k`, by network), on how many for the aligned one only and for the one
-    before only (`pairs`), and on how many of all images, qualified or not, it is wrong (`all`, by
-    network).
+    """One cell per target. `n`: how many images qualify for all four networks. `k`: on how many of
+    these the target is wrong, by network. `pairs`: on how many it is wrong only for the aligned
+    network, and only for the one before. `all`: on how many of all images, qualified or not, it is
+    wrong, by network.
     """
     for row, target in enumerate(targets):
         all_four = np.logical_and.reduce([each.qualified[row] for each in found.values()])
@@ -219,9 +218,9 @@ def count(where: JSON, targets: Sequence[str], found: Mapping[str, Transfer]) ->
 
 
 def facts(networks: Mapping[str, Run], aligned: Transfer) -> JSON:
-    """What the fine-tunings did to a source besides: its accuracy on the whole test split, and how
-    far it is on clean images from the witness and from the targets (mean over these): KL of their
-    softmax outputs to the source's.
+    """Other effects of the fine-tunings on a source: its accuracy on the whole test split, and on
+    clean images the KL divergence of the witness's and of the targets' softmax outputs to the
+    source's (mean over the targets).
     """
     split, last = images_of(networks["before"]), len(aligned.models) - 1
     ends = {"before": last - 1, "witness_soft": 0}
@@ -244,8 +243,8 @@ def _say(line: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write the JSON file, or with `--report` only read it; the tables go to standard
-    output.
+    """Measure and write the JSON file, or with `--report` only read it; print the tables. Returns
+    the exit code.
     """
     parser = argparse.ArgumentParser(
         prog="python -m robustviz.views.transfer.study",
