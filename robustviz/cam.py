@@ -1,8 +1,8 @@
 """Class activation maps (CAM) of whole batches, and the per-pixel budgets that PART computes from
 them.
 
-Not done with the grad-cam package, which gives the same numbers, because it leaves hooks, eval mode
-and parameter gradients behind, which would break a training step.
+The grad-cam package gives the same numbers (a test compares them), but it leaves hooks, eval mode
+and parameter gradients in the network, which would break a training step.
 """
 
 import functools
@@ -111,7 +111,7 @@ def maps_and_gradient(
     """
     check_maps(net)
     check_shape(x)
-    trained = getattr(net, "training", False)  # maybe inside a training step: no trial then
+    trained = getattr(net, "training", False)  # maybe inside a training step: skip the trial run
     with torch.inference_mode(False), attackable(net, fused=False) as ready:
         # `net` is itself a copy made for an attack, which has checked images and labels already
         inside = copy_of(net) is not None
@@ -326,7 +326,8 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
         mask = heat > number
     elif kind == "top":
         count = round(number / 100 * heat.shape[2] * heat.shape[3])
-        # Sorted, not compared with a quantile: enlarging repeats border pixels, so there are ties.
+        # Sorted, not compared with a quantile: enlarging repeats border pixels, so there are ties, and
+        # a threshold would mark too many pixels.
         chosen = heat.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :count]
         none = heat.new_zeros(heat.flatten(1).shape, dtype=torch.bool)
         mask = none.scatter(1, chosen, True).view_as(heat)

@@ -20,8 +20,9 @@ from robustviz.views.result import ProbeSpec
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a figure is made: call `robustviz.figures.<figure>` with what each run answers to `spec`;
-    without a `figure` the lines end with these answers.
+    """How a figure is made: the probe that belongs to `spec` measures each run, and
+    `robustviz.figures.<figure>` draws the results; without a `figure` the lines end with the
+    results.
 
     `runs`: run ids by the names that the figure prints, such as "A PGD-AT"; one run with an empty
     name for a figure of one network. `options`: arguments of the figure; those not named keep their

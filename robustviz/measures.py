@@ -147,8 +147,8 @@ def silhouette(z: Tensor, y: Tensor) -> float:
 
 
 def davies_bouldin(z: Tensor, y: Tensor) -> float:
-    """The Davies-Bouldin index, by scikit-learn: for each class the spread within over the distance
-    to the other class with which this ratio is worst, averaged; 0 is best.
+    """The Davies-Bouldin index, by scikit-learn: the spread within two classes over the distance of
+    their centres, for each class with its worst neighbour, averaged; 0 is best.
 
     Infinite if two class centres coincide. Raises UserError unless there are at least two classes
     and more points than classes. Source: Davies and Bouldin 1979. `Differs:` scikit-learn ignores
@@ -179,7 +179,7 @@ def votes(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> Tensor:
     """The most common class among the `k` nearest neighbours of each point, (N,); `among` and ties
     as in `knn_accuracy`.
     """
-    return y[neighbours(z, k, among)].mode(dim=1).values  # torch's mode takes the lowest of several
+    return y[neighbours(z, k, among)].mode(dim=1).values  # torch takes the lowest of several modes
 
 
 def neighbourhood_hit(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> float:

@@ -122,7 +122,7 @@ class Memory:
 
 
 ANSWERS = Memory(192_000_000)  # the answers of probes, and figures of them
-# networks and images that measurements use; two of each always stay
+# what measurements use; the four latest slots, two networks and their images, always stay
 WORKING = Memory(192_000_000, least=4)
 
 

@@ -28,10 +28,11 @@ V = TypeVar("V")
 
 ROOMS = {"method": "methods", "attack": "attacks", "data": "data", "net": "nets", "probe": "views"}
 # What the value of a setting is. "radius": in pixel units; "run": a run trained on the same data;
-# "starting run": such a run, whose weights the training starts from; "rule": a rule for masks or
-# for the learning rate (any text; `choices` are the usual ones); "net": an architecture; "folder":
-# a folder or file on this computer that holds a data set (at most one per class); "image": a test
-# image's number; "class": a class's name; "name": the name that the user gave to a data set.
+# "starting run": such a run, whose weights the training starts from; "runs": several runs; "rule":
+# a rule for masks or for the learning rate (any text; `choices` are the usual ones); "net": an
+# architecture; "folder": a folder or file on this computer that holds a data set (at most one per
+# registered class); "image": the number of a test image; "class": the name of an image class;
+# "name": the name that the user gave to a data set.
 Kind = Literal[
     "",
     "radius",

@@ -25,8 +25,8 @@ FEW = 100  # with fewer images a percentage says little
 
 
 def wilson(k: float, n: float, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % interval (low, high) of a share, as fractions, if `k` of `n` were seen; (0, 1) for n
-    = 0.
+    """The 95 % interval (low, high) of a proportion, as fractions, after `k` successes in `n`
+    trials; (0, 1) for n = 0.
 
     Source: Wilson 1927, the score interval; unlike p ± 2σ it stays inside [0, 1] and is accurate
     near 0 and 1.
@@ -164,7 +164,8 @@ def auc(high: Floats, low: Floats, z: float = 1.959964) -> tuple[float, float, f
 
     NaN if one of them is empty. Source: Hanley and McNeil 1982 (Radiology 143, 29), equations 1 and
     2 for the standard error; the interval is cut off at 0 and 1. `Differs:` if the two groups do
-    not overlap, their standard error is 0; here it is that of an AUC half a pair away from 0 or 1.
+    not overlap, their standard error is 0; here it is that of an AUC half a pair, 0.5/(m·n), away
+    from 0 or 1.
     """
     m, n = len(high), len(low)
     if not m or not n:

@@ -85,7 +85,7 @@ def harmless(text: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A number as it was typed: 8 and 1.0001, not 8.0 and 1."""
+    """A value as text, floats without a final `.0`: 8 and 1.0001, not 8.0 and 1."""
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 

@@ -51,8 +51,8 @@ OTHERS = {
 WITNESS = {"digits": 125, "shapes": 1200}
 # Networks of seed 0 whose weights are also saved every second epoch, in half precision, for a film.
 # Not AFA's network on shapes: trained again for the film, with the same seed on another processor,
-# it became another network, whose accuracies warn less of a weak attack: .625 under PGD-100×5 and
-# .580 under AutoAttack, while those of the shipped network are .635 and .565.
+# it became another network, on which PGD and AutoAttack differ less, so that it is a weaker warning:
+# .625 of the images right under PGD-100×5 and .580 under AutoAttack; shipped: .635 and .565.
 FILMED = {
     "digits": ("standard", "pgd_at", "afa", "supcon_margin"),
     "shapes": ("standard", "pgd_at"),
@@ -114,9 +114,9 @@ def _shipped(key: str) -> list[TrainConfig]:
 
 
 def make(data: Iterable[str] = DATA) -> list[runs.Run]:
-    """Train, evaluate, probe and run the attack ladder for everything that is not finished; after
-    each step the results are copied to `checkpoints`. Returns the shipped runs. Raises UserError at
-    the end if a training failed.
+    """Train, evaluate, probe and run the attack ladder (attacks of increasing strength) for
+    everything that is not finished; after each step the results are copied to `checkpoints`.
+    Returns the shipped runs. Raises UserError at the end if a training failed.
 
     To make something again, because a method now computes something else under the same name, first
     remove it from `checkpoints` and from the work folder `.zoo-build`.

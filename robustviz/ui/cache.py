@@ -1,7 +1,8 @@
-"""The cache of what pages need again and again: answers of probes, and the figures made from them.
+"""The cache of what pages need again and again: answers of probes (what was measured on a run), and
+figures made from them.
 
 Answers are found by a key of text, not by hashing arrays, which could confuse two images. Figures
-are found by the answer object itself, so a figure of other weights or settings is never shown.
+are found by the answer object itself, so a figure of other weights is never shown.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def result_or_none(run_id: str, spec: ProbeSpec[R], patience: float) -> R | None
     """As `answer`, but returns None if that takes more than `patience` seconds; a thread then goes
     on measuring, and `pending` says whether it is still at work.
 
-    An error in the thread is raised by the next call; the call after that tries again.
+    An error in the thread is raised by this call or the next one; the call after that tries again.
     """
     slot, run = _slot(run_id, spec)
     with _STARTING:

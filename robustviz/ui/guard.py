@@ -1,7 +1,7 @@
 """Access control of the server: it answers only requests for its own names, from its own pages.
 
-A page of another site can make a browser send requests here, but not choose their Host and Origin
-headers. They are checked before Streamlit, which would look up unknown names on the internet.
+A page of another site can make a browser send requests here, but not choose their Host and Origin.
+They are checked before Streamlit, which would ask an outside server about an unknown name.
 """
 
 from __future__ import annotations

@@ -176,8 +176,8 @@ def ordered(every: Iterable[folder.Run]) -> dict[str, folder.Run]:
 
 
 def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
-    """All runs (of `every`) that have weights and can be shown, by id; if a user's run has the same
-    id as a shipped one, the first in `every` is kept.
+    """All runs (of `every`) that have weights and can be shown, by id; of several with the same id
+    the first, so that a shipped run comes before the user's.
     """
     out: dict[str, folder.Run] = {}
     for run in folder.all_runs() if every is None else every:

@@ -19,7 +19,7 @@ from robustviz.types import UserError
 from robustviz.ui import rights
 
 COOKIE = "_streamlit_xsrf"
-MOST = 2000  # persons per question
+MOST = 2000  # the most persons per question
 _turn = threading.Lock()
 _votes: dict[str, dict[str, int]] = {}  # question -> person -> position of the option
 

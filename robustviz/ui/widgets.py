@@ -67,10 +67,10 @@ def place() -> Iterator[None]:
 def measured(
     networks: Context | Mapping[str, str], spec: ProbeSpec[R], what: str, cost: str = ""
 ) -> dict[str, R]:
-    """The answers of networks A and B, or of any run ids by printed name, to a spec; by printed
-    name. They are read from memory or disk; missing ones are measured now, or, if `cost` is given
-    ("about 10 s", per network), after a click on a button. A network that cannot answer gets a
-    sentence and is left out.
+    """Measure networks A and B, or other runs (ids by printed name), with the probe of `spec`, and
+    return the results by printed name. Results are read from memory or disk; missing ones are
+    measured now, or, if `cost` is given ("about 10 s", per network), after a click on a button. A
+    network that cannot be measured gets a sentence and is left out.
     """
     named = names(networks) if isinstance(networks, Context) else networks
     unable: list[str] = []
@@ -218,8 +218,9 @@ def take_home(
     results: Mapping[str, Result],
     spec: ProbeSpec[Any] | None = None,
 ) -> None:
-    """The *Take home* menu of a first screen: the screen with its control as one HTML file, all
-    measured data, and the lines of Python that measure it again.
+    """The *Take home* menu of a first screen: the screen with its control as one HTML file, its
+    charts and images, all measured data, its caption, and the lines of Python that measure it
+    again.
     """
     with st.popover(
         "Take home",
