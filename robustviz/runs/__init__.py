@@ -1,1 +1,1 @@
-"""What is kept, and who is at work: a run is a folder, a queue starts it, a worker trains it."""
+"""Runs: a run is a folder, a queue starts its training, and a worker process carries it out."""

@@ -1,9 +1,7 @@
-"""A sweep on a Ray cluster: each training is a task on whatever machine has room, and its run
-folder comes back as an archive after every epoch.
-
-So the folder here is always as far as the last epoch that arrived, and a training whose machine is
-lost goes on from there on another one, to the same weights on a CPU. Ray decides where and when
-(docs/cluster.md); nothing here schedules.
+"""A sweep on a Ray cluster. Each training is a task on any machine with room, and its run folder
+comes back as an archive after every epoch. A training whose machine is lost goes on from the last
+archive on another machine, to the same weights on a CPU. Ray decides where and when each task runs
+(docs/cluster.md).
 """
 
 from __future__ import annotations
@@ -33,21 +31,22 @@ from robustviz.runs.sweeps import Now, estimate
 from robustviz.training.config import TrainConfig
 from robustviz.types import JSON, UserError, harmless
 
-LOST = 5  # times that a training may be lost without a finished epoch in between
-LOOK = 1.0  # seconds between two looks at what arrived
-REACH = 5  # seconds that a head gets to answer
-LAST = ("state/state.safetensors", "metrics.jsonl", "status.json")  # these say that the rest counts
+LOST = 5  # how often in a row a training may be lost without finishing an epoch
+LOOK = 1.0  # seconds between two checks for archives
+REACH = 5  # seconds that a head has to answer
+# written last, because these files make the others count
+LAST = ("state/state.safetensors", "metrics.jsonl", "status.json")
 
 
 def follow(
     configs: Iterable[TrainConfig], address: str, tell: Callable[[Now], object] = lambda now: None
 ) -> dict[str, str]:
-    """Have all of them trained on the cluster, and wait; what kept any from being trained, by run
-    id. `address`: `ray` for the cluster of this computer (one is started where there is none), else
-    `ray://HEAD:10001`.
+    """Train all configs on the cluster and wait. Returns, by run id, why runs could not be trained,
+    such as that no machine has what they need. `address`: `ray` for this computer's cluster, which
+    is started if there is none, else `ray://HEAD:10001`.
 
-    Raises UserError where Ray is not installed, the head does not answer or is lost, no machine has
-    what a training needs, and where the person interrupts, with how to go on.
+    Raises UserError that says how to go on if Ray is not installed, if the head does not answer or
+    is lost, and if the person interrupts.
     """
     ray = _connected(address)
     try:
@@ -75,7 +74,7 @@ def _connected(asked: str) -> Any:
         ) from None
     if not re.fullmatch(r"ray|ray://[^/\s]+:\d{1,5}", asked):
         raise UserError(f"--on {asked}: write local, ray, or ray://HEAD:10001.", code=2)
-    # ray is the cluster that RAY_ADDRESS names, else one that runs here already, else a new one
+    # `ray` is the cluster named by RAY_ADDRESS, else one that already runs here, else a new one
     address = (os.environ.get("RAY_ADDRESS") or "auto") if asked == "ray" else asked
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "robustviz"}
     try:
@@ -92,26 +91,29 @@ def _connected(asked: str) -> Any:
             f"No Ray cluster answers at {address}: start its head with `ray start"
             " --head`, and look that this computer reaches it."
         ) from error
-    except RuntimeError as error:  # another version of Ray or of Python, above all
+    except RuntimeError as error:  # mostly another version of Ray or Python
         why = harmless(" ".join(str(error).split()))
         raise UserError(f"The Ray cluster at {address} takes no work: {why}") from error
     return ray
 
 
 def _reach(grpc: Any, address: str) -> None:
-    """Ray itself would try for a minute or more. Raises OSError, ValueError or FutureTimeoutError
-    where nobody answers, or somebody who is no Ray head.
+    """Check within seconds that a Ray head answers; Ray itself would try for a minute or more.
+    Raises OSError, ValueError or FutureTimeoutError if nothing answers there, or something other
+    than a Ray head.
     """
     place = address.removeprefix("ray://")
     host, _, port = place.rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH):
-        pass  # a port where nobody listens says so at once
+        pass  # fails at once if nothing listens on the port
     with grpc.insecure_channel(place) as channel:
         grpc.channel_ready_future(channel).result(timeout=REACH)
 
 
 class _Box:
-    """What the tasks send and the sweep has not fetched yet: of each run its newest archive."""
+    """A Ray actor that holds, for each run, the newest archive that its task sent and the sweep has
+    not fetched yet.
+    """
 
     def __init__(self) -> None:
         self.held: dict[str, bytes] = {}
@@ -125,13 +127,13 @@ class _Box:
 
 
 class _Sweep:
-    """The trainings of one sweep: those that wait, those that are on the cluster."""
+    """The trainings of one sweep, and which of them are on the cluster."""
 
     def __init__(
         self, ray: Any, configs: dict[str, TrainConfig], tell: Callable[[Now], object]
     ) -> None:
         self.ray, self.configs, self.tell = ray, configs, tell
-        # on the head, which is lost with the cluster and not before
+        # the box runs on the head, so it lasts as long as the cluster
         head = {"node:__internal_head__": 0.001}
         self.box = ray.remote(_Box).options(num_cpus=0, resources=head).remote()
         self.tasks: dict[Any, str] = {}
@@ -164,7 +166,7 @@ class _Sweep:
         return self.refused
 
     def _ready(self, name: str, busy: set[str]) -> bool:
-        """Whether the runs that its method starts from are there."""
+        """Whether the runs that its method starts from are over."""
         return not any(each in busy for each in _sources(self.configs[name]))
 
     def _start(self, name: str) -> None:
@@ -175,14 +177,16 @@ class _Sweep:
             others = {each: pack(_run(each)) for each in _sources(config) if not _shipped(each)}
         except UserError as error:
             self.refused[name] = str(error)
-            if _run(name).status()["state"] == "running":  # its machine was the last of its kind
+            if _run(name).status()["state"] == "running":  # no machine is left for it
                 _run(name).set_status(state="interrupted", error=str(error), pid=None)
             return
         task = self.ray.remote(train).options(**needs, max_retries=0)
         self.tasks[task.remote(config.to_json(), pack(run), others, self.box)] = name
 
     def _needs(self, config: TrainConfig) -> dict[str, int]:
-        """What a machine must have for it. Raises UserError where none has."""
+        """What a machine must have for this training, as Ray options. Raises UserError if none has
+        it.
+        """
         if ":" in config.device:
             raise UserError(f"A cluster chooses the GPU: ask for device=cuda, not {config.device}.")
         cpus, gpus = int(config.threads or 1), int(config.device != "cpu")
@@ -226,15 +230,15 @@ class _Sweep:
 
     def _cancel(self, task: Any, name: str, state: str) -> None:
         self.tasks.pop(task, None)
-        with contextlib.suppress(Exception):  # perhaps the cluster is gone
+        with contextlib.suppress(Exception):  # the cluster may be gone
             self._connected()
             self.ray.cancel(task, force=True)
         _run(name).ask("")
         _run(name).set_status(state=state, pid=None, eta=None)
 
     def _connected(self) -> None:
-        """Ray would quietly begin a cluster of its own here where the head is lost. Raises
-        ConnectionError instead.
+        """Raises ConnectionError if the head is lost. Ray would then silently start a cluster of
+        its own here.
         """
         if not self.ray.is_initialized():
             raise ConnectionError
@@ -245,7 +249,7 @@ def _run(name: str) -> Run:
 
 
 def _sources(config: TrainConfig) -> list[str]:
-    """The runs that a training's method names."""
+    """The names of the runs that a training's method starts from."""
     names = registry.of_kind(type(config.method), *registry.RUNS)
     return [str(value) for name in names if (value := getattr(config.method, name))]
 
@@ -254,13 +258,13 @@ def _shipped(name: str) -> bool:
     return (folder.zoo() / name).is_dir()
 
 
-# What happens on the other machine.
+# What runs on the other machine.
 
 
 def train(asked: JSON, archive: bytes, others: dict[str, bytes], box: Any) -> bytes:
-    """One training from where its archive left it, in this process, on a machine of the cluster:
-    the archive of its folder at the end, whatever that end is. After every epoch the newest one
-    goes into the box.
+    """Train one run on a machine of the cluster, in this process, from where its archive left it.
+    Returns the archive of its folder at the end, in whatever state it ended. After every epoch the
+    current archive goes into the box.
     """
     from robustviz.runs.worker import execute
 
@@ -272,12 +276,12 @@ def train(asked: JSON, archive: bytes, others: dict[str, bytes], box: Any) -> by
         run = Run(Path(place) / config.run_id)
         unpack(archive, run, running=False)
 
-        # A task that waits in its main thread gives its core away, and Ray starts another on it.
+        # A task that waits in its main thread releases its core, and Ray starts another task there.
         with ThreadPoolExecutor(1) as beside:
             send = AfterEpoch(
                 lambda record: beside.submit(ray.get, box.put.remote(run.id, pack(run))).result()
             )
-            with contextlib.suppress(UserError):  # it stands in the run's status
+            with contextlib.suppress(UserError):  # the error is in the run's status
                 execute(run, callbacks=(send,))
         return pack(run)
 
@@ -286,7 +290,7 @@ def train(asked: JSON, archive: bytes, others: dict[str, bytes], box: Any) -> by
 
 
 def pack(run: Run) -> bytes:
-    """The folder's files as a zip."""
+    """The run's files as a zip, in bytes."""
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w") as archive:
         for name, path in travel.files(run):
@@ -295,14 +299,14 @@ def pack(run: Run) -> bytes:
 
 
 def unpack(archive: bytes, run: Run, *, running: bool) -> None:
-    """Bring a run folder to what an archive holds. Each file is replaced at once, and those that
-    say that the others count come last, so a kill in between leaves a sound older state. `running`:
-    this process answers for the run from here on.
+    """Write an archive's files into a run folder. Each file is replaced at once, and the files that
+    make the others count come last, so a kill in between leaves a valid older state. `running`:
+    this process is now responsible for the run, and the status says so.
     """
     with zipfile.ZipFile(io.BytesIO(archive)) as held:
         last = {name: place for place, name in enumerate(LAST)}
         for name in sorted(held.namelist(), key=lambda name: last.get(name, -1)):
-            if travel.most_bytes(name):  # nothing but files of a run
+            if travel.most_bytes(name):  # only files that a run may have
                 write_file(run.path / name, held.read(name))
     if running:
         run.set_status(state="running", heartbeat=time.time(), **queue.identity())

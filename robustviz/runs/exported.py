@@ -1,6 +1,5 @@
-"""A run's network in a file that other programs open: its weights, a torch.export program, or ONNX.
-
-The file is written only once what is read back from it answers test images as the run does.
+"""Exporting a run's network to a file for other programs: its weights, a torch.export program, or
+ONNX. The file is written only if the network read back from it gives the run's logits.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ if TYPE_CHECKING:
     from robustviz.runs.folder import Run
 
 Kind = Literal["state_dict", "torch.export", "onnx"]
-CLOSE = 1e-4  # relative to the largest logit: another program sums in another order
-FEW = 5  # images that are compared; more than one, so that a fixed batch size is found out
+CLOSE = 1e-4  # allowed difference relative to the largest logit: programs sum in different orders
+FEW = 5  # images that are compared; more than one, to detect a fixed batch size
 
 
 def export(run: Run, kind: Kind, path: str | PathLike[str]) -> Path:
-    """Write the run's best network to `path`, which gets the usual ending where it has none; the
-    path that was written.
+    """Write the run's best network to `path` and return the path, with the usual ending added if it
+    has none.
 
-    `state_dict`: the weights by name, as safetensors where the name ends so, else as torch.save
-    writes them (`torch.load(…, weights_only=True)`). `torch.export`: a program of any batch size,
+    `state_dict`: the weights by name, as safetensors if the name ends so, else as torch.save writes
+    them (`torch.load(…, weights_only=True)`). `torch.export`: a program for any batch size,
     `torch.export.load(path).module()`. `onnx`: the same for other runtimes, input `x` (N,C,H,W) in
-    [0, 1], output `logits` (N,K); classes and sizes stand in its metadata. In all of them the
-    normalisation is inside. Raises UserError for another kind, where a package is missing, where
-    the network cannot be written down so, and where what was read back answers otherwise.
+    [0, 1], output `logits` (N,K); classes and sizes are in its metadata. All of them include the
+    normalisation. Raises UserError for an unknown kind, for a missing package, for a network that
+    cannot be exported so, and if the network read back gives other logits.
     """
     if kind not in WRITERS:
         raise UserError(f"There is no export {kind!r}: {', '.join(WRITERS)} are known.", code=2)
@@ -156,7 +155,9 @@ def _facts(run: Run) -> dict[str, object]:
 
 @contextlib.contextmanager
 def _one_sentence(run: Run, kind: str) -> Iterator[None]:
-    """Tracing raises anything."""
+    """Turn any exception inside the block into a UserError of one sentence: tracing can raise
+    anything.
+    """
     try:
         yield
     except UserError:

@@ -1,5 +1,5 @@
-"""What runs are called where several stand side by side: each is one network of a method, and two
-of one method are told apart by what they were trained with.
+"""Display names of runs that appear side by side: the name of the method and, for several runs of
+one method, the settings in which they differ.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from robustviz.types import JSON, eps_text, harmless
 
 MOST = 3  # settings in a name
 FIRST = ("net", "eps", "seed", "epochs", "n_train")  # after the method's own, in this order
-# what is not said of a network: where it was trained, what was kept of it, what is said by itself
+# Settings that a name never mentions: where the run was trained, what was saved of it, and what is
+# shown separately.
 UNSAID = ("device", "threads", "test_n", "snapshots", "data", "method", *FOUND_OUT)
 SEEDS = (
     "This is about these networks; other seeds may differ. `python -m robustviz report --seeds`"
@@ -27,12 +28,14 @@ SEEDS = (
 
 
 def method_label(key: str) -> str:
-    """A method's printed name."""
+    """The printed name of a method."""
     return str(catalogue.facts("method", key)["label"]) if key else ""
 
 
 def architecture(run: Run) -> str:
-    """What a run's network is called: its key, for an imported one where it is from."""
+    """The printed name of a run's network: its key, or for an imported network where it comes
+    from.
+    """
     source = harmless(run.info.get("network", {}).get("source", "")) if run.imported else ""
     path, colon, make = source.rpartition(":")
     return {"exported": "exported program", "nets": make, "": run.architecture}.get(
@@ -41,10 +44,10 @@ def architecture(run: Run) -> str:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """A name for each run, no two different ones alike: the label that a person gave it, else its
-    method's, and where several are of one method the settings that set them apart (the first
-    three), as in `PGD-AT, seed 1`. Runs without a difference in settings are told apart by
-    their ids.
+    """A display name for each run, different for different runs. It is the label that a person gave
+    the run, else its method's name; if there are several runs of a method, the settings in which
+    they differ are added (the first three), as in `PGD-AT, seed 1`. Runs without such a difference
+    get their ids added.
     """
     names = {run.id: run.label for run in runs if run.label}
     rest = [run for run in runs if not run.label]
@@ -85,8 +88,8 @@ def _said(path: str, value: object) -> str:
 
 
 def _settings(run: Run) -> JSON:
-    """A run's settings by dotted path, with today's defaults where it is older than a setting; runs
-    that it names left out.
+    """A run's settings by dotted path, without those that name other runs. Settings that are newer
+    than the run have today's default.
     """
     method = registry.get("method", run.method_key)
     named = registry.of_kind(method, *registry.RUNS)
@@ -112,8 +115,9 @@ def _flat(
 
 @functools.lru_cache(maxsize=1024)
 def unusual(run: Run) -> tuple[str, ...]:
-    """What a run was trained with that is not usual: settings of its method, like `target=label`,
-    runs that it names left out; then radius, epochs and images where they are not its data's.
+    """The unusual settings of a run: those of its method that differ from the default, as in
+    `target=label`, except names of other runs; then ε, epochs and number of training images, where
+    they differ from the data set's defaults.
     """
 
     def differing(asked: Mapping[str, Any], usual: JSON, kinds: JSON) -> Iterator[str]:

@@ -1,4 +1,6 @@
-"""What a network from elsewhere is of: which module its weights fit, and what makes that again."""
+"""Where an imported network comes from: which module its weights fit, and what makes that module
+again.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,17 @@ from robustviz.nets.wrapped import Wrapped
 from robustviz.runs import checkpoint
 from robustviz.types import JSON, UserError, harmless
 
-NEAR = 0.6  # share of weights that agree from which another network is called near
+NEAR = 0.6  # share of agreeing weights from which another network is suggested
 Say = Callable[[str], object]
 Net = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
-Shape = tuple[int, int, int]  # classes, channels and pixels of a side
+Shape = tuple[int, int, int]  # classes, channels and pixels per side
 
 
 @dataclass(eq=False)
 class Found:
-    """A network that is being imported: where it is from, its code's SHA-256, what was said of how
-    to look into it, and the mean and deviation that came with its weights.
+    """A network that is being imported: the `module`, its `source`, what is known of how to look
+    inside it (`told`, with its code's SHA-256), the mean and standard deviation that came with its
+    weights, and the plug-ins it needs.
     """
 
     module: nn.Module
@@ -39,7 +42,9 @@ class Found:
 
 
 def found_in(net: Net, model: str, entry: str, shape: Shape, say: Say) -> Found:
-    """The module that weights fit, with them in it."""
+    """The module that the weights fit, with the weights loaded. Raises UserError if they fit
+    none.
+    """
     if isinstance(net, nn.Module):
         return _of_module(net, model, shape)
     if isinstance(net, Mapping):
@@ -71,7 +76,9 @@ def _fitted(state: Mapping[str, Tensor], source: str, file: str, shape: Shape) -
 
 
 def _with_code(found: Found) -> Found:
-    """The same with the code that makes it named as every process finds it."""
+    """`found`, with its code named such that every process finds it, and with that code's
+    SHA-256.
+    """
     if known.is_code(found.source):
         place, _, make = found.source.rpartition(":")
         plugin = plugins.use(place)
@@ -82,13 +89,17 @@ def _with_code(found: Found) -> Found:
 
 
 def _agrees(state: Mapping[str, Tensor], source: str, shape: Shape) -> float:
-    """How well weights agree with what is named; of somebody's code that is not asked."""
+    """The share of the weights that agree with the network named by `source`; 0 for somebody's own
+    code, which is not run for this.
+    """
     other = None if known.is_code(source) else known.without_weights(source, *shape)
     return checkpoint.agreement(state, known.shapes_of(other), source) if other else 0.0
 
 
 def _guessed(state: Mapping[str, Tensor], file: str, shape: Shape, say: Say) -> Found:
-    """The weights in the one of our and torchvision's usual networks that they fit."""
+    """The first of our and torchvision's usual networks that the weights fit, with them loaded.
+    Raises UserError if they fit none.
+    """
     for source, other in known.usual(*shape):
         if checkpoint.agreement(state, known.shapes_of(other), source) == 1:
             say(f"The weights fit {source}.")
@@ -101,7 +112,7 @@ def _guessed(state: Mapping[str, Tensor], file: str, shape: Shape, say: Say) -> 
 
 
 def _near(state: Mapping[str, Tensor], shape: Shape, but: str) -> str:
-    """A sentence about the network that comes nearest, if any does."""
+    """A sentence about the most similar known network; empty if none is similar enough."""
     shares = {
         source: checkpoint.agreement(state, known.shapes_of(other), source)
         for source, other in known.usual(*shape)
@@ -115,7 +126,7 @@ def _near(state: Mapping[str, Tensor], shape: Shape, but: str) -> str:
 
 
 def _of_module(net: nn.Module, model: str, shape: Shape) -> Found:
-    """A module in memory, and the same made again by what `model` names."""
+    """For a module in memory, the same network made again from what `model` names."""
     told: JSON = {}
     if isinstance(net, Wrapped):
         told = {key: value for key, value in net.description().items() if value is not None}
@@ -145,11 +156,11 @@ def _of_module(net: nn.Module, model: str, shape: Shape) -> Found:
 
 
 def _check_same(net: nn.Module, again: nn.Module, source: str, shape: Shape) -> None:
-    """Raises UserError unless the network that `source` makes answers as this one does."""
+    """Raises UserError unless the network that `source` makes gives the same output as `net`."""
     x = torch.rand((2, *shape[1:], shape[2]), generator=torch.Generator().manual_seed(0))
     try:
         first, second = _answer(net, x), _answer(again, x)
-    except Exception:  # it may want larger images: then its first look will tell
+    except Exception:  # it may need larger images: `looked_into` finds out
         return
     if not isinstance(first, Tensor) or not isinstance(second, Tensor):
         return
@@ -167,8 +178,8 @@ def _answer(net: nn.Module, x: Tensor) -> object:
 
 
 def looked_into(found: Found, shape: Shape, say: Say) -> Classifier:
-    """The module as one of our networks; where it cannot read images of the data's size, it gets
-    them resized to its own.
+    """The module as one of our networks. If it cannot read images of the data's size, they are
+    resized inside to a size that it can read.
     """
     told = found.told | {"shape": (shape[1], shape[2], shape[2])}
     bare = isinstance(found.module, Classifier) and not found.told.keys() & {*known.TOLD}
@@ -194,7 +205,7 @@ def looked_into(found: Found, shape: Shape, say: Say) -> Classifier:
 
 
 def _sides(module: nn.Module) -> list[int]:
-    """Pixels of a side that a network may want, by what it says of itself."""
+    """Image sizes in pixels per side that a network may need, according to its own attributes."""
     named = getattr(module, "pretrained_cfg", None) or {}
     size = (named.get("input_size") or (0, 0))[-1] or getattr(module, "image_size", 0)
     return list(dict.fromkeys([*([size] if isinstance(size, int) and size else []), 224]))

@@ -1,9 +1,7 @@
-"""The process behind a training: it moves a run folder from its config to its evaluation, and can
-be killed anywhere.
-
-`python -m robustviz.runs.worker RUN` is what the app starts; the command line calls `execute` in
-its own process. The order of writes is what makes a kill harmless: weights, then the state that
-says they count, then what people read.
+"""The worker trains a run from its config to its evaluation, and can be killed at any time. The app
+starts `python -m robustviz.runs.worker RUN`; the command line calls `execute` in its own process.
+The order of writes makes a kill harmless: first weights, then the state that makes them count, then
+the files that people read.
 """
 
 from __future__ import annotations
@@ -40,8 +38,8 @@ from robustviz.types import UserError
 if TYPE_CHECKING:
     from robustviz.training.loop import Training
 
-HEARTBEAT = 1.0  # seconds between two looks at the person's wishes and two status lines
-WINDOW = 20  # batches whose median time the estimate rests on
+HEARTBEAT = 1.0  # seconds between two writes of the status, and two checks for requests
+WINDOW = 20  # batches whose median time is used to estimate the time left
 
 Say = Callable[[str], object]
 
@@ -49,12 +47,12 @@ Say = Callable[[str], object]
 def execute(
     run: Run, say: Say = lambda line: None, world: World = ALONE, callbacks: Sequence[Callback] = ()
 ) -> str:
-    """Train `run` from where it is to its end and evaluate it; the state it ended in: done, paused
-    or stopped. `callbacks` are told how it goes.
+    """Train `run` from its current position to the end and evaluate it; returns the state it ended
+    in: done, paused or stopped. `callbacks` are called during the training.
 
-    In a `world` of several processes all of them call this; the first one writes and evaluates, the
-    others are done when the training is. Raises UserError, after writing it into the run's status,
-    for anything a person can act on. A run that is done already is left alone.
+    In a `world` of several processes all of them call this; the first one writes and evaluates, and
+    the others return when the training ends. Raises UserError for any error, after writing it into
+    the run's status. A run that is already done is left alone.
     """
     with run.locked() if world.main else contextlib.nullcontext():
         status = run.status()
@@ -81,7 +79,9 @@ def execute(
 
 
 def _sentence(run: Run, error: Exception, world: World) -> str:
-    """What a person can do about an error; where that is not known, the details go to log.txt."""
+    """What a person can do about an error, in a sentence; for unknown errors the details go to
+    log.txt.
+    """
     for applies, sentence in (
         (isinstance(error, UserError), str(error)),
         (
@@ -112,25 +112,25 @@ def _sentence(run: Run, error: Exception, world: World) -> str:
 
 
 def _begin(run: Run, status: Status) -> None:
-    # of a process that was killed while it wrote; nobody else writes now
+    # left by a process that was killed while writing; nobody else writes now
     for litter in run.path.rglob(".*.tmp"):
         with contextlib.suppress(OSError):
             litter.unlink()
-    # An old wish is none; but one that was left since the queue started this process counts.
+    # An old request no longer counts, but one made since the queue started this process does.
     if (status["state"], status["pid"]) != ("running", os.getpid()):
         run.ask("")
     run.set_status(state="running", error="", note="", heartbeat=time.time(), **queue.identity())
 
 
 def _fail(run: Run, sentence: str, state: State = "failed") -> None:
-    # the disk may be full: then the missing heartbeat tells
+    # if the disk is full, the missing heartbeat shows that the run failed
     with contextlib.suppress(UserError):
         if reports_errors():
             run.set_status(state=state, error=sentence)
 
 
 def _training(run: Run, world: World) -> tuple[Training, bool]:
-    """The run's training where it was left off, and whether it was."""
+    """The run's training, restored to its saved position, and whether there was one."""
     from robustviz.training.loop import Training
 
     training, state = Training(run.config, world), run.load_state()
@@ -140,7 +140,7 @@ def _training(run: Run, world: World) -> tuple[Training, bool]:
 
 
 def _follow(run: Run, world: World) -> str:
-    """What all processes but the first do: take part in every step, and write nothing."""
+    """The work of all processes but the first: take part in every step, and write nothing."""
     training, _ = _training(run, world)
     deque(training.epochs(), maxlen=0)
     world.leave()
@@ -185,8 +185,8 @@ def _work(run: Run, say: Say, world: World, callbacks: Sequence[Callback]) -> st
 
 
 def _take_up(run: Run, training: Training, say: Say) -> None:
-    """Say whether a resumed training goes on bit for bit, and write what people read of it: a kill
-    may have fallen between the state and that; the state is what counts.
+    """Say whether a resumed training continues bit for bit, and rewrite the files that people read:
+    a kill may have come after the state was written and before those files were. The state counts.
     """
     note = tolerance_note(
         {"processes": 1} | run.info.get("versions", {}) | {"device": run.config.device},
@@ -203,7 +203,7 @@ def _take_up(run: Run, training: Training, say: Say) -> None:
 
 
 def _rest(run: Run, training: Training, say: Say) -> str:
-    """Keep a training that the person paused or stopped."""
+    """Save a training that the person paused or stopped, and return that state."""
     run.save_state(*training.state())
     run.ask("")
     ended = "paused" if training.ended == "pause" else "stopped"
@@ -215,7 +215,7 @@ def _rest(run: Run, training: Training, say: Say) -> str:
 
 
 def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
-    """Evaluate a training that is through. In its status a batch is an image then."""
+    """Evaluate a completed training. Meanwhile the batches in its status are images."""
     from robustviz.data import load
     from robustviz.training.evaluate import evaluate, seen
 
@@ -223,7 +223,7 @@ def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
     n = min(n, run.config.test_n or n)
 
     def look() -> None:
-        beat.last = 0.0  # there are few, and each is seconds from the next
+        beat.last = 0.0  # write every tick: they are few, and seconds apart
         images, every = seen(next(ticks), n)
         beat(Tick(training.epoch, int(run.config.epochs or 1), images, every, "validate"))
 
@@ -250,8 +250,8 @@ def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
 
 
 def describe(run: Run, training: Training) -> None:
-    """Write what the images are like into config.json, once: a reader then needs no data set to
-    build the net.
+    """Write the images' sizes and class names into config.json, once, so that a reader can build
+    the network without the data set.
     """
     if "images" in run.info:
         return
@@ -272,7 +272,7 @@ def describe(run: Run, training: Training) -> None:
 
 
 def _write_records(run: Run, training: Training) -> None:
-    # Whole, not appended: a resume may take back an epoch that a torn write had announced.
+    # Rewritten, not appended: a resume may go back behind an epoch that is already listed.
     write_file(
         run.path / "metrics.jsonl",
         "".join(json.dumps(record) + "\n" for record in training.records).encode(),
@@ -302,8 +302,8 @@ def _save(run: Run, training: Training) -> None:
 
 @dataclass
 class _Heartbeat:
-    """Asked before every step: once a second it writes where the training is and reads what the
-    person wants.
+    """Called before every step: once a second it writes the position into the status and checks
+    whether the person asked to pause or stop.
     """
 
     run: Run
@@ -332,13 +332,15 @@ class _Heartbeat:
         return self.run.wanted() or "go"
 
     def epoch_done(self) -> None:
-        """Learn what an epoch costs beyond its steps."""
+        """Measure how long an epoch takes beyond its training steps."""
         if self.steps:
             self.validating = max(0.0, time.perf_counter() - (self.before or time.perf_counter()))
         self.before = None
 
     def eta(self, tick: Tick) -> float | None:
-        """Seconds left by the median of the last steps; None before five of them."""
+        """Seconds left, estimated from the median of the last steps; None before five steps, and in
+        the final evaluation.
+        """
         if len(self.steps) < 5 or not tick.batches or self.phase:
             return None
         left = (tick.epochs - tick.epoch) * tick.batches - tick.batch
@@ -349,20 +351,20 @@ class _Heartbeat:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one job and then start the next in the queue. The exit status says how it went; the run
-    folder says more.
+    """Train one run, then start the next one in the queue. Returns the exit status: 0 for success,
+    1 for an error, which is also in the run's status, 2 for wrong usage.
     """
     arguments = sys.argv[1:] if argv is None else argv
     if len(arguments) != 1:
         print("usage: python -m robustviz.runs.worker RUN", file=sys.stderr)
         return 2
-    # Wait until whoever started this process has written that it did, so that its status line
-    # cannot undo ours.
+    # Wait until the process that started this one has written its status line, so that it cannot
+    # overwrite ours.
     with queue.queue_lock():
         pass
     plugins.load_all()
     try:
-        # what is wrong with its settings goes into its status
+        # `look_up` does not check the settings, so that errors in them go into the run's status
         execute(look_up(arguments[0]), lambda line: print(line, flush=True))
         return 0
     except UserError as error:
@@ -373,7 +375,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # the page that watches goes first; the next in the queue is started from here, and no nicer
+    # Lower the priority, so that the page stays fast. This process also starts the next worker,
+    # which inherits the priority, so it is set to 5 and not lowered by 5.
     if hasattr(os, "nice"):
         os.nice(max(0, 5 - os.nice(0)))
     leave_out_triton()

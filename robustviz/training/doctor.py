@@ -444,8 +444,7 @@ def examine(
     consulted: Consult | None = None,
     tick: Callable[[], object] | None = None,
 ) -> tuple[Finding, ...]:
-    """The findings on one evaluation: clean images `x` (N,C,H,W), attacked ones `x_adv`, labels
-    `y`.
+    """The findings on one evaluation: images `x` (N,C,H,W), attacked images `x_adv`, labels `y`.
 
     `attack` must have its ε. `consulted`: the result of `consult` for the same network, images,
     norm and ε; if None, `consult` is run with `tick`. Raises UserError for no or unsuitable images,
