@@ -19,9 +19,9 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 from robustviz.views.transfer.result import Fooled, Transfer
 from robustviz.views.transfer.screen_figures import LEARNED, moved, targets
 
-FAINT = 25.0  # points the colour scale spans at least, so that small differences look small
+FAINT = 25.0  # points: the least half-width of the colour scale, so that small differences look small
 FAINT_N = 30  # images: a cell with fewer is grey
-ALIKE = 0.1  # nats the colour scale spans at least, for the same reason
+ALIKE = 0.1  # nats: the least width of the colour scale of KL, for the same reason
 WIDTH = 13  # letters of a line beside the matrix, which must fit on a phone
 
 
@@ -112,7 +112,7 @@ def _extremes(
 
 
 def _qualifying(first: Transfer, counts: list[int]) -> str:
-    """How a matrix was measured, and how many images a cell is about, in words."""
+    """How a matrix was measured, and how many images qualify in its cells, in words."""
     counts = [n for n in counts if n >= 0]
     none = counts.count(0)
     return (
@@ -243,9 +243,10 @@ def _against(name: str, cells: Sequence[Cell]) -> str:
 def alignment(
     result: Fooled, *, b: str = "", b_name: str = "B", template: str = LIGHT
 ) -> go.Figure:
-    """By how much more images fool each target after their source learned a witness's soft labels,
-    and after the two controls: points of all images, with Tango's 95 % intervals. `b`: the run id
-    of network B. Raises UserError for a network without an aligned copy.
+    """By how much the share of images that fool each target grows after the source learned a
+    witness's soft labels, and after the two controls: percentage points of all images, with Tango's
+    95 % intervals. `b`: the run id of network B. Raises UserError for a network without an aligned
+    copy.
     """
     shown = dict(zip(result.models, result.meta["shown"], strict=True))
     copies = {shown[run]["target"]: run for run in result.sources[1:]}

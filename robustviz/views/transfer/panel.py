@@ -163,9 +163,9 @@ def controls() -> Choice:
 
 
 def sources(here: Context) -> dict[str, str]:
-    """The run ids, by printed name, of the networks on which the images are made: A, and its
-    family, which is a source and its copies aligned to one witness. If A has no family, it is
-    joined by another one on this data.
+    """The run ids, by printed name, of the networks on which the images are made: A and its family,
+    which is a source with its copies aligned to one witness. An A without a family is listed with
+    another family on this data.
     """
     every = on(here.data)
     a = every[here.a]

@@ -81,7 +81,8 @@ class Transfer(Result):
     @property
     def paired(self) -> Ints:
         """(T,3), about the images that qualify both before and after the alignment: how many there
-        are, how many fool the target only after it, and how many only before it.
+        are, how many fool the target only after it, and how many only before it. (0,3) without an
+        alignment.
         """
         before, rows = self.before_wrong, len(self.before_wrong)  # no rows without an alignment
         after, both = self.wrong[:rows], self.qualified[:rows] & self.before_qualified

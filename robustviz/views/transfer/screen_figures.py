@@ -153,8 +153,9 @@ def counts(result: Fooled, bar: Target, source: str) -> tuple[int, int]:
 
 
 def moved(result: Fooled, bar: Target, after: str) -> tuple[float, float, float, float]:
-    """By how much more images attacked on the copy `after` fool a target than images attacked on
-    the source do: the difference as a fraction, its 95 % interval (Tango), and McNemar's p-value.
+    """By how much the share of images that fool a target grows if they are attacked on the copy
+    `after` instead of on the source: the difference as a fraction, its 95 % interval (Tango), and
+    McNemar's p-value.
     """
     before = result.sources[0]
     more, fewer = result.moved(((bar.run or before, before), (bar.run or after, after)))
