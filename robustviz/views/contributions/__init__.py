@@ -1,1 +1,1 @@
-"""How many features carry the answer?"""
+"""The Contributions page: how many features carry a network's answer."""

@@ -1,5 +1,5 @@
-"""Figures of the Contributions page: how few features carry an answer, what is dropped, which pairs
-are pulled.
+"""Figures of the Contributions page: how many features carry an answer, what guided dropout drops,
+and which pairs logit pairing pulls together.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from robustviz.types import eps_text
 from robustviz.views.contributions.result import Contributions, Pairing
 from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, clear, finish, named, styles
 
-FEW = 10  # images: below, no verdict
-FLOOR = 1e-3  # losses below are drawn here on the logarithmic axes
-CORNER = math.log(2)  # cross-entropy above: the true class's output is below one half
+FEW = 10  # images; with fewer there is no verdict
+FLOOR = 1e-3  # smaller losses are drawn at this value on the logarithmic axes
+CORNER = math.log(2)  # with a higher cross-entropy the true class's output is below one half
 WEIGHTS = {
     "adversarial": "w = p(y|x')",
     "clean": "w = p(y|x)",
@@ -38,8 +38,10 @@ DROPPED = {
 def contributions(
     results: Contributions | Mapping[str, Contributions], *, template: str = LIGHT
 ) -> go.Figure:
-    """Share of all that speaks for the true class against the number of features, largest first:
-    one image or the mean of many, any number of networks; a ring where half is reached.
+    """Share of the positive contributions that the largest features hold, against their number.
+
+    The curves are for one image or the mean of many, for any number of networks; a ring marks where
+    half is reached.
     """
     found = named(results)
     first = next(iter(found.values()))
@@ -52,7 +54,7 @@ def contributions(
         height=440,
         yaxis={"title": "share held", "range": [0, 1.02], "tickformat": ".0%"},
     )
-    reach = 10.0  # the axis ends where the slowest curve has nearly all
+    reach = 10.0  # the axis ends where the last curve reaches 99 %
     for (name, result), (own, dash) in zip(found.items(), styles(found), strict=False):
         shares = result.shares[np.isfinite(result.half)]
         if len(shares):
@@ -74,7 +76,7 @@ def contributions(
 
 
 def _effective(found: Mapping[str, Contributions]) -> str:
-    """How many equal parts would be as spread out, a sentence a network."""
+    """The effective number of features, mean over images, in one sentence per network."""
     return " ".join(
         f"Effective number of features in {name}: {np.nanmean(result.effective):.1f}."
         for name, result in found.items()
@@ -85,8 +87,8 @@ def _effective(found: Mapping[str, Contributions]) -> str:
 def _curve(
     figure: go.Figure, name: str, shares: Floats, look: dict[str, str], shaded: bool, paper: str
 ) -> float:
-    """Draw the mean of `shares` (n,D+1), its ring at half, and if `shaded` its band; where it has
-    nearly all, in % of the features.
+    """Draw the mean of `shares` (n,D+1), a ring where it reaches half, and with `shaded` its 95 %
+    band. Returns where the mean reaches 99 %, in % of the features.
     """
     count = shares.shape[1]
     x, mean = 100 * np.arange(count) / (count - 1), shares.mean(axis=0)
@@ -115,7 +117,9 @@ def _curve(
 
 
 def _carried(found: Mapping[str, Contributions]) -> str:
-    """How many features carry half of each answer, and whether robust networks need fewer."""
+    """How many features carry half of each answer, and whether the curves of defended networks rise
+    earlier, in words.
+    """
     first, said, lacking = next(iter(found.values())), [], 0
     alone = len(first.y) == 1
     for name, result in found.items():
@@ -138,8 +142,8 @@ def _carried(found: Mapping[str, Contributions]) -> str:
 
 
 def _risen(found: Mapping[str, Contributions]) -> str:
-    """Observation 1 of Wu et al., robust networks' curves rise earlier: seen here or not, in pairs
-    against the first ordinary network.
+    """Whether the curves of defended networks rise earlier than that of the first standard network,
+    on the same images (observation 1 of Wu et al.), in words.
     """
     usual = [name for name, result in found.items() if result.meta["method"] == "standard"]
     robust = {name: each for name, each in found.items() if each.meta.get("group") == "defence"}
@@ -184,7 +188,9 @@ def _by_slope(found: Mapping[str, Contributions]) -> str:
 
 
 def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) -> go.Figure:
-    """One image's contributions, largest first: what guided dropout keeps and one draw drops."""
+    """One image's contributions, largest first: those that guided dropout always keeps, and those
+    that one draw drops.
+    """
     colour, meta = COLOURS[template], result.meta
     order = np.argsort(-result.parts[0], kind="stable")
     parts, mask, width = result.parts[0][order], result.mask[0][order], len(order)
@@ -238,9 +244,9 @@ def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) ->
 def pairing(
     result: Pairing, *, side: str = "a", weight: str = "", template: str = LIGHT
 ) -> go.Figure:
-    """Pairing loss against the attacked image's cross-entropy, a point an image, coloured by the
-    pair's weight; the over-paired corner is marked. `weight`: one of AALP's, by default the
-    network's own. `customdata`: image numbers.
+    """Scatter plot of pairing loss against the attacked image's cross-entropy, coloured by pair
+    weight. Over-paired pairs are marked. `weight`: an AALP pair weight by name, by default the
+    run's own. A point's `customdata` is its image number.
     """
     colour, kind = COLOURS[template], weight or str(result.meta["pair_weight"])
     w, median = result.weight(kind), float(np.median(result.pairing))
@@ -298,8 +304,8 @@ def pairing(
 
 
 def _ticks(low: float, high: float) -> dict[str, list[float] | list[str]]:
-    """Marks of a logarithmic axis between two powers of ten: the powers, or where there are fewer
-    than two of them one, two and five of each.
+    """Ticks of a logarithmic axis between two exponents of ten: the powers of ten, or if there are
+    fewer than two of them also 2 and 5 times the powers.
     """
     tens = range(math.floor(low), math.ceil(high) + 1)
     every = [factor * 10.0**power for power in tens for factor in (1, 2, 5)]
@@ -310,14 +316,18 @@ def _ticks(low: float, high: float) -> dict[str, list[float] | list[str]]:
 
 
 def _over(result: Pairing) -> Bools:
-    """Which pairs lie in the over-paired corner, (n,)."""
+    """Which pairs lie in the over-paired corner, (n,) bool: cross-entropy above `CORNER`, pairing
+    loss above its median.
+    """
     return (result.ce_adv > CORNER) & (result.pairing > float(np.median(result.pairing)))
 
 
 def _corner(
     figure: go.Figure, ends: tuple[float, float, float], count: int, side: str, colour: str
 ) -> None:
-    """Mark the over-paired corner: up to the right `ends[0]`, from `ends[1]` to the top."""
+    """Mark the over-paired corner and write `count` on it. `ends`: its right, lower and upper
+    edge.
+    """
     right, low, top = ends
     figure.add_shape(
         type="rect",
@@ -354,10 +364,9 @@ def _over_paired(result: Pairing, kind: str) -> str:
 def opposition(
     results: Pairing | Mapping[str, Pairing], *, weight: str = "", template: str = LIGHT
 ) -> go.Figure:
-    """How many images' gradients of pairing and cross-entropy have which cosine, one or two
-    networks; below 0 they oppose.
+    """Histogram over images of the cosine between the gradients of pairing loss and cross-entropy.
 
-    `weight` as in `pairing`.
+    For one or two networks; below 0 the gradients oppose each other. `weight` as in `pairing`.
     """
     found, colour = named(results), COLOURS[template]
     first, edges = next(iter(found.values())), np.linspace(-1, 1, 21)
@@ -402,7 +411,9 @@ def opposition(
 
 
 def _opposed(name: str, result: Pairing, kind: str) -> str:
-    """On how many images the gradients oppose each other, and whether weights make that less."""
+    """On what share of the images the two gradients oppose each other, and whether the weights of
+    the pairs change that, in words.
+    """
     there = int(np.isfinite(result.cosine).sum())
     if not there:
         return f"{name}: on none of {len(result.y)} images have both losses a gradient."
@@ -422,7 +433,7 @@ def _opposed(name: str, result: Pairing, kind: str) -> str:
 
 
 def _opposed_surely(name: str, result: Pairing, kind: str) -> str:
-    """The intervals of what `_opposed` says."""
+    """The shares that `_opposed` states with their intervals, in words."""
     share, low, high = (100 * value for value in result.opposed())
     weighed, below, above = (100 * value for value in result.opposed(kind))
     moved, least, most = (100 * value for value in result.relief(kind))

@@ -1,5 +1,5 @@
-"""The parts of the Contributions page: how few features carry an answer, what is dropped, which
-pairs are pulled, more steps.
+"""Streamlit parts of the Contributions page: how many features carry an answer, what guided dropout
+drops, which pairs logit pairing pulls together, and attacks with more steps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from robustviz.views.contributions.result import (
 
 TITLE = "How many features carry the answer?"
 OF = {"mean": "Mean of many", "one": "This image"}
-COMPARED = ("standard", "pgd_at", "alp", "aalp")  # the methods of the curves, besides A and B
+COMPARED = ("standard", "pgd_at", "alp", "aalp")  # methods whose curves are drawn beside A and B
 WEIGHTS = {
     "own": "as trained",
     "adversarial": "p(y|x')",
@@ -41,8 +41,10 @@ COUNTS = (50, 100, 200)
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen: one image or the mean, how many images, the pairs' weight, the seed of
-    dropout's draw.
+    """What the user has chosen on the page.
+
+    `of`: curves of one image or the mean of many; `n`: how many images; `pair_weight`: the weight
+    of a pair, a key of `WEIGHTS`; `seed`: of the draw of dropped features.
     """
 
     of: str
@@ -52,17 +54,17 @@ class Choice:
 
     @property
     def weight(self) -> str:
-        """The weight as the figures take it."""
+        """The weight of a pair as the figures expect it: empty for the run's own."""
         return "" if self.pair_weight == "own" else self.pair_weight
 
     def curves(self, index: int) -> ContributionsSpec:
-        """The contributions on the chosen image or on many."""
+        """The spec for the contributions on many images, or on the image with number `index`."""
         return ContributionsSpec(n=self.n) if self.of == "mean" else ContributionsSpec(index=index)
 
 
 def first(here: Context, row: DeltaGenerator) -> None:
-    """The first screen: how much of A's and B's answer few features hold. `row`: where its menu
-    stands.
+    """Draw the first screen: how much of A's and B's answers few features hold. `row`: the
+    container for its download menu.
     """
     spec, named = CarriedSpec(), widgets.names(here)
     if not (found := widgets.measured(here, spec, "the contributions")):
@@ -80,7 +82,9 @@ def first(here: Context, row: DeltaGenerator) -> None:
 
 
 def settings() -> Choice:
-    """Draw the settings of what stands below the first screen."""
+    """Draw the settings for the parts below the first screen, and return what the user has
+    chosen.
+    """
     of = st.segmented_control(
         "Curves of",
         list(OF),
@@ -109,13 +113,13 @@ def settings() -> Choice:
         help=term("seed"),
         **linked("drop-seed", 0, range(10_000)),
     )
-    write_address()  # here too: a fragment ends before the page does
+    write_address()  # also here: a rerun of this fragment does not run the rest of the page
     return Choice(str(of), int(n), str(weight), int(seed))
 
 
 def compared(here: Context) -> dict[str, str]:
-    """Run ids by printed name: A and B, then on the same data one network of each other compared
-    method, like A's if there is one.
+    """Run ids by printed name: A and B, then one network on the same data for each other method in
+    `COMPARED`, with A's architecture if there is such a network.
     """
     sides, every = widgets.names(here), on(here.data)
     return sides | {
@@ -129,7 +133,7 @@ def compared(here: Context) -> dict[str, str]:
 
 
 def curves(here: Context, chosen: Choice) -> None:
-    """How many features carry the answer, in every compared network."""
+    """Draw how many features carry the answer, for every compared network."""
     from robustviz.views.contributions import figures
 
     spec = chosen.curves(here.img)
@@ -138,7 +142,9 @@ def curves(here: Context, chosen: Choice) -> None:
 
 
 def strips(here: Context, chosen: Choice) -> None:
-    """What guided dropout would leave out for the chosen image, beside the logit."""
+    """Draw which features guided dropout would drop for the chosen image, one figure per
+    network.
+    """
     from robustviz.views.contributions import figures
 
     spec = ContributionsSpec(index=here.img, seed=chosen.seed)
@@ -154,8 +160,8 @@ def strips(here: Context, chosen: Choice) -> None:
 
 
 def pairs(here: Context, chosen: Choice) -> dict[str, Pairing]:
-    """Which pairs logit pairing would pull together, each a point that can be chosen; what was
-    found, by printed name.
+    """Draw which pairs logit pairing would pull together; points can be selected. Returns the
+    results by printed name.
     """
     from robustviz.views.contributions import figures
 
@@ -180,7 +186,9 @@ def pairs(here: Context, chosen: Choice) -> dict[str, Pairing]:
 
 
 def opposing(chosen: Choice, found: dict[str, Pairing]) -> None:
-    """Whether pairing pulls against the class."""
+    """Draw on how many images the gradients of the pairing loss and of cross-entropy oppose each
+    other.
+    """
     from robustviz.views.contributions import figures
 
     if found:
@@ -194,7 +202,9 @@ def opposing(chosen: Choice, found: dict[str, Pairing]) -> None:
 
 
 def steps(here: Context) -> None:
-    """Accuracy against attack steps up to a thousand, and under Square: behind a button."""
+    """Draw accuracy against up to 1000 attack steps, and under Square; a button starts the
+    measurement.
+    """
     from robustviz.views.contributions import steps_figures
 
     st.subheader("Is the gradient masked?", help=term("gradient masking"))
@@ -208,7 +218,7 @@ def steps(here: Context) -> None:
 
 
 def _columns(here: Context) -> Iterator[tuple[tuple[str, str], DeltaGenerator]]:
-    """Side and run id of each network, and a column of the page for it."""
+    """For each network its side and run id, and a column of the page."""
     return zip(here.sides, st.columns(len(here.sides), gap="large"), strict=True)
 
 

@@ -1,7 +1,6 @@
-"""What carries an answer, what logit pairing asks for beside cross-entropy, and whether more attack
-finds more.
-
-Three questions about adaptive adversarial logit pairing, answered for any network.
+"""Probes of the Contributions page. They answer, for any network, three questions about adaptive
+adversarial logit pairing: which features carry an answer, whether the pairing loss pulls against
+cross-entropy, and whether a longer or a gradient-free attack fools more images.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ LOOKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
 def images_for(run: Run, spec: OfImages[Any]) -> tuple[Dataset, Tensor, Dataset]:
-    """The run's test split, the numbers of the images that are asked about, and these images."""
+    """The run's test split, the numbers of the images that `spec` asks about, and these images."""
     if spec.index >= 0:
         split, alone = image_of(run, spec.index)[0], torch.tensor([row_of(spec.index)])
         return split, torch.tensor([spec.index]), split.take(alone)
@@ -56,14 +55,14 @@ def images_for(run: Run, spec: OfImages[Any]) -> tuple[Dataset, Tensor, Dataset]
 
 
 def aalp_of(run: Run) -> AALP:
-    """The run's own method where it was trained with AALP, else AALP's usual settings."""
+    """The run's own method if it was trained with AALP, else AALP with its default settings."""
     return run.config.method if isinstance(run.config.method, AALP) else AALP()
 
 
 @probe(ContributionsSpec)
 def contributions(run: Run, spec: ContributionsSpec) -> Contributions:
-    """What each feature adds to the true class's logit, and one draw of guided dropout. Raises
-    UserError for a network whose logits do not depend on its features.
+    """Compute what each feature adds to the true class's logit, and one draw of guided dropout.
+    Raises UserError for a network whose logits do not depend on its features.
     """
     net, method = net_of(run), aalp_of(run)
     split, index, few = images_for(run, spec)
@@ -104,8 +103,8 @@ def contributions(run: Run, spec: ContributionsSpec) -> Contributions:
 
 @probe(CarriedSpec)
 def carried(run: Run, spec: CarriedSpec) -> Carried:
-    """How few features carry the answer. Raises UserError for a network whose logits do not depend
-    on its features.
+    """Measure how few features carry the answer. Raises UserError for a network whose logits do not
+    depend on its features.
     """
     net, split = net_of(run), images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
@@ -118,7 +117,7 @@ def carried(run: Run, spec: CarriedSpec) -> Carried:
     result = Carried(
         half=np.where(np.isfinite(half), half, -1).astype(np.int16),
         right=right,
-        # at least as many images lie above a quartile as its name says
+        # `higher`, so that the median has reached 0.5 at `Carried.median` features
         shares=np.quantile(shares, (0.25, 0.5, 0.75), axis=0, method="higher").astype(np.float32)
         if counted.any()
         else np.zeros((3, shares.shape[1]), np.float32),
@@ -133,8 +132,8 @@ def carried(run: Run, spec: CarriedSpec) -> Carried:
 
 @probe(PairingSpec)
 def pairing(run: Run, spec: PairingSpec) -> Pairing:
-    """Pairing loss and cross-entropy of images and their attacked twins, and whether their
-    gradients agree.
+    """Measure the pairing loss and the cross-entropies of images and their attacked copies, and the
+    cosine of the two losses' gradients.
     """
     net = net_of(run)
     split, index, few = images_for(run, spec)
@@ -143,7 +142,7 @@ def pairing(run: Run, spec: PairingSpec) -> Pairing:
     x_adv = attacked(net, few.x, few.y, attack, spec.seed)
     with frozen(net), torch.no_grad():
         logits, logits_adv = net(few.x), net(x_adv)
-    own = copy.deepcopy(net)  # other weights are put into it for a moment; the net is shared
+    own = copy.deepcopy(net)  # it gets other weights for a moment, and `net` is shared
     with frozen(own):
         cosine = np.array(
             [gradient_cosine(own, *pair) for pair in zip(few.x, x_adv, few.y, strict=True)]
@@ -184,7 +183,7 @@ def _opposing(result: Pairing) -> str:
 
 @probe(AttackStepsSpec)
 def attack_steps(run: Run, spec: AttackStepsSpec) -> AttackSteps:
-    """Accuracy as PGD takes more steps, and under Square."""
+    """Measure the accuracy as PGD takes more steps, and under Square."""
     net, split = net_of(run), images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
     eps = check_eps(radius(run) if spec.eps is None else spec.eps)
@@ -212,12 +211,13 @@ def attack_steps(run: Run, spec: AttackStepsSpec) -> AttackSteps:
 def looked_at(
     net: nn.Module, x: Tensor, y: Tensor, attack: PGD, looks: list[int], seed: int = 0
 ) -> Bools:
-    """Which of at most 250 images are right at each look and at all before, (S,N), as one walk
-    passes these steps.
+    """Which images are right after each number of PGD steps in `looks` and all smaller ones, (S,N).
 
-    What is misread already walks no further, which changes nothing for the others.
+    `x` (N,C,H,W), at most 250 images; `y` (N,). PGD runs once, and the answers are checked after
+    these numbers of steps. A misread image is not attacked further, which changes nothing for the
+    others.
     """
-    # the evaluation's noise for its first batch
+    # the same noise as for the first batch of an evaluation
     rng = torch.Generator().manual_seed(seed * 1_000_003)
     z = attack.starting_points(Linf(x, float(attack.eps or 0)), rng)
     right, done = np.zeros((len(looks), len(x)), dtype=bool), 0
@@ -236,9 +236,11 @@ def looked_at(
 
 
 def gradient_cosine(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> float:
-    """The cosine of two gradients with respect to all weights, for one image (C,H,W), its twin and
-    its class: that of the pairing loss, and that of the mean cross-entropy of both. NaN where one
-    of them is zero. The net is the caller's own.
+    """The cosine of the gradients of pairing loss and cross-entropy with respect to all weights.
+
+    For one image `x` (C,H,W), its attacked copy `x_adv` and its class `y`; the cross-entropy is the
+    mean over both images. NaN where one of the gradients is zero. `net` must not be shared with
+    other threads.
     """
     weights = {
         name: value.detach().clone().requires_grad_(True) for name, value in net.named_parameters()
@@ -258,12 +260,12 @@ def gradient_cosine(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> floa
 
 
 def added(run: Run, net: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What each feature adds to the logit of class `y` (n,D), what the logit has beside that (n,),
-    and all logits (n,K), of images `x`.
+    """Each feature's contribution to the logit of class `y` (n,D), the rest, and all logits.
 
-    Of a linear head the feature times its weight. Of another one the feature times the slope of the
-    logit by it, which is exact only as far as the head is linear there. Raises UserError where the
-    logits do not depend on the features.
+    The rest of the logit is (n,), all logits are (n,K). With a linear head, a feature's
+    contribution is its value times its weight, and the rest is the bias. With another head, it is
+    the value times the derivative of the logit with respect to it, which is exact only as far as
+    the head is linear there. Raises UserError where the logits do not depend on the features.
     """
     if isinstance(net.head, nn.Linear):
         z, logits = features_of(net, x)
@@ -295,5 +297,7 @@ def added(run: Run, net: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tens
 
 
 def by_slope(net: Classifier) -> dict[str, bool]:
-    """What a result says besides where a contribution is the slope times the feature."""
+    """An entry for a result's `meta` where a contribution is the feature times a derivative,
+    because the head is not linear; else empty.
+    """
     return {} if isinstance(net.head, nn.Linear) else {"slope": True}

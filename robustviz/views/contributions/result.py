@@ -1,4 +1,6 @@
-"""What is asked about the parts of an answer, and what comes back."""
+"""Specs and results of the Contributions page's probes: what can be asked and what is returned.
+Without torch, so that pages can import it quickly.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,16 @@ from robustviz.views.result import ProbeSpec, Result
 
 R = TypeVar("R", bound=Result)
 
-# images whose attack is under way at once; as many as an evaluation's batch, so that they get its
-# noise
+# The most images for `AttackSteps`: as many as in a batch of an evaluation, so that they get its
+# noise.
 OPEN = 250
 
 
 @dataclass(frozen=True)
 class OfImages(ProbeSpec[R]):
-    """Which images: the first `n` of the test split, or the one with the number `index`."""
+    """Base of specs about many images or one: the first `n` of the test split, or with `index` ≥ 0
+    this image only.
+    """
 
     n: int = option(100, "How many test images.", low=1)
     index: int = option(-1, "One image only; -1: the first n.", low=-1, kind="image")
@@ -31,9 +35,10 @@ class OfImages(ProbeSpec[R]):
 class Contributions(Result):
     """What each feature adds to the logit of an image's true class, and one draw of guided dropout.
 
-    `parts` (n,D): feature times its weight for the class; `bias` (n,): what the class starts from;
-    `mask` (n,D): what guided dropout multiplies each part by, 0 where it is dropped; `y`, `pred`,
-    `index` (n,): true class, answer, image number.
+    `parts` (n,D): each feature times its weight for the class, or if the head is not linear times
+    the derivative of the logit; `bias` (n,): the rest of the logit; `mask` (n,D): the factor by
+    which guided dropout multiplies each part, 0 where it is dropped; `y`, `pred`, `index` (n,):
+    true class, predicted class, image number.
     """
 
     parts: Floats
@@ -45,7 +50,7 @@ class Contributions(Result):
 
     @property
     def class_name(self) -> str:
-        """The first image's class."""
+        """The name of the first image's class."""
         return str(self.meta["classes"][int(self.y[0])])
 
     @property
@@ -55,8 +60,8 @@ class Contributions(Result):
 
     @property
     def shares(self) -> Floats:
-        """Share of all that speaks for the class which the k largest parts hold, k = 0 to D,
-        (n,D+1); NaN where nothing does.
+        """The share of the sum of all positive parts that the k largest parts hold, for k = 0 to D,
+        (n,D+1), in [0, 1]; NaN where no part is positive.
         """
         up = -np.sort(-np.maximum(self.parts.astype(np.float64), 0), axis=1)
         total = up.sum(axis=1, keepdims=True)
@@ -67,16 +72,16 @@ class Contributions(Result):
 
     @property
     def half(self) -> Floats:
-        """The smallest number of features that hold half of it, (n,); NaN where nothing speaks for
-        the class.
+        """The smallest number of features that hold half of the sum of all positive parts, (n,);
+        NaN where no part is positive.
         """
         reached = self.shares >= 0.5
         return np.where(reached.any(axis=1), reached.argmax(axis=1), np.nan)
 
     @property
     def effective(self) -> Floats:
-        """(Σc⁺)² / Σ(c⁺)²: how many equal parts would be as spread out, (n,), 1 to D; NaN
-        as above.
+        """The effective number of features, (Σc⁺)² / Σ(c⁺)² over the positive parts c⁺, (n,), 1 to
+        D: so many equal parts would be as spread out. NaN where no part is positive.
         """
         up = np.maximum(self.parts.astype(np.float64), 0)
         below = (up**2).sum(axis=1)
@@ -86,11 +91,10 @@ class Contributions(Result):
 @register("probe/contributions")
 @dataclass(frozen=True)
 class ContributionsSpec(OfImages[Contributions]):
-    """What each feature adds to the true class's logit of untouched images, and one draw of guided
-    dropout at full rate.
+    """What each feature adds to the true class's logit of clean images, and a guided-dropout draw.
 
-    The dropout is that of the run's own settings where it was trained with AALP, else AALP's usual
-    one.
+    The dropout has its full rate, with the run's own settings if it was trained with AALP, else
+    AALP's defaults.
     """
 
     seed: int = option(0, "Seed of the draw.", low=0)
@@ -101,12 +105,13 @@ class ContributionsSpec(OfImages[Contributions]):
 
 @dataclass(frozen=True)
 class Carried(Result):
-    """How few features carry the answer, over many untouched images.
+    """How few features carry the answer, over many clean images.
 
-    `half` (n,): with how many of its largest parts an image has half of all that speaks for its
-    class, −1 where nothing does. `right` (n,): whether the network reads it rightly. `shares`
-    (3,D+1): over the images of both kinds the first quartile, median and third quartile of the
-    share that the k largest parts hold, k = 0 to D.
+    A part is a feature times its weight for the true class. `half` (n,): how many of an image's
+    largest parts hold half of the sum of its positive parts, −1 where none is positive. `right`
+    (n,): whether the image is classified correctly. `shares` (3,D+1): first quartile, median and
+    third quartile of the share that the k largest parts hold, k = 0 to D, over the images that
+    count (`counted`).
     """
 
     half: Ints
@@ -115,25 +120,29 @@ class Carried(Result):
 
     @property
     def width(self) -> int:
-        """How many features there are."""
+        """The number of features."""
         return int(self.shares.shape[1]) - 1
 
     @property
     def counted(self) -> Bools:
-        """The images that count, (n,)."""
+        """Which images count, (n,) bool: those that are classified correctly and have a positive
+        part.
+        """
         return self.right & (self.half >= 0)
 
     @property
     def median(self) -> int:
-        """The number of features with which half of the images have half of their answer; 0 for
-        no images.
+        """The median of `half` over the images that count, the lower one of two; 0 for no
+        images.
         """
         half = np.sort(self.half[self.counted])
         return int(half[(len(half) - 1) // 2]) if len(half) else 0
 
     @property
     def interval(self) -> tuple[int, int]:
-        """The median's 95 % interval, from the order of the images, as far as they go."""
+        """The 95 % interval (low, high) of the median, from order statistics; (0, 0) for no
+        images.
+        """
         half = np.sort(self.half[self.counted])
         middle, reach = len(half) / 2, 0.98 * math.sqrt(len(half))
         low, high = (int(middle - reach) - 1, math.ceil(middle + reach)) if len(half) else (0, 0)
@@ -141,8 +150,8 @@ class Carried(Result):
 
 
 def fewer(a: Carried, b: Carried) -> tuple[int, int, int]:
-    """On how many of the images that count for both, n, the first has half of its answer from a
-    smaller share of its features, and on how many the second; (first, second, n).
+    """Compares two networks on the n images that count for both. Returns on how many the first has
+    half of its answer in a smaller share of its features, on how many the second, and n.
     """
     both = a.counted & b.counted
     first, second = (each.half[both] / each.width for each in (a, b))
@@ -152,8 +161,9 @@ def fewer(a: Carried, b: Carried) -> tuple[int, int, int]:
 @register("probe/carried")
 @dataclass(frozen=True)
 class CarriedSpec(ProbeSpec[Carried]):
-    """How few features carry the answer on the first `n` test images, all of the shipped data
-    sets', untouched.
+    """How few features carry the answer on the first `n` clean test images.
+
+    The default of `n` takes all test images of the shipped data sets.
     """
 
     n: int = option(1000, "How many test images.", low=1)
@@ -163,12 +173,13 @@ class CarriedSpec(ProbeSpec[Carried]):
 
 @dataclass(frozen=True)
 class Pairing(Result):
-    """What logit pairing would ask of a network, image by image.
+    """What logit pairing would change in a network, image by image.
 
     `ce`, `ce_adv` (n,): cross-entropy of the untouched and of the attacked image; `pairing` (n,):
-    mean squared difference of their logits; `cosine` (n,): of the gradients of pairing and of the
-    two cross-entropies' mean with respect to all weights, NaN where one of them is zero;
-    `right_adv` (n,): whether the attacked image is read rightly; `y`, `index` (n,).
+    mean squared difference of their logits; `cosine` (n,): cosine of two gradients with respect to
+    all weights, that of `pairing` and that of the mean of both cross-entropies, NaN where one of
+    them is zero; `right_adv` (n,): whether the attacked image is classified correctly; `y`, `index`
+    (n,): true class and image number.
     """
 
     ce: Floats
@@ -180,7 +191,7 @@ class Pairing(Result):
     index: Ints
 
     def weight(self, kind: str) -> Floats:
-        """The weight of each pair, (n,), 0 to 1: AALP's `pair_weight` by name."""
+        """The weight of each pair, (n,), in [0, 1]; `kind` is a name of AALP's `pair_weight`."""
         return {
             "adversarial": np.exp(-self.ce_adv),
             "clean": np.exp(-self.ce),
@@ -189,9 +200,10 @@ class Pairing(Result):
         }[kind]
 
     def opposed(self, kind: str = "ones") -> tuple[float, float, float]:
-        """Which share of the pairs' weight lies on images whose two gradients oppose each other
-        (cosine below 0), and its 95 % interval: Wilson's, with Kish's effective number of images.
-        (NaN, 0, 1) where no pair has any.
+        """The share of the pair weights on images whose two gradients oppose each other.
+
+        Opposing means a cosine below 0. Returned with its 95 % interval as (share, low, high):
+        Wilson's, with Kish's effective number of images. (NaN, 0, 1) where no pair has any weight.
         """
         there = np.isfinite(self.cosine)
         weight, against = self.weight(kind)[there].astype(np.float64), self.cosine[there] < 0
@@ -203,8 +215,10 @@ class Pairing(Result):
         return share, low, high
 
     def relief(self, kind: str) -> tuple[float, float, float]:
-        """By how much the weights change that share, and its 95 % interval, from the same images.
-        (NaN, −1, 1) for fewer than two.
+        """By how much the weights change the share of `opposed`, with a 95 % interval (low, high).
+
+        It is `opposed(kind)` − `opposed()` on the same images. (NaN, −1, 1) for fewer than two
+        images or where no pair has any weight.
         """
         there = np.isfinite(self.cosine)
         weight = self.weight(kind)[there].astype(np.float64)
@@ -212,7 +226,7 @@ class Pairing(Result):
         if len(weight) < 2 or not weight.sum() > 0:
             return math.nan, -1.0, 1.0
         share = float((weight * against).sum() / weight.sum())
-        # Linearised: what each image moves the two shares by.
+        # Linearised: how much each image adds to the difference of the two shares.
         pulls = weight / weight.mean() * (against - share) - (against - against.mean())
         moved, (_, low, high) = share - float(against.mean()), mean_interval(pulls)
         return moved, max(-1.0, moved + low), min(1.0, moved + high)
@@ -221,12 +235,11 @@ class Pairing(Result):
 @register("probe/pairing")
 @dataclass(frozen=True)
 class PairingSpec(OfImages[Pairing]):
-    """Pairing loss and cross-entropy of each image and its attacked twin, and whether their
-    gradients agree.
+    """Pairing loss and cross-entropy of images and their attacked copies, and if they conflict.
 
-    The gradients are those of the two terms of ALP's loss, with respect to all weights, image by
-    image in eval mode: the pairing loss mean_K (z − z')², and the mean of the cross-entropies of
-    both twins.
+    They conflict where their gradients have a negative cosine. The gradients are those of the two
+    terms of ALP's loss, with respect to all weights, image by image in eval mode: the pairing loss
+    mean_K (z − z')², and the mean of the cross-entropies of both images.
     """
 
     eps: float | None = option(
@@ -239,18 +252,19 @@ class PairingSpec(OfImages[Pairing]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
-    """What the Contributions page asks before anything is chosen, for an image and any radius: the
-    screen, and the pairs below it.
+    """The specs that the page needs before anything is chosen: those of the first screen, and the
+    pairs below it. `index`: the shown image; `eps` is not used.
     """
     return CarriedSpec(), ContributionsSpec(index=index), PairingSpec()
 
 
 @dataclass(frozen=True)
 class AttackSteps(Result):
-    """Which of n images stay right as an attack takes more steps, and without gradients.
+    """Which of n images stay right as an attack takes more steps, and under one without gradients.
 
-    `steps` (S,): where PGD was looked at; `right` (S,n): right at this look and at every earlier
-    one; `clean` (n,): right untouched; `square` (n,): right under Square with `queries`.
+    `steps` (S,): after how many steps of PGD the answers were checked; `right` (S,n): right at this
+    check and at every earlier one; `clean` (n,): right untouched; `square` (n,): right under Square
+    with `queries` queries.
     """
 
     steps: Ints
@@ -261,28 +275,28 @@ class AttackSteps(Result):
 
     @property
     def n(self) -> int:
+        """The number of images."""
         return len(self.clean)
 
     @property
     def accuracy(self) -> Floats:
-        """Fractions (S,)."""
+        """The accuracy after each number of steps, (S,), in [0, 1]."""
         return np.asarray(self.right.mean(axis=1))
 
     @property
     def interval(self) -> Floats:
-        """Wilson 95 % intervals (S,2)."""
+        """The Wilson 95 % interval of each accuracy, (S,2), in [0, 1]."""
         return np.array([wilson(int(k), self.n) for k in self.right.sum(axis=1)])
 
 
 @register("probe/attack_steps")
 @dataclass(frozen=True)
 class AttackStepsSpec(ProbeSpec[AttackSteps]):
-    """Accuracy of the first `n` test images as PGD takes more steps, and under Square, which needs
-    no gradient.
+    """Accuracy as PGD takes more steps, and under Square, which needs no gradient.
 
-    The step stays ε/4 however many there are, and the start is the same, so that an attack of ten
-    steps is the beginning of one of a thousand. An image counts as fooled from the first look at
-    which it is misread.
+    Measured on the first `n` test images. The step size is ε/4 for any number of steps, and the
+    start is the same, so that an attack of ten steps is the beginning of one of a thousand. An
+    image counts as fooled from the first check at which it is misread.
     """
 
     n: int = option(50, "How many test images.", low=1, high=OPEN)

@@ -1,5 +1,5 @@
-"""The first screen of the Contributions page: how much of an answer is there with the k largest
-features, over many images and on one. No torch, no Streamlit.
+"""The Contributions page's first screen as HTML and SVG: how much of an answer the k largest
+features hold, over many images and on one. It needs neither torch nor Streamlit.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from robustviz.views.drawing import Plot, uri
 from robustviz.views.screen import Control, Screen
 
 DASHES = {"a": "", "b": "9 5"}
-MOST = 64  # positions of the control
-LEVEL = 0.05  # of the test in pairs
+MOST = 64  # positions of the slider at most, besides 0
+LEVEL = 0.05  # of significance of the sign test
 STYLE = """<style>
 .carried { display: grid; grid-template-columns: minmax(18rem, 3fr) minmax(15rem, 2fr);
   gap: 1rem 2rem; align-items: start; }
@@ -30,8 +30,10 @@ STYLE = """<style>
 def screen(
     many: Mapping[str, Carried], one: Mapping[str, Contributions], thumbnail: bytes = b""
 ) -> Screen:
-    """The curves of A and B (keys `a`, `b`) over many images, their parts on one image where they
-    are known, with its picture, and a control for the number of features that are kept.
+    """The first screen for A and B (keys `a`, `b`): curves for many images and bars for one image.
+
+    `one`: the contributions on one image, where they are known; `thumbnail`: that image as PNG. A
+    slider sets the number of features that are kept.
     """
     kept = positions(many)
     widths = {each.width for each in many.values()}
@@ -61,7 +63,9 @@ def screen(
 
 
 def positions(many: Mapping[str, Carried]) -> list[int]:
-    """The numbers of features that can be kept: up to where every median curve has nearly all."""
+    """The numbers of features that the slider offers: from 0 to where every median curve has
+    reached 99 %.
+    """
     reach = max(max(8, int((each.shares[1] >= 0.99).argmax())) for each in many.values())
     return sorted({round(k) for k in np.linspace(0, reach, min(reach, MOST) + 1)})
 
@@ -69,7 +73,9 @@ def positions(many: Mapping[str, Carried]) -> list[int]:
 def _curves(
     many: Mapping[str, Carried], kept: Sequence[int]
 ) -> tuple[str, dict[str, tuple[str, Sequence[str]]]]:
-    """The chart of median curves and what moves in it."""
+    """The chart of the median curves as SVG, and the values of its moving parts at each slider
+    position.
+    """
     ticks = [(0.0, "0 %"), (0.5, "50 %"), (1.0, "100 %")]
     step = max(1, round(kept[-1] / 6))
     plot = Plot(
@@ -119,7 +125,9 @@ def _curves(
 def _strip(
     side: str, one: Contributions, kept: Sequence[int], moves: dict[str, tuple[str, Sequence[str]]]
 ) -> str:
-    """One image's parts, largest first: those that are kept in full colour, the others pale."""
+    """One image's parts as SVG bars, largest first: kept ones in full colour, the others pale. The
+    values of the moving parts are added to `moves`.
+    """
     parts = -np.sort(-one.parts[0])
     width, top = 460, float(max(parts.max(), 1e-9))
     bottom = float(min(parts.min(), -0.15 * top))
@@ -159,7 +167,9 @@ def _percent(share: float) -> str:
 
 
 def shown(many: Mapping[str, Carried]) -> bool:
-    """Whether A and B differ: the medians, and in pairs by a sign test."""
+    """Whether A and B differ: their medians, as shares of the features, are different, and a paired
+    sign test is significant.
+    """
     if len(many) < 2:
         return False
     a, b = many.values()
@@ -168,7 +178,7 @@ def shown(many: Mapping[str, Carried]) -> bool:
 
 
 def answer(many: Mapping[str, Carried]) -> str:
-    """The one line."""
+    """The verdict line: how many features carry half of each network's answer."""
     (side, a), *rest = many.items()
     if not all(each.median for each in many.values()):
         return "On none of these images does any feature speak for the right class."
@@ -185,7 +195,7 @@ def answer(many: Mapping[str, Carried]) -> str:
 
 
 def sure(many: Mapping[str, Carried]) -> list[str]:
-    """The protocol, words first."""
+    """Sentences on how the curves were measured and how sure the verdict is."""
     first = next(iter(many.values()))
     n, whole = len(first.right), first.meta["of"]
     out = [

@@ -1,4 +1,4 @@
-"""The figure of the Contributions page about more steps of an attack, and none with gradients."""
+"""The figure of the Contributions page about attacks with more steps, and without gradients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ ALT = "Accuracy against the number of attack steps, and under Square."
 def attack_steps(
     results: AttackSteps | Mapping[str, AttackSteps], *, template: str = LIGHT
 ) -> go.Figure:
-    """Accuracy against PGD's steps with 95 % bands, beside it under Square; one network or two."""
+    """Accuracy against the number of PGD steps with 95 % bands, and next to it under Square, for
+    one or two networks.
+    """
     found, colours = named(results), COLOURS[template]
     first, last = next(iter(found.values())), max(int(r.steps[-1]) for r in found.values())
     marks = [int(step) for step in first.steps if str(step)[0] == "1"]
@@ -74,7 +76,9 @@ def attack_steps(
 
 
 def _masked(name: str, result: AttackSteps) -> str:
-    """What more steps and an attack without gradients find that fewer steps do not."""
+    """How many images longer and gradient-free attacks fool in addition, and whether that shows a
+    masked gradient, in words.
+    """
     held, last = result.right[-1], int(result.steps[-1])
     early = result.steps <= 20
     text = f"{name}: {result.clean.sum()} of {result.n} are right untouched."

@@ -1,1 +1,1 @@
-"""Why do the images of a class not stay with it?"""
+"""Part of the Features page: why images of a class leave their class under attack."""

@@ -1,12 +1,6 @@
-"""The cause of one class's misalignment in words: rules in the order of the questions, of which the
-first that fits wins.
-
-Is the class there at all? Has an offset of the head shifted its boundary? Was it learned by heart?
-Do the centres coincide? Is the boundary too close? Which of its images are wrong?
-
-Every threshold below was chosen between what forty shipped networks show and what networks show
-that were spoilt on purpose (a bias shifted, half of one class's labels wrong, two classes pulled
-together).
+"""The cause of one class's misalignment, in words: the first rule of `RULES` that fits. The
+thresholds lie between what forty shipped networks show and what networks show that were spoilt on
+purpose: a bias shifted, half of one class's labels wrong, two classes pulled together.
 """
 
 from __future__ import annotations
@@ -20,34 +14,36 @@ import numpy as np
 from robustviz.stats import Floats, Ints, wilson
 from robustviz.views.misalignment.result import Misalignment
 
-# Images of a class below this many bear no diagnosis.
+# A class with fewer images than this gets no diagnosis.
 FEW = 5
-# Centres nearer than this share of the mean distance: shipped networks ≥ 0.46, pulled together
-# ≤ 0.26.
+# Two centres coincide if they are nearer than this share of the mean centre distance: shipped
+# networks ≥ 0.46, classes pulled together ≤ 0.26.
 COINCIDE = 1 / 3
-# Of the way to another centre where the answer changes: shipped networks ≥ 0.28, half wrong labels
-# ≤ 0.19.
+# A boundary is too close below this share of the way to the other centre: shipped networks ≥ 0.28,
+# half wrong labels ≤ 0.19.
 CLOSE = 0.25
-# A boundary this close or closer counts as pushed where a constant offset of the head …
+# A boundary nearer than this share of the way has been shifted by the head's biases …
 LEANING = 0.4
-# … moved it by this much or more: shipped networks ≤ 0.03, a bias shifted by a sixth of the margin
-# 0.08;
+# … if they move it by this share or more: shipped networks ≤ 0.03, a bias shifted by a sixth of
+# the margin 0.08.
 SHIFT = 0.06
-# … moved it out by this much and twice as far as any other class's: shipped networks ≤ 0.06, or 1.4
-# times;
+# The biases favour a class if they move its boundary outwards by this share or more, and twice as
+# far as any other class's: shipped networks ≤ 0.06, or 1.4 times as far.
 FAVOURED = 0.1
-# … and the same of most other classes towards one: that one's training images are not all its own.
+# If the nearest boundary of most other classes is towards the same class and below this share of
+# the way, training images of other classes carry that class's label.
 PRESSED = 0.3
-# Softmax output for the true class over that of other classes: half wrong labels ≤ 0.76.
+# The softmax output for the true class over that of other classes is low below this: half wrong
+# labels ≤ 0.76.
 UNSURE = 0.85
-# More train–test gap than other classes: shipped networks ≤ 0.2, half wrong labels learned by heart
-# ≥ 0.3.
+# Labels were memorised if the train–test gap exceeds the other classes' by this or more: shipped
+# networks ≤ 0.2, half wrong labels memorised ≥ 0.3.
 BY_HEART = 0.3
-# Less train–test gap than other classes: shipped networks ≥ −0.06, other labels learned by heart
-# ≤ −0.21.
+# Labels of other classes were memorised if the gap minus the other classes' is this or lower:
+# shipped networks ≥ −0.06, other labels memorised ≤ −0.21.
 UNLEARNED = -0.15
-HOLDS = 0.1  # a class with no more than this share of its images wrong holds
-ODD = 0.25  # more than this share of a class are no few
+HOLDS = 0.1  # a class holds if at most this share of its images is wrong
+ODD = 0.25  # misread images are few up to this share of the class
 
 KINDS = (
     "Overlaps already when clean",
@@ -63,16 +59,18 @@ OVERLAP, LABELS, HEAD, PUSHED, OUTLIERS, HOLD, MISSING = KINDS
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the rules look at, of one class: the numbers of `Misalignment`, and words for them.
+    """What the rules look at for one class: numbers from `Misalignment`, and words for them.
 
-    Of its `n` images `clean` are right untouched; `lost` are misread untouched and lie among images
-    of other classes, `among` are misread untouched among their own; `wrong` are misread untouched
-    or attacked, `odd` of them outliers. `place`: where the answer changes on the line `towards` the
-    class whose boundary is nearest; `plain`: where it would without the head's offsets;
-    `elsewhere`: the most by which these move another class's boundary out. `learned`: share of its
-    training images that are right; `excess`: train–test `gap` above the other classes' median.
-    `pressed`: how many other classes have their nearest boundary here, and close, if most have;
-    `offset`: whether an offset of the head did it.
+    Of its `n` test images `clean` are right untouched. Of those misread untouched, `lost` have
+    mostly neighbours of other classes and `among` mostly neighbours of their own. `wrong` are
+    misread untouched or attacked, `odd` of these are outliers. `place`: where the answer changes on
+    the line from the own centre (0) to that of `towards` (1), the class with the nearest boundary;
+    `plain`: where it would change without the head's biases; `elsewhere`: the most by which the
+    biases move another class's boundary outwards. `learned`: the share of its training images that
+    are right; `gap`: accuracy on training images minus that on test images; `excess`: `gap` minus
+    the median gap of the other classes. `pressed`: how many other classes have their nearest
+    boundary towards this one, and close, if that is most of them, else 0; `offset`: whether the
+    head's biases are the reason.
     """
 
     name: str
@@ -107,7 +105,7 @@ class Evidence:
 
     @property
     def apart(self) -> bool:
-        """Whether the centre is away from all others."""
+        """Whether the class's centre is far enough from all others not to coincide with one."""
         return self.distance >= COINCIDE
 
     @property
@@ -117,7 +115,9 @@ class Evidence:
 
 
 class Rule(NamedTuple):
-    """One cause: its name, the kind that is printed, when it fits and what is then said."""
+    """One possible cause: its name, the kind that is printed, a test whether it fits, and a
+    function that writes the explanation.
+    """
 
     name: str
     kind: str
@@ -125,6 +125,8 @@ class Rule(NamedTuple):
     says: Callable[[Evidence], str]
 
 
+# The questions, in order: Are there images of the class? Have the head's biases shifted a boundary?
+# Were labels memorised? Do centres coincide? Is a boundary too close? Which images are wrong?
 RULES = (
     Rule(
         "hardly there",
@@ -260,8 +262,8 @@ RULES = (
 
 
 def diagnosis(found: Misalignment, c: int, votes: Ints) -> tuple[str, str]:
-    """The kind of one class and what is seen. `votes` (N,): as which class an untouched image's
-    nearest neighbours would have it.
+    """The kind of cause and its explanation for class `c`. `votes` (N,): for each untouched image,
+    the class that most of its nearest neighbours in feature space have.
     """
     evidence = evidence_of(found, c, votes)
     rule = next(rule for rule in RULES if rule.fits(evidence))
@@ -269,7 +271,7 @@ def diagnosis(found: Misalignment, c: int, votes: Ints) -> tuple[str, str]:
 
 
 def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
-    """What the rules look at in class `c`."""
+    """Collect what the rules look at for class `c`; `votes` as in `diagnosis`."""
     names, n = list(found.meta["classes"]), int(found.n[c])
     here = found.y == c
     unclear = here & ~found.right
@@ -321,7 +323,9 @@ def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
 
 
 def _odd_ones(found: Misalignment, odd: Ints) -> str:
-    """How many these are, and one of them."""
+    """How many outliers there are, in words, with the first as an example. `odd`: their row
+    numbers.
+    """
     if not len(odd):
         return ""
     one = found.files[odd[0]] if found.files else f"image {found.index[odd[0]]}"
@@ -332,8 +336,8 @@ def _odd_ones(found: Misalignment, odd: Ints) -> str:
 
 
 def _pressed(found: Misalignment, c: int) -> tuple[list[int], bool]:
-    """The classes whose nearest boundary is the one to `c`, if most others' is and it is close;
-    whether an offset did it.
+    """The other classes whose nearest boundary is the one to `c`, if they are most of the others
+    and this boundary is close; and whether the head's biases are the reason.
     """
     near = (found.boundary_class == c) & (found.boundary < LEANING)
     shifted = near & (found.boundary_0 - found.boundary >= SHIFT)
@@ -349,7 +353,7 @@ def _defined(values: Floats) -> Floats:
 
 
 def _two(value: float) -> str:
-    return f"{round(float(value), 2) + 0.0:.2f}"  # no minus before a zero
+    return f"{round(float(value), 2) + 0.0:.2f}"  # + 0.0 turns −0.0 into 0.0
 
 
 def _way(place: float) -> str:

@@ -1,6 +1,6 @@
-"""Why a class is misaligned, drawn: what an attack does on the line to the nearest wrong class,
-where in the network it begins, how pairs of features lie, and whether misalignment foretells who is
-fooled.
+"""Figures about misaligned classes: how far an attack moves each class, whether misalignment
+predicts which images are fooled, at which stage the attack shows, distances of pairs of features,
+and cosines of class centres.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from robustviz.views.features.result import Features, Images
 from robustviz.views.misalignment.result import Misalignment, Pairs, Stages, Uniformity
 from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, finish, named, sides
 
-MOST = 10  # classes drawn at once; more cannot be told apart
-# attacked, noise, boundary
+MOST = 10  # classes at most are drawn at once; more are hard to tell apart
+# the markers for attacked, noise, boundary
 SYMBOLS = {"a": ("x-thin", "circle-open", "line-ns"), "b": ("x-open", "circle-open-dot", "line-ne")}
 KINDS: dict[Images, str] = {"clean": "clean", "adversarial": "attacked", "noise": "noisy"}
-CONFUSERS = 5  # drawn beside a class that is looked at, where there are more
+CONFUSERS = 5  # classes at most that are drawn beside `focus`, of more than `MOST`
 
 
 def shown_classes(result: Misalignment, focus: str = "") -> list[int]:
-    """The classes that are drawn, worst first: all where they are few, else the worst, or `focus`
-    and those it is taken for.
+    """The indices of the classes to draw, worst first: all of them if there are at most `MOST`.
+
+    Else the worst `MOST`; or, if `focus` names a class, that class and those it is close to or
+    mistaken for.
     """
     names, order = list(result.meta["classes"]), [c for c in result.order if result.n[c] > 0]
     if len(order) <= MOST or focus not in names:
         return order[:MOST]
     c = names.index(focus)
     near = [
-        int(result.nearest[c]),  # the other end of the line
+        int(result.nearest[c]),  # the class with the nearest centre
         *(k for k, _ in result.lands(c, CONFUSERS + 1)),
         int(result.boundary_class[c]),
     ]
@@ -44,9 +46,11 @@ def shown_classes(result: Misalignment, focus: str = "") -> list[int]:
 def misalignment(
     results: Misalignment | Mapping[str, Misalignment], *, focus: str = "", template: str = LIGHT
 ) -> go.Figure:
-    """A row a class: how far the attack (×) and noise (○) move its images on average, each on the
-    line from its own centre (0) to the wrong one that is nearest to where it ends (1), and where on
-    these lines the head changes its answer (|). `focus`: a class; the others are grey.
+    """How far the attack (×) and noise (○) move the images of each class, a row per class.
+
+    Each image is measured on the line from its own class's centre (0) to the wrong centre that is
+    nearest to where it ends (1), and a mark is the mean over a class; | marks where the head
+    changes its answer on these lines. `focus`: a class; the others are drawn grey.
     """
     networks = named(results)
     first = next(iter(networks.values()))
@@ -115,7 +119,9 @@ def _cause(result: Misalignment, focus: str) -> str:
 
 
 def causes(result: Misalignment) -> str:
-    """How many classes have which cause, as in `Pushed by the attack: 7 classes; holds: 3`."""
+    """How many classes have which cause, in words: `Pushed by the attack: 7 classes; holds: 3
+    classes.`
+    """
     return (
         "; ".join(
             f"{kind if at == 0 else kind.lower()}: {count} class{'es' * (count > 1)}"
@@ -128,8 +134,10 @@ def causes(result: Misalignment) -> str:
 def misalignment_auc(
     results: Misalignment | Mapping[str, Misalignment], *, template: str = LIGHT
 ) -> go.Figure:
-    """The ROC curve of a guess who will be fooled: images whose untouched features lie nearer to
-    another class first.
+    """ROC curve of misalignment as a predictor of which images the attack fools.
+
+    Only images that are right untouched count. They are ordered by how much nearer, by cosine,
+    their untouched features lie to another class's centre than to their own.
     """
     networks, colour = named(results), COLOURS[template]
     figure = blank(
@@ -172,7 +180,7 @@ def misalignment_auc(
 
 
 def _foretold(result: Misalignment) -> str:
-    """Whether misalignment tells who is fooled."""
+    """Whether misalignment predicts which images are fooled, in words."""
     area, low, high, fooled, held = result.auc
     if math.isnan(area):
         return (
@@ -192,7 +200,9 @@ def _foretold(result: Misalignment) -> str:
 
 
 def _area(name: str, result: Misalignment) -> str:
-    """The interval of the area under the curve, and what it is about."""
+    """The AUC with its interval and the numbers of fooled and other images, in words; empty for no
+    AUC.
+    """
     area, low, high, fooled, held = result.auc
     return (
         ""
@@ -203,7 +213,9 @@ def _area(name: str, result: Misalignment) -> str:
 
 
 def _roc(result: Misalignment) -> dict[str, Floats]:
-    """False (x) and true (y) positive rates with one step a distinct score."""
+    """False positive rates (x) and true positive rates (y), with one step for each distinct
+    score.
+    """
     score, fooled = result.misaligned[result.right], result.fooled[result.right]
     order = np.argsort(-score, kind="stable")
     last = np.append(np.diff(score[order]) != 0, True)
@@ -212,8 +224,8 @@ def _roc(result: Misalignment) -> dict[str, Floats]:
 
 
 def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> go.Figure:
-    """Mean cosine of an image and its attacked twin after each stage, and of its noisy twin (thin,
-    dotted).
+    """Mean cosine of clean and attacked images after each stage of the network, and of clean and
+    noisy images (thin, dotted).
     """
     networks = named(results)
     first = next(iter(networks.values()))
@@ -262,9 +274,9 @@ def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> 
 
 
 def _fall(result: Stages) -> str:
-    """Where clean and attacked images part most."""
+    """At which stage clean and attacked images part most, and the cosines at the end, in words."""
     mean, noise = result.adversarial.mean(axis=1), result.noise.mean(axis=1)
-    falls = mean[:-2] - mean[1:-1]  # the logits are on another scale
+    falls = mean[:-2] - mean[1:-1]  # without the logits, which are on another scale
     at = int(falls.argmax())
     return (
         "up to the features "
@@ -279,8 +291,8 @@ def _fall(result: Stages) -> str:
 
 
 def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure:
-    """How far apart features of two images of one class (filled) and of two classes (outlined) lie,
-    with the margin.
+    """Histogram of the distances between the features of two images, of one class (filled) and of
+    two classes (outlined), with the trained margin.
     """
     colour = COLOURS[template]
     figure = blank(
@@ -347,9 +359,10 @@ def centre_cosines(
     classes: Sequence[str] = (),
     template: str = LIGHT,
 ) -> go.Figure:
-    """Class × class: cosine of each clean centre (row) and each class's centre among `images`
-    (column); `change`: how much it differs from that among the clean. `classes`: those to draw; all
-    by default.
+    """Heat map of cosines between clean class centres (rows) and centres of `images` (columns).
+
+    `change`: draw by how much these differ from the cosines among the clean centres. `classes`: the
+    names of the classes to draw; all by default.
     """
     every, kind = list(result.meta["classes"]), KINDS[images]
     names = list(classes) or every
@@ -375,7 +388,7 @@ def centre_cosines(
     )
     known = part[np.isfinite(part)]
     most = float(np.abs(known).max()) if len(known) else 1.0
-    # Features behind a ReLU have no negative cosines, others may.
+    # After a ReLU no cosine is negative; other features may have negative ones.
     figure.add_heatmap(
         z=part,
         x=names,
@@ -404,7 +417,7 @@ def _strayed(matrix: np.ndarray, names: list[str], kind: str) -> str:
     if count < 2:
         return "There are images of fewer than two classes."
     off = np.where(np.eye(len(matrix), dtype=bool) | ~np.isfinite(matrix), -np.inf, matrix)
-    nearest = off.argmax(axis=0)  # of each attacked centre, the clean centre of another class
+    nearest = off.argmax(axis=0)  # for each centre, the nearest clean one of another class
     lead = np.where(there, off.max(axis=0) - np.diag(matrix), -np.inf)
     strayed, worst = int((lead > 0).sum()), int(lead.argmax())
     return (
@@ -418,8 +431,8 @@ def _strayed(matrix: np.ndarray, names: list[str], kind: str) -> str:
 def uniformity(
     results: Uniformity | Mapping[str, Uniformity], *, template: str = LIGHT
 ) -> go.Figure:
-    """Alignment against uniformity of clean features: one point an epoch that was kept, the best
-    network filled and large.
+    """Alignment against uniformity of clean features: a point for each epoch whose weights were
+    kept, and a large filled one for the best network.
     """
     networks = named(results)
     first = next(iter(networks.values()))
@@ -468,7 +481,9 @@ def uniformity(
 
 
 def _spread(result: Uniformity) -> str:
-    """The best network, and the first epoch that was kept."""
+    """Alignment and uniformity of the best network and of the first epoch that was kept, in
+    words.
+    """
     return f"alignment {result.alignment[-1]:.2f}, uniformity {result.uniformity[-1]:.2f}. " + (
         f"At epoch {result.epoch[0]} {result.alignment[0]:.2f} and {result.uniformity[0]:.2f}."
         if len(result.epoch) > 1

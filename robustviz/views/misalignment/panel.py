@@ -1,5 +1,5 @@
-"""The parts of "Why is a class misaligned?": the class in question, its cause and its images; under
-*More* the table of causes and five closer looks.
+"""Streamlit parts of "Why is a class misaligned?" on the Features page: one class with its cause
+and its images; under *More* the causes of all classes and five closer looks.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ LOOKS = {
     "centres": "Centres",
     "uniformity": "Over epochs",
 }
-STAGED = 100  # images that are followed through the network, of more the first
+STAGED = 100  # images at most are followed through the stages: the first ones
 CENTRES: dict[Images, str] = {"adversarial": "attacked", "noise": "noise", "clean": "clean"}
-SHOWN = 3  # causes in words when no class is chosen; the rest is in the table
+SHOWN = 3  # classes explained in words if none is chosen; the table has all
 COLUMNS = {
     "class": "class",
     "n": "n",
@@ -61,8 +61,10 @@ COLUMNS = {
 
 
 def why(here: Context, shown: AttackedSpec[Any], sides: Sequence[Side]) -> None:
-    """The visible part: a class, its cause in one sentence a network, and its three most telling
-    images. `shown`: what the map asked; the causes are of the same images under the same attack.
+    """Draw the visible part: a class, its cause in a sentence per network, and three of its images.
+
+    `shown`: the spec of the feature map above; the causes are measured on the same images under the
+    same attack. `sides`: the networks, with the pictures of their images.
     """
     st.subheader("Why is a class misaligned?")
     names = list(folder.open_model(here.a).classes)
@@ -91,7 +93,9 @@ def why(here: Context, shown: AttackedSpec[Any], sides: Sequence[Side]) -> None:
 
 
 def _telling(name: str, result: Misalignment, c: int, tiles: FeatureTiles | None) -> None:
-    """The images that show a class's cause best, clean and attacked, each with a button."""
+    """Draw the images that show a class's cause best, clean and attacked, each with a button that
+    selects it.
+    """
     rows = result.telling(c)
     if tiles is None or not rows or tuple(tiles.index) != tuple(result.index):
         return
@@ -116,7 +120,9 @@ def _telling(name: str, result: Misalignment, c: int, tiles: FeatureTiles | None
 
 
 def everything(here: Context, shown: AttackedSpec[Any]) -> None:
-    """Under *More*: how far the attack moves each class, the tables of causes, closer looks."""
+    """Draw the part under *More*: how far the attack moves each class, the tables of causes, closer
+    looks.
+    """
     st.subheader("The causes of all classes")
     names = list(folder.open_model(here.a).classes)
     focus = str(st.session_state.get("class", ""))
@@ -146,8 +152,8 @@ def everything(here: Context, shown: AttackedSpec[Any]) -> None:
 
 
 def causes(here: Context, name: str, result: Misalignment, focus: str) -> None:
-    """One network: its table, worst class first, the causes in words, and pictures of the images
-    that were misread.
+    """Draw one network's table of causes, worst class first, the explanations in words, and
+    pictures of the misread images of the chosen class.
     """
     names, rows = list(result.meta["classes"]), result.rows()
     shown = [names[c] for c in shown_classes(result, focus)] if len(names) > MOST else names
@@ -191,8 +197,8 @@ def causes(here: Context, name: str, result: Misalignment, focus: str) -> None:
 
 
 def misread(result: Misalignment, c: int) -> list[int]:
-    """The numbers of a class's images that are misread, attacked or not: outliers first, then by
-    distance from the centre.
+    """The numbers of a class's images that are misread, untouched or attacked: outliers first, then
+    those farthest from the centre.
     """
     return [
         int(result.index[i])
@@ -223,7 +229,9 @@ def _cells(row: JSON) -> JSON:
 
 
 def _row(key: str, result: Misalignment, order: list[str]) -> None:
-    """A row was chosen: its class, and of it the first image that is misread, else the first."""
+    """Callback for a selected table row: select its class, and the first misread image of this
+    class, else the first image.
+    """
     rows = st.session_state[key].get("selection", {}).get("rows", [])
     if not rows or not rows[0] < len(order):
         return
@@ -240,7 +248,7 @@ def closer(
     spec: MisalignmentSpec,
     focus: str,
 ) -> None:
-    """One closer look, of A and B."""
+    """Draw the closer look `look`, a key of `LOOKS`, for A and B."""
     if look == "auc":
         widgets.draw(figures.misalignment_auc, dict(measured), Frame("auc", spec))
         st.markdown(

@@ -1,10 +1,7 @@
-"""Why the images of a class do not stay with it under attack: its numbers, and one cause in words;
-how pairs of features lie on the unit sphere, within classes and between them, and over the epochs.
-
-Five causes are told apart by four questions. Does the network know its training images of the class
-far better? Where do the centres of the classes lie? Where on the line between two centres does the
-head change its answer? And which images are wrong: a few odd ones, those that were wrong untouched,
-or those that the attack moved? The rules and their thresholds stand in `diagnosis.py`.
+"""Probes of misaligned classes: causes, pairs of features, and alignment and uniformity over the
+epochs. A cause follows from the train–test gap, from where the class centres lie, from where the
+head changes its answer between two centres, and from which images are misread; its rules are in
+`diagnosis.py`.
 """
 
 from __future__ import annotations
@@ -37,22 +34,24 @@ from robustviz.views.misalignment.result import (
 )
 from robustviz.views.misalignment.stages import stages as stages
 
-# times the quartile distance above the upper quartile of distances to the centre: an outlier (Tukey
-# 1977)
+# an outlier lies more than this many interquartile ranges above the upper quartile of the distances
+# to the centre (Tukey 1977)
 FAR = 1.5
-NEIGHBOURS = 10  # vote on where an untouched image lies; fewer in a class with fewer
+NEIGHBOURS = 10  # nearest ones that vote for an untouched image; fewer if a class has fewer
 
 
 @probe(MisalignmentSpec)
 def misalignment(run: Run, spec: MisalignmentSpec) -> Misalignment:
-    """Why the images of each class do not stay with it: the table and a diagnosis a class."""
+    """Measure why the images of each class do not stay with it: a table with a diagnosis per
+    class.
+    """
     if spec.class_:
-        if spec.class_ not in (names := list(run.classes)):  # before anything is measured
+        if spec.class_ not in (names := list(run.classes)):  # checked before measuring
             raise UserError(registry.unknown("class", spec.class_, names), code=2)
         table = misalignment(run, replace(spec, class_=""))
         return replace(table, meta=table.meta | {"summary": table.line(names.index(spec.class_))})
     split, net, seen = images_of(run), net_of(run), features(run, spec.alike(FeaturesSpec))
-    # Beginnings are nested: these are among the images it learned from.
+    # A smaller training set is the beginning of a larger one: the run was trained on these images.
     count = min(run.config.n_train or spec.train_n, spec.train_n)
     train = data.load(run.config.data, "train", count).take(spec.train_n)
     meta = meta_of(
@@ -80,24 +79,23 @@ def misalignment(run: Run, spec: MisalignmentSpec) -> Misalignment:
 
 
 class _Boundary(NamedTuple):
-    """Where on the line from each class's centre the head changes its answer, and towards whom; all
-    (K,).
+    """Where on the line from each class's centre (0) to another's (1) the head changes its answer
+    first, and towards which class; (K,) each, except for `every`.
     """
 
     place: Tensor
     other: Tensor
-    plain: Tensor  # towards the same class, without the offsets
-    every: Tensor  # (K,K), infinite where the head tells the two centres apart nowhere
+    plain: Tensor  # `place` on the line to the same class without the head's biases
+    every: Tensor  # (K,K): for each pair, infinite where the answer does not change
 
 
 def _boundaries(at_centres: Tensor, offset: Tensor, there: Tensor) -> _Boundary:
-    """From the logits at the clean centres (K,K) and at the zero vector (K,); `there` (K,): which
-    classes have images.
+    """The boundaries from the logits at the clean centres (K,K) and at the zero vector (K,).
 
-    A linear head changes its answer where the difference of two logits, which is linear along the
-    line, is 0.
+    `there` (K,): which classes have images. With a linear head, the difference of two logits is
+    linear along the line, and the answer changes where it is 0.
     """
-    # [c, o]: by how much c leads o at c's centre
+    # [c, o]: logit of c minus logit of o at the centre of c
     lead = at_centres.diagonal()[:, None] - at_centres
     swing = lead + lead.T
     pairs = there[:, None] & there & (swing > 0) & ~torch.eye(len(there), dtype=torch.bool)
@@ -117,8 +115,8 @@ def _boundaries(at_centres: Tensor, offset: Tensor, there: Tensor) -> _Boundary:
 
 class _Head(NamedTuple):
     """The head's logits at the untouched features (N,K), at the clean class centres (K,K) and at
-    the zero vector (K,). Of a network without a linear head the last two are 0: then no boundary is
-    known.
+    the zero vector (K,). For a network without a linear head the last two are 0, so that no
+    boundary is known.
     """
 
     logits: Tensor
@@ -141,7 +139,7 @@ def _head(net: Classifier, split: Dataset, seen: Features) -> _Head:
 
 
 def _table(seen: Features, head: _Head, train_logits: Tensor, train_y: Tensor) -> Misalignment:
-    """Everything but the diagnosis."""
+    """The whole result except for the diagnosis."""
     y, count = torch.from_numpy(seen.y), len(head.offset)
     pred, pred_adv = torch.from_numpy(seen.pred), torch.from_numpy(seen.pred_adv)
     clean = torch.from_numpy(seen.clean).double()
@@ -203,15 +201,17 @@ def _table(seen: Features, head: _Head, train_logits: Tensor, train_y: Tensor) -
 
 
 def _distances(z: Tensor, centres: Tensor) -> Tensor:
-    """Of points (N,D) to centres (K,D), (N,K); infinite to one that is not there."""
+    """Euclidean distances of points (N,D) to centres (K,D), as (N,K); infinite for a class without
+    a centre.
+    """
     return torch.cdist(z, centres, compute_mode="donot_use_mm_for_euclid_dist").nan_to_num(
         nan=torch.inf
     )
 
 
 def _movement(step: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
-    """How far each image's step (N,D) goes on its line (N,D) from centre to centre, 1 for as far as
-    the line is long, and off it: (N,) each.
+    """How far each image's step (N,D) goes along its line (N,D) from centre to centre, and how far
+    off this line, both over the length of the line: (N,) each.
     """
     length = line.norm(dim=1)
     along = (step * line).sum(1) / length.square()
@@ -219,21 +219,23 @@ def _movement(step: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _confidence(logits: Tensor, y: Tensor) -> Tensor:
-    """The mean softmax output for the true class over the median of the other classes, (K,)."""
+    """The mean softmax output for the true class over the median of this mean of the other classes,
+    (K,).
+    """
     count = logits.shape[1]
     mean = _means(logits.softmax(dim=1).gather(1, y[:, None])[:, 0], y, count)
     return mean / torch.stack([mean[torch.arange(count) != c].nanmedian() for c in range(count)])
 
 
 def _means(values: Tensor, y: Tensor, count: int) -> Tensor:
-    """The mean of each class, (K,) float64; NaN for none."""
+    """The mean of `values` (N,) over each class, (K,) float64; NaN for a class without images."""
     return torch.zeros(count, dtype=torch.float64).index_add_(
         0, y, values.double()
     ) / torch.bincount(y, minlength=count)
 
 
 def _fence(distances: Tensor) -> Tensor:
-    """Tukey's upper fence: above it lies an outlier."""
+    """Tukey's upper fence of the distances; a larger distance is an outlier."""
     if not len(distances):
         return torch.tensor(torch.inf, dtype=torch.float64)
     ends = torch.quantile(distances.double(), torch.tensor([0.25, 0.75]).double())
@@ -241,8 +243,8 @@ def _fence(distances: Tensor) -> Tensor:
 
 
 def _votes(seen: Features) -> Ints:
-    """(N,) the class that most of an untouched image's nearest neighbours have, among the other
-    untouched images.
+    """For each untouched image the class that most of its nearest neighbours among the other
+    untouched images have, (N,).
     """
     y = torch.from_numpy(seen.y)
     k = max(1, min(NEIGHBOURS, int(y.unique(return_counts=True)[1].min()) - 1))
@@ -251,7 +253,9 @@ def _votes(seen: Features) -> Ints:
 
 @probe(PairsSpec)
 def pairs(run: Run, spec: PairsSpec) -> Pairs:
-    """Distances of pairs of features of one class and of two."""
+    """Measure the distances between the features of all pairs of images, of one class and of
+    two.
+    """
     seen = features(run, spec.alike(FeaturesSpec))
     z = measures.unit(torch.from_numpy(seen.points(spec.images)))
     apart = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").clamp(max=2).numpy()
@@ -263,7 +267,7 @@ def pairs(run: Run, spec: PairsSpec) -> Pairs:
         float(far[which].mean()) if which.any() else float("nan") for which in (alike, ~alike)
     )
     method = run.config.method
-    # As long as nothing is weighed by it, a margin pushes nothing.
+    # A margin whose loss has weight 0 has no effect.
     margin = float(getattr(method, "margin", 0)) if getattr(method, "margin_weight", 0) else None
     meta = meta_of(
         run,
@@ -284,7 +288,9 @@ def pairs(run: Run, spec: PairsSpec) -> Pairs:
 
 @probe(UniformitySpec)
 def uniformity(run: Run, spec: UniformitySpec) -> Uniformity:
-    """Alignment and uniformity of the features over epochs."""
+    """Measure alignment and uniformity of clean features for each kept epoch and the best
+    network.
+    """
     split = images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
     epochs = [*run.snapshots, -1]

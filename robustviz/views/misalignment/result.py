@@ -1,4 +1,6 @@
-"""What is asked about classes that are misaligned, and what comes back."""
+"""Specs and results of the probes about misaligned classes: what can be asked and what is
+returned.
+"""
 
 from __future__ import annotations
 
@@ -13,35 +15,34 @@ from robustviz.types import JSON
 from robustviz.views.features.result import Answers, AttackedSpec, FeatureMapSpec, Images, commonest
 from robustviz.views.result import ProbeSpec, Result
 
-NAMED = 8  # odd images; of more, the rest is counted
+NAMED = 8  # outliers are listed at most; the rest is only counted
 
 
 @dataclass(frozen=True)
 class Misalignment(Answers):
-    """Why the images of each class do not stay with it: a row a class (K), and a row an image (N).
+    """Why the images of each class do not stay with it: values per class (K) and per image (N).
 
-    Of each class: `n` images, of them `clean_k` right untouched and `robust_k` under the attack;
-    `train_n`, `train_k` the same on a sample of the training split, untouched. Lengths are over the
-    mean distance between two classes' clean centres: `spread` (mean distance of a clean image to
-    its own centre), `distance` to the `nearest` wrong class's centre; `along`, `across`: how far
-    the attack moves an image on the line from its class's centre to the wrong centre that is
-    nearest to where it ends (0: not at all, 1: as far as from centre to centre) and off it, over
-    the distance of the two, mean over images; `along_noise`: the same for noise of the same ε and
-    where the noisy image ends. `margin`: mean z_y − max other, untouched. `boundary`: where on the
-    line to the centre of `boundary_class` the head changes its answer (0: own centre, 1: the other;
-    NaN where it tells them apart nowhere); `boundary_0`: where it would without its constant
-    offsets;
-    `boundary_met`: where on the lines of `along`, mean over images. `confidence`: mean softmax
-    output for the true class on the training sample over the median of the other classes.
-    `taken`: clean images of other classes that are called this. `landed` (K,K): attacked images of
-    the row's class that are called the column's. `kind`, `sentence`: the diagnosis. NaN, and −1 for
-    a class: not defined.
+    Per class: `n` images, of which `clean_k` are right untouched and `robust_k` under the attack;
+    `train_n`, `train_k`: the same on a sample of the training split, untouched. `spread`: mean
+    distance of a clean image to its own class's centre; `distance`: distance to the centre of the
+    `nearest` wrong class; both over the mean distance between two clean class centres. `along`,
+    `across`: how far the attack moves an image along the line from its own centre to the wrong
+    centre that is nearest to where it ends (0: not at all, 1: from centre to centre), and off this
+    line; both over the length of the line, mean over images; `along_noise`: `along` for noise of
+    the same ε. `margin`: mean of z_y − max other logit, untouched. `boundary`: where on the line to
+    the centre of `boundary_class` the head changes its answer (0: own centre, 1: the other; NaN
+    where it does not change); `boundary_0`: where it would without the head's biases;
+    `boundary_met`: where it changes on the lines of `along`, mean over images. `confidence`: mean
+    softmax output for the true class on the training sample, over the median of the other classes.
+    `taken`: clean images of other classes that are classified as this one. `landed` (K,K): how many
+    attacked images of the row's class are classified as the column's. `kind`, `sentence`: the
+    diagnosis. Undefined values are NaN, undefined classes −1.
 
-    Of each image: `index` its number, `y`, `pred`, `pred_adv`; `towards`: the wrong class whose
-    centre is nearest to it attacked; `own`: distance to its own clean
-    centre; `misaligned`: cosine to the nearest other clean centre minus cosine to its own, −2 to 2,
-    untouched; `outlier`: whether it lies unusually far from its class or nearer to another;
-    `files`: their names, where the data has files.
+    Per image: `index` its number, `y`, `pred`, `pred_adv`; `towards`: the wrong class whose centre
+    is nearest to its attacked features; `own`: distance to its own clean centre, over the mean
+    distance between two centres; `misaligned`: cosine to the nearest other clean centre minus
+    cosine to its own, −2 to 2, untouched; `outlier`: whether it lies unusually far from its class
+    or nearer to another; `files`: file names, where the data has files.
     """
 
     n: Ints
@@ -73,45 +74,48 @@ class Misalignment(Answers):
 
     @property
     def order(self) -> list[int]:
-        """The classes, the one with the lowest accuracy under attack first; those without an image
-        last.
-        """
-        # the share of none is NaN, which comes last
+        """The class indices, lowest accuracy under attack first, classes without images last."""
+        # the accuracy on no images is NaN, which sorts last
         return [int(c) for c in shares(self.robust_k, self.n).argsort(kind="stable")]
 
     @property
     def gap(self) -> Floats:
-        """Clean accuracy on the training sample minus that on the test images, (K,); NaN where one
-        is missing.
+        """Accuracy on the training sample minus accuracy on the test images, both clean, (K,), −1
+        to 1; NaN where one of them is missing.
         """
         return shares(self.train_k, self.train_n) - shares(self.clean_k, self.n)
 
     @property
     def auc(self) -> tuple[float, float, float, int, int]:
-        """How well `misaligned` tells which images the attack fools, of those right untouched: AUC,
-        its 95 % interval (low, high), how many were fooled, how many not. 0.5 is chance; NaN where
-        all or none were fooled.
+        """How well `misaligned` predicts which images that are right untouched get fooled.
+
+        Returns the AUC, its 95 % interval (low, high), and how many images were fooled and how many
+        not. 0.5 is chance; NaN where all or none were fooled.
         """
         return auc(self.misaligned[self.fooled], self.misaligned[self.right & ~self.fooled])
 
     def lands(self, c: int, most: int = 3) -> list[tuple[int, int]]:
-        """Where attacked images of a class go: (class, how many), the commonest answers first, none
-        for 0.
+        """The answers to the attacked images of class `c` as (class, count), at most `most`, the
+        most frequent first; classes with count 0 are left out.
         """
         return commonest(self.landed[c], most)
 
     def ends(self, c: int, most: int = 3) -> list[tuple[int, int]]:
-        """The wrong centres that a class's attacked images end nearest to: (class, how many)."""
+        """The wrong classes whose centres are nearest to the attacked images of class `c`, as
+        (class, count), at most `most`, the most frequent first.
+        """
         return commonest(np.bincount(self.towards[self.y == c], minlength=len(self.n)), most)
 
     def cause(self, c: int) -> str:
-        """The kind of a class and the first sentence of what is seen."""
+        """The kind of cause of class `c` and the first sentence of its explanation."""
         return f"{self.kind[c]}: {self.sentence[c].partition('. ')[0].rstrip('.')}."
 
     def telling(self, c: int, most: int = 3) -> list[int]:
-        """The rows of the images that show a class's cause best: those misread, attacked or not,
-        the fooled before others where the attack is the cause, outliers first, then by distance
-        from the centre; where all hold, the most misaligned.
+        """The rows of at most `most` images that show the cause of class `c` best.
+
+        Misread images come first, untouched or attacked; among them the fooled ones, where the
+        attack is the cause; then outliers; then those farthest from the centre. Images that are
+        never misread are ordered by how misaligned they are.
         """
         mine = (self.y == c).nonzero()[0]
         wrong = (self.pred != c) | (self.pred_adv != c)
@@ -128,11 +132,11 @@ class Misalignment(Answers):
         return [int(i) for i in order[:most]]
 
     def rows(self) -> list[JSON]:
-        """The table, worst class first."""
+        """The result as a table, one row per class, the worst class first."""
         return [self.row(c) for c in self.order]
 
     def row(self, c: int) -> JSON:
-        """One class's line of the table."""
+        """The table row of class `c`; None where a value is undefined."""
         names, n = list(self.meta["classes"]), int(self.n[c])
         clean, robust = (wilson(int(k[c]), n) for k in (self.clean_k, self.robust_k))
         return {
@@ -161,7 +165,7 @@ class Misalignment(Answers):
         }
 
     def line(self, c: int) -> str:
-        """The row and the sentence of one class in words."""
+        """The row and the explanation of class `c` as text."""
         row = self.row(c)
         if not row["n"]:
             return self.sentence[c]
@@ -189,7 +193,7 @@ class Misalignment(Answers):
         )
 
     def _odd(self, c: int) -> str:
-        """Which misread images of a class lie far from it or nearer to another."""
+        """The misread images of class `c` that are outliers, in words; empty for none."""
         wrong = (self.pred != c) | (self.pred_adv != c)
         odd = ((self.y == c) & wrong & self.outlier).nonzero()[0]
         which = [self.files[i] if self.files else f"image {self.index[i]}" for i in odd]
@@ -204,11 +208,11 @@ class Misalignment(Answers):
 @register("probe/misalignment")
 @dataclass(frozen=True)
 class MisalignmentSpec(AttackedSpec[Misalignment]):
-    """The table of causes on the first `n` test images under PGD, with `train_n` images of the
-    training split beside them.
+    """Why classes are misaligned: causes for the first `n` test images under PGD, as a table.
 
-    `class_`, on the command line `class`: whose row and sentence are printed; empty: the worst
-    three. Attack and noise are those of `FeaturesSpec` with the same settings.
+    `train_n` images of the training split are measured for comparison. `class_`, on the command
+    line `class`: the class whose row and explanation are printed; empty: the worst three. Attack
+    and noise are those of `FeaturesSpec` with the same settings.
     """
 
     train_n: int = option(1000, "How many training images, untouched.", low=1)
@@ -218,15 +222,15 @@ class MisalignmentSpec(AttackedSpec[Misalignment]):
 
     @property
     def cacheable(self) -> bool:
-        return not self.class_  # the answer without a class is kept, and has its line too
+        return not self.class_  # only the answer for all classes is stored; it has every row
 
 
 @dataclass(frozen=True)
 class Stages(Result):
-    """How alike a network's inside is for an image and its attacked or noisy twin, stage by stage.
+    """How similar a network's values are for an image and its attacked or noisy copy, by stage.
 
     `names` (S): the pixels, the stages of `maps`, the features, the logits; `adversarial`, `noise`
-    (S,n): cosine of the two twins there, −1 to 1.
+    (S,n): cosine with the untouched image's values at that stage, −1 to 1.
     """
 
     names: list[str]
@@ -235,15 +239,16 @@ class Stages(Result):
 
     @property
     def n(self) -> int:
-        """How many images."""
+        """The number of images."""
         return int(self.adversarial.shape[1])
 
 
 @register("probe/stages")
 @dataclass(frozen=True)
 class StagesSpec(AttackedSpec[Stages]):
-    """Cosine of the first `n` test images and their attacked and noisy twins after each stage;
-    attack and noise as in `features`.
+    """Cosine of clean images with their attacked and noisy copies, after each stage of the network.
+
+    Measured on the first `n` test images; attack and noise are those of `FeaturesSpec`.
     """
 
     n: int = option(100, "How many test images.", low=1)
@@ -253,9 +258,11 @@ class StagesSpec(AttackedSpec[Stages]):
 
 @dataclass(frozen=True)
 class Pairs(Result):
-    """How far apart the features of two images lie, all pairs, at length 1: `edges` (B+1) from 0 to
-    2, `same`, `different` (B): how many pairs of one class and of two; `margin`: what the run's
-    method pushed different classes apart to, or None.
+    """Histograms of the distance between the features of two images, over all pairs of images.
+
+    Features are scaled to length 1. `edges` (B+1): edges of the bins, from 0 to 2; `same`,
+    `different` (B): how many pairs of one class and of two; `margin`: the distance to which the
+    run's method pushed different classes apart, or None.
     """
 
     edges: Floats
@@ -267,8 +274,9 @@ class Pairs(Result):
 @register("probe/pairs")
 @dataclass(frozen=True)
 class PairsSpec(AttackedSpec[Pairs]):
-    """A histogram of the distances of all pairs of features at length 1, from `features` with the
-    same settings.
+    """A histogram of the distances between all pairs of features, scaled to length 1.
+
+    The features are those of `FeaturesSpec` with the same settings.
     """
 
     n: int = option(500, "How many test images.", low=2)
@@ -280,9 +288,10 @@ class PairsSpec(AttackedSpec[Pairs]):
 
 @dataclass(frozen=True)
 class Uniformity(Result):
-    """How tight classes are and how evenly features spread over the sphere, at the end of some
-    epochs: `epoch` (E) counted from 1, −1 for the network that was kept; `alignment`, `uniformity`
-    (E).
+    """How tight classes are and how evenly features spread over the sphere, at several epochs.
+
+    `epoch` (E): counted from 1, −1 for the run's best network; `alignment` (E): 0 to 4, 0 for tight
+    classes; `uniformity` (E): lower is more evenly spread.
     """
 
     epoch: Ints
@@ -293,10 +302,9 @@ class Uniformity(Result):
 @register("probe/uniformity")
 @dataclass(frozen=True)
 class UniformitySpec(ProbeSpec[Uniformity]):
-    """Alignment and uniformity of the untouched features of the first `n` test images, for each
-    epoch that was kept and the best one.
+    """Alignment and uniformity of clean features, for each kept epoch and the best network.
 
-    Source: Wang and Isola 2020 (arXiv 2005.10242).
+    Measured on the first `n` test images. Source: Wang and Isola 2020 (arXiv 2005.10242).
     """
 
     n: int = option(500, "How many test images.", low=2)
@@ -305,7 +313,7 @@ class UniformitySpec(ProbeSpec[Uniformity]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
-    """What stands below the maps of Features before anybody chose anything, the same for every
-    image: the causes, of the same images under the same attack.
+    """The specs that this part of the Features page needs before anything is chosen: the causes, on
+    the images and under the attack of the feature map. They do not depend on `index` and `eps`.
     """
     return (FeatureMapSpec().alike(MisalignmentSpec),)

@@ -1,5 +1,5 @@
-"""Where in a network an attack begins to show: how alike clean and attacked images are after each
-stage.
+"""The probe for where in a network an attack begins to show: how similar clean and attacked images
+are after each stage.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from robustviz.views.features.result import Images
 from robustviz.views.measure import net_of, probe
 from robustviz.views.misalignment.result import Stages, StagesSpec
 
-# What only rescales or bends what came before it belongs to the stage before it.
+# Layers that only rescale, bend or pool their input belong to the stage before them.
 TRIMMINGS = (
     nn.BatchNorm2d,
     nn.LayerNorm,
@@ -41,11 +41,11 @@ TWINS: tuple[Images, Images] = ("adversarial", "noise")
 
 
 def stages_of(net: Classifier) -> dict[str, nn.Module]:
-    """The module at whose output each stage of `maps` ends, by a printed name such as "2 Block", in
-    order.
+    """The last module of each stage of `maps`, in order, by a printed name such as "2 Block".
 
-    A stage is a child of `maps` with the batch norm, activation and pooling behind it; `maps` that
-    has no children is one. Of a wrapped network it is a layer up to its maps, by its own name.
+    A stage is a child of `maps` with the batch norm, activation and pooling after it; `maps`
+    without children is one stage. For a wrapped network a stage is a layer on the way to its maps,
+    with its own name.
     """
     out: dict[str, nn.Module] = {}
     if isinstance(net, Wrapped):
@@ -64,9 +64,11 @@ def stages_of(net: Classifier) -> dict[str, nn.Module]:
 
 
 def seen_at(own: Classifier, x: Tensor) -> dict[str, Tensor]:
-    """What images (N,C,H,W) are at each stage, flat (N,·): the pixels, the stages of `maps`, the
-    features, the logits. `own` is nobody else's: it is hooked meanwhile. Stages that the network
-    does not pass once, or that give no tensor an image, are left out.
+    """The network's values for images (N,C,H,W) at each stage, flattened to (N,·), by stage name.
+
+    The stages are the pixels, the stages of `maps`, the features and the logits. `own` must be used
+    by nobody else meanwhile, because it gets hooks. A stage is left out if the forward pass does
+    not run it exactly once, or if its output is not a tensor with an entry for each image.
     """
     kept: dict[str, list[object]] = {}
 
@@ -90,7 +92,7 @@ def seen_at(own: Classifier, x: Tensor) -> dict[str, Tensor]:
 
 @probe(StagesSpec)
 def stages(run: Run, spec: StagesSpec) -> Stages:
-    """Cosine of clean and attacked images, stage by stage of the network."""
+    """Measure the cosine of clean and attacked images after each stage of the network."""
     task, net = task_of(run, spec), net_of(run)
     names, cosine, control = _cosines(net, task.seen_by(net))
     means = dict(zip(names, cosine.mean(dim=1).tolist(), strict=True))
@@ -113,8 +115,10 @@ def stages(run: Run, spec: StagesSpec) -> Stages:
 
 
 def _cosines(net: Classifier, images: Mapping[Images, Tensor]) -> tuple[list[str], Tensor, Tensor]:
-    """The stages, and the cosines (S,N) of the `TWINS` with the clean images at each."""
-    # hooks on the net itself would be felt by every session that shares it
+    """The names of the stages, and for the attacked and the noisy images the cosines (S,N) with the
+    clean images at each stage.
+    """
+    # a copy, because hooks on the shared network would also run in other sessions
     own = copy.deepcopy(net)
     names: list[str] = []
     found: list[list[Tensor]] = []
@@ -130,10 +134,10 @@ def _cosines(net: Classifier, images: Mapping[Images, Tensor]) -> tuple[list[str
 
 
 def greatest_fall(names: list[str], means: list[float]) -> str:
-    """The stage before the logits at which the mean cosine falls most from the one before; "no
-    stage" where none falls.
+    """The stage at which the mean cosine falls most from the stage before; "no stage" for no fall.
 
-    The logits are left out: fewer numbers around another zero, so their cosine is on another scale.
+    The logits are left out: they are fewer numbers around another zero, so their cosine is on
+    another scale.
     """
     falls = [before - after for before, after in itertools.pairwise(means[:-1])]
     most = max(range(len(falls)), key=falls.__getitem__)
@@ -141,8 +145,8 @@ def greatest_fall(names: list[str], means: list[float]) -> str:
 
 
 def _alike(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of rows, (N,) float64; 1 for two equal rows, zero ones too, 0 where only one
-    is zero.
+    """Cosine of the rows of `a` and `b`, (N,) float64; 1 for equal rows, also zero ones, 0 where
+    only one of the two is zero.
     """
     a, b = a.double(), b.double()
     cosine = F.cosine_similarity(a, b, dim=1, eps=1e-30).clamp(-1, 1)
