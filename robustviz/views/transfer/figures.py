@@ -19,7 +19,7 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 from robustviz.views.transfer.result import Fooled, Transfer
 from robustviz.views.transfer.screen_figures import LEARNED, moved, targets
 
-FAINT = 25.0  # points: the least half-width of the colour scale, so that small differences look small
+FAINT = 25.0  # points: the colour scale reaches at least ±25, so that small differences look small
 FAINT_N = 30  # images: a cell with fewer is grey
 ALIKE = 0.1  # nats: the least width of the colour scale of KL, for the same reason
 WIDTH = 13  # letters of a line beside the matrix, which must fit on a phone
