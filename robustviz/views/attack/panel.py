@@ -159,7 +159,7 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, Attac
         answers = widgets.measured(here, chosen.answers, "every ε", "about 30 s")
     named = widgets.names(here)
     curves: dict[str, AccuracyCurve] = dict(answers)
-    if len(curves) < len(found):  # shipped networks come with nine radii
+    if len(curves) < len(found):  # shipped networks come with this curve
         kept = {name: cache.kept(named[name], AccuracyCurveSpec()) for name in found}
         curves = {name: answers.get(name) or curve for name, curve in kept.items() if curve}
     said = None

@@ -40,10 +40,10 @@ from robustviz.views.measure import image_of, images_of, meta_of, net_of, probe,
 SPAN = 2.0  # accuracy curves go from 0 to this many times the run's ε
 REACH = 4.0  # the search for the smallest ε goes up to this many times the run's ε
 NOISE = 1_000_003  # the attack's seed times this seeds the noise, as in an evaluation
-ROUNDS = 8  # of bisection: the bracket shrinks to 1/256 of the range
+ROUNDS = 8  # bisection steps: the bracket shrinks to 1/256 of the range
 
 
-QUERIES = 1000  # how many Square may use on one image at each radius
+QUERIES = 1000  # of the Square attack per image and radius
 
 
 def attack_of(run: Run, spec: OneAttack[Any]) -> Attack:
@@ -154,7 +154,7 @@ def with_each(
     )
     eps = torch.tensor([each.eps for each in attacks], dtype=x.dtype)
     many, labels = x.expand(len(levels), -1, -1, -1).contiguous(), y.expand(len(levels))
-    with frozen(net):  # without an ε of the attack, the step size follows each image's own
+    with frozen(net):  # with eps=None the step size follows each image's own radius
         attack = dataclasses.replace(attack, eps=None)
         found = attack._walk(attack.objective(net, labels), many, starts, eps, rngs[0])
     progress.count(len(levels))

@@ -125,7 +125,7 @@ class AttackLevelsSpec(OneAttack[AttackLevels]):
         return [every[at] for at in sorted(set(few))]
 
 
-COSTLY = ("apgd", "square", "autoattack")  # they take hundreds of steps or thousands of queries
+COSTLY = ("apgd", "square", "autoattack")  # hundreds of steps or thousands of queries
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from robustviz.types import eps_text
 from robustviz.views.contributions.result import Contributions, Pairing
 from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, clear, finish, named, styles
 
-FEW = 10  # images; with fewer there is no verdict
+FEW = 10  # with fewer images there is no verdict
 FLOOR = 1e-3  # smaller losses are drawn at this value on the logarithmic axes
 CORNER = math.log(2)  # with a higher cross-entropy the true class's output is below one half
 WEIGHTS = {

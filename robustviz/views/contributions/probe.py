@@ -142,7 +142,7 @@ def pairing(run: Run, spec: PairingSpec) -> Pairing:
     x_adv = attacked(net, few.x, few.y, attack, spec.seed)
     with frozen(net), torch.no_grad():
         logits, logits_adv = net(few.x), net(x_adv)
-    own = copy.deepcopy(net)  # it gets other weights for a moment, and `net` is shared
+    own = copy.deepcopy(net)  # a copy, because functional_call swaps weights and `net` is shared
     with frozen(own):
         cosine = np.array(
             [gradient_cosine(own, *pair) for pair in zip(few.x, x_adv, few.y, strict=True)]

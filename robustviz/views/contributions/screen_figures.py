@@ -15,8 +15,8 @@ from robustviz.views.drawing import Plot, uri
 from robustviz.views.screen import Control, Screen
 
 DASHES = {"a": "", "b": "9 5"}
-MOST = 64  # positions of the slider at most, besides 0
-LEVEL = 0.05  # of significance of the sign test
+MOST = 64  # at most this many positions of the slider besides 0
+LEVEL = 0.05  # significance level of the sign test
 STYLE = """<style>
 .carried { display: grid; grid-template-columns: minmax(18rem, 3fr) minmax(15rem, 2fr);
   gap: 1rem 2rem; align-items: start; }

@@ -18,11 +18,11 @@ from robustviz.views.features.result import Features, Images
 from robustviz.views.misalignment.result import Misalignment, Pairs, Stages, Uniformity
 from robustviz.views.theme import COLOURS, DASHES, LIGHT, band, blank, finish, named, sides
 
-MOST = 10  # classes at most are drawn at once; more are hard to tell apart
+MOST = 10  # at most this many classes are drawn at once; more are hard to tell apart
 # the markers for attacked, noise, boundary
 SYMBOLS = {"a": ("x-thin", "circle-open", "line-ns"), "b": ("x-open", "circle-open-dot", "line-ne")}
 KINDS: dict[Images, str] = {"clean": "clean", "adversarial": "attacked", "noise": "noisy"}
-CONFUSERS = 5  # classes at most that are drawn beside `focus`, of more than `MOST`
+CONFUSERS = 5  # at most this many classes are drawn beside `focus` where there are more than `MOST`
 
 
 def shown_classes(result: Misalignment, focus: str = "") -> list[int]:

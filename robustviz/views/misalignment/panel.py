@@ -38,9 +38,9 @@ LOOKS = {
     "centres": "Centres",
     "uniformity": "Over epochs",
 }
-STAGED = 100  # images at most are followed through the stages: the first ones
+STAGED = 100  # at most this many images, the first ones, are followed through the stages
 CENTRES: dict[Images, str] = {"adversarial": "attacked", "noise": "noise", "clean": "clean"}
-SHOWN = 3  # classes explained in words if none is chosen; the table has all
+SHOWN = 3  # so many classes are explained in words if none is chosen; the table has all
 COLUMNS = {
     "class": "class",
     "n": "n",

@@ -37,7 +37,7 @@ from robustviz.views.misalignment.stages import stages as stages
 # an outlier lies more than this many interquartile ranges above the upper quartile of the distances
 # to the centre (Tukey 1977)
 FAR = 1.5
-NEIGHBOURS = 10  # nearest ones that vote for an untouched image; fewer if a class has fewer
+NEIGHBOURS = 10  # so many nearest neighbours vote for an untouched image; fewer in small classes
 
 
 @probe(MisalignmentSpec)

@@ -15,7 +15,7 @@ from robustviz.types import JSON
 from robustviz.views.features.result import Answers, AttackedSpec, FeatureMapSpec, Images, commonest
 from robustviz.views.result import ProbeSpec, Result
 
-NAMED = 8  # outliers are listed at most; the rest is only counted
+NAMED = 8  # at most this many outliers are listed; the rest is only counted
 
 
 @dataclass(frozen=True)
