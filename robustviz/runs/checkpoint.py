@@ -1,5 +1,5 @@
-"""Weights from elsewhere: a file is read without running anything in it, and what it holds is
-fitted to a network, however its author nested and named it.
+"""Weights from other people's files: a file is read without running any code in it, and its weights
+are fitted to a network, however its author nested and named them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from robustviz.types import UserError, harmless
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Under these names authors keep weights in a file with other things; the first there is counts.
+# Names under which authors store weights in a file with other things; the first that is there is
+# used.
 ENTRIES = (
     "state_dict",
     "model_state_dict",
@@ -35,17 +36,17 @@ ENTRIES = (
     "state_dict_ema",
     "model_ema",
 )
-# What wrapped a network when it was saved: DataParallel, torch.compile, a class around it.
+# Prefixes of names that come from a wrapper: DataParallel, torch.compile, a class around the net.
 WRAPPED = ("module", "_orig_mod", "model", "net", "network", "0", "1")
-DEEPEST = 4  # entries within entries
+DEEPEST = 4  # levels of nesting that are searched
 SAID = 3  # names in a sentence
 _SCALE = re.compile(r"(?:^|\.)(mean|mu|std|sigma)$")
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A file's weights by name, the entry of the file that they are from ("" where there is none),
-    and which other entries of it are weights too.
+    """A file's weights by name, the entry of the file that holds them ("" for the top level), and
+    which other entries hold weights, too.
     """
 
     state: dict[str, Tensor]
@@ -54,9 +55,9 @@ class Checkpoint:
 
 
 def read(path: str | os.PathLike[str], entry: str = "") -> Checkpoint:
-    """The weights in a safetensors file or a file of `torch.save`, on the CPU, as they are.
-    `entry`: which of several in it. Raises UserError for what is neither, for what would run code,
-    and for a file without weights.
+    """The weights in a safetensors file or a file written by `torch.save`, on the CPU, unchanged.
+    `entry` chooses one of several in it. Raises UserError for other files, for files that would run
+    code, and for files without weights.
     """
     path = Path(path)
     try:
@@ -99,7 +100,7 @@ def _safetensors(path: Path) -> object:
 
 
 def _torch(path: Path, start: bytes) -> object:
-    """What `torch.save` wrote: a zip, or in old files a pickle."""
+    """The content of a file written by `torch.save`: a zip, or in old files a pickle."""
     if not start.startswith((b"PK\x03\x04", b"\x80")):
         raise UserError(
             f"{path.name} is no file of weights: safetensors is read, and what torch.save wrote."
@@ -112,7 +113,7 @@ def _torch(path: Path, start: bytes) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
-    except Exception as error:  # a damaged zip or pickle raises a dozen kinds
+    except Exception as error:  # a damaged zip or pickle raises many kinds of errors
         if "weights_only" in str(error):
             raise UserError(_refused(path, str(error))) from error
         raise UserError(
@@ -131,7 +132,9 @@ def _refused(path: Path, why: str) -> str:
 
 
 def _is_state(held: object) -> TypeGuard[dict[str, Tensor]]:
-    """Whether it is weights by name; a few numbers among them, as counters, do not matter."""
+    """Whether `held` is a dictionary of weights by name; a few numbers among them, such as
+    counters, are allowed.
+    """
     if not isinstance(held, Mapping) or not all(isinstance(name, str) for name in held):
         return False
     tensors = [value for value in held.values() if isinstance(value, Tensor)]
@@ -141,7 +144,7 @@ def _is_state(held: object) -> TypeGuard[dict[str, Tensor]]:
 def _states(
     held: object, where: str = "", depth: int = 0
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every dictionary of weights in what a file holds, by its place in it; the likeliest first."""
+    """Every dictionary of weights in a file's content with its place there, the likeliest first."""
     if _is_state(held):
         yield where, {name: value for name, value in held.items() if isinstance(value, Tensor)}
     elif depth < DEEPEST and isinstance(held, Mapping):
@@ -154,8 +157,8 @@ def _states(
             yield from _states(each, f"{where}.{at}".lstrip("."), depth + 1)
 
 
-# How the repositories of PART, TRADES, MART and RobustBench call what is in these networks. An
-# entry: the beginning of a name there, what it is here.
+# Translation of layer names from the repositories of PART, TRADES, MART and RobustBench. Each entry
+# is the beginning of a name there, and its name here.
 _INSIDE = {
     "bn1": "before.0",
     "conv1": "body.0",
@@ -196,13 +199,13 @@ _NAMES: dict[str, tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]] 
         _HEAD,
     ),
 }
-_UNUSED = "sub_block1."  # of TRADES' Wide-ResNet: made, saved, and never asked
+_UNUSED = "sub_block1."  # in TRADES' Wide-ResNet: created and saved, but never used
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Weights by the names of a network, and the mean and standard deviation that came with them
-    (None where none did), in [0, 1].
+    """Weights under the names of a network, and the mean and standard deviation, in [0, 1], that
+    came with them (None if none did).
     """
 
     state: dict[str, Tensor]
@@ -211,10 +214,10 @@ class Fitted:
 
 
 def fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], net: str, file: str) -> Fitted:
-    """`state` as `own`, the weights of a fresh network that is called `net`: wrappers' names taken
-    off, other repositories' names translated. Where a file lacks what learns nothing (batch
-    counters, the normalisation), it is the fresh network's. Raises UserError that says what
-    differs; `file` is what the weights are called in it.
+    """`state` renamed to match `own`, the weights of a fresh network called `net`: wrappers'
+    prefixes are removed and other repositories' names translated. Entries that are not learned
+    (batch counters, the normalisation) come from `own` if the file lacks them. Raises UserError
+    that says what differs; `file` is what it calls the weights.
     """
     shapes = {name: tuple(value.shape) for name, value in own.items()}
     scale = {name: value for name, value in state.items() if _scales(name, value)}
@@ -247,23 +250,26 @@ def fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], net: str, fil
 
 
 def _scales(name: str, value: Tensor) -> bool:
-    """Whether it is a mean or deviation of images, a number a channel."""
+    """Whether a tensor is a mean or standard deviation of images, with one number per channel."""
     return bool(_SCALE.search(name)) and value.numel() in (1, 3, 4)
 
 
 def _mean_and_std(scale: Mapping[str, Tensor]) -> tuple[list[float] | None, list[float] | None]:
-    """Mean and standard deviation among these, in [0, 1]; None, None where both are not there."""
+    """The mean and standard deviation among these tensors, in [0, 1]; None, None unless both are
+    there.
+    """
     last = {name.rpartition(".")[2]: value.flatten().tolist() for name, value in scale.items()}
     mean, std = last.get("mean", last.get("mu")), last.get("std", last.get("sigma"))
     if not mean or not std or len(mean) != len(std):
         return None, None
-    unit = 255 if max(std) > 2 else 1  # some count in grey levels
+    unit = 255 if max(std) > 2 else 1  # some files give grey levels
     return [value / unit for value in mean], [value / unit for value in std]
 
 
 def _renamed(state: Mapping[str, Tensor], net: str) -> Iterator[dict[str, Tensor]]:
-    """The weights under every set of names that may be the network's: as they are, with one
-    wrapper's name after the other taken off, each also as other repositories name this `net`.
+    """The weights under all sets of names that may match the network: unchanged, with the wrappers'
+    prefixes removed one after the other, and each of these also translated from other repositories'
+    names for this `net`.
     """
     named = dict(state)
     while True:
@@ -292,8 +298,8 @@ def _translated(
 
 @dataclass(frozen=True, eq=False)
 class _Apart:
-    """How weights differ from what a network wants: names that it does not have, that it wants, and
-    tensors of another shape with both shapes.
+    """How weights differ from what a network needs: names that it does not have (`strange`), names
+    that it needs (`missing`), and tensors of another shape with both shapes (`shapes`).
     """
 
     state: dict[str, Tensor]
@@ -319,7 +325,7 @@ class _Apart:
         return len(self.strange) + len(self.missing) + len(self.shapes)
 
     def sentence(self, net: str, file: str) -> str:
-        """What differs, for a person."""
+        """The differences as a sentence."""
         if self.shapes and not self.strange and not self.missing and self._only_classes():
             there, here = next(iter(self.shapes.values()))
             return (
@@ -341,8 +347,8 @@ class _Apart:
         return f"{file} is of another network than {net}: {'; '.join(said)}."
 
     def _only_classes(self) -> bool:
-        """Whether all that differs is how many answers there are: the first number of each shape,
-        the same everywhere.
+        """Whether only the number of classes differs: at most two tensors, only in their first
+        dimension, and all in the same way.
         """
         pairs = {(there[0], here[0]) for there, here in self.shapes.values() if there and here}
         rest = all(there[1:] == here[1:] for there, here in self.shapes.values())
@@ -350,7 +356,7 @@ class _Apart:
 
 
 def _learns_nothing(name: str, wanted: Shapes) -> bool:
-    """Whether a file may lack it: a batch counter, our networks' normalisation."""
+    """Whether a file may lack this entry: a batch counter, or the normalisation of our networks."""
     size = wanted[name]
     scale = name.startswith("maps.") and bool(_SCALE.search(name)) and len(size) == 4
     return name.endswith("num_batches_tracked") or scale
@@ -361,14 +367,14 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first few, for a sentence."""
+    """The first few names, for a sentence."""
     every = [harmless(name) for name in names]
     return ", ".join(every[:SAID]) + (f" and {len(every) - SAID} more" if len(every) > SAID else "")
 
 
 def agreement(state: Mapping[str, Tensor], own: Shapes, net: str) -> float:
-    """Which share of the weights a network called `net` has under the same names with the same
-    shapes, of all names on both sides.
+    """The share, from 0 to 1, of the names in `state` or in a network called `net` that both have
+    with the same shape.
     """
     return max(
         1 - each.count / max(1, len({*each.state, *own}))

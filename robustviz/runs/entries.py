@@ -1,5 +1,5 @@
-"""What the JSON files of a run hold, as typed values, and the one check that they do: whoever opens
-one gets what it should hold, or one sentence that names it.
+"""The types of what a run's JSON files hold, and the check that they do. Whoever reads a file gets
+valid values, or a UserError that names the file and what is wrong with it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ State = Literal[
     "queued", "running", "paused", "done", "stopped", "failed", "interrupted", "imported"
 ]
 OVER: tuple[State, ...] = ("done", "imported")  # nothing is left to resume
-# of a config.json: no settings, and no part of any name
+# entries of config.json that are not settings, and not part of a run's name
 FOUND_OUT = ("versions", "images", "label", "network", "plugins")
-MOST = 10_000  # classes, channels or pixels of a side
-HUGE = 1e300  # no setting is as large; NaN is not smaller either
+MOST = 10_000  # classes, channels or pixels per side
+HUGE = 1e300  # settings must be smaller, which NaN is not either
 
 
 class Images(TypedDict):
-    """What the images are like that a network was made for; `names` are its classes."""
+    """The images that a network was made for: number of classes and channels, pixels per side
+    (`size`), and the names of the classes (`names`).
+    """
 
     classes: int
     channels: int
@@ -38,9 +40,10 @@ class Images(TypedDict):
 
 
 class Network(TypedDict):
-    """Where an imported network is from, `nets.known` makes it again: its `source`, the SHA-256 of
-    that code, whether it reads blue, green, red (`flip`); then what `nets.wrap` was told. `reading`
-    is how it was found to read images, `readings` what that rests on.
+    """Where an imported network comes from, so that `nets.known` can make it again: its `source`,
+    the SHA-256 of that code, whether it reads blue, green, red (`flip`), and the arguments of
+    `nets.wrap`. `reading`: how it was found to read images; `readings`: the measurements behind
+    that.
     """
 
     source: str
@@ -61,9 +64,9 @@ class Network(TypedDict):
 
 class Info(TypedDict):
     """`config.json`: the fields of the TrainConfig, `data` and `method` each with its `key`, and
-    what was found out besides: `images` when the training began; the `label` that a person gave it;
-    where an imported `network` comes from; the `plugins` that its method, attack, net or data came
-    from, each with `source` and `sha256`.
+    facts that are not settings: `images` once training has begun; the `label` that a person gave
+    the run; where an imported `network` comes from; the `plugins` that its method, attack, net or
+    data come from, each with `source` and `sha256`.
     """
 
     data: JSON
@@ -82,7 +85,9 @@ class Info(TypedDict):
 
 
 class Status(TypedDict):
-    """`status.json`: how a run goes, who is at it (process and its start), where it is."""
+    """`status.json`: the state of a run, the process that works on it (id and start time), and its
+    position.
+    """
 
     state: State
     error: str
@@ -100,7 +105,9 @@ class Status(TypedDict):
 
 
 class Record(TypedDict):
-    """A line of `metrics.jsonl`: of what one epoch gave (`loop.EpochRecord`), what is shown."""
+    """A line of `metrics.jsonl`: the results of one epoch (`loop.EpochRecord`), as far as they are
+    shown.
+    """
 
     epoch: int
     losses: dict[str, float]
@@ -129,7 +136,7 @@ UNKNOWN: Status = {
 
 @functools.cache
 def _hints(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
-    """Each entry's type, and which of them must be there."""
+    """The type of each entry of a TypedDict, and the names of the required entries."""
     return typing.get_type_hints(kind), frozenset(
         name
         for name, hint in typing.get_type_hints(kind, include_extras=True).items()
@@ -138,8 +145,8 @@ def _hints(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
 
 
 def checked(kind: type[T], value: Any) -> T:
-    """`value`, read from JSON, as a `kind`; entries that it does not name stay as they are. Raises
-    UserError that names what is missing or of another type.
+    """`value`, read from JSON, as a `kind`; entries unknown to `kind` are kept as they are. Raises
+    UserError that names what is missing or has a wrong type.
     """
     if not isinstance(value, dict):
         raise UserError(f"{value!r:.40} should be an object.")
@@ -163,8 +170,8 @@ def checked(kind: type[T], value: Any) -> T:
 
 
 def opened(kind: type[T], path: Path, usual: Mapping[str, Any] | None = None) -> T:
-    """The object in a file of a run, `usual` where it lacks an entry. Raises UserError that names
-    the file, what is wrong with it and what to do.
+    """The object in a run's JSON file, with values from `usual` for missing entries. Raises
+    UserError that names the file, what is wrong with it and what to do.
     """
     value = read_json(path)
     try:
@@ -187,8 +194,9 @@ def _as(hint: Any, value: Any, path: str) -> Any:
 
 
 def _settings(value: Any, path: str) -> Any:
-    """`value` where it is what `registry.encode` writes of a registered thing: its key, and
-    settings that are text, numbers, truths, nothing, lists of them, or such things again.
+    """`value`, if it has the form in which `registry.encode` writes a registered object: a `key`,
+    and settings that are text, numbers, booleans, null, lists of these, or such objects again.
+    Raises UserError for anything else.
     """
     if not isinstance(value, dict) or not isinstance(value.get("key"), str):
         raise UserError(f"{path}={value!r:.40} should be an object with a key.")

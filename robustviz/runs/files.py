@@ -1,5 +1,5 @@
-"""Files that are never half there: every write goes to a temporary file beside its target, is
-flushed to disk and renamed, so a reader sees the old file or the new one.
+"""Files that are never half written: every write goes to a temporary file next to its target, is
+flushed to disk and then renamed, so a reader sees either the old file or the new one.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 
 from robustviz.types import JSON, UserError
 
-SETTLED = 2_000_000_000  # nanoseconds
+SETTLED = 2_000_000_000  # nanoseconds, see `settled`
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step. Raises UserError where the disk is full or the
+    """Replace the content of `path` in one atomic step. Raises UserError if the disk is full or the
     folder is not writable.
     """
-    # two sessions of the app are two threads
+    # with the thread's id, because two sessions of the app are two threads of one process
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,8 +40,8 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename onto `target`, trying for two seconds where Windows says that somebody is
-    reading it.
+    """Rename `source` to `target`. On Windows, where this fails while another process reads the
+    target, try again for about two seconds.
     """
     for patience in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, None):
         try:
@@ -54,7 +54,7 @@ def rename(source: Path, target: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """The sentence for a write that failed; what was there before is still there."""
+    """The UserError for a failed write. The old file is still there."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return UserError(
             f"The disk is full, so {path.name} in {path.parent} could not be written; free some"
@@ -68,8 +68,8 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 @contextlib.contextmanager
 def held(path: Path, patience: float, busy: str) -> Iterator[None]:
-    """Hold the lock file at `path` for one writer; the system lets go when a process dies. Raises
-    UserError with the sentence `busy` where another has it for `patience` seconds.
+    """Hold the lock file at `path` inside the block; the system releases it when the process dies.
+    Raises UserError with the text `busy` if it is held by another process for `patience` seconds.
     """
     from filelock import FileLock, Timeout
 
@@ -84,12 +84,12 @@ def held(path: Path, patience: float, busy: str) -> Iterator[None]:
 
 
 def read_json(path: Path) -> JSON:
-    """The JSON object in `path`. Raises UserError where it is missing or broken."""
+    """The JSON object in `path`. Raises UserError if the file is missing or damaged."""
     whose = f"the run folder {path.parent.name} is"
     try:
         text = path.read_text(encoding="utf-8")
         value = json.loads(text)
-        if "\\u" in text:  # half of a character can be written so, and not be shown
+        if "\\u" in text:  # an escape may be half a character, which cannot be shown
             json.dumps(value, ensure_ascii=False).encode()
     except FileNotFoundError as error:
         raise UserError(
@@ -105,12 +105,14 @@ def read_json(path: Path) -> JSON:
 
 
 def to_bytes(value: object) -> bytes:
-    """JSON as people read it."""
+    """`value` as JSON, indented for people to read."""
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def stamp(path: Path | str) -> tuple[int, int, int]:
-    """What changes whenever `write_file` replaces a file; zeros where there is none."""
+    """A file's modification time in nanoseconds, inode and size, which change whenever `write_file`
+    replaces the file; zeros if there is none.
+    """
     try:
         status = os.stat(path)
     except OSError:
@@ -119,20 +121,22 @@ def stamp(path: Path | str) -> tuple[int, int, int]:
 
 
 def settled(stamp: tuple[int, int, int]) -> bool:
-    """Whether a file with that stamp was written so long ago that another writing has another
-    stamp: a system's clock may tick a hundred times a second only.
+    """Whether the file with that stamp is so old that writing it again gives another stamp: a
+    system's clock may tick only a hundred times a second.
     """
     return time.time_ns() - stamp[0] > SETTLED
 
 
 def as_large(path: Path, stamp: tuple[int, int, int]) -> int:
-    """About how many bytes of memory the values in a text file with that stamp take."""
+    """About how many bytes of memory the values of a text file with that stamp take."""
     return 5 * stamp[2]
 
 
 @functools.lru_cache(maxsize=8192)
 def digest(path: Path, stamp: int) -> str:
-    """A short hash of a file with that stamp; empty where it cannot be read."""
+    """A short hash of a file's content; empty if it cannot be read. `stamp` is part of the cache
+    key.
+    """
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except OSError:

@@ -1,8 +1,7 @@
-"""The queue: one training a device, each in a process of its own that outlives the page and the
-server.
-
-The run folders are the queue; there is nothing else to lose. `pump` starts what may start, `sweep`
-finds runs whose process is gone. No torch here: a page looks at its jobs every second.
+"""The queue: one training per device, each in its own process that outlives the page and the
+server. The run folders are the queue, so there is nothing else to lose. `pump` starts the runs
+whose turn it is; `sweep` finds runs whose process has ended. No torch is imported, because pages
+check their jobs every second.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from robustviz.types import JSON, UserError
 if TYPE_CHECKING:
     from robustviz.training.config import TrainConfig
 
-PATIENCE = 10.0  # seconds a process gets to stop by itself before it is ended
+PATIENCE = 10.0  # seconds that a process has to stop by itself before it is terminated
 _children: list[subprocess.Popen[bytes]] = []
 
 
 def queue_lock() -> AbstractContextManager[None]:
-    """Hold the queue; the system lets go when a process dies."""
+    """Hold the lock of the queue inside the block; the system releases it when the process dies."""
     home = folder.home()
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -41,7 +40,9 @@ def queue_lock() -> AbstractContextManager[None]:
 
 
 def identity(pid: int | None = None) -> JSON:
-    """Who writes a run: process id and start time, because ids are used again."""
+    """The id and start time of a process that works on a run; the start time, because ids are
+    reused.
+    """
     import psutil
 
     pid = pid or os.getpid()
@@ -52,12 +53,12 @@ def identity(pid: int | None = None) -> JSON:
 
 
 def alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process that a status names is still that process, and running."""
+    """Whether the process named in a status still runs and is the same process."""
     import psutil
 
-    for child in list(_children):  # a child that ended stays a zombie until it is asked about
+    for child in list(_children):  # an ended child process stays a zombie until it is polled
         if child.poll() is not None:
-            with contextlib.suppress(ValueError):  # another session has just seen it too
+            with contextlib.suppress(ValueError):  # another session has just removed it
                 _children.remove(child)
     try:
         process = psutil.Process(int(status.get("pid") or 0))
@@ -70,14 +71,15 @@ def alive(status: Mapping[str, Any]) -> bool:
 
 
 def at_work(run: Run, status: Status) -> bool:
-    """Whether a run is said to be running, and is: by the recorded process, or because somebody
-    holds it for writing. A computer's clock that is set makes processes look older than they are.
+    """Whether a run's state is `running` and that is true: the recorded process runs, or some
+    process holds the run's lock. The lock counts because setting the computer's clock changes the
+    apparent start times of processes.
     """
     return status["state"] == "running" and (alive(status) or run.is_held())
 
 
 def states() -> list[tuple[Run, Status]]:
-    """The user's runs with how each goes, oldest first."""
+    """The user's runs and their statuses, oldest first, without damaged ones."""
     return [(run, status) for run, status in folder.of_user() if folder.sound(run)]
 
 
@@ -87,12 +89,12 @@ def mine() -> list[Run]:
 
 
 def sweep() -> list[tuple[Run, Status]]:
-    """Mark runs as interrupted whose process is gone: after a kill, a crash or a restart of the
-    machine. All runs, as they were found.
+    """Mark runs as interrupted if their process has ended, after a kill, a crash or a restart of
+    the machine. Returns all runs with their statuses from before.
     """
     for run, status in (found := states()):
         if status["state"] == "running" and not at_work(run, status):
-            with contextlib.suppress(UserError):  # a folder that may not be written stops nobody
+            with contextlib.suppress(UserError):  # a read-only folder must not stop the others
                 run.set_status(
                     state="interrupted",
                     eta=None,
@@ -105,19 +107,19 @@ def sweep() -> list[tuple[Run, Status]]:
 def submit(
     config: TrainConfig, *, name: str | None = None, found: Mapping[str, object] | None = None
 ) -> Run:
-    """Put a training into the queue, and start it if its device is free. The existing run where the
-    config is known. `found` as in `folder.create`.
+    """Put a training into the queue, and start it if its device is free. Returns the run, which is
+    the existing one if this config has one already. `found` as in `folder.create`.
 
-    Raises UserError where the run cannot be created.
+    Raises UserError if the run cannot be created.
     """
-    with queue_lock():  # between the count and the new folder, another session may make one
+    with queue_lock():  # otherwise another session may create a run between check and creation
         if not (folder.home() / (name or config.run_id) / "config.json").exists():
             check_limits(config.epochs)
         run = folder.create(config, name=name, found=found)
     if run.status()["state"] not in ("running", *OVER):
         try:
             enqueue(run)
-        except UserError:  # perhaps another session wanted the same, a moment earlier
+        except UserError:  # another session may just have queued the same run
             if run.status()["state"] != "running":
                 raise
     return run
@@ -130,9 +132,9 @@ def claim(
     place: Path | None = None,
     found: Mapping[str, object] | None = None,
 ) -> Run:
-    """The run of a config that this very process will train: it says so before the queue can take
-    it for one that waits. `place`: another folder than the user's runs; `found` as in
-    `folder.create`. Raises UserError where the run cannot be created.
+    """The run of a config that the calling process itself will train. It is marked as running at
+    once, so that the queue does not start it too. `place`: another folder than that of the user's
+    runs; `found` as in `folder.create`. Raises UserError if the run cannot be created.
     """
     with queue_lock() if place is None else contextlib.nullcontext():
         run = folder.create(config, name=name, folder=place, found=found)
@@ -144,12 +146,12 @@ def claim(
 
 
 def enqueue(run: Run) -> None:
-    """Queue a run (again): a new one, a paused one, an interrupted one. Raises UserError for
-    shipped and running ones.
+    """Put a run into the queue: a new, paused, stopped, failed or interrupted one. Raises UserError
+    for shipped, running and finished runs.
     """
     if run.shipped:
         raise UserError(f"{run.id} came with robustviz and is read-only.", code=2)
-    with queue_lock():  # between the look and the word, another session may have started it
+    with queue_lock():  # otherwise another session may start it between check and change
         status = run.status()
         if not (run.path / "config.json").exists():
             raise UserError(f"The run {run.id} was removed.")
@@ -164,8 +166,9 @@ def enqueue(run: Run) -> None:
 
 
 def check_limits(epochs: int | None, but: str = "") -> None:
-    """Raises UserError where whoever runs the server allows no such training, or no more: the
-    environment's ROBUSTVIZ_MOST_EPOCHS, _MOST_QUEUED and _MOST_GB. `but`: a run that is no new one.
+    """Raises UserError if the server's limits forbid this training: ROBUSTVIZ_MOST_EPOCHS,
+    _MOST_QUEUED and _MOST_GB in the environment. `but`: the id of the run to be queued, which is
+    not counted as waiting.
     """
     if (most := _limit("EPOCHS")) is not None and (epochs or 0) > most:
         raise UserError(f"{epochs} epochs are too many here: at most {most:g} are allowed.")
@@ -178,7 +181,7 @@ def check_limits(epochs: int | None, but: str = "") -> None:
 
 
 def check_room() -> None:
-    """Raises UserError where the user's runs and pictures take as much as ROBUSTVIZ_MOST_GB
+    """Raises UserError if the user's runs and pictures take more space than ROBUSTVIZ_MOST_GB
     allows.
     """
     if (most := _limit("GB")) is not None and (used := _bytes(folder.home()) / 1e9) > most:
@@ -189,7 +192,9 @@ def check_room() -> None:
 
 
 def _limit(name: str) -> float | None:
-    """None: there is none. Raises UserError where it is no number."""
+    """The value of ROBUSTVIZ_MOST_<name> in the environment; None if it is not set. Raises
+    UserError if it is not a number.
+    """
     text = os.environ.get(f"ROBUSTVIZ_MOST_{name}", "").strip()
     try:
         most = float(text) if text else None
@@ -203,11 +208,11 @@ def _limit(name: str) -> float | None:
 
 
 def _bytes(home: Path) -> int:
-    """Of all files below a folder; links are not followed."""
+    """The size in bytes of all files below a folder; links are not followed."""
     total = 0
     for place, _, names in os.walk(home):
         for name in names:
-            with contextlib.suppress(OSError):  # gone meanwhile
+            with contextlib.suppress(OSError):  # removed meanwhile
                 total += os.lstat(os.path.join(place, name)).st_size
     return total
 
@@ -218,12 +223,14 @@ def waiting() -> list[Run]:
 
 
 def running() -> list[Run]:
-    """The runs whose process is at work."""
+    """The runs that a living process is training."""
     return [run for run, status in states() if at_work(run, status)]
 
 
 def pump() -> list[Run]:
-    """Start the oldest queued run of each device that is free; the runs started."""
+    """Start the oldest queued run of each device that is free; returns the runs that were
+    started.
+    """
     if all(status["state"] != "queued" for _, status in sweep()):
         return []
     with queue_lock():
@@ -244,8 +251,8 @@ def _device(run: Run) -> str:
 
 
 def _spawn(run: Run) -> subprocess.Popen[bytes]:
-    """A detached process: it survives the server, and Ctrl-C in the server's terminal does not
-    reach it.
+    """Start a run's worker as a detached process: it survives the server, and Ctrl-C in the
+    server's terminal does not reach it.
     """
     where: dict[str, Any] = (
         {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined]
@@ -268,8 +275,8 @@ def _spawn(run: Run) -> subprocess.Popen[bytes]:
 
 
 def ask(run: Run, want: str) -> None:
-    """Ask a run to `pause` or `stop`. A queued one does so at once. Raises UserError for one that
-    is not at work.
+    """Ask a run to `pause` or `stop`; a queued run changes its state at once. Raises UserError if
+    the run is neither queued nor running.
     """
     status = run.status()
     if status["state"] == "queued":
@@ -281,8 +288,8 @@ def ask(run: Run, want: str) -> None:
 
 
 def pause(run: Run) -> str:
-    """Pause a run, and wait until it has; the state it is left in: `running` where it takes longer
-    than usual, as an evaluation at the end, which is not interrupted.
+    """Pause a run and wait for it; returns the run's state, which is still `running` if that takes
+    too long, as in the evaluation at the end, which cannot be interrupted.
     """
     ask(run, "pause")
     if run.status()["state"] == "running":
@@ -293,8 +300,8 @@ def pause(run: Run) -> str:
 
 
 def stop(run: Run) -> str:
-    """Stop a run and wait for it: politely, then firmly, always by the recorded process. The state
-    it is left in.
+    """Stop a run and wait for it; returns its state. Its recorded process is first asked, then
+    terminated, then killed.
     """
     import psutil
 
@@ -313,8 +320,8 @@ def stop(run: Run) -> str:
 
 
 def remove(run: Run) -> None:
-    """Delete a run folder, also a damaged one. Raises UserError for a shipped run and for one that
-    is at work.
+    """Delete a run folder, even a damaged one. Raises UserError for a shipped run and for one that
+    is being trained.
     """
     if at_work(run, run.status()):
         raise UserError(f"The run {run.id} is running; stop it first.")

@@ -1,5 +1,6 @@
-"""Runs travel as zip files: what a run's folder holds, and nothing else. What comes from elsewhere
-is bounded, unpacked aside and checked as every run folder is before it takes its place.
+"""Runs as zip files, for moving them to another computer. A zip holds the files of one run and
+nothing else. On import its size and content are limited; it is unpacked into a temporary folder and
+checked before it becomes a run.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from robustviz.runs.inside import OVER
 from robustviz.types import UserError, harmless
 
 MB = 1_000_000
-# What a run's folder may hold, and the largest file of each kind in bytes.
+# The files that a run's folder may hold, with the largest size of each in bytes.
 FILES = {
     r"(config|status)\.json": 10 * MB,
     r"metrics\.jsonl": 500 * MB,
@@ -33,13 +34,14 @@ FILES = {
     r"probes/[a-z0-9_-]{1,80}\.npz": 500 * MB,
 }
 MOST = 32_000 * MB  # bytes of all files together, unpacked
-MANY = 12_000  # files: a snapshot an epoch, and probes
+MANY = 12_000  # files: one snapshot per epoch, and probes
 PIECE = MB
 
 
 def export(run: Run, path: str | os.PathLike[str]) -> Path:
-    """Write the run's folder into a zip file, with what was measured of it here; the file's path.
-    Raises UserError where the run is being written, and where the file exists or cannot be written.
+    """Write the run's folder into a zip file, with the evaluations and probes made here, and return
+    the file's path. Raises UserError if the run is being trained, and if the file exists or cannot
+    be written.
     """
     path = Path(path).expanduser()
     if queue.at_work(run, run.status()):
@@ -53,7 +55,7 @@ def export(run: Run, path: str | os.PathLike[str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as pack:
             for name, file in files(run):
-                tensors = file.suffix in (".safetensors", ".npz")  # which hardly get smaller
+                tensors = file.suffix in (".safetensors", ".npz")  # hardly compressible
                 how = zipfile.ZIP_STORED if tensors else zipfile.ZIP_DEFLATED
                 if name not in ("status.json", "eval.json"):
                     pack.write(file, f"{run.id}/{name}", how)
@@ -70,7 +72,9 @@ def export(run: Run, path: str | os.PathLike[str]) -> Path:
 
 
 def files(run: Run) -> Iterator[tuple[str, Path]]:
-    """The files of a run by their names in it, what was measured here of a shipped one first."""
+    """The files of a run, with their names relative to its folder; for a shipped run those written
+    here come first and replace shipped ones of the same name.
+    """
     seen = set()
     for folder in dict.fromkeys((run.notes, run.path)):
         for file in sorted(folder.rglob("*")):
@@ -81,7 +85,9 @@ def files(run: Run) -> Iterator[tuple[str, Path]]:
 
 
 def most_bytes(name: str) -> int:
-    """How large a file of this name in a run's folder may be; 0 where there is none."""
+    """The largest size in bytes of a file of this name in a run's folder; 0 if a run has no such
+    file.
+    """
     return next((most for pattern, most in FILES.items() if re.fullmatch(pattern, name)), 0)
 
 
@@ -91,11 +97,11 @@ def import_zip(
     name: str = "",
     say: Callable[[str], object] = lambda line: None,
 ) -> Run:
-    """The run in a zip file that `export` wrote, among the user's runs, under its own id or `name`.
-    `say` gets a sentence where it needs code that is not here.
+    """Import the run in a zip file that `export` wrote into the user's runs, under its own id or
+    `name`. `say` is called with a sentence if the run needs a plug-in that is missing here.
 
-    Raises UserError, and leaves nothing, for what is no such file, holds anything else or too much,
-    or a damaged run, and where a run of that name exists.
+    Raises UserError, without leaving anything behind, if the file is no such zip, holds anything
+    else or too much, or holds a damaged run, and if a run of that name exists.
     """
     path = Path(path).expanduser()
     try:
@@ -138,8 +144,8 @@ def _unpacked(pack: zipfile.ZipFile, file: str, name: str, say: Callable[[str], 
 
 
 def _checked(pack: zipfile.ZipFile, file: str) -> dict[zipfile.ZipInfo, str]:
-    """The files in a zip by what they are in a run's folder. Raises UserError unless all of them
-    are of one run, few enough, and plain.
+    """The entries of a zip with their names inside a run's folder. Raises UserError unless they are
+    all plain files of one run, not too many and not too large.
     """
     every = [part for part in pack.infolist() if not part.is_dir()]
     if len(every) > MANY:
@@ -147,7 +153,7 @@ def _checked(pack: zipfile.ZipFile, file: str) -> dict[zipfile.ZipInfo, str]:
     tops = {part.filename.partition("/")[0] for part in every}
     parts = {part: part.filename.partition("/")[2] for part in every}
     for part, inside in parts.items():
-        kind = stat.S_IFMT(part.external_attr >> 16)  # 0 where the packer says nothing
+        kind = stat.S_IFMT(part.external_attr >> 16)  # 0 if the zip does not say
         if not most_bytes(inside) or len(tops) > 1 or kind not in (0, stat.S_IFREG):
             raise UserError(
                 f"{file} holds {harmless(part.filename)!r:.100}, which is no file of a run: only"
@@ -163,7 +169,9 @@ def _checked(pack: zipfile.ZipFile, file: str) -> dict[zipfile.ZipInfo, str]:
 
 
 def _write(pack: zipfile.ZipFile, part: zipfile.ZipInfo, path: Path, most: int, file: str) -> None:
-    """Unpack one file, and no more of it than it may be: what a zip says of sizes may be wrong."""
+    """Unpack one file, but no more bytes than such a file may have, because the sizes stated in a
+    zip may be wrong.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     written = 0
     with pack.open(part) as source, open(path, "wb") as target:
@@ -178,8 +186,8 @@ def _write(pack: zipfile.ZipFile, part: zipfile.ZipInfo, path: Path, most: int, 
 
 
 def _settle(run: Run, file: str) -> None:
-    """Check a run that was unpacked, and let nothing begin by itself. Raises UserError where it is
-    damaged.
+    """Check an unpacked run, and set its state so that nothing starts by itself. Raises UserError
+    if it is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
