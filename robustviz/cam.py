@@ -326,8 +326,8 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
         mask = heat > number
     elif kind == "top":
         count = round(number / 100 * heat.shape[2] * heat.shape[3])
-        # Sorted, not compared with a quantile: enlarging repeats border pixels, so there are ties, and
-        # a threshold would mark too many pixels.
+        # Sorted, not compared with a quantile: enlarging repeats border pixels, so there are ties,
+        # and a threshold would mark too many pixels.
         chosen = heat.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :count]
         none = heat.new_zeros(heat.flatten(1).shape, dtype=torch.bool)
         mask = none.scatter(1, chosen, True).view_as(heat)

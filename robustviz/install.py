@@ -1,6 +1,6 @@
-"""Installs a requirements file into this Python: `python -m robustviz.install FILE`, which is what
-`make app` and `make test` call. It says how much is downloaded, takes PyTorch's CPU build where
-this machine has no NVIDIA GPU, and goes on where an interrupted call stopped.
+"""Installs a requirements file into this Python: `python -m robustviz.install FILE`, as `make app`
+and `make test` do. Says how large the download is, and takes PyTorch's CPU build if there is no
+NVIDIA GPU.
 
 Only the standard library is imported, because nothing else is installed yet.
 """
@@ -22,7 +22,9 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
 def install(file: Path, options: Sequence[str] = ()) -> int:
-    """Install what `file` pins; pip's exit status, 0 where all went well. `options` go to pip."""
+    """Install the packages pinned in `file` and return pip's exit status: 0 if all went well, 1
+    also if the disk is too full. `options` are passed to pip.
+    """
     pins = torch_pins(file)
     wanted: tuple[str, ...] = ()
     if not _installed(pins):
@@ -57,8 +59,8 @@ def _why(cuda: bool, chosen: bool) -> str:
 
 
 def torch_pins(file: Path) -> dict[str, str]:
-    """The exact versions that a requirements file asks for torch and torchvision, by name; files
-    that it includes by `-r` count. Other packages, and pins with a marker, are left out.
+    """The exact versions of torch and torchvision in a requirements file, by name; files included
+    with `-r` are read too. Other packages, and pins with a marker, are left out.
     """
     pins: dict[str, str] = {}
     for line in file.read_text(encoding="utf-8").splitlines():
@@ -70,8 +72,8 @@ def torch_pins(file: Path) -> dict[str, str]:
 
 
 def cpu_pins(pins: dict[str, str], options: Sequence[str] = ()) -> tuple[str, ...]:
-    """The pins of the CPU builds of the same versions, as in `torch==2.15.0+cpu`, where pip finds
-    every one of them; else nothing.
+    """The pins of the CPU builds of the same versions, such as `torch==2.15.0+cpu`; empty unless
+    pip finds all of them.
     """
     wanted = tuple(f"{name}=={version}+cpu" for name, version in pins.items())
     asked = [*PIP, "install", "--dry-run", "--no-deps", "--quiet", *options, *wanted]
@@ -80,7 +82,9 @@ def cpu_pins(pins: dict[str, str], options: Sequence[str] = ()) -> tuple[str, ..
 
 
 def has_cuda_build() -> bool:
-    """Whether the usual torch of this system comes with CUDA: that of Linux on x86-64 and ARM."""
+    """Whether the default torch for this system comes with CUDA: on Linux on x86-64 and ARM it
+    does.
+    """
     return sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
 
 
@@ -90,7 +94,7 @@ def has_gpu() -> bool:
 
 
 def _installed(pins: dict[str, str]) -> bool:
-    """Whether these versions are installed, of whichever build."""
+    """Whether these versions are installed, as any build."""
     try:
         found = {name: importlib.metadata.version(name).partition("+")[0] for name in pins}
     except importlib.metadata.PackageNotFoundError:

@@ -51,8 +51,8 @@ OTHERS = {
 WITNESS = {"digits": 125, "shapes": 1200}
 # Networks of seed 0 whose weights are also saved every second epoch, in half precision, for a film.
 # Not AFA's network on shapes: trained again for the film, with the same seed on another processor,
-# it became another network, on which PGD and AutoAttack differ less, so that it is a weaker warning:
-# .625 of the images right under PGD-100×5 and .580 under AutoAttack; shipped: .635 and .565.
+# it became another network, on which PGD and AutoAttack differ less, so that it is a weaker
+# warning: .625 of the images right under PGD-100×5 and .580 under AutoAttack; shipped: .635, .565.
 FILMED = {
     "digits": ("standard", "pgd_at", "afa", "supcon_margin"),
     "shapes": ("standard", "pgd_at"),
