@@ -173,7 +173,9 @@ class Plot:
         return self
 
     def html(self, alt: str = "") -> str:
-        """The chart as SVG text: a picture to screen readers with `alt`, hidden from them without."""
+        """The chart as SVG text.
+        Screen readers announce it as a picture with the text `alt`; without `alt` they skip it.
+        """
         named = f'role="img" aria-label="{escape(alt)}"' if alt else 'aria-hidden="true"'
         base, right = self.py(self.y[0]), self.width - self.right
         axes = [

@@ -1,6 +1,5 @@
 """The shipped pack: the results that first screens need for the default pairs of networks, measured
-in
-advance by `make story`, and the story images. It is read without importing torch.
+in advance by `make story`, and the story images. It is read without importing torch.
 
 `checkpoints/story/<run id>.zip` has each result as `<registry key of the spec>.npz`, with the hash
 of the weights it was measured on; `checkpoints/story/<data>.npz` has the images of a data set.
@@ -58,7 +57,7 @@ def _answer(file: Path, name: str, kind: type[Any], weights: str) -> Result | No
 
 @memory.remembered(memory.ANSWERS)
 def images(data: str) -> Images:
-    """The story images of a data set, cached in memory; no images (N = 0) if there is no pack."""
+    """The story images of a data set, which its first screens use; N = 0 if there is no pack."""
     try:
         content = (FOLDER / f"{data}.npz").read_bytes()
         with np.load(io.BytesIO(content), allow_pickle=False) as file:

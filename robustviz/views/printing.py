@@ -87,9 +87,7 @@ def _told() -> Iterator[None]:
 
 
 async def _page(svg: str, width: float, height: float) -> bytes:
-    """An SVG as a one-page PDF of exactly its size. kaleido's own PDF adds a margin and shrinks the
-    figure.
-    """
+    """An SVG as a PDF page of exactly its size: kaleido's PDF has a margin and a smaller figure."""
     html = (
         f"<!doctype html><style>@page{{size:{width / _MM:.4f}mm {height / _MM:.4f}mm;margin:0}}"
         f"html,body{{margin:0;overflow:hidden;height:{height}px}}svg{{display:block}}</style>{svg}"
@@ -169,8 +167,8 @@ _SVG = "http://www.w3.org/2000/svg"
 
 def drawing(screen: Screen, at: int = 0) -> bytes:
     """The charts of a first screen, one below the other, as one SVG (bytes) in light colours.
-    They are drawn with the screen's control at position `at`. Text stays text. Returns b"" if the
-    screen has no chart.
+    They are drawn with the screen's control at position `at`. Text is kept as text, not as paths.
+    Returns b"" if the screen has no chart.
     """
     charts, boxes = list[ElementTree.Element](), list[list[float]]()
     for found in _CHART.finditer(screen.picture):

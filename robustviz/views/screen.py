@@ -1,7 +1,6 @@
 """A page's first screen as plain values: an answer, a picture, and a control that changes the
-picture
-in the browser. Panels make it, `robustviz.ui.stage` shows it, and `page` writes it to one HTML file
-that works without a server. No torch, Streamlit or Plotly here.
+picture in the browser. Panels make it, `robustviz.ui.stage` shows it, and `page` writes it to one
+HTML file that works without a server. No torch, Streamlit or Plotly here.
 """
 
 from __future__ import annotations

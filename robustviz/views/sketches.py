@@ -1,6 +1,5 @@
 """For somebody new to a training method: one sentence on what it does, and its training step in
-three
-small drawings made of a few building blocks. No torch, no Streamlit.
+three small drawings made of a few building blocks. No torch, no Streamlit.
 
 A method not in `METHODS` gets the first sentence of its docstring and its group's drawings.
 """

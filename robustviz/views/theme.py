@@ -163,8 +163,8 @@ def named(results: R | Mapping[str, R], alone: str = "A") -> dict[str, R]:
 
 
 def sides(named: Mapping[str, object]) -> list[str]:
-    """The side (`a` or `b`) of each network, by its name's first letter if those tell them apart.
-    Otherwise the first network is `a` and the second `b`.
+    """The side (`a` or `b`) of each network: its name's first letter, if that is A or B for all.
+    If it is not, or if two names have the same letter, the first network is `a` and the second `b`.
     """
     letters, order = [name[:1].lower() for name in named], list(DASHES)
     return (

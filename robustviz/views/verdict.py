@@ -1,6 +1,4 @@
-"""Which of two networks is right on more of the same images, and how certain that is, in a
-sentence.
-"""
+"""Compares two networks on the same images in one sentence, and says how certain it is."""
 
 from __future__ import annotations
 
@@ -39,8 +37,8 @@ def held(
     """The verdict on two networks, from which of the same N images each got right.
     `a`, `b` (N,): whether each image was right; without `b`, the verdict is on one network alone.
     `attack` is its printed name (PGD-20), `eps` the radius and `seed` the seed of its noise; at ε =
-    0 the sentence is about clean images. `alone` is the phrase for what is counted, `images` the
-    name of the images. A difference is shown only if its paired 95 % interval excludes 0 and it
+    0 the sentence is about clean images. `alone` is the phrase for what is counted, `images` what
+    the images are called. A difference is shown only if its paired 95 % interval excludes 0 and it
     does not round to 0 points. Raises UserError if `a` and `b` differ in length.
     """
     if b is not None and a.shape != b.shape:

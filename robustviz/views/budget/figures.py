@@ -1,4 +1,4 @@
-"""The figure below the Budget page's first screen: also attacks with each network's own ε."""
+"""The figure below the Budget page's first screen. It adds attacks with each training ε."""
 
 from __future__ import annotations
 

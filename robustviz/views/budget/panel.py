@@ -1,6 +1,4 @@
-"""The Budget page: what a larger ε in training costs, and why. It needs two shipped files, no
-torch.
-"""
+"""The Budget page: what a larger training ε costs, and why. It needs no torch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """The Budget page's first screen: on the left, what a larger training ε does to real networks; on
-the
-right, two blobs of points that show why.
+the right, two blobs of points that show why.
 """
 
 from __future__ import annotations

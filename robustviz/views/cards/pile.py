@@ -69,7 +69,7 @@ class Row:
 class Pair:
     """The comparison of row `a` with row `b`.
     `difference`: the mean over seeds of `a` minus that of `b`; `low`, `high`: the ends of its
-    interval, NaN if the rows cannot be compared; `why`: the reason, then.
+    interval, NaN if the rows cannot be compared; `why`: the reason in that case, otherwise empty.
     """
 
     a: Row

@@ -1,6 +1,5 @@
 """The picture of a class's cards: a row for each method, with a dot for each seed and below the
-dots
-the mean over seeds with its interval. No torch, no Streamlit.
+dots the mean over seeds with its interval. No torch, no Streamlit.
 """
 
 from __future__ import annotations

@@ -19,13 +19,13 @@ ORDER = ("not seen here", "not decided", "cannot tell", "cannot tell (ceiling)",
 class Row:
     """One expectation of a claim on one data set, and the verdict on it.
 
-    `about`: the method's key; `label`: its printed name; `claim`: the whole sentence; `says`: what
-    is expected of the number `metric`, which `measured` describes. `word` and `text`: the verdict,
-    short and in full. `effect`, `low`, `high`: the mean difference over `seeds` of `wanted` seeds
-    and its interval, positive if it is as claimed, None if there are too few seeds. `notices`: the
-    difference that these runs would detect with a probability of 80 %. `smallest`: the smallest
-    difference that counts, or with `not_worse` the largest loss allowed. `command` repeats the
-    measurement.
+    `name`: the claim; `about`: its method's key; `label`: the method's printed name; `claim`: the
+    claim as a sentence; `says`: what is expected of the number `metric`, which `measured`
+    describes. `word` and `text`: the verdict, short and in full. `effect`, `low`, `high`: the mean
+    difference over `seeds` of `wanted` seeds and its interval, positive if it is as claimed, None
+    if there are too few seeds. `notices`: the difference that these runs would detect with a
+    probability of 80 %. `smallest`: the smallest difference that counts, or with `not_worse` the
+    largest loss allowed. `command` repeats the measurement.
     """
 
     name: str

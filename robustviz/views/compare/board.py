@@ -1,6 +1,5 @@
 """The scoreboard as a first screen: a mark for each network with its clean accuracy on the x axis
-and
-its accuracy under attack on the y axis, and a control that adds one attack after another.
+and its accuracy under attack on the y axis, and a control that adds one attack after another.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ STYLE = """<style>
 
 @dataclass(frozen=True)
 class Name:
-    """The printed names of a network: `whole`, its own, and `method`, that of its method."""
+    """The printed names of a network (`whole`) and of its method (`method`)."""
 
     whole: str
     method: str

@@ -173,8 +173,8 @@ class Over:
 
 def network(first: Trained, second: Trained, names: tuple[str, str]) -> Verdict:
     """The verdict on two single networks, on the images that both met under the same PGD-20.
-    If there are several such evaluations, the one with most images counts. The interval over pairs
-    of images is in the verdict's `sure`.
+    If there are several such evaluations, the one with most images counts. The interval over paired
+    images is in the verdict's `sure`.
     """
     every: list[tuple[Evaluation, Evaluation]] = [
         (a, b)
@@ -195,7 +195,7 @@ def network(first: Trained, second: Trained, names: tuple[str, str]) -> Verdict:
 
 def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: int = 1) -> Over:
     """What all seeds with these two settings show about their methods under PGD-20.
-    Compared is the share of the same test images that are right under attack: the mean difference
+    It compares the share of the same test images that are right under attack: the mean difference
     over the seeds that both have, with its paired t interval. Nothing is said about methods if both
     are the same, if anything but method and seed differs, or with fewer than three common seeds.
     `at_once` is the number of pairs shown together: their intervals hold jointly with 95 %

@@ -37,9 +37,9 @@ class Alongside(Result):
 @register("probe/alongside")
 @dataclass(frozen=True)
 class AlongsideSpec(ProbeSpec[Alongside]):
-    """A test image and the first others, as seen by the chosen weights and by earlier epochs.
-    At most `frames` of the epochs with kept weights are used. The attack is PGD in linf with the
-    run's ε.
+    """Some test images as seen by a run's chosen weights and by its earlier epochs.
+    The images are `index` and the first others. At most `frames` of the epochs whose weights were
+    kept are used. The attack is PGD in linf with the run's ε.
     """
 
     index: int = option(0, "Number of the first image.", low=0, kind="image")

@@ -1,6 +1,5 @@
 """How many of the same images each network keeps, from the evaluations stored with its run. Nothing
-is
-measured here, and torch is not needed.
+is measured here, and torch is not needed.
 """
 
 from __future__ import annotations

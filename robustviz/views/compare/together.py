@@ -1,6 +1,5 @@
 """Two to four networks side by side as one screen: in the browser, a slider moves all of them
-through
-their epochs, with curves, pictures, class activation maps and feature maps.
+through their epochs, with curves, pictures, class activation maps and feature maps.
 """
 
 from __future__ import annotations
@@ -245,7 +244,9 @@ def _strips(found: Alongside, letter: str, frame: Sequence[int], moves: Moves) -
 
 
 def _painted(x: Ints, heat: Floats, most: float) -> Floats:
-    """A grey image (C, H, W) with its map (h, w) as colour: red for its class, teal against it."""
+    """An image (C, H, W) in grey, coloured by its map (h, w), as (3, H, W).
+    Red counts for the true class, teal against it; `most` is the largest |map| of the network.
+    """
     grey = x.mean(axis=0) / 255
     level = np.clip(enlarged(heat, *grey.shape) / most, -1, 1)
     strength = 0.85 * np.abs(level) ** 1.25

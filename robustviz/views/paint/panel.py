@@ -55,7 +55,9 @@ def canvas() -> ComponentRenderer:
 
 
 class Masks:
-    """The masks allowed in the page's address: a name in `FIXED`, or the text of such a grid."""
+    """The masks allowed in the page's address: a name in `FIXED`, or the text of a mask.
+    The text must fit a grid of `rows` by `columns` cells.
+    """
 
     def __init__(self, rows: int, columns: int) -> None:
         self.rows, self.columns = rows, columns

@@ -1,6 +1,5 @@
 """Measures an attack with a painted budget: the full ε on some pixels of one image, a smaller one
-on
-the rest.
+on the rest.
 """
 
 from __future__ import annotations

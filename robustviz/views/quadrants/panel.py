@@ -1,6 +1,5 @@
 """The quadrant puzzle: guess in which quarter of the image a smaller training radius costs least,
-then
-read what was measured.
+then read what was measured.
 """
 
 from __future__ import annotations

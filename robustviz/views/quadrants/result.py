@@ -34,9 +34,9 @@ class Quadrants(Result):
     robust_lead: Floats
 
     def best(self, kind: str) -> tuple[int, bool]:
-        """The index of the best quadrant by mean `clean` or `robust` accuracy; whether it is
-        decided.
-        It is decided if the intervals of its leads over all other quadrants are above 0.
+        """The index of the best quadrant by mean `clean` or `robust` accuracy.
+        Also returns whether that is decided: the intervals of its leads over all others are above
+        0.
         """
         lead = self.clean_lead if kind == "clean" else self.robust_lead
         at = int(np.isnan(lead[:, 0]).argmax())

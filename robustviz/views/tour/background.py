@@ -1,6 +1,5 @@
 """The tour's last step: a network that learned the background. It makes a question and a screen
-from
-the counts of the study of backgrounds (`python -m robustviz.views.tour.study`); no torch.
+from the counts of the study of backgrounds (`python -m robustviz.views.tour.study`); no torch.
 """
 
 from __future__ import annotations

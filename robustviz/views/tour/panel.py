@@ -1,6 +1,5 @@
 """The Tour page: seven steps, each with a question that is answered only after a guess. Each step
-has
-its own address. Guesses and score stay in the session; in a class the guesses are votes.
+has its own address. Guesses and score stay in the session; in a class the guesses are votes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """The steps of the tour, made from the shipped results for the default pair on shapes: all numbers
-in
-them were measured, and none needs torch.
+in them were measured, and none needs torch.
 """
 
 from __future__ import annotations

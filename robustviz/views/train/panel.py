@@ -1,6 +1,4 @@
-"""The Train page: the form on the left, the live view on the right, sweeps and the user's runs
-below.
-"""
+"""The Train page: the form on the left, the live view on the right, below them all runs."""
 
 from __future__ import annotations
 

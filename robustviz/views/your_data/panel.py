@@ -1,6 +1,5 @@
 """The page Your data: uploaded pictures are checked, shown as a network will see them, stored under
-a
-name, and removed again.
+a name, and removed again.
 """
 
 from __future__ import annotations
@@ -372,7 +371,7 @@ def _chosen(**linked: Any) -> None:
 
 
 def _network() -> None:
-    """Import weights of a known architecture as a run. Code can come by command line only."""
+    """Import weights of a known architecture as a run. Importing code needs the command line."""
     ours = [key for key in registry.keys("data") if not _placed(key)]
     names = [*own.every(), *ours]
     left, middle, right = st.columns(3)

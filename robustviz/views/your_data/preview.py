@@ -23,9 +23,8 @@ CLASSES = 12  # classes shown
 
 @dataclass(frozen=True)
 class Row:
-    """One class of a preview.
-    `name`; `count`: its number of pictures; `png`: the first `shown` of them in one PNG, as a
-    network sees them.
+    """One class of a preview: its `name`, and `count`, its number of pictures.
+    `png`: the first `shown` of them in one PNG, as a network sees them.
     """
 
     name: str
