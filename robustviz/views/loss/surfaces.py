@@ -165,7 +165,7 @@ def networks_of(run: Run, spec: SurfacesSpec) -> tuple[Run, Run | None]:
 
 @probe(SurfacesSpec)
 def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
-    """The loss on a plane through one image. Raises UserError without a plane (span or d is 0)."""
+    """The loss on a plane through one test image. Raises UserError if its span or d is 0."""
     split, x, y = image_of(run, spec.index)
     net = net_of(run)
     reference, witness = networks_of(run, spec)
