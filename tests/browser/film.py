@@ -1,0 +1,79 @@
+"""The README's film, Attack and then Features with their sliders moving: `python
+tests/browser/film.py [FILE]`, by default docs/film.webp.
+
+An app of its own is started on an empty folder of runs, so the film shows what is shipped.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import ARGUMENTS, REPOSITORY, Server, chromium, wait_until_settled
+
+SIZE = (960, 540)
+STEP, REST = 220, 1600  # milliseconds a picture is shown: while the slider moves, and at its ends
+PAGES = ("attack?img=2&eps=0", "features?eps=0")
+
+
+def pictures(page: Page, address: str) -> list[tuple[Image.Image, int]]:
+    """Every position of the page's slider, from its low end to its high end: (picture, ms)."""
+    page.goto(address)
+    wait_until_settled(page)
+    slider = page.locator(".screen input[type=range]").first
+    slider.focus()
+    slider.press("Home")
+    taken = [(_taken(page), REST)]
+    while slider.input_value() != slider.get_attribute("max"):
+        slider.press("ArrowRight")
+        taken.append((_taken(page), STEP))
+    return [*taken[:-1], (taken[-1][0], REST)]
+
+
+def _taken(page: Page) -> Image.Image:
+    page.evaluate(
+        "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )
+    return (
+        Image.open(io.BytesIO(page.screenshot()))
+        .convert("RGB")
+        .resize(SIZE, Image.Resampling.LANCZOS)
+    )
+
+
+def make(file: Path) -> None:
+    """Write the film into `file`."""
+    with tempfile.TemporaryDirectory() as place, sync_playwright() as play:
+        server = Server(Path(place))
+        browser = play.chromium.launch(executable_path=chromium.find(), args=ARGUMENTS)
+        try:
+            page = browser.new_page(
+                viewport={"width": 1280, "height": 720},
+                color_scheme="light",
+                reduced_motion="reduce",
+            )
+            film = [one for name in PAGES for one in pictures(page, f"{server.url}/{name}")]
+        finally:
+            browser.close()
+            server.end()
+    images, times = zip(*film, strict=True)
+    images[0].save(
+        file,
+        save_all=True,
+        append_images=images[1:],
+        duration=list(times),
+        loop=0,
+        quality=72,
+        method=6,
+    )
+    print(f"{file}: {len(images)} pictures, {file.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]) if sys.argv[1:] else REPOSITORY / "docs" / "film.webp")
