@@ -1,9 +1,7 @@
-"""A run's card: what was trained, with which settings and seed, and what was measured, in a file of
-at most 20 KB, so that a class can compare its runs without sending weights. No torch is needed to
-read one.
-
-The SHA-256 in a card is over the rest of it. It guards against slips, such as a number changed in
-an editor or half a file; somebody who means to cheat can compute it anew.
+"""A run's card: its settings, seed and measured results in a file of at most 20 KB, so that a class
+can compare its runs without sending weights. Reading a card needs no torch. The SHA-256 in a card
+covers the rest of it. It protects against accidents, such as a number changed in an editor or half
+a file, but not against somebody who computes it anew.
 """
 
 from __future__ import annotations
@@ -29,16 +27,16 @@ if TYPE_CHECKING:
 
 BYTES = 20_000
 VERSION = 1
-EPOCHS = 50  # of a curve that are kept
-NUMBERS = 30  # measured numbers that are kept
-WHERE = ("device", "threads", "snapshots", "test_n")  # no part of what a training computes
-UNTOUCHED = "untouched"  # what the attack is called where there was none
+EPOCHS = 50  # epochs that are kept, at most
+NUMBERS = 30  # measurements that are kept, at most
+WHERE = ("device", "threads", "snapshots", "test_n")  # these do not change the trained network
+UNTOUCHED = "untouched"  # the name of the attack for clean images
 
 
 class Number(TypedDict):
-    """So many of `n` images were `right` under an `attack` of radius `eps` with the noise of
-    `seed`; `images`: a hash of these images of a `split`, and of their labels. `reliable`: whether
-    the doctor found no fault.
+    """A measurement: of `n` images, `right` were classified correctly under an `attack` of radius
+    `eps` with the noise of `seed`. `images`: a hash of these images of a `split` and of their
+    labels. `reliable`: whether no check of the doctor makes the number unreliable.
     """
 
     attack: str
@@ -52,7 +50,7 @@ class Number(TypedDict):
 
 
 class Settings(TypedDict):
-    """What a run was trained with. Others than these are plain values, too."""
+    """The settings of a run. Further entries are plain values, too."""
 
     data: JSON
     method: JSON
@@ -74,9 +72,9 @@ class _Whole(TypedDict):
 
 @dataclass(frozen=True)
 class Card:
-    """One run as its card tells it: its `id`, the `label` that a person gave it, what its `data`
-    is called, its `settings`, the `numbers` measured on test images, and of some epochs the
-    accuracies on validation images, `clean` and `robust`, fractions.
+    """The content of a card: the run's `id`, the `label` that a person gave it, the display name of
+    its `data`, its `settings`, the `numbers` measured on test images, and for some epochs the
+    accuracies on validation images, `clean` and `robust`, in [0, 1].
     """
 
     id: str
@@ -98,7 +96,9 @@ class Card:
         return self.settings["seed"]
 
     def to_bytes(self) -> bytes:
-        """The file, at most 20 KB. Raises UserError where it cannot be as small."""
+        """The card as the content of a file, at most 20 KB. Raises UserError if it would be
+        larger.
+        """
         whole = {"card": VERSION, **{name: getattr(self, name) for name in self.__annotations__}}
         content = json.dumps(whole | {"sha256": _digest(whole)}, indent=1, allow_nan=False)
         if len(content) + 1 > BYTES:
@@ -110,8 +110,8 @@ class Card:
 
 
 def of_run(run: Run) -> Card:
-    """The card of a trained run. Raises UserError for an imported one and for one that was not
-    evaluated yet.
+    """The card of a trained run. Raises UserError for an imported run, and for one without
+    evaluations.
     """
     if run.imported:
         raise UserError(
@@ -129,8 +129,8 @@ def of(
     label: str = "",
     data: str = "",
 ) -> Card:
-    """The card of a training whose run need not be here: its `config`, what was measured, and its
-    epochs. Raises UserError where nothing was measured of it.
+    """The card of a training whose run need not be here, from its `config`, its evaluations and its
+    epochs. Raises UserError if there are no evaluations.
     """
     numbers = list(_numbers(evaluations))[:NUMBERS]
     if not numbers:
@@ -156,8 +156,8 @@ def of(
 
 
 def _numbers(evaluations: Iterable[Evaluation]) -> Iterator[Number]:
-    """What was measured on images that are known by their hash: most images first, untouched ones
-    before attacked ones.
+    """The measurements on images with a known hash, without targeted attacks: those on most images
+    first, clean images before attacked ones.
     """
     every = [one for one in evaluations if one.images and not one.attack.get("targeted")]
     found: dict[tuple[object, ...], Number] = {}
@@ -181,7 +181,9 @@ def _numbers(evaluations: Iterable[Evaluation]) -> Iterator[Number]:
 
 
 def _bare(value: Any) -> Any:
-    """A setting without the folders of this computer, which are nobody else's business."""
+    """A setting without the folders of this computer, which are private: of an absolute path only
+    the last part is kept.
+    """
     if isinstance(value, dict):
         return {name: _bare(each) for name, each in value.items()}
     if isinstance(value, str) and (posixpath.isabs(value) or ntpath.splitdrive(value)[0]):
@@ -195,8 +197,8 @@ def _digest(whole: JSON) -> str:
 
 
 def read(content: bytes, file: str = "This card") -> Card:
-    """The card in a file's bytes. Raises UserError, one sentence that names the `file`, for what is
-    no card, was changed since it was written, or says what cannot be.
+    """The card in a file's bytes. Raises UserError, one sentence that names the `file`, if it is
+    not a card, was changed after it was written, or holds impossible values.
     """
     file = harmless(file)[:LONGEST]
     if len(content) > BYTES:
@@ -238,7 +240,7 @@ def _no_number(value: str) -> NoReturn:
 
 
 def _typed(whole: _Whole) -> Card:
-    """The card in what was read. Raises UserError for anything that no run can have."""
+    """The card from the parsed JSON. Raises UserError for values that no run can have."""
     settings = whole["settings"]
     for name, value in settings.items():
         if isinstance(value, (dict, list)) and name not in ("data", "method"):
@@ -264,7 +266,7 @@ def _typed(whole: _Whole) -> Card:
 
 
 def _safe(value: Any) -> Any:
-    """A value whose texts, and names, nothing acts on where they are shown."""
+    """A value in which all texts, and the keys, are safe to display."""
     if isinstance(value, dict):
         return {harmless(name): _safe(each) for name, each in value.items()}
     if isinstance(value, list):

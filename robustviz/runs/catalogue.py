@@ -1,6 +1,6 @@
-"""What methods, data sets and networks are called, and what is usual for them, without torch: what
-the registry says of those that are shipped lies in `checkpoints/story/catalogue.json`, and others
-are asked for there. `make story` writes it, and a test holds it equal to the registry.
+"""Names and usual settings of methods, data sets and networks, without importing torch. For shipped
+ones they are in `checkpoints/story/catalogue.json`; for others the registry is asked. `make story`
+writes the file, and a test checks that it agrees with the registry.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ KINDS = ("method", "data", "net")
 
 
 def keys(kind: str, *needed: str) -> list[str]:
-    """The keys of a kind in the order of the registry: the shipped ones, or where one of `needed`
-    is none of those, all. What is not offered is among them where it is needed.
+    """The keys of a kind in the order of the registry: the shipped ones, or all if one of `needed`
+    is not shipped. Keys that people are not offered are included only if they are in `needed`.
     """
     shipped = _shipped(stamp(FILE)).get(kind, {})
     known = [
         key
         for key, facts in shipped.items()
-        if key in needed or not facts.get("unasked")  # as the registry has it, without asking
+        if key in needed or not facts.get("unasked")  # known from the file, without the registry
     ]
     if known and set(needed) <= set(known):
         return known
@@ -37,45 +37,49 @@ def keys(kind: str, *needed: str) -> list[str]:
 
 
 def known(kind: str, key: str) -> bool:
-    """Whether this version of robustviz has it."""
+    """Whether this version of robustviz has this key."""
     return key in keys(kind, key)
 
 
 def facts(kind: str, key: str) -> JSON:
-    """What there is to know of one, see `described`. Raises UserError for a key that is none."""
+    """The facts about one method, data set or network, see `described`. Raises UserError for an
+    unknown key.
+    """
     shipped = _shipped(stamp(FILE)).get(kind, {})
     return shipped[key] if key in shipped else described(kind, key)
 
 
 def is_l2(run: Inside) -> bool:
-    """Whether a run was trained in l2, whose radii are in other units than grey levels."""
+    """Whether a run was trained in l2, whose radii cannot be given in grey levels."""
     return bool((run.info["method"].get("attack") or {}).get("norm", "linf") != "linf")
 
 
 def radius(run: Inside) -> float:
-    """The radius in linf at which views attack a run's network where none is asked for: its own, of
-    one trained in l2 the usual one of its data.
+    """The linf radius at which views attack a run's network by default: the run's own ε, or its
+    data's default if it was trained in l2.
     """
     return float(facts("data", run.data_key)["default_eps"]) if is_l2(run) else run.eps
 
 
 def images(data: str) -> int | None:
-    """How many test images the shipped runs on a data set have; None where none is shipped."""
+    """How many test images the shipped runs on a data set use; None if there are no such runs."""
     count: int | None = _shipped(stamp(FILE)).get("images", {}).get(data)
     return count
 
 
 def described(kind: str, key: str) -> JSON:
-    """What the registry says: of a method how it is called and explained, and its `usual` settings
-    with their `kinds`; of a data set its `recipe` and radius, and which dials change no test image
-    or name a folder.
+    """The facts in the registry. For a method: its names and texts, and its `usual` settings with
+    their `kinds`; for a data set: its `recipe` and default radius, and which settings change no
+    test image or name a folder.
     """
     told = dict(_TELL[kind](registry.get(kind, key)))
     return told if registry.offered(kind, key) else told | {"unasked": True}
 
 
 def found(images: dict[str, int]) -> JSON:
-    """The whole catalogue as it should be; `images`: test images by data set."""
+    """The whole catalogue, made from the registry; `images`: the number of test images by data
+    set.
+    """
     every = {kind: {key: described(kind, key) for key in registry.every(kind)} for kind in KINDS}
     return {**every, "images": images}
 
@@ -99,7 +103,9 @@ def _method(cls: Any) -> JSON:
 
 
 def _kinds(thing: Any) -> JSON:
-    """What each setting is, where that is said; of what has settings of its own, theirs."""
+    """The kind of each setting that has one; for a setting with settings of its own, their
+    kinds.
+    """
     kinds: JSON = {}
     for name, option in registry.options(type(thing)).items():
         value = getattr(thing, name)

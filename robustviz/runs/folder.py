@@ -1,9 +1,7 @@
-"""A run is a folder: what was asked, how it went, the weights, the evaluations. The only channel
-between a training process, the pages, the command line and a notebook. No torch is needed to look
-at a run.
-
-Each file is checked where it is opened (`inside`): what is damaged is one sentence that names it,
-and lists of runs go on without that folder.
+"""A run is a folder with its settings, status, weights and evaluations. Training processes, pages,
+command line and notebooks exchange data only through such folders, and looking at one needs no
+torch. Each file is checked when it is opened (`inside`): damage is reported in one sentence, and
+lists of runs leave that run out.
 """
 
 from __future__ import annotations
@@ -46,13 +44,13 @@ R = TypeVar("R", bound=Result)
 ID = re.compile(r"^[a-z0-9-]{1,64}$")
 REPOSITORY = paths.ROOT
 _ZOO = REPOSITORY / "checkpoints" / "zoo"
-# The evaluation that tables show, targeted ones apart.
+# The attack of the evaluation that tables show; it must not be targeted either.
 PLAIN = {"key": "pgd", "steps": 20, "restarts": 1, "start": "uniform", "step_size": None}
 
 
 def home() -> Path:
-    """Where the user's runs live: `ROBUSTVIZ_RUNS`, else `checkpoints/runs` in the repository, else
-    (an installed copy) the system's folder for programs' data.
+    """The folder of the user's runs: `ROBUSTVIZ_RUNS`, else `checkpoints/runs` in the repository,
+    else (in an installed copy) the system's folder for programs' data.
     """
     return _home(str(paths.users("runs", "ROBUSTVIZ_RUNS", "checkpoints/runs")), os.getcwd())
 
@@ -64,8 +62,9 @@ def _home(asked: str, here: str) -> Path:
 
 @contextlib.contextmanager
 def at_home_in(place: Path) -> Iterator[None]:
-    """Inside, here and in processes that are started, the user's runs lie in `place`. For a process
-    that does one thing alone: all of it is told.
+    """Inside the block, the user's runs are in `place`, for this process and for those it starts.
+    Use it only in a process that does nothing else, because it changes the environment of the whole
+    process.
     """
     before = os.environ.get("ROBUSTVIZ_RUNS")
     os.environ["ROBUSTVIZ_RUNS"] = str(place)
@@ -78,7 +77,7 @@ def at_home_in(place: Path) -> Iterator[None]:
 
 
 def zoo() -> Path:
-    """Where the shipped runs live; read-only to the app and the command line."""
+    """The folder of the shipped runs, which the app and the command line only read."""
     return _ZOO
 
 
@@ -96,19 +95,19 @@ def _evaluations(path: Path, stamp: tuple[int, int, int]) -> tuple[Evaluation, .
 
 
 class Run(Inside):
-    """One run folder and what was found about it here. Making the object reads nothing; `open_run`
-    checks that the folder is one.
+    """One run folder, with the evaluations and probe results that were made here. Creating the
+    object reads nothing; `open_run` checks the folder.
     """
 
     @cached_property
     def shipped(self) -> bool:
-        """Whether this run came with robustviz and must not be written to."""
+        """Whether this run came with robustviz and must not be changed."""
         return self.path.parent == zoo() or self.path.resolve().parent == zoo().resolve()
 
     @property
     def ordinary(self) -> bool:
-        """Whether it is shipped and was trained without a defence on as many images as is usual
-        for its data; a witness of model alignment that learned from part of them is not.
+        """Whether it is a shipped run that was trained without a defence on the usual number of
+        images for its data. A witness of model alignment, trained on only part of them, is not.
         """
         return (
             self.shipped
@@ -119,21 +118,23 @@ class Run(Inside):
 
     @property
     def notes(self) -> Path:
-        """Where evaluations and probes of this run may be written: its own folder, or for a shipped
-        one a cache.
+        """The folder for evaluations and probe results of this run: its own, or for a shipped run a
+        cache.
         """
         return home() / ".zoo-cache" / self.id if self.shipped else self.path
 
     @property
     def name(self) -> str:
-        """How a setting of another run names this one: its id where that finds it, else its
-        path.
+        """How a setting of another run names this run: by its id if that is enough to find it, else
+        by its path.
         """
         path = self.path.resolve()
         return self.id if path.parent in (home(), zoo().resolve()) else str(path)
 
     def evaluations(self) -> list[Evaluation]:
-        """Every evaluation written down, oldest first: shipped ones, then those made here."""
+        """All evaluations of the present weights, oldest first: shipped ones, then those made
+        here.
+        """
         weights = self.weights
         every = {
             each.key: each
@@ -145,8 +146,8 @@ class Run(Inside):
         return list(every.values())
 
     def evaluation(self, key: str | None = None) -> Evaluation | None:
-        """The evaluation with that key, else the plain one (PGD-20 at the run's ε, whole test
-        split), else None.
+        """The evaluation with that key; without a key the one that tables show (PGD-20 at the run's
+        ε, seed 0, on most images). None if there is none.
         """
         every = self.evaluations()
         if key is not None:
@@ -164,9 +165,10 @@ class Run(Inside):
         )
 
     def add_evaluation(self, evaluation: Evaluation) -> Evaluation:
-        """Write an evaluation down, in place of one with the same protocol; returned with its key.
+        """Write an evaluation into `eval.json`, replacing one with the same attack, n, seed and
+        split; returns it with its key.
 
-        Measured once more with the same verdicts, a rung of a ladder stays one.
+        A rung of a ladder stays one if it is measured again with the same per-image results.
         """
         key = registry.key(
             {name: getattr(evaluation, name) for name in ("attack", "n", "seed", "split")}
@@ -191,34 +193,36 @@ class Run(Inside):
     def export(
         self, kind: Literal["state_dict", "torch.export", "onnx"], path: str | os.PathLike[str]
     ) -> Path:
-        """Write the best network as a file for other programs, once what is read back answers as
-        the run does; the file's path. See `robustviz.runs.exported.export`.
+        """Write the best network to a file for other programs and return the file's path. The file
+        is kept only if it reproduces the run's logits. See `robustviz.runs.exported.export`.
         """
         from robustviz.runs.exported import export
 
         return export(self, kind, path)
 
     def cached(self, kind: type[R], name: str) -> R | None:
-        """A probe's result kept under `name`, shipped or made here, or None (also where the file is
-        damaged).
+        """The probe result kept under `name`, made here or shipped; None if there is none for the
+        present weights, or if the file is damaged.
         """
         for folder in dict.fromkeys((self.notes, self.path)):
-            with contextlib.suppress(UserError, OSError):  # none there, or a damaged one
+            with contextlib.suppress(UserError, OSError):  # missing or damaged
                 result = kind.from_npz((folder / "probes" / f"{name}.npz").read_bytes())
                 if result.meta.get("weights") == self.weights:
                     return result
         return None
 
     def keep(self, name: str, result: Result) -> None:
-        """Keep a probe's result under `name`, with the hash of the weights it was measured on."""
+        """Keep a probe's result under `name`, with the hash of the weights on which it was
+        measured.
+        """
         result.meta["weights"] = self.weights
         write_file(self.notes / "probes" / f"{name}.npz", result.to_npz())
 
 
 class Elsewhere(Run):
-    """A run whose test images are read from another place than its config names: they moved, or are
-    others of the same classes. An evaluation of it says which images it met and stands beside the
-    others; an answer to a probe does not, and is not kept.
+    """A run whose test images are read from another place than its config names, because they were
+    moved or are other images of the same classes. An evaluation records which images were used and
+    is kept with the others; a probe's result does not, so it is not kept.
     """
 
     def __init__(self, run: Run, source: Source) -> None:
@@ -243,15 +247,15 @@ class Elsewhere(Run):
         return dataclasses.replace(super().config, data=self._source)
 
     def cached(self, kind: type[R], name: str) -> R | None:
-        """None: what is kept was measured on the other images."""
+        """None, because the results that were kept were measured on other images."""
         return None
 
     def keep(self, name: str, result: Result) -> None:
-        """Nothing is kept."""
+        """Does nothing, because results on these images are not kept."""
 
 
 def versions() -> JSON:
-    """What a run was made with: package versions and platform."""
+    """The versions of packages and the platform with which a run was made."""
     import numpy
     import torch
 
@@ -273,19 +277,19 @@ def create(
     folder: Path | None = None,
     found: Mapping[str, object] | None = None,
 ) -> Run:
-    """A new run folder for `config`, state `queued`; or the existing one, if it was made with the
-    same config. `found`: what config.json says besides (`entries.FOUND_OUT`), such as a `label`.
+    """A new run folder for `config`, state `queued`, or the existing one if it was made with the
+    same config. `found`: facts to add to config.json (`entries.FOUND_OUT`), such as a `label`.
 
-    Raises UserError for an unusable name and for a folder that holds something else: nothing is
-    ever overwritten.
+    Raises UserError for an invalid name, and if the folder holds something else: nothing is ever
+    overwritten.
     """
     name = name or config.run_id
     if not ID.fullmatch(name):
         raise UserError(f"{name!r} is no run id: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
     run = Run((folder or home()).expanduser().resolve() / name)
     asked = config.to_json()
-    # A kill in the very first write leaves a temporary file and nothing else; that is still an
-    # empty folder.
+    # A kill during the very first write leaves only a temporary file; such a folder counts as
+    # empty.
     if run.path.exists() and (
         not run.path.is_dir() or any(not entry.match(".*.tmp") for entry in run.path.iterdir())
     ):
@@ -294,7 +298,7 @@ def create(
                 f"{run.path} exists and is not a run folder; choose another --name or --out.",
                 code=2,
             )
-        if run.config.run_id != config.run_id:  # what is no part of the name may differ
+        if run.config.run_id != config.run_id:  # settings that are not part of the id may differ
             raise UserError(
                 f"A run named {name} exists with other settings; choose another --name, or remove"
                 " it first.",
@@ -309,20 +313,22 @@ def create(
     return run
 
 
-@functools.lru_cache(maxsize=8192)  # fewer than there are would open all anew each time
+@functools.lru_cache(maxsize=8192)  # if smaller than the number of runs, it would never hit
 def _opened(path: str, stamp: tuple[int, int, int]) -> Run:
     return Run(Path(path))
 
 
 def _open(path: str) -> Run:
-    """What could be a run in a folder, one object as long as its config.json stays: pages ask for
-    all runs at every click.
+    """The run in a folder, unchecked; the same object as long as its config.json does not change,
+    because pages ask for all runs at every click.
     """
     return _opened(path, stamp(os.path.join(path, "config.json")))
 
 
 def look_up(path_or_id: str | os.PathLike[str]) -> Run:
-    """As `open_run`, without torch: whether its settings are known to this version is not asked."""
+    """Like `open_run`, but without torch: it does not check that this version knows the run's
+    settings.
+    """
     text = os.fspath(path_or_id)
     inside = (home() / text, zoo() / text) if ID.fullmatch(text) else ()
     folder = next(filter(os.path.isdir, (*inside, Path(text).expanduser().resolve())), None)
@@ -334,9 +340,9 @@ def look_up(path_or_id: str | os.PathLike[str]) -> Run:
 
 
 def open_run(path_or_id: str | os.PathLike[str]) -> Run:
-    """The run at a path, or with an id, among the user's runs first and then the shipped ones.
+    """The run at a path or with an id; the user's runs are searched before the shipped ones.
 
-    Raises UserError naming the nearest id where there is none, and for a damaged folder.
+    Raises UserError that names the nearest id if there is none, and for a damaged folder.
     """
     run = look_up(path_or_id)
     _ = run.config
@@ -344,9 +350,9 @@ def open_run(path_or_id: str | os.PathLike[str]) -> Run:
 
 
 def open_model(run_id: str) -> Run:
-    """As `open_run` for an id, but the shipped run where one has it: what views show must not
-    change because somebody began to train the same thing. An id from an address is never taken for
-    a path.
+    """Like `open_run` for an id, but shipped runs come first: what views show must not change
+    because somebody starts the same training. The id may come from a URL, so it is never used as a
+    path.
     """
     if not ID.fullmatch(run_id or ""):
         raise UserError(f"{run_id!r} is no run id; choose a model from the list.")
@@ -358,8 +364,9 @@ def open_model(run_id: str) -> Run:
 
 
 def find_run(name: str | None, *, data: Source | None = None, net: str = "", role: str = "") -> Run:
-    """The run that a setting names, by id or path, for an id the shipped one first; without a name
-    the shipped ordinary `net` for this data, wanted as `role`. Raises UserError for none.
+    """The run that a setting names, by id (shipped runs first) or by path. Without a name it is the
+    shipped ordinary run with the architecture `net` on this data; `role` says in error messages
+    what it is for. Raises UserError if there is none.
     """
     if name:
         return open_model(name) if ID.fullmatch(name) else open_run(name)
@@ -378,14 +385,16 @@ def find_run(name: str | None, *, data: Source | None = None, net: str = "", rol
 
 
 def all_runs(*, damaged: bool = False) -> list[Run]:
-    """Every run: shipped first, then the user's, newest last. Damaged folders only if asked for."""
+    """All runs: the shipped ones first, then the user's, newest last. Damaged folders are included
+    only if `damaged` is set.
+    """
     runs = (*_shipped(str(zoo()), stamp(zoo())).values(), *(run for run, _ in of_user()))
     return [run for run in runs if damaged or sound(run)]
 
 
 def of_user() -> list[tuple[Run, Status]]:
-    """The user's runs with how each goes, newest last, damaged folders too: each status is read
-    once.
+    """The user's runs with their statuses, newest last, including damaged folders. Each status is
+    read only once.
     """
     found = [(run, run.status()) for run in _runs_in(str(home()))]
     return sorted(found, key=lambda each: each[1]["queued"])
@@ -393,14 +402,14 @@ def of_user() -> list[tuple[Run, Status]]:
 
 @functools.lru_cache(maxsize=4)
 def _shipped(folder: str, stamp: tuple[int, int, int]) -> dict[str, Run]:
-    """The shipped runs by id, in order. Nobody writes into their folders while the app runs, so
-    they are opened once.
+    """The shipped runs by id, in order. They are opened only once, because nobody writes into their
+    folders while the app runs.
     """
     return {run.id: run for run in sorted(_runs_in(folder), key=lambda run: run.id)}
 
 
 def _runs_in(folder: str) -> list[Run]:
-    """What could be a run, also where its config.json cannot be read."""
+    """All folders in `folder` that may be runs, even if their config.json cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return [
@@ -411,14 +420,14 @@ def _runs_in(folder: str) -> list[Run]:
 
 
 def sound(run: Run) -> bool:
-    """Whether its config.json can be read."""
+    """Whether the run's config.json can be read."""
     with contextlib.suppress(UserError):
         return bool(run.info)
     return False
 
 
 def fault(run: Run) -> str:
-    """What is damaged of a run, in one sentence; empty where it can be shown."""
+    """What is damaged in a run, in one sentence; empty if nothing is."""
     try:
         _ = run.info, run.evaluations()
     except UserError as error:
@@ -427,7 +436,9 @@ def fault(run: Run) -> str:
 
 
 def remove(run: Run) -> None:
-    """Delete a run folder. Raises UserError for a shipped run and for one that is being written."""
+    """Delete a run folder. Raises UserError for a shipped run, and for one that is being
+    trained.
+    """
     if run.shipped:
         raise UserError(f"{run.id} came with robustviz and is read-only.", code=2)
     with run.locked():

@@ -1,5 +1,5 @@
-"""Networks from elsewhere as runs: the weights, what they are of, and on which data they are looked
-at. Nothing is trained, and nothing is fetched.
+"""Importing networks that were trained elsewhere as runs: their weights, where their module comes
+from, and the data on which they are evaluated. Nothing is trained or downloaded.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from robustviz.runs.readings import Reading, Verdict
 from robustviz.training.config import TrainConfig, pick_device
 from robustviz.types import JSON, UserError, harmless
 
-N = 500  # test images that readings are compared on
-# Settings of a training, of which an imported run has none but these.
+N = 500  # test images on which ways to read images are compared
+# The only settings of a training that an imported run has.
 OURS = ("data", "method", "net", "eps", "seed", "device", "threads")
 
 
@@ -61,20 +61,20 @@ def import_run(
     device: str = "auto",
     say: Say = lambda line: None,
 ) -> Run:
-    """A network from elsewhere as a run, state `imported`, that every page, report and probe opens.
+    """Import a network trained elsewhere as a run, state `imported`, for all pages and probes.
 
-    `net`: a module with its weights, the weights, or their file (`checkpoint.read`; `entry` names
+    `net`: a module with its weights, the weights, or their file (`checkpoint.read`; `entry` chooses
     one of several in it). `model`: what makes the module again, `resnet18` (ours), `torchvision:…`,
-    `timm:…`, `FILE.py:make` or `pkg.mod:make`; a module of ours, torchvision's or timm's is known
-    without, and weights are compared with ours and torchvision's usual ones. Code that is named so
-    is trusted from now on. `data`: the images to look at it with; `classes`: their names in the
-    order of the logits, else the data's. `name`: the run's id; `label`: what it is called.
+    `timm:…`, `FILE.py:make` or `pkg.mod:make`; modules of ours, torchvision's or timm's need none,
+    nor do weights of our or torchvision's usual networks. Code named here is trusted from now on.
+    `data`: the images to evaluate it on; `classes`: their names in the order of the logits, else
+    the data's. `name`: the run's id; `label`: its display name.
 
-    `maps` to `grid` as in `nets.wrap`. `reading`: how it reads images, as `readings.named` has it;
-    without, and without `mean` and `std`, the usual ones are tried on the first `n` test images and
-    the best is taken. `say` gets what was found, a line each.
+    `maps` to `grid` as in `nets.wrap`. `reading`: how it reads images, see `readings.named`;
+    without it, `mean` and `std`, the usual ways are tried on the first `n` test images and the best
+    is used. `say` is called with each line about what was found.
 
-    Raises UserError where anything does not fit; nothing is left then.
+    Raises UserError if anything does not fit; then nothing is left on disk.
     """
     source = (rooms.source(data) if isinstance(data, str) else data).placed()
     if name:
@@ -100,7 +100,7 @@ def import_run(
 
 
 def _check_name(name: str) -> None:
-    """Raises UserError where it is no run id, or taken."""
+    """Raises UserError if `name` is not a run id, or is taken."""
     if not ID.fullmatch(name):
         raise UserError(f"{name!r} is no run id: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
     if (home() / name).exists():
@@ -112,8 +112,8 @@ def _check_name(name: str) -> None:
 
 
 def _check(net: Classifier, few: Dataset, classes: Sequence[str] | None) -> None:
-    """Raises UserError where the network answers with other classes than the data's, or does not
-    give the same twice.
+    """Raises UserError if the network's classes are not the data's, or if it does not give the same
+    logits for the same images twice.
     """
     x = few.x[:2].to(device_of(net))
     with frozen(net), torch.no_grad():
@@ -150,7 +150,9 @@ def _read(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> Verdict:
-    """How it reads images: as named, as it came, or what is likely."""
+    """How the network reads images: as `reading` names it, as its normalisation says, or the
+    likeliest of the usual ways.
+    """
     channels = few.images.shape[1]
     if reading:
         one = readings.named(reading, channels)
@@ -165,7 +167,7 @@ def _read(
 
 
 def _plain(net: Classifier) -> bool:
-    """Whether it does not normalise."""
+    """Whether the network does not normalise its input."""
     layer = readings.normalise_of(net)
     return bool((layer.mean == 0).all() and (layer.std == 1).all())
 
@@ -188,7 +190,9 @@ def _given(mean: Sequence[float] | None, std: Sequence[float] | None, channels: 
 
 
 def _with(net: Classifier, found: Found, reading: Reading, shape: Shape) -> Classifier:
-    """The network as it reads images, and what config.json says of that."""
+    """The network, changed to read images in this way; what config.json says of that is added to
+    `found`.
+    """
     if not reading.flip:
         readings.set_reading(net, reading)
         if isinstance(net, Wrapped):
@@ -212,7 +216,7 @@ def _with(net: Classifier, found: Found, reading: Reading, shape: Shape) -> Clas
 def _kept(
     net: Classifier, found: Found, config: TrainConfig, verdict: Verdict, more: JSON, name: str
 ) -> Run:
-    """The run folder, made aside and moved into its place. `more`: further entries of
+    """The run folder, created aside and then moved into place. `more`: further entries of
     config.json.
     """
     weights = save({key: value.detach().contiguous() for key, value in net.state_dict().items()})
@@ -227,7 +231,7 @@ def _kept(
     if code := [*plugins.needed(config), *found.plugins]:
         info["plugins"] = code
     run = Run(home() / (name or _name(config, found.source, weights, network)))
-    if run.path.exists():  # the name says what is in it
+    if run.path.exists():  # its name contains a hash of its content
         return run
     aside = home() / f".import-{os.getpid()}-{run.id}"
     try:
@@ -247,7 +251,9 @@ def _kept(
 
 
 def _name(config: TrainConfig, source: str, weights: bytes, network: JSON) -> str:
-    """`<data>-imported-<net>-<8 hex of weights and how they are looked into>`."""
+    """The default id:
+    `<data>-imported-<net>-<8 hex digits of a hash of the weights and of how they are used>`.
+    """
     digest = hashlib.sha256(weights + json.dumps(network, sort_keys=True).encode()).hexdigest()[:8]
     place, _, last = source.rpartition(":")
     net = last if place in known.ROOMS else f"{Path(place).stem}-{last}"

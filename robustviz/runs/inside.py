@@ -1,5 +1,5 @@
-"""What lies in one run's folder, as typed values, and the one check that it does: whoever opens a
-file gets what it should hold, or one sentence. No torch is needed to look at it.
+"""The files in a run's folder as typed values, checked when they are opened: whoever opens a file
+gets valid values, or one sentence about what is wrong. No torch is needed to look at them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _read_status(path: Path) -> Status:
 
 @memory.remembered(memory.ANSWERS, as_large)
 def _status(path: Path, stamp: tuple[int, int, int]) -> Status:
-    """A list of a thousand runs asks for each one's at every click."""
+    """`_read_status` with a cache: a list of a thousand runs reads all statuses at every click."""
     return _read_status(path)
 
 
@@ -82,7 +82,9 @@ def _records(path: Path, stamp: tuple[int, int, int]) -> list[Record]:
 
 
 def live(path: Path, classes: int) -> Strip | None:
-    """The images of `live.npz`, of so many classes; None where the file is missing or damaged."""
+    """The images of `live.npz`, for this number of classes; None if the file is missing or
+    damaged.
+    """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             entries: JSON = {field.name: file[field.name] for field in dataclasses.fields(Strip)}
@@ -97,12 +99,12 @@ def live(path: Path, classes: int) -> Strip | None:
             )
             else None
         )
-    except Exception:  # a damaged zip raises a dozen kinds; each means: no pictures
+    except Exception:  # a damaged zip raises many kinds of errors
         return None
 
 
 class Inside:
-    """The files of one run. Making the object reads nothing."""
+    """The files of one run. Creating the object reads nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -114,12 +116,12 @@ class Inside:
     def id(self) -> str:
         return self.path.name
 
-    # What was asked.
+    # Settings.
 
     @cached_property
     def info(self) -> Info:
-        """`config.json` as it is, without torch: the config's fields, `versions`, `images` once it
-        has begun, and what else was found out. Raises UserError where it is damaged.
+        """`config.json` as it is, without torch: the config's fields, `versions`, `images` once
+        training has begun, and further facts (`entries.Info`). Raises UserError if it is damaged.
         """
         found = opened(Info, self.path / "config.json")
         if "names" in (images := found.get("images", {})):
@@ -130,8 +132,8 @@ class Inside:
 
     @cached_property
     def config(self) -> TrainConfig:
-        """The config this run was made with. Raises UserError where it is damaged or from another
-        version, and where it needs a plug-in that is not here.
+        """The config of this run. Raises UserError if it is damaged or from another version, and if
+        it needs a plug-in that is missing here.
         """
         from robustviz.training.config import TrainConfig
 
@@ -148,17 +150,17 @@ class Inside:
 
     @property
     def lacks(self) -> str:
-        """One sentence where it needs a plug-in that is not here; else empty."""
+        """One sentence if the run needs a plug-in that is missing here; else empty."""
         return plugins.lacking(self.info.get("plugins", ()), f"The run {self.id}")
 
     @property
     def imported(self) -> bool:
-        """Whether it was trained elsewhere."""
+        """Whether the network was trained elsewhere and imported."""
         return self.architecture == "imported"
 
     @property
     def label(self) -> str:
-        """What a person called this network, on one line; empty where nobody did."""
+        """The name that a person gave this network, on one line; empty if there is none."""
         return self.info.get("label", "")
 
     @property
@@ -167,7 +169,7 @@ class Inside:
 
     @property
     def data_name(self) -> str:
-        """What its data is called here: the name that the user gave it, else its key."""
+        """The display name of its data: the name that the user gave it, else its key."""
         return harmless(self.info["data"].get("name") or self.data_key)
 
     @property
@@ -180,15 +182,15 @@ class Inside:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Classes, channels and pixels of a side of the images this network was made for; zeros
-        before it has begun.
+        """(classes, channels, pixels per side) of the images that this network was made for; zeros
+        before training has begun.
         """
         images = self.info.get("images")
         return (images["classes"], images["channels"], images["size"]) if images else (0, 0, 0)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of its classes; none before it has begun."""
+        """The names of its classes; empty before training has begun."""
         images = self.info.get("images")
         return images.get("names", ()) if images else ()
 
@@ -200,10 +202,12 @@ class Inside:
     def eps(self) -> float:
         return self.info["eps"]
 
-    # How it goes.
+    # Status and requests.
 
     def status(self) -> Status:
-        """`status.json`; a missing or damaged one reads as failed, and resuming writes it anew."""
+        """The content of `status.json`; if it is missing or damaged, the state is `failed`, and
+        resuming rewrites the file.
+        """
         path = self.path / "status.json"
         now = stamp(path)
         try:
@@ -212,8 +216,8 @@ class Inside:
             return {**UNKNOWN, "error": "status.json is missing or damaged."}
 
     def set_status(self, **changes: Any) -> None:
-        """Merge `changes` into `status.json`. Raises UserError where the run was removed: writing
-        would bring its folder back.
+        """Merge `changes` into `status.json`. Raises UserError if the run was removed, because
+        writing would bring its folder back.
         """
         path = self.path / "status.json"
         if not (self.path / "config.json").exists():
@@ -221,14 +225,14 @@ class Inside:
         write_file(path, to_bytes((self.status() if path.exists() else UNKNOWN) | changes))
 
     def wanted(self) -> Want:
-        """What the person asked of the running process: `pause`, `stop` or nothing."""
+        """What the person asked the running process to do: `pause`, `stop` or nothing."""
         with contextlib.suppress(UserError):
             asked = read_json(self.path / "control.json").get("want")
             return cast(Want, asked if asked in ("pause", "stop") else "")
         return ""
 
     def ask(self, want: str) -> None:
-        """Leave a wish for the running process; empty: take it back."""
+        """Ask the running process to `pause` or `stop`; an empty text withdraws the request."""
         if want:
             write_file(self.path / "control.json", to_bytes({"want": want}))
         else:
@@ -238,19 +242,19 @@ class Inside:
             except OSError as error:
                 raise cannot_write(path, error) from error
 
-    # What came out.
+    # Results.
 
     def records(self) -> list[Record]:
-        """The finished epochs, one mapping each. What is none, as a half-written last line, is left
-        out.
+        """The finished epochs, one dict each. Invalid lines, such as a half-written last line, are
+        left out.
         """
         path = self.path / "metrics.jsonl"
         now = stamp(path)
         return list(_records(path, now) if settled(now) else _read_records(path))
 
     def metrics(self) -> pd.DataFrame:
-        """The finished epochs as a table: one row an epoch, each loss term a column
-        `loss_<term>`.
+        """The finished epochs as a data frame: one row per epoch, one column `loss_<term>` per loss
+        term.
         """
         import pandas as pd
 
@@ -261,16 +265,16 @@ class Inside:
         )
 
     def strip(self) -> Strip | None:
-        """Eight validation images as the net saw them last; None before the first epoch, and where
-        the file is damaged.
+        """Eight validation images with the network's latest predictions; None before the first
+        epoch, and if the file is damaged.
         """
         return live(self.path / "live.npz", len(self.classes))
 
     def net(self, epoch: int | None = None, which: str = "best") -> Classifier:
-        """The trained network on the CPU, in eval mode: the best epoch's, the last's, or a
-        snapshot's.
+        """The trained network on the CPU, in eval mode: the best epoch's, with `which="last"` the
+        last epoch's, or with `epoch` that of a snapshot.
 
-        Raises UserError where the weights are missing, damaged, or of another architecture.
+        Raises UserError if the weights are missing, damaged, or of another architecture.
         """
         import torch
         from safetensors import SafetensorError
@@ -300,23 +304,23 @@ class Inside:
         return net.eval()
 
     def fresh(self, rng: torch.Generator) -> Classifier:
-        """The network with weights drawn from `rng`, on the CPU. Raises UserError where this
-        version cannot make it.
+        """The network with weights drawn from `rng`, on the CPU. Raises UserError if this version
+        cannot make it.
         """
         from robustviz import nets
         from robustviz.chance import drawn_from
         from robustviz.nets import known
 
         config = self.config
-        with drawn_from(rng):  # the global generator belongs to everybody
+        with drawn_from(rng):  # torch's global generator is shared by all threads
             if self.imported:
                 return known.network(self.info.get("network"), self.shape, f"The run {self.id}")
             return config.method.network(nets.build(config.net, *self.shape))
 
     @property
     def snapshots(self) -> list[int]:
-        """The epochs whose weights were kept besides the best ones, in order: what `net(epoch=…)`
-        can load.
+        """The epochs, in order, of which a snapshot of the weights was kept: those that
+        `net(epoch=…)` can load.
         """
         return sorted(
             int(path.stem.removeprefix("epoch-"))
@@ -326,17 +330,19 @@ class Inside:
 
     @property
     def weights(self) -> str:
-        """A hash of the best weights, short; empty without any. What was measured on other weights
-        does not count.
+        """A short hash of the best weights; empty if there are none. Results measured on other
+        weights do not count.
         """
         path = self.path / "net.safetensors"
         now = stamp(path)
         return digest(path, now[0]) if any(now) else ""
 
-    # What a resume needs.
+    # State for a resume, and locking.
 
     def save_state(self, tensors: Mapping[str, torch.Tensor], plain: JSON) -> None:
-        """Freeze a training in one file, so that no kill can tear weights from position."""
+        """Save a training's state in a single file, so that no kill can separate its weights from
+        its position.
+        """
         from safetensors.torch import save
 
         write_file(
@@ -345,7 +351,9 @@ class Inside:
         )
 
     def load_state(self) -> tuple[dict[str, torch.Tensor], JSON] | None:
-        """What `save_state` kept, or None. Raises UserError where the file is damaged."""
+        """The tensors and values that `save_state` saved, or None. Raises UserError if the file is
+        damaged.
+        """
         from safetensors import SafetensorError, safe_open
 
         path = self.path / "state" / "state.safetensors"
@@ -362,7 +370,7 @@ class Inside:
             ) from error
 
     def save_weights(self, name: str, weights: Mapping[str, torch.Tensor]) -> None:
-        """Write weights as safetensors under `name`."""
+        """Write weights into the safetensors file `name` of the run's folder."""
         from safetensors.torch import save
 
         write_file(
@@ -371,18 +379,18 @@ class Inside:
         )
 
     def locked(self) -> AbstractContextManager[None]:
-        """Hold the run for one writer; the system lets go when a process dies. Raises UserError
-        where it is held.
+        """Hold the lock for writing this run inside the block; the system releases it when the
+        process dies. Raises UserError if another process holds it.
         """
         return held(
             self.path / ".lock",
-            2,  # seconds: `is_held` may just be looking
+            2,  # seconds, because `is_held` takes the lock for a moment
             f"The run {self.id} is being written by another process; wait for it, or stop it"
             " first.",
         )
 
     def is_held(self) -> bool:
-        """Whether a process holds the run for writing."""
+        """Whether a process holds the lock for writing this run."""
         path = self.path / ".lock"
         try:
             with held(path, 0, "held") if path.exists() else contextlib.nullcontext():

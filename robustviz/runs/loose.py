@@ -1,4 +1,6 @@
-"""A network and images of a notebook as a run in memory, so that every probe answers for them."""
+"""A network and images in memory, for example in a notebook, as a run, so that every probe works on
+them.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ from robustviz.views.result import Result
 
 @dataclass(frozen=True)
 class InMemory(Source):
-    """The images that were given; there are no others."""
+    """A data set that is the given images, as the test split; there are no other splits."""
 
     images: Any = option(None, "The data set.")
 
@@ -49,7 +51,7 @@ class InMemory(Source):
 
 
 class Loose(Run):
-    """A run that has no folder: nothing is read, written or kept. `as_run` makes it."""
+    """A run without a folder: nothing is read, written or kept. `as_run` makes it."""
 
     def __init__(self, net: Classifier, images: Dataset, eps: float) -> None:
         self._hash = hash_of(net)
@@ -101,18 +103,18 @@ class Loose(Run):
         return None
 
     def keep(self, name: str, result: Result) -> None:
-        """Nothing is kept."""
+        """Does nothing, because results are not kept."""
 
 
 def as_run(net: nn.Module, data: Any, *, eps: float | str = 8 / 255) -> Run:
     """A network and images as a run in memory, for probes and figures in a notebook:
     `figures.attention(probes.attention(as_run(net, (x, y))))`.
 
-    `net`: any module that gives logits for images in [0, 1]; a copy of it as it is now is looked
-    at, on the CPU. Which layer: `robustviz.wrap(module, maps="layer3")` first. `data`: what
-    `robustviz.evaluate` takes; an image's number is its place in it. `eps`: the radius in pixel
-    units, also "8/255". Probes that look at training images or at epochs need a run, which
-    `robustviz.import_run` makes. Raises UserError for what cannot be looked at.
+    `net`: any module that gives logits for images in [0, 1]; the probes use a copy of it, made now,
+    on the CPU. To choose the layer for its maps, pass `robustviz.wrap(module, maps="layer3")`.
+    `data`: as in `robustviz.evaluate`; an image's number is its position there. `eps`: the radius
+    in pixel units, also "8/255". Probes that need training images or epochs need a real run, which
+    `robustviz.import_run` makes. Raises UserError for an unsuitable network or unsuitable images.
     """
     images = given(data)
     shape = tuple(images.images.shape[1:])

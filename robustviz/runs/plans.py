@@ -1,6 +1,6 @@
-"""What is written down of a sweep, in `.sweeps` among the runs: which runs it names (NAME.json),
-which process feeds the queue and how long that will take (NAME.now), and that somebody wants it to
-end (NAME.stop). No torch: the Train page looks every other second.
+"""The files about sweeps, in `.sweeps` among the runs: NAME.json lists a sweep's runs, NAME.now
+says which process feeds them to the queue and how long that will take, and NAME.stop asks it to
+end. No torch is imported, because the Train page reads them every two seconds.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from robustviz.types import UserError
 if TYPE_CHECKING:
     from robustviz.runs.sweeps import Now
 
-EVERY = 2.0  # seconds between two words of how long a sweep still takes
+EVERY = 2.0  # seconds between two writes of the time that a sweep still takes
 
 
 class Stopped(Exception):
-    """Somebody asked the sweep to end, from the Train page."""
+    """Raised when somebody asked on the Train page that the sweep end."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep as others see it: its name, the ids of its runs, whether a process feeds them to the
-    queue, about how many seconds are left (None: nobody knows). `wrong`: why it cannot be read.
+    """A sweep as other processes see it: its name, the ids of its runs, whether a process feeds
+    them to the queue (`going`), and about how many seconds are left (None: unknown). `wrong`: why
+    its file cannot be read.
     """
 
     name: str
@@ -45,8 +46,8 @@ def _path(name: str, ending: str = ".json") -> Path:
 
 
 def keep_plan(name: str, ids: Iterable[str]) -> None:
-    """Write down which runs belong to the sweep of that name. Raises UserError for an unusable
-    name, and where it is another sweep's.
+    """Write down which runs belong to the sweep called `name`. Raises UserError for an invalid
+    name, and if another sweep has it already.
     """
     if not folder.ID.fullmatch(name):
         raise UserError(f"{name!r} is no name: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
@@ -67,7 +68,9 @@ def keep_plan(name: str, ids: Iterable[str]) -> None:
 
 
 def every() -> list[Plan]:
-    """The sweeps of this folder of runs: those that are being fed first, then the newest first."""
+    """The sweeps in the folder of the user's runs: those that are being fed first, then the newest
+    first.
+    """
     found: list[tuple[float, Plan]] = []
     for path in (folder.home() / ".sweeps").glob("*.json"):
         if folder.ID.fullmatch(path.stem):
@@ -88,7 +91,7 @@ def _read(path: Path) -> Plan:
         wrong = f"The list of the sweep {name} is damaged: remove {path}, and start it again."
         return Plan(name, (), wrong=wrong)
     now: dict[str, Any] = {}
-    with contextlib.suppress(UserError):  # nobody feeds it, or the file is damaged
+    with contextlib.suppress(UserError):  # no process feeds it, or the file is damaged
         now = read_json(_path(name, ".now"))
     going, left = bool(now) and queue.alive(now), now.get("seconds")
     known = float(left) if going and isinstance(left, (int, float)) and left >= 0 else None
@@ -97,12 +100,13 @@ def _read(path: Path) -> Plan:
 
 @contextlib.contextmanager
 def fed(name: str, tell: Callable[[Now], object]) -> Iterator[Callable[[Now], object]]:
-    """Inside, the sweep of that name counts as being fed by this process. What comes is to be told
-    where the sweep is: it tells `tell`, and writes down the time left. It raises `Stopped` once
-    somebody asked for that; then, and only then, the sweep's runs are asked to stop at the end.
+    """Inside the block, this process counts as feeding the sweep called `name`. Yields a function
+    that must be called with the sweep's progress: it calls `tell`, writes down the time left, and
+    raises `Stopped` once somebody asked for that. In that case, and only then, the sweep's runs are
+    asked to stop at the end.
     """
     path, end = _path(name, ".now"), _path(name, ".stop")
-    end.unlink(missing_ok=True)  # of an earlier time
+    end.unlink(missing_ok=True)  # left over from before
     said = -EVERY
 
     def told(now: Now) -> None:
@@ -112,13 +116,13 @@ def fed(name: str, tell: Callable[[Now], object]) -> Iterator[Callable[[Now], ob
             raise Stopped
         if time.monotonic() - said >= EVERY:
             said = time.monotonic()
-            with contextlib.suppress(UserError):  # a full disk is the training's to tell
+            with contextlib.suppress(UserError):  # the training itself reports a full disk
                 write_file(path, to_bytes(queue.identity() | {"seconds": round(now.seconds, 1)}))
 
     try:
         yield told
     except Stopped:
-        _ask(_read(_path(name)))  # the next one may have begun before it was heard
+        _ask(_read(_path(name)))  # the next run may have started before the request was seen
         raise
     finally:
         path.unlink(missing_ok=True)
@@ -126,7 +130,7 @@ def fed(name: str, tell: Callable[[Now], object]) -> Iterator[Callable[[Now], ob
 
 
 def stop(plan: Plan) -> None:
-    """Ask the process that feeds a sweep to end, and its runs that wait or are trained to stop."""
+    """Ask the process that feeds a sweep to end, and its queued and running runs to stop."""
     if plan.going:
         write_file(_path(plan.name, ".stop"), b"")
     _ask(plan)

@@ -1,5 +1,6 @@
-"""How a network from elsewhere wants its images: in [0, 1], normalised by CIFAR-10's or ImageNet's
-colours, in grey levels, blue first. Weights do not say; which reading they answer best under, does.
+"""How an imported network expects its images (its "reading"): in [0, 1], normalised with the
+statistics of CIFAR-10 or ImageNet, in grey levels, or with channels in the order blue, green, red.
+Weights do not tell; the reading that gives the most correct images does.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from robustviz.stats import Bools, mcnemar, wilson
 from robustviz.types import UserError
 
 AT_ONCE = 50  # images that are computed together
-SECONDS = 30.0  # all readings together take about so long at most
-FEWEST = 40  # images, however long that takes
-SURE = 0.01  # p below which one reading is told from another
+SECONDS = 30.0  # all readings together take about this long at most
+FEWEST = 40  # images that are always used, however long that takes
+SURE = 0.01  # p-value below which two readings count as different
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read images: (x − mean) / std a channel, None for neither; `flip`: then the
-    channels come as blue, green, red.
+    """One way to read images: (x − mean) / std per channel, where None changes nothing; with `flip`
+    the channels are then put into the order blue, green, red.
     """
 
     name: str
@@ -55,8 +56,8 @@ GREY = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which reading is taken, whether it is `clear`, and why in a sentence; `right`: how many of
-    the first `n` images each got right.
+    """Which reading is used, whether the choice is `clear`, and why, in a sentence; `right`: how
+    many of the first `n` images were classified correctly under each reading.
     """
 
     reading: Reading
@@ -67,7 +68,7 @@ class Verdict:
 
     @property
     def lines(self) -> list[str]:
-        """A line a reading, the best first."""
+        """One line per reading, the best first."""
         return [
             f"{name:<14} {k / self.n:7.1%}  ({k} of {self.n} right)"
             for name, k in sorted(self.right.items(), key=lambda each: -each[1])
@@ -75,12 +76,16 @@ class Verdict:
 
 
 def usual(channels: int) -> tuple[Reading, ...]:
-    """The readings that are tried; blue first is tried besides, with the best of them."""
+    """The readings that are tried for this number of channels; the best one is tried with flipped
+    channels, too.
+    """
     return {1: GREY, 3: COLOUR}.get(channels, COLOUR[:1])
 
 
 def named(name: str, channels: int) -> Reading:
-    """The reading that a person names: `cifar`, `bgr-cifar`, `bgr`. Raises UserError for none."""
+    """The reading of this name: `cifar`, `bgr-cifar`, `bgr`. Raises UserError for an unknown
+    name.
+    """
     every = {each.name: each for each in usual(channels)}
     flip = name == "bgr" or name.startswith("bgr-")
     base = every.get(name.removeprefix("bgr").removeprefix("-") or "raw" if flip else name)
@@ -95,12 +100,12 @@ def named(name: str, channels: int) -> Reading:
 
 
 def flipped(reading: Reading) -> Reading:
-    """The same with blue, green, red."""
+    """The same reading with the channels in the order blue, green, red."""
     return replace(reading, name=f"bgr-{reading.name}", flip=True)
 
 
 def normalise_of(net: Classifier) -> Normalise:
-    """The layer in which a network normalises. Raises UserError where it has none."""
+    """The layer of a network that normalises images. Raises UserError if it has none."""
     if isinstance(net, Wrapped):
         return net.normalise
     found = next((part for part in net.modules() if isinstance(part, Normalise)), None)
@@ -110,7 +115,7 @@ def normalise_of(net: Classifier) -> Normalise:
 
 
 def set_reading(net: Classifier, reading: Reading) -> None:
-    """Let the network normalise so; it does not flip channels."""
+    """Set the network's normalisation to this reading, in place; the channels are not flipped."""
     layer = normalise_of(net)
     layer.mean.copy_(torch.tensor(reading.mean or (0.0,)).view(1, -1, 1, 1))
     layer.std.copy_(torch.tensor(reading.std or (1.0,)).view(1, -1, 1, 1))
@@ -118,7 +123,9 @@ def set_reading(net: Classifier, reading: Reading) -> None:
 
 @contextmanager
 def _read_as(net: Classifier, reading: Reading) -> Iterator[Callable[[Tensor], Tensor]]:
-    """The network under a reading; afterwards it normalises as before."""
+    """Inside the block, a function that runs the network with this reading; then the old
+    normalisation is restored.
+    """
     layer = normalise_of(net)
     before = layer.mean.clone(), layer.std.clone()
     order = -1 if reading.flip else 1
@@ -132,7 +139,9 @@ def _read_as(net: Classifier, reading: Reading) -> Iterator[Callable[[Tensor], T
 
 
 def right_under(net: Classifier, x: Tensor, y: Tensor, reading: Reading) -> Bools:
-    """Which images (N,C,H,W) the network gets right under a reading (N,)."""
+    """Which of the images `x` (N,C,H,W) the network classifies correctly with this reading: (N,)
+    bool.
+    """
     device = device_of(net)
     with frozen(net), torch.no_grad(), _read_as(net, reading) as read:
         every = [
@@ -143,8 +152,8 @@ def right_under(net: Classifier, x: Tensor, y: Tensor, reading: Reading) -> Bool
 
 
 def likely(net: Classifier, x: Tensor, y: Tensor, classes: int) -> Verdict:
-    """Which reading the network was most likely trained with: the one it gets most images right
-    under. Fewer images are taken where the network is slow.
+    """The reading with which the network was most likely trained: the one with most correct images.
+    If the network is slow, fewer images are used.
     """
     tried = usual(x.shape[1])
     began = time.perf_counter()
@@ -186,6 +195,6 @@ def _verdict(found: Mapping[Reading, Bools], classes: int) -> Verdict:
 
 
 def as_given(net: Classifier, x: Tensor, y: Tensor, reading: Reading) -> Verdict:
-    """What a reading that is known gives."""
+    """The verdict for a reading that is already known."""
     k, n = int(np.sum(right_under(net, x, y, reading))), len(x)
     return Verdict(reading, True, f"{reading.name}: {k} of {n} right.", {reading.name: k}, n)

@@ -1,5 +1,5 @@
-"""What trains a run again: the command, the few words of it that a link carries, and what a run's
-name alone tells. Importing it brings no torch; using it does.
+"""What trains a run again: its shell command, its recipe (the same settings as a short text for a
+link), and what the run's id alone tells. Importing this needs no torch; using it does.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from robustviz.types import UserError
 if TYPE_CHECKING:
     from robustviz.training.config import TrainConfig
 
-# dotted path -> value as typed; `data` and `method` come first. Empty: there is no such recipe
+# dotted path -> value as typed; `data` and `method` come first. Empty: there is no recipe.
 Recipe = Mapping[str, str]
 
-FLAGS = ("data", "method", "net", "epochs", "seed", "eps")  # the others are `--set PATH=VALUE`
-UNSAID = ("threads", "device", "test_n")  # where it runs is no part of what is trained
+FLAGS = ("data", "method", "net", "epochs", "seed", "eps")  # other settings: `--set PATH=VALUE`
+UNSAID = ("threads", "device", "test_n")  # these do not change what is trained
 NAME = re.compile(r"([a-z0-9-]+)-s(\d{1,10})-[0-9a-f]{8}")
 PATH = re.compile(r"[a-z_]+(\.[a-z_]+)*")
 PLAIN = re.compile(r"[\w@#/,.+-]{0,100}")  # a value that a link may carry
@@ -31,7 +31,9 @@ LONGEST = 1500  # characters of a recipe in a link
 
 
 class Name(NamedTuple):
-    """What a run's id says. `data` may be a name that the user gave and nobody else knows."""
+    """The parts of a run's id. `data` may be a name that the user gave and that is unknown
+    elsewhere.
+    """
 
     data: str
     method: str
@@ -40,7 +42,7 @@ class Name(NamedTuple):
 
 
 def name(run_id: str) -> Name | None:
-    """What an id says of its run; None where it is not of that form, as an imported run's."""
+    """The parts of a run's id; None if the id has another form, as for imported runs."""
     whole = NAME.fullmatch(run_id)
     if whole is None:
         return None
@@ -52,14 +54,14 @@ def name(run_id: str) -> Name | None:
             data = said.removesuffix(f"-{method}-{net}".replace("_", "-"))
             if data != said:
                 fitting.append(Name(known.get(data, data), method, net, int(whole[2])))
-    # `-afa-trades` ends as `-trades` does, so the longest method is meant
+    # `-afa-trades` also ends in `-trades`: the longest method is right, so the shortest data
     return min(fitting, key=lambda one: len(one.data), default=None)
 
 
 def read(recipe: Recipe) -> TrainConfig:
-    """The training that a recipe names. Raises UserError for what no training can be made of, for
-    images of a folder, and for weights or runs that are not named by an id: a link must not reach
-    into this computer.
+    """The config that a recipe stands for. Raises UserError if it stands for none, if its images
+    come from a folder, and if it names weights or runs by anything but an id: a link must not
+    access files of this computer.
     """
     given = dict(recipe)
     data = given.pop("data", "")
@@ -79,8 +81,8 @@ def read(recipe: Recipe) -> TrainConfig:
 
 
 def of(config: TrainConfig) -> Recipe:
-    """The shortest recipe of a training. Empty where none leads to the same run: images or weights
-    of the user's own, or an attack of another kind than its method's.
+    """The shortest recipe of a config. Empty if no recipe gives the same run, as with images or
+    weights of the user's own, or with another kind of attack than its method's default.
     """
     kind = load("robustviz.training.config").TrainConfig
     method = type(config.method)
@@ -100,7 +102,7 @@ def of(config: TrainConfig) -> Recipe:
 
 
 def _typed(value: Any) -> str:
-    """A value as a person would type it: a radius as 8/255."""
+    """A value as a person would type it, such as 8/255 for a radius."""
     if isinstance(value, float) and len(repr(value)) > 6:
         level = round(value * 255)
         return f"{level}/255" if level / 255 == value else repr(value)
@@ -108,7 +110,7 @@ def _typed(value: Any) -> str:
 
 
 def command(recipe: Recipe, name: str = "") -> str:
-    """The line for a terminal that trains it; `name`: the run's id where somebody chose it."""
+    """The shell command that trains a recipe; `name`: the run's id, if a person chose it."""
     words = ["python", "-m", "robustviz", "train", *(["--name", name] if name else [])]
     for path, value in recipe.items():
         words += [f"--{path}", value] if path in FLAGS else ["--set", f"{path}={value}"]
@@ -116,13 +118,15 @@ def command(recipe: Recipe, name: str = "") -> str:
 
 
 def packed(recipe: Recipe) -> str:
-    """A recipe as one word for an address; empty where it is too long or not plain."""
+    """A recipe as one word for a URL; empty if it is too long or has unusual characters."""
     word = "~".join(f"{path}={value}" for path, value in recipe.items())
     return word if unpacked(word) == recipe else ""
 
 
 def unpacked(word: str) -> Recipe:
-    """The recipe in a link's word; empty where it is none, as a link can say anything."""
+    """The recipe in a link's word; empty if that is not a recipe, since a link may contain
+    anything.
+    """
     pairs = [part.partition("=") for part in word.split("~")] if len(word) <= LONGEST else []
     fine = all(PATH.fullmatch(path) and PLAIN.fullmatch(value) for path, _, value in pairs)
     return {path: value for path, _, value in pairs} if fine else {}

@@ -1,7 +1,6 @@
-"""A sweep: a named grid of trainings, fed to the queue one by one, the cheapest first.
-
-A run is named by its settings, so a sweep that was killed is started again and goes on where it
-was: what is done is kept, what was left off is taken up. `docs/sweeps.md` has the file's form.
+"""A sweep: a named grid of trainings, given to the queue one by one, the cheapest first. A run's
+name is derived from its settings. So a sweep that was killed can be started again: finished runs
+are kept, and the others continue. `docs/sweeps.md` describes the file.
 """
 
 from __future__ import annotations
@@ -28,23 +27,23 @@ from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
 
 MOST = 10_000  # points of a sweep
-LOOK = 0.5  # seconds between two looks at the training that runs
-# Seconds a weight, image and pass, until a training was measured.
+LOOK = 0.5  # seconds between two checks of the running training
+# Seconds per weight, image and pass, while no training has been measured yet.
 PACE = 1e-8
-UNREAD = 50_000  # images of a training split that cannot be counted yet
-RECENT = 5  # trainings of a kind that the pace rests on, the newest
+UNREAD = 50_000  # assumed number of training images if the data set cannot be read yet
+RECENT = 5  # the newest trainings of a kind, on which its pace is based
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What a sweep crosses: every value of each field with every value of the others. An empty
-    field is left to the preset or to the data set.
+    """The settings that a sweep combines: every value of each field with every value of the others.
+    An empty field is left to the preset or the data set.
 
-    `set`: the values of any further setting, by its dotted path. Raises UserError, through
-    `registry.build`, for an unknown field and for values of another type.
+    `set`: the values of any other setting, by its dotted path. Raises UserError, through
+    `registry.build`, for an unknown field and for values of a wrong type.
     """
 
-    key: ClassVar[str] = "a sweep"  # what sentences call it
+    key: ClassVar[str] = "a sweep"  # its name in error messages
 
     name: str = ""
     preset: str | None = None
@@ -56,8 +55,8 @@ class Grid:
 
     @classmethod
     def make(cls, given: Mapping[str, Any]) -> Grid:
-        """A grid from what a file or the command line holds; a value alone is a list of one. Raises
-        UserError for an unknown field, a value of another type and an empty list.
+        """A grid from the content of a file or the command line; a single value counts as a list of
+        one. Raises UserError for an unknown field, a value of a wrong type and an empty list.
         """
         settings = given.get("set", {})
         if not isinstance(settings, Mapping):
@@ -75,8 +74,8 @@ class Grid:
 
     @classmethod
     def read(cls, path: Path) -> Grid:
-        """The grid of a TOML file; its name is the file's where it says none. Raises UserError for
-        a file that cannot be read.
+        """The grid in a TOML file; without a name of its own it gets the file's name. Raises
+        UserError if the file cannot be read.
         """
         try:
             given = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -84,7 +83,7 @@ class Grid:
             raise UserError(
                 f"{path} cannot be read ({error.strerror or error}).", code=2
             ) from error
-        except ValueError as error:  # no text, or no TOML
+        except ValueError as error:  # not text, or not TOML
             raise UserError(f"{path} is no TOML file: {error}.", code=2) from error
         return cls.make({"name": path.stem.lower()} | given)
 
@@ -96,13 +95,13 @@ class Grid:
 
     @property
     def count(self) -> int:
-        """How many trainings it names."""
+        """The number of trainings in the grid."""
         return math.prod(map(len, self._axes))
 
     def configs(self, *, here: bool = True) -> list[TrainConfig]:
-        """Its trainings, on this machine; not `here`: on others, which may have the GPU that is
-        asked for. Raises UserError for what no training can be made of, two equal points, and more
-        points than `MOST`.
+        """The configs of the grid's trainings, for this machine. With `here=False` they are for
+        other machines, so they may ask for a GPU that this one lacks. Raises UserError for settings
+        that do not fit, for two equal points, and for more than `MOST` points.
         """
         if self.count > MOST:
             raise UserError(
@@ -138,8 +137,8 @@ def _listed(name: str, value: Any) -> list[Any]:
 
 @dataclass(frozen=True)
 class Now:
-    """Where a sweep is: how many of its trainings are over (or cannot go on), the one that runs,
-    and about how many seconds are left.
+    """The progress of a sweep: how many of its trainings are over (or cannot go on), the run that
+    is being trained, and about how many seconds are left.
     """
 
     over: int
@@ -151,11 +150,11 @@ class Now:
 def follow(
     configs: Iterable[TrainConfig], tell: Callable[[Now], object] = lambda now: None
 ) -> dict[str, str]:
-    """Have all of them trained, one after the other, and wait; what kept any from being queued, by
-    run id. How the others ended, their folders say: one that failed does not stop the rest.
+    """Train all configs, one after the other, and wait. Returns, by run id, why runs could not be
+    queued. How the other runs ended is in their folders: one that fails does not stop the rest.
 
-    Each is a job of the queue and outlives this process, in which nothing is trained. Raises
-    UserError that says how to go on where the person interrupts.
+    Each training is a job of the queue and outlives this process, which trains nothing itself. If
+    the person interrupts, raises UserError that says how to go on.
     """
     total = {config.run_id: config for config in configs}
     refused: dict[str, str] = {}
@@ -185,7 +184,7 @@ def follow(
 
 
 def _needs(config: TrainConfig, waiting: set[str]) -> bool:
-    """Whether its method starts from a run that waits, too."""
+    """Whether its method starts from a run that is still waiting."""
     names = registry.of_kind(type(config.method), *registry.RUNS)
     return any(getattr(config.method, name) in waiting for name in names)
 
@@ -194,8 +193,8 @@ def _needs(config: TrainConfig, waiting: set[str]) -> bool:
 
 
 def estimate(configs: Iterable[TrainConfig]) -> dict[str, float]:
-    """About how many seconds each still takes, by run id: by what trainings of the same data,
-    method and net took before, else by what any took.
+    """About how many seconds each training still takes, by run id. It is based on how long
+    trainings of the same data, method and net took before, or if there are none, any trainings.
     """
     kinds: dict[tuple[str, str, str] | None, list[float]] = defaultdict(list)
     for run in folder.all_runs():  # shipped ones first, the user's newest last
@@ -203,7 +202,7 @@ def estimate(configs: Iterable[TrainConfig]) -> dict[str, float]:
         if status["state"] == "done" and status["seconds"]:
             try:
                 measured = status["seconds"] / work(run.config)
-            except UserError:  # of another version
+            except UserError:  # a run of another version
                 continue
             for kind in (_kind(run.config), None):
                 kinds[kind].append(measured)
@@ -220,8 +219,8 @@ def _kind(config: TrainConfig) -> tuple[str, str, str]:
 
 
 def work(config: TrainConfig) -> float:
-    """What a training costs, in weights × images × passes: a step of its attack is a pass, and so
-    is the update.
+    """The cost of a training, in weights × images × passes: each step of its attack is one pass,
+    and the update is another.
     """
     steps = getattr(getattr(config.method, "attack", None), "count", 0)
     images = config.n_train or _images(config.data)
@@ -232,12 +231,12 @@ def work(config: TrainConfig) -> float:
 def _images(source: data.Source) -> int:
     try:
         return len(data.load(source, "train"))
-    except UserError:  # not downloaded yet; its training will say what is wrong
+    except UserError:  # not downloaded yet, or unreadable: then its training reports that
         return UNREAD
 
 
 @functools.cache
 def weights(net: str) -> int:
     """How many parameters a network of that architecture has, for ten classes."""
-    with torch.device("meta"):  # shapes without numbers
+    with torch.device("meta"):  # shapes only, no values
         return sum(each.numel() for each in nets.build(net, 10).parameters())

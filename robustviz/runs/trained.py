@@ -1,4 +1,4 @@
-"""A training in this very process, from Python, into a run folder."""
+"""`train_run`: training in the current process, from Python, into a run folder."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ def train_run(
     say: Callable[[str], object] | None = None,
 ) -> Run:
     """Train `config` to its end, evaluate it on the test split, and return its run, which every
-    page, probe and command knows.
+    page, probe and command can open.
 
-    The same config again goes on where it was left off, and gives back at once what is done.
-    `name`: the run's id; `out`: the folder that gets the run's folder, None: that of your runs.
-    `on_epoch(record)` is called after each epoch and may answer "pause" or "stop"; the run then
-    comes back in that state. `callbacks`: see `robustviz.callbacks`. `say` gets the lines that the
-    command line prints. Raises UserError for what cannot be trained, before a folder exists.
+    Calling it again with the same config continues a training that did not finish, and returns a
+    finished run at once. `name`: the run's id; `out`: the folder in which to put the run's folder,
+    None: that of your runs. `on_epoch(record)` is called after each epoch and may answer "pause" or
+    "stop"; the run is then returned in that state. `callbacks`: see `robustviz.callbacks`. `say` is
+    called with each line that the command line would print. Raises UserError for what cannot be
+    trained, before a folder exists.
     """
     if not isinstance(config, TrainConfig):
         raise UserError(

@@ -1,4 +1,4 @@
-"""The weights in a run's files."""
+"""Reading and hashing the weights of a run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-MOST_HEADER = 2_000_000  # bytes of a safetensors file's list; a thousand tensors take 150,000
+MOST_HEADER = 2_000_000  # bytes of a safetensors file's header; a thousand tensors take 150,000
 
 
 def weights_in(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, 16-bit ones as float32. Raises ValueError for what is none
-    of ours: a list of tensors that takes a minute to read, values that are no numbers.
+    """The tensors of a safetensors file, 16-bit ones as float32. Raises ValueError for a file that
+    robustviz did not write: its header is so long that reading takes a minute, or some values are
+    NaN or infinite.
     """
     from safetensors.torch import load_file
 
@@ -31,7 +32,7 @@ def weights_in(path: Path) -> dict[str, torch.Tensor]:
 
 
 def hash_of(net: nn.Module) -> str:
-    """A short hash of a network's weights, wherever they lie."""
+    """A short hash of a network's weights, the same on every device."""
     digest = hashlib.sha256()
     for name, value in net.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
