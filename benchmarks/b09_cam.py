@@ -1,9 +1,8 @@
 """B9: Grad-CAM of a batch, against a plain forward pass, torchcam, pytorch-grad-cam, and image by
 image as PART's code does it.
 
-There are three races, because the peers return different things: raw maps (torchcam), maps of the
-images' size scaled to [0, 1] (pytorch-grad-cam), and PART's masks. Each package has its own copy of
-the network, and hooks are registered before timing starts.
+There are three races, because the peers return different things: raw maps (torchcam), scaled maps
+of the images' size (pytorch-grad-cam), and PART's masks. Each has its own copy of the network.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """B11: loss surfaces, around an image and around the weights, against point by point,
 tomgoldstein's loop and loss_landscapes.
 
-loss_landscapes moves the parameters of a module; for a surface around an image it gets a module
-whose parameter is the image. Its rows run in alternating directions, and even rows are one step
-ahead of odd ones, so only the points that both have are compared.
+loss_landscapes moves the parameters of a module; around an image it gets one whose parameter is the
+image. In its grid even rows are one step ahead of odd ones: only points that both have are
+compared.
 """
 
 from __future__ import annotations

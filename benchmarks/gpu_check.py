@@ -1,14 +1,8 @@
 """`python -m benchmarks.gpu_check`, or `make gpu-check`: all checks that need a GPU, in eight
-minutes.
-
-It runs the tests in `tests/gpu`, compares robust accuracy on the GPU and on the CPU (B15), runs B0,
-B2, B3, B5 and B6 at a smaller size than `make bench`, and writes the results to the JSON file from
-which the table in docs/speed.md is made. It needs only the packages for training, and pytest; the
-images are drawn. Peers that are not installed are reported, and torchattacks is replaced by a copy
-of its code.
-
-Without a GPU the same runs at toy size on the CPU, in a minute or two. This only shows that
-everything runs; the results go to a separate file, which is not part of the repository.
+minutes. They are the tests in `tests/gpu`, the comparison of GPU and CPU (B15), and B0, B2, B3, B5
+and B6 at a small size; the results go to the JSON file of docs/speed.md. Without a GPU, all of it
+runs at toy size on the CPU, which only shows that it runs; these results go to a file outside the
+repository.
 """
 
 from __future__ import annotations
@@ -88,7 +82,8 @@ TOY = Size("cpu", "small_resnet", 2, 48, 1, 16, 32, 32, 1000, (16, 1), 2, 0)
 def races(size: Size, note: str) -> Iterator[tuple[str, Callable[[], Iterator[Outcome]]]]:
     """(item, function that runs its races), the most important first.
 
-    `note` is added to the outcome of the first item.
+    The images are drawn, so no data set is needed. Peers that are not installed are reported in the
+    notes, and torchattacks is replaced by a copy of its code. `note` is added to the first item.
     """
     words = f"{size.learn:,} drawn shapes"
     images = Shapes(size=32 if size.device == "cuda" else 20)

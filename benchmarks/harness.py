@@ -1,9 +1,7 @@
 """Measures run times: robustviz and its peers take turns in one process, so that noise of the
-machine affects all of them alike.
-
-A ratio, peer over ours, is computed within each round; its median is reported beside the minimum
-and median times. All competitors do the same work: the same weights, images, seeds, ε and steps. A
-gate beside each ratio tests whether our results are as good as the peer's.
+machine affects all alike, and do the same work: same weights, images, seeds, ε and steps. A ratio,
+peer over ours, is computed within each round, and the median is reported. A gate beside each ratio
+tests whether our results are as good as the peer's.
 """
 
 from __future__ import annotations

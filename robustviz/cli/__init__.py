@@ -1,9 +1,7 @@
 """The command line `python -m robustviz …`: everything that the pages do, for terminals and
-scripts.
-
-With `--json` standard output has machine-readable output only; progress always goes to standard
-error. Exit status: 0 success, 1 failure, 2 wrong usage; a failure prints one clear line instead of
-a traceback.
+scripts. With `--json` standard output has machine-readable output only; progress goes to standard
+error. Exit status: 0 success, 1 failure, 2 wrong usage; a failure prints one clear line, no
+traceback.
 """
 
 import argparse

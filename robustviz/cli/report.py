@@ -59,7 +59,7 @@ def _rows(run: folder.Run, base: folder.Run | None, *, ladder: bool) -> list[Row
         every = run.evaluations()
         return _climbed(run, every) if ladder else [_row(run, each, every, base) for each in every]
     except UserError as error:
-        say(f"{run.id}: {error}")  # one damaged run must not hide the others
+        say(f"{run.id}: {error}")  # a damaged run must not keep the others from being shown
         return []
 
 

@@ -49,9 +49,9 @@ def source(text: str) -> Source:
 
     `text` is a registered name (`digits`, `shapes`), `folder:PATH`, `FILE.csv` (a table of path,
     label and split), `package.module:make` or `FILE.py:make` (a function that returns images), or
-    the name under which the user added a data set (see `own`). No code of the user is run here.
+    the name under which the user added a data set (see `own`). The user's code is not run here.
 
-    Raises UserError, naming the closest known name and all of them, if there is no such source.
+    Raises UserError if there is no such source; its message has the closest name and all names.
     """
     name, colon, path = text.partition(":")
     if name not in registry.every("data"):

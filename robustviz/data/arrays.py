@@ -85,8 +85,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Part:
-    """The images of one split: `x` (N, H, W, C) as stored in the file and labels `y` (N,), or None.
+    """The images of one split of a NumPy file.
 
+    `x` are the images (N, H, W, C) as stored, and `y` the labels (N,), or None if there are none.
     `split` is an empty text if the names of the arrays do not state a split.
     """
 
@@ -124,7 +125,7 @@ def load(path: Path) -> Arrays:
     try:
         found = np.load(path, allow_pickle=False)
         named = {"x": found} if isinstance(found, np.ndarray) else {k: found[k] for k in found}
-    except Exception as error:  # a damaged file raises a dozen kinds
+    except Exception as error:  # a damaged file raises many types of error
         why = "it holds Python objects" if "allow_pickle" in str(error) else "it is damaged"
         raise UserError(
             f"This NumPy file cannot be read: {why}. Write it again with numpy.savez(FILE, x=images"

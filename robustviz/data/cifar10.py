@@ -34,7 +34,7 @@ MD5 = {
 @register("data/cifar10")
 @dataclass(frozen=True)
 class CIFAR10(Published):
-    """50,000 + 10,000 small photographs of 10 classes, 3x32x32.
+    """50,000 training and 10,000 test photographs of 10 classes of animals and vehicles, 3x32x32.
 
     Source: Krizhevsky 2009, Learning Multiple Layers of Features.
     """

@@ -24,7 +24,7 @@ FILE = File(URL, "cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", 
 @register("data/cifar100")
 @dataclass(frozen=True)
 class CIFAR100(Published):
-    """50,000 + 10,000 small photographs of 100 classes, 3x32x32.
+    """50,000 training and 10,000 test photographs of 100 classes, 3x32x32.
 
     Source: Krizhevsky 2009, as CIFAR-10.
     """

@@ -21,9 +21,9 @@ from robustviz.types import UserError
 @register("data/digits")
 @dataclass(frozen=True)
 class Digits(Source):
-    """1,797 scanned handwritten digits, 1x8x8, split into 1,257 / 180 / 360 images.
+    """1,797 scanned handwritten digits, grey, 1x8x8: the smallest and fastest data set.
 
-    The split is stratified, with seed 0.
+    Train, val and test have 1,257 / 180 / 360 images; the split is stratified, with seed 0.
     """
 
     label = "Digits (8x8)"

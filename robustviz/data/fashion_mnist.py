@@ -27,7 +27,7 @@ PACKED = {
 @register("data/fashion_mnist")
 @dataclass(frozen=True)
 class FashionMNIST(Idx):
-    """60,000 + 10,000 grey pictures of clothes, 10 classes, 1x28x28.
+    """60,000 training and 10,000 test pictures of clothes, 10 classes, grey, 1x28x28.
 
     Source: Xiao et al. 2017, arXiv 1708.07747.
     """

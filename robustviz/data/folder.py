@@ -27,13 +27,13 @@ VAL_NAMES = ("val", "valid", "validation")
 class Folder(Source):
     """The pictures in the folder `path`, stored as `class/name.png`.
 
-    The class folders may lie in `train` and `test` (or `val`) folders. If they do, the last 10 % of
-    a seeded shuffle of train is the val split, unless there is a val folder as well as a test
-    folder. If not, 70 / 10 / 20 % are train, val and test by a hash of each file's content.
-    Pictures are rotated upright, resized by their shorter side and cropped to the central square of
-    `size` pixels. Pictures of more than 8 bits are scaled to 8 by the white of their type; by their
-    own range where the type has no white (32 bits, signed, floats beyond 0 to 1) or the picture
-    stays below an eighth of it.
+    The class folders may lie in `train` and `test` (or `val`) folders; the last 10 % of a seeded
+    shuffle of train is then the val split, unless there are both a test and a val folder. Without
+    such folders, 70 / 10 / 20 % of the pictures are train, val and test by a hash of each file's
+    content. Pictures are rotated upright, resized by their shorter side and cropped to the central
+    square of `size` pixels. Pictures of more than 8 bits are scaled to 8 by the white of their
+    type; by their own range where the type has no white (32 bits, signed, floats beyond 0 to 1) or
+    the picture stays below an eighth of it.
     """
 
     label = "A folder of your own"

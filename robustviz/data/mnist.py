@@ -25,7 +25,7 @@ PACKED = {
 @register("data/mnist")
 @dataclass(frozen=True)
 class MNIST(Idx):
-    """60,000 + 10,000 grey pictures of handwritten digits, 1x28x28.
+    """60,000 training and 10,000 test pictures of handwritten digits, grey, 1x28x28.
 
     Source: LeCun, Cortes, Burges, yann.lecun.com/exdb/mnist.
     """

@@ -71,12 +71,12 @@ class Listing:
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder belongs to the operating system: .DS_Store, ._a.png, __MACOSX."""
+    """Whether this is the name of a hidden file or folder: .DS_Store, ._a.png, __MACOSX."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in `folder` sorted by name, without those of the operating system."""
+    """The folders in `folder` sorted by name, without hidden ones and ones that may not be read."""
     return sorted(
         (p for p in folder.iterdir() if not hidden(p.name) and p.is_dir() and paths.open_to(p)),
         key=lambda p: p.name,
@@ -142,8 +142,8 @@ def list_classes(folder: Path, classes: Sequence[str] | None = None) -> Listing:
 def read_picture(path: Path, size: int) -> tuple[np.ndarray, frozenset[str]]:
     """The picture in a file as uint8 (3, size, size), and what was done to it.
 
-    The second value is a set of RESIZED, DEEP and OWN_RANGE. The picture is rotated as the camera's
-    notes say, grey values of more than 8 bits are scaled as in `_eight_bits`, transparent parts are
+    The second value is a set of RESIZED, DEEP and OWN_RANGE. The picture is rotated as its EXIF
+    data says, grey values of more than 8 bits are scaled as in `_eight_bits`, transparent parts are
     laid on white, the shorter side is resized to `size`, and the central square is kept. Raises
     OSError or ValueError if the file is not a picture or too large.
     """
@@ -250,7 +250,7 @@ def _eight_bits(
     smallest value becomes black and the largest white; if all are equal, all become black. Raises
     ValueError for NaN or infinite values.
     """
-    tags = getattr(file, "tag_v2", {})  # a TIFF's
+    tags = getattr(file, "tag_v2", {})  # only TIFF files have them
     signed = tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 2
     if not (
         picture.mode in ("I", "F")

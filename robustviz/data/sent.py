@@ -1,5 +1,5 @@
-"""Reads one uploaded picture file. Its type is recognised by its content, and what is kept of it is
-the central square, upright, as 8-bit RGB, without the camera's notes (EXIF).
+"""Reads one uploaded picture file. Its type is recognised by its content. What is kept of it is the
+central square, upright, as 8-bit RGB, without EXIF data.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _one_large = threading.Lock()
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was read: it as a PNG, the hash of its pixels, and what was done to it."""
+    """A picture that was read: its `png`, the `hash` of its pixels, and what was `done` to it."""
 
     png: bytes
     hash: str
@@ -67,7 +67,7 @@ def read_one(content: bytes, temporary: Path, name: str) -> Picture:
     """As `read`, for a single picture called `name`. Raises UserError if it cannot be used."""
     try:
         return read(content, temporary)
-    except Exception as error:  # Pillow raises many kinds for a broken file
+    except Exception as error:  # Pillow raises many types of error for a broken file
         why = harmless(" ".join(str(error).split())[:120] or type(error).__name__)
         raise UserError(
             f"{harmless(name)} cannot be taken: {why}. PNG, JPEG, GIF, WebP, BMP and TIFF are read."

@@ -29,7 +29,7 @@ SIZE = {"train_32x32.mat": 182_040_794, "test_32x32.mat": 64_275_384}
 @register("data/svhn")
 @dataclass(frozen=True)
 class SVHN(Published):
-    """73,257 + 26,032 colour photographs of house-number digits, 3x32x32.
+    """73,257 training and 26,032 test photographs of digits in house numbers, 3x32x32.
 
     Source: Netzer et al. 2011, ufldl.stanford.edu/housenumbers.
     """

@@ -26,7 +26,7 @@ ANNOTATIONS = "val/val_annotations.txt"
 @register("data/tiny_imagenet")
 @dataclass(frozen=True)
 class TinyImageNet(Published):
-    """100,000 + 10,000 photographs of 200 classes, 3x64x64.
+    """100,000 training and 10,000 test photographs of 200 classes, 3x64x64.
 
     The official test set has no labels, so the test split here is the official validation set.
     Source: Stanford CS231n.

@@ -1,9 +1,7 @@
 """Uploads: pictures from a zip, a folder, single files or arrays are written to a *draft*, a folder
-of PNGs with one folder for each class, which the user looks at and then keeps or deletes.
-
-The type of a file is recognised by its content, never by its name, and the path to which it is
-written never depends on the sender. What is kept is the central square, upright, as 8-bit RGB of at
-most 224 pixels, without the camera's notes (EXIF).
+of PNGs with one folder for each class, which the user looks at and then keeps or deletes. File
+types are recognised by content, not by name. Pictures are kept as central squares, upright, 8-bit
+RGB.
 """
 
 from __future__ import annotations
@@ -446,7 +444,8 @@ def keep(draft: Path, name: str, size: int, card: str = "") -> own.Own:
     if len(found := counts(draft)) < 2:
         what = f"pictures of one class only ({next(iter(found))})" if found else "no pictures"
         raise UserError(f"These are {what}: telling classes apart needs two classes at least.")
-    Folder(str(images_of(draft)), size).load("train", 1)  # raises where no split can be made
+    # raises UserError if the pictures cannot be split
+    Folder(str(images_of(draft)), size).load("train", 1)
     target = own.folder(name)
     try:
         target.mkdir(parents=True, exist_ok=True)
