@@ -22,9 +22,10 @@ Near = Features | FeatureMap
 
 
 def features(results: Near | Mapping[str, Near], *, template: str = LIGHT) -> go.Figure:
-    """Mean cosine of clean, attacked and noisy images to their own class's clean centre (●) and to
-    the nearest other one (◇), with 95 % intervals; one or two networks. It is measured in feature
-    space, also if a map is given. Where ◇ is right of ●, images have left their class.
+    """For clean, attacked and noisy images, the mean cosine to their own class's clean centre (●)
+    and to the nearest centre of another class (◇), with 95 % intervals; one or two networks.
+    Cosines are those in feature space, also if a map is given. Where ◇ is right of ●, images have
+    left their class.
 
     Raises UserError where two networks were not measured on the same images of the same data.
     """
@@ -212,9 +213,9 @@ def feature_gap(
     template: str = LIGHT,
 ) -> go.Figure:
     """Measures in feature space over the kept epochs, for one or two networks. Above: the mean
-    cosine of attacked images to their own class's centre and to the nearest other one. Below: how
-    far the attack and the noise move an image. `epoch` is marked. Raises UserError as `features`
-    does.
+    cosine of attacked images to their own class's centre and to the nearest centre of another
+    class. Below: how far the attack and the noise move an image. `epoch` is marked. Raises
+    UserError where two networks were not measured on the same images.
     """
     networks = named(results)
     _check_comparable(networks)

@@ -157,7 +157,7 @@ def _meanwhile(asked: FeatureMapSpec) -> FeatureMapSpec:
 
 
 def behind(asked: FeatureMapSpec, shown: FeatureMap) -> FeatureMapSpec:
-    """The spec that a shown map was made from: the one asked for, or its PCA substitute."""
+    """The spec of a shown map: `asked`, or the spec of the PCA that replaces its UMAP."""
     return asked if shown.meta["projection"] == asked.projection else _meanwhile(asked)
 
 

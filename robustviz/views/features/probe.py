@@ -461,8 +461,8 @@ def _shot(
     net: Classifier, task: Task
 ) -> tuple[Tensor, Tensor, list[Ints], list[float], list[float], list[float]]:
     """One epoch: the features (n,D) of clean and of attacked images, the predictions for both, the
-    mean cosines of all `KINDS` to the own class's centre and to the nearest other one, and how far
-    the attack and the noise move the features.
+    mean cosines of all `KINDS` to the own class's centre and to the nearest centre of another
+    class, and how far the attack and the noise move the features.
     """
     images = task.seen_by(net)
     z, logits = zip(*(features_of(net, x) for x in images.values()), strict=True)
@@ -483,7 +483,7 @@ def _shot(
 
 def _chained(points: list[Tensor], seed: int) -> list[Tensor]:
     """A map (N,2) of the same N points at each epoch: UMAP of the last epoch, then backwards, each
-    map starting from the one of the following epoch.
+    map starting from the map of the following epoch.
     """
     maps = [embedding.umap(points[-1], seed=seed)]
     for z in reversed(points[:-1]):

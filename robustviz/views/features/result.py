@@ -125,8 +125,9 @@ class Features(Answers):
 class FeaturesSpec(AttackedSpec[Features]):
     """Features of the first `n` test images: clean, under PGD, and with uniform noise.
 
-    They are those of the penultimate layer; the noise has the attack's ε. The attack has the random
-    start of the evaluation, so its predictions are those that the evaluation counts.
+    The features are those of the penultimate layer; the noise has the attack's ε. The attack has
+    the same random start as in the evaluation, so it gives the predictions that the evaluation
+    counts.
     """
 
     k: int | None = option(
@@ -168,12 +169,13 @@ class FeatureMap(Answers):
     `clean`, `adversarial`, `noise` (n,2): the positions. `placed` (n,2), or (0,2) for none: images
     attacked at another ε and placed in the finished map, with predictions `pred_placed`. `y`,
     `pred`, `pred_adv`, `pred_noise`, `index` (n,) are as in `Features`. `own`, `other` (3,n):
-    cosine in feature space to the clean centre of the own class and to the nearest other one; the
-    rows are clean, adversarial, noise. `moved` (n,): how far the attack moved each image, in mean
-    distances between class centres. `axes` (D,2), `origin` (D,): a point z lies at (z − origin) @
-    axes; empty for UMAP, which has no axes. `share`: the fraction of the variance (of the class
-    centres, or of all points for `pca`) that lies in the plane; NaN for UMAP. `trust`: the map's
-    trustworthiness with 15 neighbours by cosine, 0 to 1; NaN for fewer than 16 images.
+    cosine in feature space to the clean centre of the own class and to the nearest centre of
+    another class; the rows are clean, adversarial, noise. `moved` (n,): how far the attack moved
+    each image, in mean distances between class centres. `axes` (D,2), `origin` (D,): a point z lies
+    at (z − origin) @ axes; both are empty for UMAP, which has no axes. `share`: the fraction of the
+    variance (of the class centres, or of all points for `pca`) that lies in the plane; NaN for
+    UMAP. `trust`: the map's trustworthiness with 15 neighbours by cosine, 0 to 1; NaN for fewer
+    than 16 images.
     """
 
     clean: Floats
@@ -191,8 +193,8 @@ class FeatureMap(Answers):
     trust: float
 
     def cosines(self, of: Images) -> tuple[Floats, Floats]:
-        """The cosines of one kind of images to the own class's centre and to the nearest other one,
-        (n,) each.
+        """The cosines of one kind of images to the own class's centre and to the nearest centre of
+        another class, (n,) each.
         """
         row = list(KINDS).index(of)
         return self.own[row], self.other[row]
@@ -210,11 +212,11 @@ class FeatureMap(Answers):
 class FeatureMapSpec(AttackedSpec[FeatureMap]):
     """Features of the first `n` test images, clean and under PGD, as points of a plane.
 
-    They are those of the penultimate layer. `projection`: `centres` is the plane of largest
-    variance of the clean class centres, `pca` that of all points, and `umap` a UMAP with the cosine
-    metric. The latter two are fitted to clean and attacked points together, so that neither kind is
-    placed in a map of the other. Noise, and the attack at `place_eps`, are placed in the finished
-    map and change nothing in it.
+    The features are those of the penultimate layer. `projection`: `centres` is the plane of largest
+    variance of the clean class centres, `pca` the plane of largest variance of all points, and
+    `umap` a UMAP with the cosine metric. `pca` and `umap` are fitted to clean and attacked points
+    together, so that neither kind is placed in a map of the other. Noise, and the attack at
+    `place_eps`, are placed in the finished map and change nothing in it.
     """
 
     n: int = option(200, "How many test images.", low=1)
@@ -285,9 +287,9 @@ class FeatureFilm(Answers):
 
     `epochs` (E,): their numbers; `clean`, `adversarial` (E,n,2): the positions; `y`, `index` (n,);
     `pred`, `pred_adv` (E,n). The rest are means in feature space, one row per epoch: `own`, `other`
-    (E,3): cosine to the clean centre of the own class and to the nearest other one, for clean,
-    attacked and noisy images; `moved` (E,2): how far the attack and the noise move an image, in
-    mean distances between class centres, infinite where the centres coincide.
+    (E,3): cosine to the clean centre of the own class and to the nearest centre of another class,
+    for clean, attacked and noisy images; `moved` (E,2): how far the attack and the noise move an
+    image, in mean distances between class centres, infinite where the centres coincide.
     """
 
     epochs: Ints
@@ -305,7 +307,7 @@ class FeatureFilmSpec(AttackedSpec[FeatureFilm]):
 
     Of more than 24 kept epochs, evenly spaced ones are used. At each epoch, that epoch's own
     network is attacked. `projection`: `centres` puts all epochs on the plane of the last epoch's
-    class centres; `umap` makes a map of the last epoch, and starts each earlier map from that of
+    class centres; `umap` makes a map of the last epoch, and starts each earlier map from the map of
     the following epoch. Either way points do not jump between frames, and the frames do not depend
     on what was computed before.
     """

@@ -173,9 +173,9 @@ def _gradients(run: Run, split: Dataset, n: int) -> Tensor:
 
 
 def others_of(run: Run, spec: GradientsSpec) -> list[Run]:
-    """The runs whose gradients are compared with those of `run`: the ones named in the spec, else
-    its witness (if it is aligned) and the shipped ordinary networks that took no part in its
-    training; the list may be empty. Raises UserError for a run trained on other images.
+    """The runs whose gradients are compared with the gradients of `run`: the runs named in the
+    spec, else its witness (if it is aligned) and the shipped ordinary networks that took no part in
+    its training; the list may be empty. Raises UserError for a run trained on other images.
     """
     if named := named_runs(run, spec.targets, "target"):
         return named

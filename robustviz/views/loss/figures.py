@@ -54,9 +54,9 @@ def soft_labels(
     """Bars of an image's soft labels at the results' temperature, beside the one-hot label; one
     panel per network.
 
-    `attacked`: shows the image as attacked on each network, instead of the clean one. `witness`:
-    the printed name of the network to whose soft label the others are compared. Of more than twelve
-    classes only twelve are drawn: the true one and those with the largest outputs.
+    `attacked`: shows each network the image attacked on it, instead of the clean image. `witness`:
+    the printed name of the network with whose soft label the others are compared. Of more than
+    twelve classes only twelve are drawn: the true class and the classes with the largest outputs.
     """
     found, colour = named(results, ""), COLOURS[template]
     first = next(iter(found.values()))

@@ -229,8 +229,8 @@ def bars(here: Context, chosen: Cast, temperature: int) -> None:
 
 
 def _temperature(chosen: Cast) -> int:
-    """The temperature of all soft labels: that of the first screen's control where it shows one,
-    else that of a slider drawn here.
+    """The temperature of all soft labels: the value of the first screen's control if there is one,
+    else of a slider drawn here.
     """
     if chosen.frozen:
         return int(st.session_state.get("T", "4"))
@@ -317,8 +317,8 @@ def _grid(n: int) -> str:
 
 
 def judged(chosen: Cast) -> None:
-    """Draw the accuracies, and the gradients' share on the object and similarity to those of other
-    networks.
+    """Draw the accuracies, the gradients' share on the object, and their similarity to other
+    networks' gradients.
     """
     st.subheader(
         "Is it more semantic, is it more robust?"
@@ -387,8 +387,8 @@ def accuracies(chosen: Cast) -> None:
 
 
 def _evaluations(run: Run) -> dict[str, Evaluation]:
-    """The run's PGD-20 and AutoAttack evaluations at its ε and seed 0, by printed name; of each
-    attack the one with the largest n.
+    """The run's PGD-20 and AutoAttack evaluations at its ε and seed 0, by printed name; if there
+    are several of one attack, the evaluation with the largest n.
     """
     wanted = [
         evaluation

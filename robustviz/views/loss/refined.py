@@ -138,7 +138,7 @@ def _bend(nodes: Ints, shown: Floats) -> Floats:
 
 
 def _cubic(nodes: Ints, at: Ints) -> Floats:
-    """The interpolation weights (len(at), n) of all n nodes at each index of `at`: those of the
+    """The weights (len(at), n) of the n nodes in the interpolation at each index of `at`, by the
     cubic through the four nodes around the index.
     """
     weights = np.zeros((len(at), len(nodes)))

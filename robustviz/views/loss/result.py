@@ -29,8 +29,8 @@ REFINE_HELP = (
 class SoftLabels(Result):
     """One image's logits, clean and attacked, and the temperature of its soft labels.
 
-    `logits`, `logits_adv` (K,): of the clean image and of the one attacked at radius `eps`; `y`:
-    the true class; `temperature`: T.
+    `logits`, `logits_adv` (K,): the logits of the clean image, and of the image attacked at radius
+    `eps`; `y`: the true class; `temperature`: T.
     """
 
     logits: Floats
@@ -335,8 +335,8 @@ class Gradients(Result):
 class GradientsSpec(ProbeSpec[Gradients]):
     """Input gradients of the first `n` test images: norm, share on the object, cosines.
 
-    The gradient is that of the cross-entropy with respect to the pixels. Its share on the true
-    object needs data with masks; its cosines are with the gradients of other networks.
+    These are gradients of the cross-entropy with respect to the pixels. Their share on the true
+    object needs data with masks; their cosines are with the gradients of other networks.
     """
 
     n: int = option(200, "How many test images.", low=2)

@@ -355,10 +355,10 @@ def _around(
 
 def filter_normalised(net: nn.Module, rng: torch.Generator) -> dict[str, Tensor]:
     """A random direction in weight space, by parameter name, in which each filter or row has the
-    norm of the network's own.
+    norm of the network's own filter or row.
 
-    Entries are Gaussian; those of biases, batch norm and other parameters of one dimension or none
-    are 0. Source: Li et al. 2018 (arXiv 1712.09913), section 4, and the authors' `net_plotter.py`.
+    Entries are Gaussian, and 0 for parameters of one dimension or none (biases, batch norm).
+    Source: Li et al. 2018 (arXiv 1712.09913), section 4, and the authors' `net_plotter.py`.
     """
     out = {name: torch.zeros_like(weight) for name, weight in net.named_parameters()}
     for name, weight in net.named_parameters():

@@ -453,7 +453,7 @@ def _targets(found: Mapping[str, Transfer]) -> list[str]:
 
 
 def _labels(found: Mapping[str, Transfer], b: str) -> dict[str, str]:
-    """Each network's printed name by run id; that of network B starts with B."""
+    """Each network's printed name by run id; the name of network B starts with B."""
     out = {
         run_id: str(label)
         for result in found.values()

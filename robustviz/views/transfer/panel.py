@@ -74,8 +74,8 @@ def settings() -> First:
 
 
 def asked(here: Context, chosen: First) -> tuple[str, FooledSpec]:
-    """The run id to measure (A, or its source if A is an aligned copy) and the spec, which names
-    those of the two networks that are not shipped.
+    """The run id to measure (A, or its source if A is an aligned copy) and the spec, which names A
+    and B where they are not shipped.
     """
     every = on(here.data)
     before = next(iter(origin(every[here.a])), "")

@@ -40,11 +40,11 @@ FEW = 20
 
 @dataclass(frozen=True)
 class Study:
-    """What is measured; it takes 23 minutes on one core of a busy machine.
+    """The settings of the study, which takes 23 minutes on one core of a busy machine.
 
     `sources` are architectures of ordinary networks, each trained with all `seeds`. A source's
     witness has the same architecture and another seed, as in the paper's README. `targets` are
-    (architecture, seed); those of a source's architecture are left out for that source.
+    (architecture, seed); a source is not measured on the targets of its own architecture.
     """
 
     data: str = DATA
@@ -200,9 +200,9 @@ def recipes(configs: Iterable[TrainConfig]) -> JSON:
 
 def count(where: JSON, targets: Sequence[str], found: Mapping[str, Transfer]) -> Iterator[JSON]:
     """One cell per target. `n`: how many images qualify for all four networks. `k`: on how many of
-    these the target is wrong, by network. `pairs`: on how many it is wrong only for the aligned
-    network, and only for the one before. `all`: on how many of all images, qualified or not, it is
-    wrong, by network.
+    these the target is wrong, by network. `pairs`: on how many it is wrong only with the aligned
+    network's images, and only with the images of the network before. `all`: on how many of all
+    images, qualified or not, it is wrong, by network.
     """
     for row, target in enumerate(targets):
         all_four = np.logical_and.reduce([each.qualified[row] for each in found.values()])
