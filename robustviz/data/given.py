@@ -38,8 +38,8 @@ def given(data: Any) -> Dataset:
     """`data` as a `Dataset`, with the images in their own order.
 
     `data` is a `Dataset` (returned as it is), `(images, labels)`, `(images, labels, class names)`,
-    a DataLoader or a PyTorch data set. If a DataLoader shuffles, its data set is read in order
-    instead, so that the same call always gives the same images.
+    a DataLoader or a PyTorch data set. If a DataLoader was made with `shuffle=True`, its data set
+    is read in order instead, so that the same call always gives the same images.
 
     Images are tensors or arrays (N, C, H, W), floats in [0, 1] or uint8; those of a data set may be
     PIL images. Nothing is rounded: images whose pixels are all multiples of 1/255 are kept as
