@@ -196,9 +196,8 @@ def test(device: str, limit: float) -> tuple[bool, str]:
 
 
 def main() -> int:
-    """Run everything and print what failed; returns 0 if nothing failed, else 1.
-
-    On a GPU a gate that does not hold is a failure too.
+    """Run everything and print what failed: tests, races, and on a GPU gates that do not hold.
+    Returns 0 if nothing failed, else 1.
     """
     started = time.monotonic()
     on_gpu = torch.cuda.is_available()
