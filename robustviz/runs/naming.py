@@ -46,8 +46,8 @@ def architecture(run: Run) -> str:
 def labels(runs: Sequence[Run]) -> list[str]:
     """A display name for each run, different for different runs. It is the label that a person gave
     the run, else its method's name; if there are several runs of a method, the settings in which
-    they differ are added (the first three), as in `PGD-AT, seed 1`. Runs without such a difference
-    get their ids added.
+    they differ are added (the first three), as in `PGD-AT, seed 1`. If two names are still equal,
+    the ids of the runs are added.
     """
     names = {run.id: run.label for run in runs if run.label}
     rest = [run for run in runs if not run.label]

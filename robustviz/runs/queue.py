@@ -147,7 +147,7 @@ def claim(
 
 def enqueue(run: Run) -> None:
     """Put a run into the queue: a new, paused, stopped, failed or interrupted one. Raises UserError
-    for shipped, running and finished runs.
+    for shipped, removed, running and finished runs, and as `check_limits` does.
     """
     if run.shipped:
         raise UserError(f"{run.id} came with robustviz and is read-only.", code=2)

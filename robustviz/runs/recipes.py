@@ -54,7 +54,7 @@ def name(run_id: str) -> Name | None:
             data = said.removesuffix(f"-{method}-{net}".replace("_", "-"))
             if data != said:
                 fitting.append(Name(known.get(data, data), method, net, int(whole[2])))
-    # `-afa-trades` also ends in `-trades`: the longest method is right, so the shortest data
+    # `-afa-trades` also ends in `-trades`: the longest method fits, which leaves the shortest data
     return min(fitting, key=lambda one: len(one.data), default=None)
 
 

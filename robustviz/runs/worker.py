@@ -375,8 +375,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Lower the priority, so that the page stays fast. This process also starts the next worker,
-    # which inherits the priority, so it is set to 5 and not lowered by 5.
+    # Leave priority to the page that shows the run: nice 5. This process also starts the next
+    # worker, which inherits the value, so it is raised to 5 and not by 5.
     if hasattr(os, "nice"):
         os.nice(max(0, 5 - os.nice(0)))
     leave_out_triton()

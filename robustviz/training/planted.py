@@ -94,7 +94,7 @@ def plant(
     net: nn.Module, x: Tensor, eps: float, norm: Literal["linf", "l2"] = "linf", seed: int = 0
 ) -> Planted | None:
     """Plant an adversarial example for each of the first 64 images of `x` (N,C,H,W) whose balls do
-    not overlap; None if fewer than 10 can be: no output changes, or no attack passes one step.
+    not overlap; None if fewer than 10 can be, as a single step gets as far as any attack.
 
     `net` is not changed; a linear readout is put on its outputs. It must call all *inner points*
     untouched: the image, random points of its ball, and the end of a single gradient step. The
