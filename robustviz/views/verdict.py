@@ -31,15 +31,15 @@ def held(
     eps: float,
     seed: int = 0,
     names: tuple[str, str] = ("A", "B"),
-    alone: str = "is right on",
+    alone: str = "is right",
     images: str = "attacked images",
 ) -> Verdict:
     """The verdict on two networks, from which of the same N images each got right.
     `a`, `b` (N,): whether each image was right; without `b`, the verdict is on one network alone.
     `attack` is its printed name (PGD-20), `eps` the radius and `seed` the seed of its noise; at ε =
-    0 the sentence is about clean images. `alone` is the phrase for what is counted, `images` what
-    the images are called. A difference is shown only if its paired 95 % interval excludes 0 and it
-    does not round to 0 points. Raises UserError if `a` and `b` differ in length.
+    0 the sentence is about clean images. `alone` is the verb for what is counted in each image,
+    `images` what the images are called. A difference is shown only if its paired 95 % interval
+    excludes 0 and it does not round to 0 points. Raises UserError if `a` and `b` differ in length.
     """
     if b is not None and a.shape != b.shape:
         raise UserError(
@@ -47,9 +47,9 @@ def held(
             " the same images."
         )
     n, first = len(a), int(np.sum(a))
-    does, of = ("holds", images) if eps > 0 else ("reads", "untouched images right")
+    of = images if eps > 0 else "untouched images"
     if b is None:
-        line = f"{names[0]} {does} {first} of {n} {of}."
+        line = f"{names[0]} is right on {first} of {n} {of}."
         return Verdict(line, (*_alone(first, n), *_protocol(n, attack, eps, seed)))
     second, (low, high) = int(np.sum(b)), _interval(a, b)
     winner, loser, most, least = (
@@ -57,19 +57,23 @@ def held(
     )
     if (low > 0 or high < 0) and round(100 * (most - least) / n):
         better = "more robust" if eps > 0 else "more accurate"
-        line = f"{winner} is {better}: it {does} {most} of {n} {of}, {loser} {least}."
+        line = f"{winner} is {better}: it is right on {most} of {n} {of}, {loser} on {least}."
     else:
-        line = f"No difference shown: {names[0]} {does} {first} of {n} {of}, {names[1]} {second}."
+        line = (
+            f"No difference shown: {names[0]} is right on {first} of {n} {of}, {names[1]} on"
+            f" {second}."
+        )
         winner = ""
     only = int(np.sum(a & ~b)), int(np.sum(~a & b))
     p = mcnemar(*only)
     sure = (
-        "These are two networks, with one training seed a side: other seeds can decide otherwise.",
+        "These are two networks with one training seed each: other seeds may give another result.",
         *_protocol(n, attack, eps, seed),
-        f"{names[0]} alone {alone} {only[0]} of {n}, {names[1]} alone"
-        f" {alone.split()[-1]} {only[1]}.",
-        f"{names[1]} less {names[0]}: {points_text((second - first) / max(n, 1))} points.",
-        f"Its 95 % interval (Tango, paired): {points_text(-high)} to {points_text(-low)} points.",
+        f"On {only[0]} of {n} images only {names[0]} {alone}, on {only[1]} only {names[1]}.",
+        f"{names[1]} minus {names[0]}: {points_text((second - first) / max(n, 1))} percentage"
+        " points.",
+        f"Its 95 % interval (Tango, paired): {points_text(-high)} to {points_text(-low)}"
+        " percentage points.",
         f"Exact McNemar test: p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}.",
     )
     return Verdict(line, sure, winner)
@@ -82,18 +86,18 @@ def _interval(a: Bools, b: Bools) -> tuple[float, float]:
 def _alone(k: int, n: int) -> tuple[str, ...]:
     low, high = wilson(k, n)
     return (
-        "This is one network with one training seed: another seed gives another number.",
+        "This is one network with one training seed: another seed may give another result.",
         f"The 95 % interval is {low:.0%} to {high:.0%} (Wilson).",
     )
 
 
 def _protocol(n: int, attack: str, eps: float, seed: int) -> tuple[str, ...]:
     """Sentences on how it was measured: what such a number means, the images, the attack."""
-    few = (f"{n} images are few: take at least {FEW}.",) if n < FEW else ()
+    few = (f"{n} images are few: use at least {FEW}.",) if n < FEW else ()
     if not eps:
-        return (f"Measured on n = {n} test images, nothing changed.", *few)
+        return (f"Measured on n = {n} untouched test images.", *few)
     return (
-        "An attack that fails proves nothing: what is held is an upper bound.",
+        "A stronger attack may fool more images, so the accuracy under attack is an upper bound.",
         f"Measured on n = {n} test images, the same for every network.",
         *few,
         f"{attack} at ε = {eps_text(eps)}, noise of seed {seed}.",

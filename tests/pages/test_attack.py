@@ -54,7 +54,7 @@ def test_it_opens_with_the_ordinary_and_the_defended_network_on_shapes(visit):
     given = screen(app)
     assert given["control"]["values"] == [str(level) for level in range(17)]
     assert given["control"]["start"] == 8
-    assert any("B is more robust: it holds " in line for line in given["answer"])
+    assert any("B is more robust: it is right on " in line for line in given["answer"])
     assert not wordy("\n".join([*given["answer"], *given["sure"]]))
 
 

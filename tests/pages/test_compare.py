@@ -26,8 +26,8 @@ def test_the_scoreboard_says_which_holds_and_the_table_has_every_network(visit):
     app = sound(visit("compare"))
     data = screen(app)
     assert data["answer"][-1] == (
-        "B is more robust: it holds 136 of 200 images under all 5 attacks, A 15. One training seed"
-        " a side."
+        "B is more robust: it is right on 136 of 200 images under all 5 attacks, A on 15."
+        " Each has one training seed."
     )
     assert data["control"]["values"][0] == "none" and data["control"]["start"] == 5
     table = app.dataframe[0].value
@@ -99,7 +99,8 @@ def test_two_networks_side_by_side_are_moved_by_one_epoch_scrubber(visit, monkey
     sound(app.run())
     data = screen(app, 1)
     assert data["control"]["values"] == [*map(str, range(1, 21)), "chosen"]
-    assert len(data["answer"]) == 21 and data["answer"][-1].startswith("B is more robust: it holds")
+    assert len(data["answer"]) == 21
+    assert data["answer"][-1].startswith("B is more robust: it is right on")
     assert "Epoch 20:" in data["answer"][19]
     assert data["picture"].count('class="side"') == 3
     shown = data["moves"]["A0"][1]

@@ -108,7 +108,7 @@ def test_every_visible_sentence_can_be_read_at_a_glance(visit):
 
 def test_a_and_b_are_compared_with_their_verdict(visit):
     said = words(opened(visit("soft_labels", data="digits")))
-    assert "B PGD-AT is more robust: it holds" in said
+    assert "B PGD-AT is more robust: it is right on" in said
     assert "**PGD-20.** B PGD-AT is more robust" in said and "frozen" not in said
 
 

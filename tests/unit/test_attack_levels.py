@@ -148,15 +148,17 @@ def test_the_line_follows_the_slider_and_every_sentence_is_short() -> None:
     curves = {"A Standard": answers(20), "B PGD-AT": answers(8)}
     screen = first.screen(found, curves, None, control(), 8)
     assert len(screen.answer) == 17
-    assert screen.answer[0].startswith("No difference shown: A reads 190 of 200 untouched")
-    assert screen.answer[8] == "B is more robust: it holds 126 of 200 attacked images, A 30."
+    assert screen.answer[0].startswith("No difference shown: A is right on 190 of 200 untouched")
+    assert screen.answer[8] == (
+        "B is more robust: it is right on 126 of 200 attacked images, A on 30."
+    )
     assert screen.moves["a-hit-below"][1][2:4] == ["c0: 80% ✓", "c1: 90% ✗"]
     for name, (_, values) in screen.moves.items():
         assert len(values) == 17, name
         assert f"{name}" in screen.picture
     said = [*screen.answer, *screen.sure, *screen.moves["a-add-below"][1]]
     assert [each for line in said for each in wordy(line)] == []
-    assert "one training seed a side" in screen.sure[0]
+    assert "one training seed each" in screen.sure[0]
     assert any("upper bound" in line for line in screen.sure)
 
 
@@ -166,7 +168,7 @@ def test_less_eps_looks_like_less_since_the_gain_is_one_for_the_page() -> None:
     shown = screen.moves["a-add-src"][1]
     assert len(set(shown)) == 17  # no two levels look alike
     assert any("× 8 around grey, the same at every ε" in line for line in screen.sure)
-    assert screen.answer[8] == "A holds 30 of 200 attacked images."
+    assert screen.answer[8] == "A is right on 30 of 200 attacked images."
 
 
 def test_where_the_nearest_eps_differs_it_is_said_and_where_none_is_known_it_is_asked_for() -> None:

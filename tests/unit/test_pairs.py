@@ -184,9 +184,9 @@ def test_other_data_and_other_test_images_are_refused(tmp_path: Path) -> None:
 def test_one_network_against_one_is_said_with_its_paired_interval() -> None:
     a, b = (pairs.trained(ordinary("digits", key)) for key in ("standard", "fgsm_at"))
     found = pairs.network(a, b, ("A", "B"))
-    assert found.line.startswith("B is more robust: it holds ") and "of 360" in found.line
+    assert found.line.startswith("B is more robust: it is right on ") and "of 360" in found.line
     assert any("Tango, paired" in line for line in found.sure)
-    assert "one training seed a side" in found.sure[0]
+    assert "one training seed each" in found.sure[0]
 
 
 def test_every_damaged_file_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,10 +50,12 @@ def test_what_was_attacked_otherwise_is_not_compared_silently() -> None:
     found, (a, b) = known("shapes"), (ordinary("shapes", key).id for key in ("standard", "pgd_at"))
     last = len(found.attacks)
     verdict = found.verdict(a, b, last)
-    assert verdict.line == "B is more robust: it holds 136 of 200 images under all 5 attacks, A 15."
-    assert found.verdict(a, b, 0).line.startswith("No difference shown: A reads 194 of 200")
+    assert verdict.line == (
+        "B is more robust: it is right on 136 of 200 images under all 5 attacks, A on 15."
+    )
+    assert found.verdict(a, b, 0).line.startswith("No difference shown: A is right on 194 of 200")
     assert found.verdict(a, a, last).line == "A and B are the same network."
-    assert found.verdict(a, "", last).line == "A holds 15 of 200 images under all 5 attacks."
+    assert found.verdict(a, "", last).line == "A is right on 15 of 200 images under all 5 attacks."
     small = next(run for run in shipped("shapes") if run.method_key == "pgd_at" and run.eps < 0.01)
     assert not found.alike(found.scores[small.id], ("FGSM",))
     assert "A was attacked at 8/255, B at 2/255" in found.verdict(a, small.id, last).line
@@ -61,7 +63,7 @@ def test_what_was_attacked_otherwise_is_not_compared_silently() -> None:
     assert not found.alike(found.scores[sip], found.attacks)
     assert found.alike(found.scores[sip], found.attacks[:-1])
     line = found.verdict(a, sip, last).line
-    assert line.endswith("A 17. Not run on both: AutoAttack.")
+    assert line.endswith("A on 17. Not run on both: AutoAttack.")
     assert found.verdict(a, "no-such-run", last).line.startswith("B has not been attacked yet")
 
 
@@ -80,7 +82,9 @@ def test_a_run_with_the_plain_evaluation_only_has_that(
     assert list(one.steps) == ["PGD-20"] and found.counted(one, 5) == (743, 1000)
     assert not found.alike(one, ("PGD-20",))
     line = found.verdict(a, run.id, 5).line
-    assert line.startswith("B is more robust: it holds 743 of 1000 attacked images, A 121.")
+    assert line.startswith(
+        "B is more robust: it is right on 743 of 1000 attacked images, A on 121."
+    )
     assert line.endswith("Both met PGD-20 only.")
     monkeypatch.setattr(Run, "evaluations", lambda self: [])
     assert board(shipped("shapes")) is None

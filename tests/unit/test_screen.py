@@ -22,7 +22,7 @@ def sample(**more) -> Screen:
 @pytest.mark.parametrize(
     ("text", "faults"),
     [
-        ("B is more robust: it holds 135 of 200 attacked images, A 23.", 0),
+        ("B is more robust: it is right on 135 of 200 attacked images, A on 23.", 0),
         ("PGD-20 at ε = 8/255 leaves 12 of 200 right. CW-100 leaves 9 of 200.", 0),
         ("One 1, two 2, three 3 and four 4.", 1),
         ("Of 200, 3 to 4 are lost, 5 of 6 are kept, and 7 stay.", 1),

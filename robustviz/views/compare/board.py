@@ -99,9 +99,9 @@ def radius(trained: float) -> float:
 
 def answers(board: Board, a: str, b: str) -> list[str]:
     """The sentence that compares A and B, for every position of the control."""
-    lines = [board.verdict(a, b, at).line for at in range(len(board.attacks) + 1)]
-    said = " One training seed a side." if b and a != b else ""
-    return [line + said * (" holds " in line or " reads " in line) for line in lines]
+    verdicts = [board.verdict(a, b, at) for at in range(len(board.attacks) + 1)]
+    said = " Each has one training seed." if b and a != b else ""
+    return [verdict.line + said * bool(verdict.sure) for verdict in verdicts]
 
 
 def first(

@@ -96,7 +96,7 @@ def verdict(sides: Sequence[Side]) -> Verdict:
         eps=float(first.meta["eps"]),
         seed=int(first.meta["seed"]),
         names=(names[0], names[-1]),
-        alone="keeps the class of",
+        alone="keeps the class",
     )
     images = "attacked images" if first.meta["eps"] else "untouched images"
     if len(sides) == 1:
