@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from robustviz.data import zips
 from robustviz.types import UserError, harmless
 
-MOST_BYTES = 2_000_000_000  # of all arrays in a zipped file (.npz), unpacked
 SAMPLE = 256  # number of images that `diagnose` looks at
 # mean distance to the nearest whole grey level below which a reading is certain; for random values
 # this distance is 0.25
@@ -110,18 +109,22 @@ class Arrays:
 def load(path: Path) -> Arrays:
     """The images and labels in a `.npz` or `.npy` file, which is read without pickle.
 
-    Raises UserError with one sentence if this is not a NumPy file, if it is damaged or too large,
-    or if it is not clear which arrays are the images and which are the labels.
+    It is read into memory as a whole, so either kind may have at most `zips.MOST_UNPACKED` bytes,
+    unpacked. Raises UserError with one sentence if this is not a NumPy file, if it is damaged or
+    too large, or if it is not clear which arrays are the images and which are the labels.
     """
     with open(path, "rb") as file:
         head = file.read(8)
         file.seek(0)
         if zips.is_zip(head):
-            with zips.opened(file) as inside:
-                if sum(map(inside.size, inside.names)) > MOST_BYTES:
-                    raise UserError(_too_large())
+            with zips.opened(file):  # checks what it unpacks to
+                pass
         elif not head.startswith(b"\x93NUMPY"):
-            raise UserError("This is no NumPy file: write one with numpy.savez(FILE, x=…, y=…).")
+            raise UserError("This is not a NumPy file: write one with numpy.savez(FILE, x=…, y=…).")
+        elif path.stat().st_size > zips.MOST_UNPACKED:
+            raise UserError(
+                f"This file has more than {zips.MOST_UNPACKED / 1e9:g} GB: save fewer images."
+            )
     try:
         found = np.load(path, allow_pickle=False)
         named = {"x": found} if isinstance(found, np.ndarray) else {k: found[k] for k in found}
@@ -214,10 +217,6 @@ def _shapes(named: dict[str, NDArray[Any]]) -> str:
     return ", ".join(
         f"{harmless(key[:30])} {array.shape}" for key, array in list(named.items())[:6]
     )
-
-
-def _too_large() -> str:
-    return f"This file unpacks to more than {MOST_BYTES / 1e9:.0f} GB: save fewer images."
 
 
 def diagnose(x: NDArray[Any]) -> Verdict:

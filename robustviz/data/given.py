@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,13 +38,14 @@ def given(data: Any) -> Dataset:
     """`data` as a `Dataset`, with the images in their own order.
 
     `data` is a `Dataset` (returned as it is), `(images, labels)`, `(images, labels, class names)`,
-    a DataLoader or a PyTorch data set. If a DataLoader was made with `shuffle=True`, its data set
-    is read in order instead, so that the same call always gives the same images.
+    a DataLoader or a PyTorch data set. A DataLoader that shuffles, by itself or by its sampler or
+    batch sampler, is read in the order of its data set, so that the same call always gives the same
+    images. Random augmentation by the data set itself is not recognised: turn it off.
 
     Images are tensors or arrays (N, C, H, W), floats in [0, 1] or uint8; those of a data set may be
     PIL images. Nothing is rounded: images whose pixels are all multiples of 1/255 are kept as
     uint8, others as float32. Without names the classes are called 0, 1, …. Raises UserError for
-    anything else.
+    anything else, and for a DataLoader that draws different images in each pass.
     """
     if isinstance(data, Dataset):
         return data
@@ -56,18 +57,7 @@ def given(data: Any) -> Dataset:
         x, y, *names = data
         return _dataset([(read(x), read(y))], names[0] if names else None)
     if isinstance(data, loading.DataLoader):
-        shuffles = isinstance(data.sampler, loading.RandomSampler)
-        batches: Iterable[Any] = (
-            loading.DataLoader(
-                data.dataset,
-                batch_size=data.batch_size or AT_ONCE,
-                collate_fn=data.collate_fn,
-                num_workers=data.num_workers,
-            )
-            if shuffles and data.batch_size
-            else data
-        )
-        return _dataset(map(_pair, batches), getattr(data.dataset, "classes", None))
+        return _dataset(map(_pair, _ordered(data)), getattr(data.dataset, "classes", None))
     if isinstance(data, loading.Dataset) or (
         hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Mapping)
     ):
@@ -75,6 +65,62 @@ def given(data: Any) -> Dataset:
     raise UserError(
         f"Images are wanted as (x, y), a DataLoader, a PyTorch data set, or the name of a data set,"
         f" and this is a {type(data).__name__}."
+    )
+
+
+def _ordered(loader: loading.DataLoader[Any]) -> loading.DataLoader[Any]:
+    """`loader`, or a DataLoader of the same images in the order of the data set if it shuffles.
+
+    Raises UserError if it draws different images in each pass.
+    """
+    if isinstance(loader.dataset, loading.IterableDataset):  # has no sampler
+        return loader
+    batches = loader.batch_sampler
+    plain = batches is None or type(batches) is loading.BatchSampler
+    sampler = getattr(batches, "sampler", loader.sampler) if plain else batches
+    if (indices := _shuffled(sampler, in_batches=not plain)) is None:
+        return loader
+    size = loader.batch_size or getattr(batches, "batch_size", AT_ONCE)
+    return loading.DataLoader(
+        loader.dataset,
+        batch_size=None if batches is None else size,
+        sampler=indices,
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        worker_init_fn=loader.worker_init_fn,
+    )
+
+
+def _shuffled(sampler: Any, in_batches: bool) -> Sequence[Any] | None:
+    """The indices that `sampler` shuffles, in order; None if it always gives the same order.
+
+    A sampler of an unknown class is asked twice. With `in_batches` it gives lists of indices.
+    Raises UserError if the indices themselves are random.
+    """
+    if isinstance(sampler, loading.SequentialSampler):
+        return None
+    if isinstance(sampler, loading.SubsetRandomSampler):
+        return list(map(int, sampler.indices))
+    if isinstance(sampler, loading.RandomSampler):
+        count = len(sampler.data_source)
+        if not sampler.replacement and sampler.num_samples == count:
+            return range(count)
+    elif not isinstance(sampler, loading.WeightedRandomSampler):
+        first, again = (
+            [
+                index.item() if isinstance(index, Tensor) else index
+                for drawn in sampler
+                for index in (drawn if in_batches else (drawn,))
+            ]
+            for _ in range(2)
+        )
+        if first == again:
+            return None
+        if sorted(first) == sorted(again):
+            return sorted(first)
+    raise UserError(
+        f"This DataLoader draws different images in each pass ({type(sampler).__name__}), so its"
+        " result would change from call to call: give its data set, or another sampler."
     )
 
 

@@ -112,12 +112,13 @@ def get(number: int) -> Single | None:
 
 
 def every() -> list[Single]:
-    """All pictures that the user added, ordered by number as text."""
+    """All pictures that the user added, ordered by number."""
     try:
-        names = sorted(each.name for each in _home().iterdir() if each.name.isdecimal())
+        names = [each.name for each in _home().iterdir()]
     except OSError:  # no picture has been added yet
         return []
-    return [one for name in names if len(name) < 10 and (one := get(int(name))) is not None]
+    numbers = sorted(int(name) for name in names if name.isdecimal() and len(name) < 10)
+    return [one for number in numbers if (one := get(number)) is not None]
 
 
 def remove(number: int) -> None:

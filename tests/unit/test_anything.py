@@ -12,7 +12,15 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    Sampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import robustviz
 from robustviz import data
@@ -96,6 +104,67 @@ def test_images_between_grey_levels_are_not_rounded(toy: Toy) -> None:
     order = data.stratified_order(toy.y)
     right = module.count_right(toy.net, toy.x[order], toy.y[order], PGD(steps=3, eps=EPS))
     assert mine.robust_k == int(right.sum())
+
+
+class Shuffling(Sampler[int]):
+    """A sampler of a class that nobody knows."""
+
+    def __iter__(self) -> Any:
+        return iter(torch.randperm(64))
+
+
+class ShufflingBatches(Sampler[list[int]]):
+    """Whole batches in random order."""
+
+    def __iter__(self) -> Any:
+        for batch in torch.randperm(8).tolist():
+            yield list(range(8 * batch, 8 * batch + 8))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampler": RandomSampler(range(64))},
+        {"sampler": SubsetRandomSampler(range(64))},
+        {"sampler": Shuffling(), "batch_size": 7},
+        {"batch_sampler": BatchSampler(RandomSampler(range(64)), 8, drop_last=False)},
+        {"batch_sampler": BatchSampler(Shuffling(), 8, drop_last=False)},
+        {"batch_sampler": ShufflingBatches()},
+        {"sampler": list(range(64)), "batch_size": 8},
+    ],
+)
+def test_a_loader_that_shuffles_is_read_in_order(options: dict[str, Any]) -> None:
+    x = torch.arange(64, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2)
+    read = given(DataLoader(TensorDataset(x, torch.arange(64)), **options))
+    assert torch.equal(read.images, x) and read.y.tolist() == list(range(64))
+
+
+def test_a_loader_of_batches_that_shuffles_is_read_in_order() -> None:
+    """With `batch_size=None` the data set gives whole batches."""
+    x = torch.arange(64, dtype=torch.uint8).reshape(32, 2, 1, 1, 1).expand(-1, -1, 1, 2, 2)
+    pairs = TensorDataset(x, torch.arange(64).reshape(32, 2))
+    assert given(DataLoader(pairs, batch_size=None, shuffle=True)).y.tolist() == list(range(64))
+
+
+def test_a_loader_of_a_part_in_fixed_order_is_read_as_it_is() -> None:
+    pairs = TensorDataset(torch.zeros(9, 1, 2, 2), torch.arange(9))
+    assert given(DataLoader(pairs, sampler=[5, 2, 7])).y.tolist() == [5, 2, 7]
+    part = given(DataLoader(pairs, batch_size=2, sampler=SubsetRandomSampler([5, 2, 7])))
+    assert part.y.tolist() == [5, 2, 7]
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        WeightedRandomSampler([1.0] * 64, 64),
+        RandomSampler(range(64), replacement=True),
+        RandomSampler(range(64), num_samples=32),
+    ],
+)
+def test_a_loader_that_draws_its_images_anew_is_refused(sampler: Sampler[int]) -> None:
+    pairs = TensorDataset(torch.zeros(64, 1, 2, 2), torch.arange(64))
+    with pytest.raises(UserError, match=type(sampler).__name__):
+        given(DataLoader(pairs, sampler=sampler, batch_size=8))
 
 
 def test_pictures_of_a_data_set_are_read_as_they_are() -> None:

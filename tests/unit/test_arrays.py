@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustviz.data import arrays, uploads
+from robustviz.data import arrays, uploads, zips
 from robustviz.types import UserError
 
 RNG = np.random.default_rng(0)
@@ -137,6 +137,17 @@ def test_a_header_that_claims_a_lot_takes_no_memory(file):
     assert old in content
     file.write_bytes(content.replace(old, b"(2000000, 9, 8, 3)}"))
     with pytest.raises(UserError, match=r"damaged|more than"):
+        arrays.load(file)
+
+
+def test_what_is_too_large_is_refused_zipped_or_not(file, monkeypatch):
+    monkeypatch.setattr(zips, "MOST_UNPACKED", BYTES.nbytes)
+    np.savez_compressed(file, x=BYTES)
+    with pytest.raises(UserError, match="GB"):
+        arrays.load(file)
+    with open(file, "wb") as plain:
+        np.save(plain, BYTES)
+    with pytest.raises(UserError, match="GB"):
         arrays.load(file)
 
 

@@ -397,6 +397,13 @@ def test_a_single_picture_has_a_number_of_its_own_until_it_is_removed(runs_home)
         one.pixels(3, 32)
 
 
+def test_single_pictures_are_listed_by_number_and_not_by_its_text(runs_home):
+    png, _ = sent.packed(np.zeros((9, 9, 3), np.uint8))
+    added = [singles.add(png, f"{digest:x}", "x", "moon", "shapes") for digest in (0, 98_000_000)]
+    assert len({len(str(one.number)) for one in added}) == 2
+    assert singles.every() == sorted(added, key=lambda one: one.number)
+
+
 @pytest.mark.parametrize("said", ["", "[1]", '{"name": 1}', "[" * 100_000])
 def test_a_damaged_single_picture_is_passed_over(runs_home, said):
     png, digest = sent.packed(np.zeros((9, 9, 3), np.uint8))
