@@ -4,6 +4,7 @@ image.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -22,6 +23,7 @@ from robustviz.views.loss.curvature import (
     gradient,
     hessian_vector,
     others_of,
+    relus,
     smoothed,
     top_eigenvalue,
 )
@@ -116,6 +118,62 @@ def test_relu_hides_the_curvature_that_softplus_shows(conv_net, images, labels) 
         assert torch.allclose(changed(images), conv_net(images), atol=0.1)
 
 
+class Twin(nn.Module):
+    """The layers of `conv_net`, but its ReLUs are calls of a function."""
+
+    def __init__(self, net: nn.Module, relu) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(copy.deepcopy([*net.maps]))
+        self.head, self.relu = copy.deepcopy(net.head), relu
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = self.relu(x) if isinstance(layer, nn.ReLU) else layer(x)
+        return self.head(x.mean((2, 3)))
+
+
+def unreturned(x):
+    F.relu(x, True)
+    return x
+
+
+@pytest.mark.parametrize(
+    "relu",
+    [
+        F.relu,
+        torch.relu,
+        torch.Tensor.relu,
+        torch.Tensor.relu_,
+        torch.ops.aten.relu.default,
+        unreturned,
+        nn.ReLU(inplace=True),
+    ],
+)
+def test_relus_that_are_functions_are_smoothed_and_counted_as_layers_are(
+    conv_net, images, labels, relu
+) -> None:
+    twin = Twin(conv_net, relu).eval()
+    x, y = images[:3].double(), labels[:3]
+    with torch.no_grad():
+        assert torch.equal(twin(images), conv_net(images))
+    assert relus(twin, images[:1]) == relus(conv_net, images[:1]) == 2
+    found = []
+    for net in (smoothed(conv_net, 10.0).double(), smoothed(twin, 10.0).double()):
+        with frozen(net):
+            found.append(top_eigenvalue(cross_entropy(net, y), x, 20, rng())[0])
+    assert torch.equal(*found) and found[0].abs().min() > 0
+    with torch.no_grad():
+        assert torch.equal(twin(images), conv_net(images)), "the network itself was changed"
+
+
+def test_only_the_smoothed_copys_own_forward_is_smoothed(conv_net, images) -> None:
+    x = torch.tensor([-1.0, 2.0])
+    smoothed(conv_net, 10.0)(images)
+    assert F.relu(x).tolist() == [0.0, 2.0]
+    net = smoothed(Twin(conv_net, lambda z: z), 10.0)
+    assert relus(net, images[:1]) == 0
+
+
 @pytest.fixture
 def run(runs_home):
     return folder.open_run(ALIGNED)
@@ -179,6 +237,7 @@ def test_curvature_is_top_eigenvalue_of_the_smoothed_copy_and_is_kept(run) -> No
             assert found.eigenvalue[i] == pytest.approx(
                 float(values[values.abs().argmax()]), rel=1e-3
             )
+    assert found.meta["relus"] == sum(isinstance(m, nn.ReLU) for m in net_of(run).modules())
     assert np.array_equal(probes.curvature.kept(run, spec).eigenvalue, found.eigenvalue)
     assert not any(parameter.grad is not None for parameter in net_of(run).parameters())
 

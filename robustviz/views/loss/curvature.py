@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from robustviz import memory, registry
 from robustviz.data import Dataset
@@ -121,8 +122,65 @@ def _with_weights(attend: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *given, **named: attend(*given, **(named | {"need_weights": True}))
 
 
+def _soften(x: Tensor, beta: float, inplace: bool) -> Tensor:
+    """softplus(β·x)/β, written into `x` if the ReLU that it replaces would do so."""
+    if inplace:  # softplus saves its input for the gradient, so it must not be overwritten
+        return x.copy_(F.softplus(x.clone(), beta))
+    return F.softplus(x, beta)
+
+
+class _Softplus(nn.Module):
+    """Stands in the place of an `nn.ReLU`."""
+
+    def __init__(self, beta: float, inplace: bool) -> None:
+        super().__init__()
+        self.beta, self.inplace = beta, inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _soften(x, self.beta, self.inplace)
+
+
+class _Softened(TorchFunctionMode):
+    """A context manager: inside it, in this thread, `F.relu`, `torch.relu`, `Tensor.relu_` and the
+    like are softplus(β·x)/β. `count`: how often they were called, also by an `nn.ReLU`.
+    """
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta, self.count = beta, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = dict(kwargs or {})
+        name = getattr(func, "__name__", "").partition(".")[0]  # of aten operators: relu.default
+        if name not in ("relu", "relu_"):
+            return func(*args, **given)
+        self.count += 1
+        x = args[0] if args else given["input" if "input" in given else "self"]
+        inplace = name == "relu_" or given.get("inplace", len(args) > 1 and args[1])
+        return _soften(x, self.beta, inplace)
+
+
+def _within(beta: float, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def softened(*given: Any, **named: Any) -> Any:
+        with _Softened(beta):
+            return forward(*given, **named)
+
+    return softened
+
+
+def relus(net: nn.Module, x: Tensor) -> int:
+    """How many ReLUs a network evaluates for images `x` (N, C, H, W), whether they are layers or
+    calls of a function in its forward. A ReLU that is used twice counts twice.
+    """
+    seen = _Softened(1.0)
+    with seen, torch.no_grad():
+        net(x)
+    return seen.count
+
+
 def smoothed(net: nn.Module, beta: float) -> nn.Module:
-    """A copy of a network in which softplus(β·x)/β replaces each ReLU. A ReLU network is piecewise
+    """A copy of a network in which softplus(β·x)/β replaces each ReLU, whether it is a layer or a
+    call of a function such as `F.relu` in the network's forward. A ReLU network is piecewise
     linear, so without this only the loss function would contribute curvature. Attention runs
     without torch's fused kernels, which have no second derivative.
     """
@@ -134,7 +192,8 @@ def smoothed(net: nn.Module, beta: float) -> nn.Module:
             module.forward = _with_weights(module.forward)  # type: ignore[method-assign]
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU):
-                setattr(module, name, nn.Softplus(beta=beta))
+                setattr(module, name, _Softplus(beta, child.inplace))
+    net.forward = _within(beta, net.forward)
     return net
 
 
@@ -252,7 +311,9 @@ def gradients(run: Run, spec: GradientsSpec) -> Gradients:
     )
 
 
-@probe(CurvatureSpec)
+# Before "-functions" was added to the name, ReLUs that are no layers were neither smoothed nor
+# counted, and results kept under the plain name may still say so.
+@probe(CurvatureSpec, name=lambda run, spec: f"{registry.key(spec)}-functions")
 def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
     """The top Hessian eigenvalue of the loss with respect to the pixels, image by image. Raises
     UserError where it is not finite.
@@ -263,6 +324,7 @@ def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
     rng = torch.Generator().manual_seed(spec.seed)
     with frozen(net), frozen(copied), torch.no_grad():
         same = (net(few.x).argmax(dim=1) == copied(few.x).argmax(dim=1)).numpy()
+        count = relus(net, few.x[:1])
     with frozen(copied.double()):  # float64 from here on
         parts = [
             top_eigenvalue(cross_entropy(copied, y), x, spec.iterations, rng)
@@ -284,7 +346,7 @@ def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
             split,
             n=len(few),
             beta=spec.beta,
-            relus=sum(isinstance(module, nn.ReLU) for module in net.modules()),
+            relus=count,
             iterations=spec.iterations,
             seed=spec.seed,
         ),
