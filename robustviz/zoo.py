@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from robustviz import cli, probes
 from robustviz.attacks import CW, Attack
+from robustviz.claims import claim
 from robustviz.cli import seeds
 from robustviz.cli.sweep import Bar
 from robustviz.data import load
@@ -21,6 +22,18 @@ from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
 
 DATA = ("digits", "shapes")
+# Real images, whose networks come from the claims: one training seed, and a ladder, of each method.
+REAL = ("cifar10",)
+REAL_METHODS = (
+    "standard",
+    "pgd_at",
+    "trades",
+    "part",
+    "afa",
+    "supcon_margin",
+    "aalp",
+    "model_alignment",
+)
 METHODS = (
     "standard",
     "fgsm_at",
@@ -61,7 +74,7 @@ FILMED = {
 BUDGETS = {"digits": (0.0375, 0.075, 0.225, 0.3), "shapes": (2 / 255, 4 / 255, 12 / 255, 16 / 255)}
 SEEDS = (0, 1, 2)  # for every method and budget; only the weights of the first seed are shipped
 # number of images for the attacks of the ladder, AutoAttack included
-LADDER = {"digits": 360, "shapes": 200}
+LADDER = {"digits": 360, "shapes": 200, "cifar10": 200}
 # the weights last: where they exist, the run is complete
 SHIPPED = ("config.json", "status.json", "metrics.jsonl", "eval.json", "net.safetensors")
 
@@ -70,14 +83,16 @@ _say = functools.partial(print, flush=True)
 
 def wanted(data: Iterable[str] = DATA) -> list[TrainConfig]:
     """The configs of the trainings whose weights are shipped, for these data sets."""
-    return [config for key in data for config in _shipped(key)]
+    return [config for key in data for config in (_real if key in REAL else _shipped)(key)]
 
 
 def evaluated(data: Iterable[str] = DATA) -> list[TrainConfig]:
     """The configs of the trainings whose evaluations are shipped, for these data sets: every method
     and budget, seed by seed.
     """
-    return [config for key in data for seed in SEEDS for config in _seeded(key, seed)]
+    return [
+        config for key in data if key in DATA for seed in SEEDS for config in _seeded(key, seed)
+    ]
 
 
 def _config(key: str, method: str, *sets: tuple[str, object], **flags: object) -> TrainConfig:
@@ -111,6 +126,21 @@ def _shipped(key: str) -> list[TrainConfig]:
         ),
         *methods,
     ]
+
+
+def _real(key: str) -> list[TrainConfig]:
+    """The networks of the claims on real images, for each method the one with the fewest settings
+    of its own; before them model alignment's source and witness.
+    """
+    setup = next(each for each in claim.setups() if each.data == key)
+    sides = claim.sides(claim.claims())
+    chosen = [
+        min((side for side in sides if side["method"] == method), key=len)
+        for method in REAL_METHODS
+    ]
+    sources = [value for side in chosen for value in side.values() if isinstance(value, dict)]
+    configs = [claim.config(setup, side, setup.seeds[0]) for side in (*sources, *chosen)]
+    return list({config.run_id: config for config in configs}.values())
 
 
 def make(data: Iterable[str] = DATA) -> list[runs.Run]:
@@ -193,9 +223,9 @@ def rungs_of(run: runs.Run) -> tuple[Attack, ...]:
     from robustviz.training.evaluate import LADDER as RUNGS
 
     short = (
-        run.eps in BUDGETS[run.data_key]
+        run.eps in BUDGETS.get(run.data_key, ())
         or run.method_key in ("model_alignment", "sip_at")
-        or run.info["n_train"] == WITNESS[run.data_key]
+        or run.info["n_train"] == WITNESS.get(run.data_key)
     )
     return RUNGS[:-1] if short else RUNGS
 
@@ -212,7 +242,7 @@ def _ship(run: runs.Run) -> None:
 
 def _tidy() -> None:
     """Remove from `checkpoints` what is no longer shipped."""
-    known = {config.run_id for config in wanted()}
+    known = {config.run_id for config in wanted((*DATA, *REAL))}
     for folder in runs.zoo().iterdir():
         if folder.is_dir() and folder.name not in known:
             shutil.rmtree(folder)

@@ -264,8 +264,8 @@ def _unzipped(content: bytes) -> dict[str, bytes]:
 
 def write_catalogue() -> None:
     """Write the catalogue of shipped methods, data sets and networks, for pages without torch."""
-    shipped = [run for run in folder.all_runs() if run.shipped]
-    found = catalogue.found({run.data_key: len(images_of(run)) for run in shipped})
+    runs = [run for run in folder.all_runs() if run.shipped and run.data_key in PAIRS]
+    found = catalogue.found({run.data_key: len(images_of(run)) for run in runs})
     text = json.dumps(found, indent=1, ensure_ascii=False)
     write_file(catalogue.FILE, f"{text}\n".encode())
 
