@@ -94,7 +94,7 @@ def probe_of(spec: ProbeSpec[R]) -> Probe[ProbeSpec[R], R]:
             load(f"{package}.probe")
     if type(spec) not in _probes:
         raise UserError(
-            f"Nothing answers the probe {spec.key}: its plug-in needs a function with"
+            f"No function computes the probe {spec.key}: its plug-in needs one with"
             f" @probe({type(spec).__name__})."
         )
     return _probes[type(spec)]
@@ -188,11 +188,11 @@ def row_of(index: int) -> int:
 def _alone(run: Run, split: Dataset, index: int) -> Dataset:
     one = singles.get(index)
     if one is None:
-        raise UserError(f"There is no picture {index} any more: choose another image.", code=2)
+        raise UserError(f"Your picture {index} is no longer here: choose another image.", code=2)
     if one.label not in split.classes:
         raise UserError(
-            f"What is on your picture is called {one.label}, and {run.id} knows no such class:"
-            " choose a network of other data, or another image."
+            f"Your picture is labelled {one.label}, but {run.id} has no such class: choose a"
+            " network trained on other data, or another image."
         )
     pixels = torch.from_numpy(one.pixels(split.images.shape[1], split.images.shape[2]))
     y = torch.tensor([split.classes.index(one.label)])

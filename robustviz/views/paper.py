@@ -62,12 +62,13 @@ def pixels(length: str) -> float:
     found = _LENGTH.fullmatch(str(length))
     if not found:
         raise UserError(
-            f"A length is a number and mm, cm, in or pt, as in 84mm, and not {str(length)[:40]!r}.",
+            "Give a length as a number with mm, cm, in or pt, such as 84mm, not"
+            f" {str(length)[:40]!r}.",
             code=2,
         )
     size = float(found[1]) * _UNITS[found[2]]
     if not 20 * _UNITS["mm"] <= size <= 1000 * _UNITS["mm"]:
-        raise UserError(f"A figure is from 20mm to 1000mm wide and high, not {length}.", code=2)
+        raise UserError(f"A figure must be 20mm to 1000mm wide and high, not {length}.", code=2)
     return size
 
 
@@ -125,9 +126,9 @@ def _check(font: str, size: float, palette: str) -> None:
         known = ", ".join(PALETTES)
         raise UserError(f"There is no palette {palette!r}; there are {known}.", code=2)
     if not 4 <= size <= 40:
-        raise UserError(f"Type is from 4 to 40 points high, not {size:g}.", code=2)
+        raise UserError(f"The font size must be 4 to 40 points, not {size:g}.", code=2)
     if not re.fullmatch(r"[\w ,-]{1,80}", font):
-        raise UserError(f"{font!r} is no name of a font; one is Times New Roman.", code=2)
+        raise UserError(f"{font!r} is not a font name; an example is Times New Roman.", code=2)
 
 
 def _template(palette: str) -> go.layout.Template:

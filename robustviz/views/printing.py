@@ -35,7 +35,7 @@ def printed(figure: go.Figure, kind: str) -> bytes:
     Raises UserError if kaleido or a browser is missing, or if the browser fails or does not answer.
     """
     if kind not in KINDS:
-        raise UserError(f"A figure is written as {', '.join(KINDS)}, not as {kind!r}.", code=2)
+        raise UserError(f"A figure can be saved as {', '.join(KINDS)}, not as {kind!r}.", code=2)
     if kind == "png":
         out = io.BytesIO()
         Image.open(io.BytesIO(_drawn(figure, "png"))).save(out, "PNG", dpi=(DPI, DPI))
@@ -70,19 +70,18 @@ def _told() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise UserError(
-            "A figure becomes a file by kaleido, which is not installed: pip install kaleido"
+            "Saving figures needs kaleido, which is not installed: pip install kaleido"
         ) from error
     except Exception as error:
         if type(error).__name__ == "ChromeNotFoundError":
             raise UserError(
-                "A figure becomes a file by a browser, and no Chrome or Chromium was found here:"
-                " install one, or say where it is in BROWSER_PATH."
+                "Saving figures needs Chrome or Chromium, and neither was found: install one, or"
+                " set BROWSER_PATH to it."
             ) from error
         first = str(error.args[0] if error.args else "")  # the rest is debugging advice
         raise UserError(
-            "The browser that draws figures into files did not manage:"
-            f" {type(error).__name__}: {' '.join(first.split())[:200]} BROWSER_PATH can name"
-            " another one."
+            f"The browser that saves figures failed: {type(error).__name__}:"
+            f" {' '.join(first.split())[:200]} To use another browser, set BROWSER_PATH to it."
         ) from error
 
 

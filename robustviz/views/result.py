@@ -70,8 +70,8 @@ class Result:
         except Exception as error:
             # a damaged zip raises a dozen kinds of error (zlib, zipfile, struct, …): catch them all
             raise UserError(
-                f"This is not a saved {cls.__name__}: {' '.join(str(error).split())}. Compute it"
-                " again."
+                f"These bytes are not a saved {cls.__name__}: {' '.join(str(error).split())}."
+                " Compute it again."
             ) from error
 
 

@@ -128,10 +128,10 @@ BLOCKS = {
 _ANSWER = Step("The network answers", ("network", "answer"))
 _LEARN = Step("Weights move to the true class", ("weights",))
 _ATTACK = Step("Many small steps inside ε", ("many steps", "attacked"))
-_FURTHEST = Step("Attack what moves the answer most", ("many steps", "attacked"))
-_MAP = Step("A map shows what decides", ("image", "heat"))
+_FURTHEST = Step("Attack that changes the outputs most", ("many steps", "attacked"))
+_MAP = Step("A map shows the important pixels", ("image", "heat"))
 _FULL_THERE = Step("Full ε there, less elsewhere", ("inside",))
-_BOTH = Step("Clean and attacked answer alike", ("pair", "weights"))
+_BOTH = Step("Same outputs, clean and attacked", ("pair", "weights"))
 
 METHODS = {
     "standard": Sketch(
@@ -151,35 +151,36 @@ METHODS = {
         (_ATTACK, _ANSWER, _LEARN),
     ),
     "trades": Sketch(
-        "Learns clean images, and asks that the answer hardly moves under attack.",
+        "Learns clean images, and keeps the outputs nearly unchanged under attack.",
         (_FURTHEST, Step("Learn the clean image", ("image", "answer")), _BOTH),
     ),
     "mart": Sketch(
-        "Like TRADES, but images that it already misreads count more.",
-        (_ATTACK, Step("Misread images count more", ("weighed",)), _BOTH),
+        "Like TRADES, but images that it already misclassifies count more.",
+        (_ATTACK, Step("Misclassified images count more", ("weighed",)), _BOTH),
     ),
     "alp": Sketch(
-        "Learns clean and attacked images together, and asks for the same outputs on both.",
+        "Learns clean and attacked images together, with a penalty if their logits differ.",
         (_ATTACK, Step("Both go through the network", ("network",)), _BOTH),
     ),
     "aalp": Sketch(
-        "Like ALP, but it drops weak features and spares pairs that it does not understand yet.",
+        "Like ALP, but drops features of little use for the class, and misclassified pairs count"
+        " less.",
         (_ATTACK, Step("Weak features are dropped", ("dropped",)), _BOTH),
     ),
     "part": Sketch(
-        "PGD-AT with the full ε only on pixels that decide the class, slightly less elsewhere.",
+        "PGD-AT with the full ε only on pixels important for the class, slightly less elsewhere.",
         (_MAP, _FULL_THERE, _LEARN),
     ),
     "part_t": Sketch(
-        "TRADES with the full ε only on pixels that decide the class, slightly less elsewhere.",
+        "TRADES with the full ε only on pixels important for the class, slightly less elsewhere.",
         (_MAP, _FULL_THERE, _BOTH),
     ),
     "part_m": Sketch(
-        "MART with the full ε only on pixels that decide the class, slightly less elsewhere.",
-        (_MAP, _FULL_THERE, Step("As MART: misread ones count more", ("weighed", "weights"))),
+        "MART with the full ε only on pixels important for the class, slightly less elsewhere.",
+        (_MAP, _FULL_THERE, Step("As MART: wrong ones count more", ("weighed", "weights"))),
     ),
     "sip_at": Sketch(
-        "PGD-AT that may change the background only: what decides the class stays as it is.",
+        "PGD-AT whose attack may not change the pixels that are important for the class.",
         (_MAP, Step("Only the rest is attacked", ("outside",)), _LEARN),
     ),
     "afa": Sketch(
@@ -187,11 +188,11 @@ METHODS = {
         (
             Step("Attack: features leave", ("leaves",)),
             Step("Training: pulled back", ("returns",)),
-            Step("A head reads the features", ("network", "answer")),
+            Step("A head classifies the features", ("network", "answer")),
         ),
     ),
     "afa_trades": Sketch(
-        "TRADES and AFA together: neither answer nor features may move under attack.",
+        "TRADES and AFA together: neither outputs nor features should change under attack.",
         (
             Step("One attack moves both", ("attacked", "leaves")),
             Step("Features are pulled back", ("returns",)),
@@ -203,11 +204,12 @@ METHODS = {
         (Step("Two views, no attack", ("views",)), Step("Classes move apart", ("apart",)), _LEARN),
     ),
     "model_alignment": Sketch(
-        "Teaches an attacker's copy a witness's doubts, so its tricks fool others; no defence.",
+        "Trains an attacker's network to match a witness network, so that its attacks fool others;"
+        " no defence.",
         (
-            Step("A frozen witness answers", ("frozen", "doubts")),
-            Step("The copy learns its doubts", ("network", "doubts")),
-            Step("Attacks made on the copy", ("network", "attacked")),
+            Step("A frozen witness network predicts", ("frozen", "doubts")),
+            Step("The attacker's network learns its outputs", ("network", "doubts")),
+            Step("Attacks are made on it", ("network", "attacked")),
         ),
     ),
 }
@@ -218,8 +220,8 @@ PLAIN = {  # the drawings by group of methods
     "red team": METHODS["model_alignment"].steps,
     "imported": (
         Step("Trained elsewhere", ("network",)),
-        Step("Weights as they came", ("frozen",)),
-        Step("Its answers are looked at", ("image", "answer")),
+        Step("Weights used unchanged", ("frozen",)),
+        Step("Its predictions are analysed", ("image", "answer")),
     ),
 }
 

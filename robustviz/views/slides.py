@@ -24,7 +24,7 @@ def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
     differ.
     """
     if not figures:
-        raise UserError("There is no figure to put behind a slider.")
+        raise UserError("There are no figures: give at least one for the slider.")
     first = next(iter(figures.values()))
     if len({tuple(trace.type for trace in figure.data) for figure in figures.values()}) > 1:
         raise UserError(

@@ -120,13 +120,13 @@ def test_grey_has_no_other_colour() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"width": "wide"}, "a number and mm, cm, in or pt"),
+        ({"width": "wide"}, "a number with mm, cm, in or pt"),
         ({"width": "5mm"}, "20mm to 1000mm"),
-        ({"width": "84"}, "a number and mm"),
-        ({"height": "-3cm"}, "a number and mm"),
-        ({"size": 0}, "from 4 to 40 points"),
-        ({"size": float("nan")}, "from 4 to 40 points"),
-        ({"font": "<b>"}, "no name of a font"),
+        ({"width": "84"}, "a number with mm"),
+        ({"height": "-3cm"}, "a number with mm"),
+        ({"size": 0}, "must be 4 to 40 points"),
+        ({"size": float("nan")}, "must be 4 to 40 points"),
+        ({"font": "<b>"}, "is not a font name"),
         ({"palette": "rainbow"}, "robustviz, okabe-ito, grey"),
     ],
 )
@@ -239,7 +239,7 @@ def test_without_kaleido_or_a_browser_one_sentence_says_what_to_do(monkeypatch) 
     chrome = printing.load("choreographer.browsers.chromium").Chromium
     monkeypatch.setattr(chrome, "find_browser", lambda **_: None)
     assert not printing.able()
-    with pytest.raises(UserError, match=r"no Chrome or Chromium .* BROWSER_PATH"):
+    with pytest.raises(UserError, match=r"Chrome or Chromium.* BROWSER_PATH"):
         printing.printed(for_paper(two()), "pdf")
 
 
