@@ -4,6 +4,7 @@ crossed out where the network misreads them, its pictures are the images.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
@@ -145,7 +146,7 @@ def test_the_films_slider_moves_both_networks_and_says_who_is_right() -> None:
     assert control.key == "map-epoch" and control.start == len(control.values) - 1
     right = [int((film.pred_adv[-1] == film.y).sum()) for film in (a, b)]
     assert drawn.answer[-1] == (
-        f"Epoch {a.epochs[-1]}, attacked images read rightly: A: {right[0]} of 30, B:"
+        f"Epoch {a.epochs[-1]}, attacked images classified correctly: A: {right[0]} of 30, B:"
         f" {right[1]} of 30."
     )
     assert not any(wordy(text) for text in (*drawn.answer, *drawn.sure))
@@ -154,3 +155,36 @@ def test_the_films_slider_moves_both_networks_and_says_who_is_right() -> None:
     }
     assert names == set(drawn.moves)
     assert all(len(values) == len(control.values) for _, values in drawn.moves.values())
+
+
+def test_a_film_names_the_epoch_of_each_map_and_shows_none_before_the_first() -> None:
+    a = probes.feature_film.answer(
+        open_run(ordinary("digits", "standard").path), FeatureFilmSpec(n=30, steps=2)
+    )
+    kept = [2, 5]  # B is A with the weights of only these epochs kept
+    late = {
+        name: getattr(a, name)[kept]
+        for name in ("clean", "adversarial", "pred", "pred_adv", "own", "other", "moved")
+    }
+    b = dataclasses.replace(a, epochs=a.epochs[kept], **late)
+    drawn = film_screen.film({"A": a, "B": b})
+    epochs, right = list(a.epochs), (a.pred_adv == a.y).sum(axis=1)
+    said = [f"Epoch {epoch}, attacked images classified correctly: A: " for epoch in epochs]
+    assert all(text.startswith(start) for text, start in zip(drawn.answer, said, strict=True))
+    assert drawn.answer[1] == f"{said[1]}{right[1]} of 30. B kept no weights up to this epoch."
+    assert drawn.answer[2] == f"{said[2]}{right[2]} of 30, B: {right[2]} of 30."
+    assert drawn.answer[4] == (
+        f"{said[4]}{right[4]} of 30. B at its epoch {epochs[2]}: {right[2]} of 30."
+    )
+    assert not any(wordy(text) for text in drawn.answer)
+    nothing = "no weights kept yet"
+    assert list(drawn.moves["when-b"][1]) == [
+        *[nothing] * 2,
+        *[f"epoch {epochs[2]}"] * 3,
+        *[f"epoch {epochs[5]}"] * (len(epochs) - 5),
+    ]
+    assert list(drawn.moves["when-a"][1]) == [f"epoch {epoch}" for epoch in epochs]
+    shapes = [
+        values for name, (kind, values) in drawn.moves.items() if kind == "d" and "-b" in name
+    ]
+    assert not any(any(values[:2]) for values in shapes) and shapes[0][2]

@@ -21,25 +21,25 @@ Moves = dict[str, tuple[str, Sequence[str]]]
 
 
 def film(films: Mapping[str, FeatureFilm], template: str = LIGHT) -> Screen:
-    """Clean ● and attacked × points of one or two networks, at each epoch that any of them kept. A
-    network that did not keep an epoch is shown at its last kept epoch before. The × of
-    misclassified images are dark.
+    """Clean ● and attacked × points of one or two networks, at each epoch whose weights any of
+    them kept. A network that did not keep the weights of an epoch is shown at its last kept epoch
+    before, which its map names, or with an empty map if there is none. The × of misclassified
+    images are dark.
     """
     epochs = sorted({int(epoch) for result in films.values() for epoch in result.epochs})
     moves: Moves = {}
     parts: list[str] = []
     for (name, result), side in zip(films.items(), sides(films), strict=True):
-        at = (np.searchsorted(result.epochs, epochs, side="right") - 1).clip(0)
-        parts.extend(_map(name, side, result, at, moves, template))
+        parts.extend(_map(name, side, result, _frames(result, epochs), moves, template))
     first = next(iter(films.values()))
     meta = first.meta
     umap = meta.get("projection") == "umap"
     return Screen(
         answer=[_sentence(films, epoch) for epoch in epochs],
         picture=f'{STYLE}<div class="maps">{"".join(parts)}</div>',
-        alt="Maps of clean and attacked images, one an epoch that was kept.",
+        alt="Maps of clean and attacked images, one for each epoch whose weights were kept.",
         sure=[
-            "UMAP from the last epoch back: axes and gaps between groups say nothing."
+            "UMAP from the last epoch backwards: axes and gaps between groups have no meaning."
             if umap
             else "All epochs lie on the plane of the last epoch's class centres.",
             "At each epoch that epoch's own network is attacked.",
@@ -51,16 +51,28 @@ def film(films: Mapping[str, FeatureFilm], template: str = LIGHT) -> Screen:
     )
 
 
+def _frames(result: FeatureFilm, epochs: Sequence[int]) -> Ints:
+    """For each of `epochs` the frame of the last kept epoch up to it, or -1 if there is none."""
+    return np.asarray(np.searchsorted(result.epochs, epochs, side="right") - 1)
+
+
 def _sentence(films: Mapping[str, FeatureFilm], epoch: int) -> str:
-    """One sentence: how many attacked images each network classifies correctly at its last kept
-    epoch up to `epoch`.
+    """How many attacked images each network classifies correctly at `epoch`, and apart from that
+    the networks that are shown at an earlier epoch or not at all.
     """
-    counts = []
+    counts, apart = [], []
     for result, side in zip(films.values(), sides(films), strict=True):
-        at = max(0, int(np.searchsorted(result.epochs, epoch, side="right")) - 1)
-        right = int((result.pred_adv[at] == result.y).sum())
-        counts.append(f"{side.upper()}: {right} of {len(result.y)}")
-    return f"Epoch {epoch}, attacked images read rightly: {', '.join(counts)}."
+        at, letter = int(_frames(result, [epoch])[0]), side.upper()
+        if at < 0:
+            apart.append(f" {letter} kept no weights up to this epoch.")
+            continue
+        right = f"{int((result.pred_adv[at] == result.y).sum())} of {len(result.y)}"
+        if result.epochs[at] == epoch:
+            counts.append(f"{letter}: {right}")
+        else:
+            apart.append(f" {letter} at its epoch {result.epochs[at]}: {right}.")
+    here = f"Epoch {epoch}, attacked images classified correctly: {', '.join(counts)}."
+    return here + "".join(apart)
 
 
 def _map(
@@ -71,11 +83,16 @@ def _map(
     frames = range(len(result.epochs))
 
     def moving(key: str, each: Sequence[str], rest: str) -> str:
-        moves[f"{key}-{side}"] = ("d", [each[frame] for frame in at])
+        moves[f"{key}-{side}"] = ("d", [each[frame] if frame >= 0 else "" for frame in at])
         return f'<path data-move="{key}-{side}" d="" {rest}/>'
 
+    moves[f"when-{side}"] = (
+        "text",
+        [f"epoch {result.epochs[frame]}" if frame >= 0 else "no weights kept yet" for frame in at],
+    )
     yield (
-        f'<div class="map"><p class="head"><b class="{side}">{escape(name)}</b></p>'
+        f'<div class="map"><p class="head"><b class="{side}">{escape(name)}</b>'
+        f'<span class="faint" data-move="when-{side}"></span></p>'
         f'<svg viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="Film of {escape(name)}">'
     )
     ways = [
@@ -99,9 +116,11 @@ def _map(
     for label in np.unique(result.y):
         middles = [np.median(clean[frame][result.y == label], axis=0) for frame in frames]
         key = f"name{label}-{side}"
+        places = [f"translate({x:.0f} {y:.0f})" for x, y in middles]
+        # without weights there is no map, and the name is moved out of sight
         moves[key] = (
             "transform",
-            [f"translate({middles[frame][0]:.0f} {middles[frame][1]:.0f})" for frame in at],
+            [places[frame] if frame >= 0 else f"translate(0 {-HIGH})" for frame in at],
         )
         yield (
             f'<text data-move="{key}" text-anchor="middle">'
