@@ -1,4 +1,4 @@
-"""Claims: does what the papers say hold here?"""
+"""Claims: do the papers' claims hold here?"""
 
 from robustviz.views.claims import panel
 

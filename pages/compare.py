@@ -1,4 +1,4 @@
-"""Compare: which network holds, and at what price? The scoreboard of all networks of a data set."""
+"""Compare: which network is robust, and at what cost? The scoreboard of a data set's networks."""
 
 from robustviz.views.compare import panel
 

@@ -51,8 +51,8 @@ menu = [
     page("transfer", "Transfer", "Does a trick for one network fool another?"),
     page("contributions", "Contributions", "How many features carry the answer?"),
     page("budget", "Budget", "Why can robustness cost accuracy?"),
-    page("compare", "Compare", "Which network holds, and at what price?"),
-    page("claims", "Claims", "Does what the papers say hold here?"),
+    page("compare", "Compare", "Which network is robust, and at what cost?"),
+    page("claims", "Claims", "Do the papers' claims hold here?"),
     page("train", "Train", "What if…?"),
     page("your_data", "Your data", "What does it make of your own pictures?"),
     *(

@@ -28,6 +28,6 @@ def test_the_pair_is_accessible_and_leads_to_compare_by_keyboard(
     button = page.get_by_role("button", name="Compare them")
     button.focus()
     button.press("Enter")
-    expect(page.get_by_role("heading", name="Which network holds")).to_be_visible()
+    expect(page.get_by_role("heading", name="Which network is robust")).to_be_visible()
     settled(page)
     expect(page).to_have_url(re.compile(r"data=digits"))

@@ -148,7 +148,7 @@ def test_the_curves_stand_on_the_axes_of_the_whole_training_and_lead_to_compare(
         run.set_status(state="done")
     app = sound(visit("train", job=b.id, beside=a.id))
     app.button(key="pair-compare").click().run()
-    assert sound(app).title[0].value == "Which network holds, and at what price?"
+    assert sound(app).title[0].value == "Which network is robust, and at what cost?"
     assert [app.session_state[side] for side in ("a", "b")] == [a.id, b.id]
 
 

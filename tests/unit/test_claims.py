@@ -4,6 +4,7 @@ numbers.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -99,6 +100,29 @@ def test_the_first_screen_is_short_on_every_data_set():
         screen = screen_figures.screen(found, start)
         assert [bad for text in (*screen.answer, *screen.sure) for bad in wordy(text)] == []
         assert screen.control is not None and list(screen.control.values) == found.data
+
+
+def test_a_claim_that_is_not_measured_on_a_data_set_does_not_hide_the_others():
+    known = result.found()
+    first, data = known.claims[0], known.data
+    gone = [each for each in known.rows if (each.name, each.data) != (first, data[0])]
+    half = len(gone) // 2
+    for rows in (gone, gone[half:] + gone[:half]):
+        found = dataclasses.replace(known, rows=tuple(rows))
+        place, number = found.data.index(data[0]), found.claims.index(first)
+        screen = screen_figures.screen(found, place)
+        assert f"of {len(known.claims) - 1} claims" in screen.answer[place]
+        assert "not measured" in screen.moves[f"word-{number}"][1][place]
+        assert screen.moves[f"plot-{number}"][1][place] == ""
+        assert first in found.claims and screen.picture.count('class="word"') == len(known.claims)
+
+
+def test_how_sure_is_said_for_every_data_set_wherever_the_control_is():
+    found = result.found()
+    sure = [screen_figures.screen(found, start).sure for start in range(len(found.data))]
+    assert all(each == sure[0] for each in sure)
+    for data, pilot in found.pilots.items():
+        assert any(data in line and pilot in line for line in sure[0])
 
 
 def test_a_missing_file_is_one_sentence(monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ from robustviz.ui import shell, stage, widgets
 from robustviz.views.claims import screen_figures
 from robustviz.views.claims.result import Found, found
 
-TITLE = "Does what the papers say hold here?"
+TITLE = "Do the papers' claims hold here?"
 
 
 def page() -> None:
@@ -43,7 +43,7 @@ def _table(known: Found, data: str) -> None:
             "difference": row.effect,
             "from": row.low,
             "to": row.high,
-            "counts from": -row.smallest if row.not_worse else row.smallest,
+            "smallest difference that counts": -row.smallest if row.not_worse else row.smallest,
             "of": row.measured,
         }
         for row in known.rows

@@ -38,7 +38,7 @@ def screen(found: Found, start: int) -> Screen:
     cells, moves = [], {}
     for number, claim in enumerate(found.claims):
         per = [found.of(claim, data) for data in names]
-        first = per[start][0]
+        first = next(row for rows in per for row in rows)
         plots, words = [_plot(rows) for rows in per], [_word(rows) for rows in per]
         moves[f"plot-{number}"] = ("html", plots)
         moves[f"word-{number}"] = ("text", words)
@@ -52,26 +52,29 @@ def screen(found: Found, start: int) -> Screen:
         picture=f'{STYLE}<div class="claims">{"".join(cells)}</div>',
         alt="A row for each claim: the method, the claim, how far the measured differences lie from"
         " zero, and the verdict.",
-        sure=_sure(found, names[start]),
+        sure=_sure(found),
         control=Control("Data set", names, start, "claims-data"),
         moves=moves,
     )
 
 
 def _answer(found: Found, data: str) -> str:
-    words = Counter(whole(found.of(claim, data)) for claim in found.claims)
-    total = len(found.claims)
+    measured = [rows for claim in found.claims if (rows := found.of(claim, data))]
+    words = Counter(map(whole, measured))
+    total = len(measured)
     undecided = words["not decided"]
     if undecided == total:
-        return f"On {data} nothing is decided yet: too few seeds were trained."
+        return f"On {data} no claim can be decided yet: more seeds must be trained."
     unclear = words["cannot tell"] + words["cannot tell (ceiling)"]
     return (
-        f"On {data}, {words['seen here']} of {total} claims are seen,"
-        f" {words['not seen here']} are not, and of {unclear + undecided} these runs cannot tell."
+        f"On {data}, {words['seen here']} of {total} claims are seen here,"
+        f" {words['not seen here']} are not, and for {unclear + undecided} these runs cannot tell."
     )
 
 
 def _word(rows: Sequence[Row]) -> str:
+    if not rows:
+        return f"{SIGNS['not decided']} not measured"
     word = whole(rows)
     if word == "not decided":
         least = min(rows, key=lambda row: row.seeds)
@@ -82,8 +85,10 @@ def _word(rows: Sequence[Row]) -> str:
 def _plot(rows: Sequence[Row]) -> str:
     """The chart of a claim: an interval per expectation, and a dashed line from where it counts.
     The unit is the smallest difference that counts. A value outside the chart is an arrow at its
-    end.
+    end. Empty if the claim is not measured on the data set.
     """
+    if not rows:
+        return ""
     plot = Plot(WIDTH, TALL * len(rows) + 10, SPAN, (len(rows) - 0.5, -0.5), left=6, right=6, top=0)
     plot.line((0, 0), plot.y, "text", width=1)
     for place, row in enumerate(rows):
@@ -108,16 +113,23 @@ def _cut(value: float) -> float:
     return min(max(value, SPAN[0]), SPAN[1])
 
 
-def _sure(found: Found, data: str) -> list[str]:
-    rows = [row for row in found.rows if row.data == data]
-    wanted = rows[0].wanted if rows else 0
+def _sure(found: Found) -> list[str]:
+    """How the claims are judged, then for each data set the number of seeds and the pilot runs.
+    The sentences do not depend on the control, so that they stay true when it moves.
+    """
+    seeds = {row.data: row.wanted for row in found.rows}
     return [
-        "Each claim was written down before its runs: what is measured, which way, what counts.",
-        "Full line: no difference. Dashed: from where it counts as claimed, to the right.",
-        "An arrow lies beyond the picture; the table below has its number.",
-        f"A bar: the interval of the mean difference over {wanted} seeds, paired by seed.",
+        "Each claim was fixed before its runs: measure, direction, smallest difference that"
+        " counts.",
+        "Solid line: no difference. Right of the dashed line, a difference counts as claimed.",
+        "An arrow marks a value outside the chart; the table below has the number.",
+        "A bar: the interval of the mean difference over seeds, paired by seed.",
         f"Student's t, at 95 % for all {len(found.claims)} claims together (Bonferroni).",
         "A hollow dot has too few seeds for an interval.",
-        "A claim is seen where all that it expects is seen.",
-        found.pilots.get(data, ""),
+        "A claim is seen here if everything that it expects is seen.",
+        *(
+            f"On {data}, {count} seed{'s' * (count != 1)}:"
+            f" {found.pilots.get(data, 'No pilot runs are known.')}"
+            for data, count in seeds.items()
+        ),
     ]

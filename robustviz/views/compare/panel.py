@@ -24,7 +24,7 @@ from robustviz.views.drawing import uri
 from robustviz.views.pictures import png
 from robustviz.views.screen import Screen
 
-TITLE = "Which network holds, and at what price?"
+TITLE = "Which network is robust, and at what cost?"
 BESIDE: dict[str, int] = {}  # settings of `AlongsideSpec` other than its defaults
 
 
