@@ -1,5 +1,6 @@
-"""Adversarial weight perturbation (AWP) against plain lines, and what it must leave alone: weights,
-running statistics, the attacked images, chance, a training without it.
+"""Tests adversarial weight perturbation (AWP) against a short reference implementation, and checks
+that it does not change the weights, the running statistics, the attacked images, the random numbers
+or a training without AWP.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def of(x: Tensor, y: Tensor) -> Batch:
 
 
 def one_step(kind: Any, **settings: Any) -> Any:
-    """A method with the shortest attack of its own."""
+    """Builds a training method whose attack, its default one, takes a single step."""
     attack = kind().attack
     shorter = {"steps": 1} if hasattr(attack, "steps") else {}
     return kind(attack=dataclasses.replace(attack, **shorter), **settings)
@@ -51,11 +52,11 @@ def backward(method: Any, net: Classifier, batch: Batch, gamma: float, share: fl
     return awp.backward(loop._Loss(method.loss, net, None), net, batch, share, gamma, bf16=False)
 
 
-# A two-layer linear network in twenty plain lines.
+# A two-layer linear network, written out by hand.
 
 
 def plain(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, x: Tensor, y: Tensor) -> list[Tensor]:
-    """Gradients of the mean cross-entropy of w2(w1·x + b1) + b2, by hand."""
+    """Returns the gradients of the mean cross-entropy of w2(w1·x + b1) + b2, computed by hand."""
     h = x @ w1.T + b1
     p = (h @ w2.T + b2).exp()
     d = (p / p.sum(1, keepdim=True) - torch.eye(3, dtype=x.dtype)[y]) / len(y)
@@ -64,7 +65,7 @@ def plain(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, x: Tensor, y: Tensor) 
 
 
 def moved(w: Tensor, g: Tensor, gamma: float) -> Tensor:
-    """w, a share γ of its length further along g."""
+    """Returns w moved along g by γ times the norm of w."""
     return w + gamma * (w**2).sum().sqrt() * g / (g**2).sum().sqrt()
 
 
@@ -91,14 +92,14 @@ def test_the_gradient_is_the_one_at_the_worst_weights_and_the_weights_stay(
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     loss = F.cross_entropy((flat @ v1.T + b1) @ v2.T + b2, y)
     assert float(terms["ce_adv"].detach()) == pytest.approx(float(loss), abs=1e-14)
-    # worse, not better
+    # The perturbed weights must give a higher loss, not a lower one.
     assert gamma == 0 or loss > F.cross_entropy(net(x_adv), y).detach() + gamma / 10
 
 
 def test_biases_batch_norm_and_what_has_no_gradient_stay_where_they_are(
     conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
-    """Each weight of more than one dimension moves by exactly γ of its norm."""
+    """Each weight with more than one dimension moves by exactly γ of its norm."""
     F.cross_entropy(conv_net(images), labels).backward()
     conv_net.head.weight.grad = None
     before = {name: value.detach().clone() for name, value in conv_net.named_parameters()}
@@ -116,7 +117,8 @@ def test_biases_batch_norm_and_what_has_no_gradient_stay_where_they_are(
     weight.grad.zero_()  # type: ignore[union-attr]
     with torch.no_grad():
         weight.copy_(value)
-    assert torch.equal(awp.worst(conv_net, 0.25)[0][0].detach(), value)  # nowhere to go: no NaN
+    # The gradient is zero, so nothing may move, and no NaN may appear.
+    assert torch.equal(awp.worst(conv_net, 0.25)[0][0].detach(), value)
 
 
 @pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.key)
@@ -129,7 +131,9 @@ def test_every_method_attacks_once_and_running_statistics_move_once(
     labels: Tensor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The images that the second pass learns are the first one's, and so is what is drawn."""
+    """The second pass trains on the attacked images of the first pass and draws the same random
+    numbers.
+    """
     method = one_step(kind, attack_mode=mode).bound(0.1)
     attacks, maximise = list[int](), Attack.maximise
 
@@ -148,7 +152,8 @@ def test_every_method_attacks_once_and_running_statistics_move_once(
         )
     assert len(attacks) == 3
     (off, plain_net, state), (near, near_net, _), (on, on_net, on_state) = after
-    # weights that are hardly moved change hardly anything: same images, same masks, same statistics
+    # A tiny weight perturbation must hardly change the gradients, which shows that both passes use
+    # the same attacked images, masks and statistics.
     for name, gradient in off.items():
         assert torch.allclose(near[name], gradient, atol=1e-5, rtol=1e-3), name
     for name, value in plain_net.items():
@@ -159,7 +164,7 @@ def test_every_method_attacks_once_and_running_statistics_move_once(
     assert moves and all(torch.equal(on_net[name], plain_net[name]) for name in moves)
 
 
-# Trainings.
+# Whole trainings.
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +200,7 @@ def test_without_it_nothing_changes_and_the_warm_up_is_without_it() -> None:
     assert same_bits(trained(PGDAT(attack=FEW, awp=0.1, awp_warmup=1)), off)
     half, on = (trained(PGDAT(attack=FEW, awp=0.1, awp_warmup=share)) for share in (0.5, 0.0))
     assert not same_bits(half, off) and not same_bits(half, on)
-    # no part of a run's name at its default
+    # At its default value, AWP must not be part of the run's name.
     config = TrainConfig(data="digits", method=TRADES())  # type: ignore[arg-type]
     assert config.run_id == "digits-trades-small-resnet-s0-9f922fe2"
     assert dataclasses.replace(config, method=TRADES(awp=0.01)).run_id != config.run_id

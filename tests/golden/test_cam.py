@@ -1,4 +1,6 @@
-"""Class activation maps and masks against golden numbers, slow twins and the grad-cam package."""
+"""Tests class activation maps and masks against golden numbers, slow reference implementations and
+the grad-cam package.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ PER_IMAGE = (
 
 @pytest.fixture
 def two_maps() -> tuple[Classifier, Tensor]:
-    """P4 of docs/methods.md, Golden numbers: the image is the two maps, the head is (1, −1)."""
+    """P4 in docs/methods.md, "Golden numbers": the image is the two feature maps and the head is
+    (1, −1).
+    """
     head = nn.Linear(2, 2).double()
     with torch.no_grad():
         head.weight.copy_(torch.tensor([[1.0, -1.0], [0.0, 0.5]]))
@@ -44,12 +48,12 @@ def two_maps() -> tuple[Classifier, Tensor]:
 
 @pytest.fixture
 def heats() -> Tensor:
-    """(9, 3, 4), raw and signed, each with something above 0."""
+    """Returns raw, signed maps of shape (9, 3, 4), each with some positive value."""
     return torch.randn((9, 3, 4), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
 def bump() -> Tensor:
-    """P5 of docs/methods.md, Golden numbers: a bump in the middle of a 4×4 map."""
+    """P5 in docs/methods.md, "Golden numbers": a bump in the middle of a 4×4 map."""
     at = (torch.arange(4, dtype=torch.float64) - 1.5) ** 2
     return (-(at[:, None] + at)).exp()[None]
 
@@ -84,7 +88,7 @@ def test_cams_equal_those_of_the_grad_cam_package(key: str) -> None:
     net = nets.build(key, classes=5, channels=3, size=size, mean=[0.4] * 3, std=[0.2] * 3)
     x = torch.rand(2, 3, size, size)
     with torch.no_grad():
-        net.train()(x)  # running statistics that are not the fresh ones
+        net.train()(x)  # Running statistics that differ from a new network's.
     net.eval()
     y = torch.tensor([4, 1])
     for ours, package in ((cam.grad_cam, GradCAM), (cam.layer_cam, LayerCAM)):
@@ -98,7 +102,7 @@ def test_cams_equal_those_of_the_grad_cam_package(key: str) -> None:
                 x, net.maps, targets, seen.activations[0].numpy(), seen.gradients[0].numpy(), False
             )
         assert np.abs(raw).max() > 1e-3 and np.abs(found - raw).max() < 1e-5
-        # it scales twice
+        # The package rescales the map twice.
         assert (
             np.abs(
                 scale_cam_image(scale_cam_image(np.maximum(found, 0), (size, size))) - scaled
@@ -108,8 +112,8 @@ def test_cams_equal_those_of_the_grad_cam_package(key: str) -> None:
 
 
 def slow_maps(net: Classifier, x: Tensor, y: Tensor) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Grad-CAM and LayerCAM one sample, one channel and one cell at a time, with central
-    differences.
+    """Grad-CAM and LayerCAM for one sample, one channel and one cell at a time, with gradients from
+    central differences.
     """
     grad, layer = [], []
     for i in range(len(x)):
@@ -202,7 +206,7 @@ def test_masks_have_their_golden_sizes(rule: str, golden: int) -> None:
 
 
 def slow_heat(heat: np.ndarray, height: int, width: int) -> np.ndarray:
-    """ReLU, min–max and bilinear enlargement, one pixel at a time."""
+    """ReLU, min–max scaling and bilinear enlargement, one pixel at a time."""
     heat = np.maximum(heat, 0)
     heat = (heat - heat.min()) / (heat.max() - heat.min() + 1e-8)
     out = np.zeros((height, width))
@@ -238,7 +242,7 @@ def test_masks_equal_their_slow_twins(heats: Tensor) -> None:
         assert np.array_equal(masks["heat>.25"][i, 0], heat > 0.25)
         chosen = masks["top20%"][i, 0]
         assert chosen.sum() == 22 and heat[chosen].min() >= heat[~chosen].max() - 1e-12
-        assert masks["top7.5%"][i, 0].sum() == 8  # 8.25 of 110
+        assert masks["top7.5%"][i, 0].sum() == 8  # 7.5% of 110 pixels are 8.25.
         assert np.array_equal(masks["z>1"][i, 0], masks["shuffled"][i - 1, 0])
         colour = matplotlib.colormaps["jet"](heat**2)[..., :3]
         assert np.array_equal(
@@ -257,7 +261,8 @@ def test_jet_compat_shows_the_published_defect() -> None:
     mask = cam.importance_mask(bump(), "jet-compat", (32, 32))[0]
     hottest = (15, 15)
     assert mask.shape == (3, 32, 32) and not mask.all(0).any()
-    assert not mask[:, hottest[0], hottest[1]].any()  # jet(1) is a dark red
+    # jet(1) is a dark red: no colour channel exceeds the threshold.
+    assert not mask[:, hottest[0], hottest[1]].any()
     assert len({int(channel.sum()) for channel in mask}) == 3
 
 
@@ -287,7 +292,7 @@ def test_a_map_that_says_nothing_marks_every_pixel(rule: str, dtype: torch.dtype
             torch.full((4, 4), torch.nan),
         ]
     ).to(dtype)
-    flat[2, 0, 0] *= 1 + 1e-7  # rounding is no importance
+    flat[2, 0, 0] *= 1 + 1e-7  # A rounding error must not count as importance.
     assert cam.importance_mask(flat, rule, (9, 9)).all()
 
 

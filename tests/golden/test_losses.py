@@ -1,4 +1,6 @@
-"""Losses against golden numbers in float64 and against slow twins that share no line with them."""
+"""Tests losses against golden numbers in float64 and against slow reference implementations written
+independently.
+"""
 
 from __future__ import annotations
 
@@ -53,14 +55,14 @@ def test_mart_has_its_golden_values(beta: float, golden: float) -> None:
 def test_the_parts_of_mart_have_their_golden_values_and_no_others() -> None:
     assert close(losses.boosted_ce(Z_ADV, Y), 1.696694)
     assert close(losses.misclassification_kl(Z, Z_ADV, Y), 0.0993611)
-    # the doubt is the clean image's, the target the clean distribution: either one exchanged is
-    # another number
+    # The uncertainty weight comes from the clean image and the target is the clean distribution:
+    # exchanging either one gives another number.
     assert not close(losses.misclassification_kl(Z_ADV, Z, Y), 0.0993611)
 
 
 def test_logit_pairing_is_a_mean_over_classes_and_not_a_squared_length() -> None:
     assert close(losses.logit_pairing(Z, Z_ADV), 0.625)
-    # the other reduction: a factor of K in λ
+    # The other reduction would change λ by a factor of K, the number of classes.
     assert close((Z - Z_ADV).pow(2).sum(dim=1).mean(), 1.875)
     assert (Z - Z_ADV).pow(2).mean(dim=1).tolist() == pytest.approx([0.416667, 0.833333], abs=1e-6)
 
@@ -139,7 +141,8 @@ def test_S2_one_class_tells_the_mean_outside_the_logarithm_from_the_one_inside()
     loss = losses.supcon(z, torch.zeros(4, dtype=torch.long), 0.5)
     assert close(loss.detach(), 1.534494) and not close(loss.detach(), math.log(3))
     (gradient,) = torch.autograd.grad(loss, z)
-    assert gradient.abs().max() > 0.1  # inside it would be zero
+    # If the distance were inside the margin, the gradient would be zero.
+    assert gradient.abs().max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -161,14 +164,15 @@ def test_S3_the_margin_loss_has_its_golden_values(
 def test_S3_negatives_beyond_the_margin_have_exactly_no_gradient(
     reduction: Literal["balanced", "flat"],
 ) -> None:
-    # not unit: the loss sees to that
+    # The vectors are not of unit length: the loss normalises them.
     lengths = torch.tensor([[2.0], [0.5], [3.0]], dtype=torch.float64)
-    far = (lengths * at(0, 100, 200)).requires_grad_(True)  # three classes, all more than 1 apart
+    # Three classes, with all distances above 1.
+    far = (lengths * at(0, 100, 200)).requires_grad_(True)
     loss = losses.margin_contrastive(far, torch.arange(3), 1.0, reduction)
     assert float(loss.detach()) == 0
     (gradient,) = torch.autograd.grad(loss, far)
     assert torch.equal(gradient, torch.zeros_like(far))
-    # the first two are .845 apart, the third is out of reach
+    # The first two are 0.845 apart, the third is farther away than the margin.
     near = at(0, 50, 200).requires_grad_(True)
     (gradient,) = torch.autograd.grad(
         losses.margin_contrastive(near, torch.arange(3), 1.0, reduction), near
@@ -198,7 +202,8 @@ def test_S4_contrastive_losses_do_not_change_with_order_rotation_or_scale(name: 
     assert loss(z[order], y[order]) == pytest.approx(base, abs=1e-12)
     assert loss(z @ rotation, y) == pytest.approx(base, abs=1e-12)
     assert loss(z * scale, y) == pytest.approx(base, abs=1e-12)
-    assert loss(z, y[order]) != pytest.approx(base, abs=1e-6)  # but the labels do count
+    # The order of the labels does matter.
+    assert loss(z, y[order]) != pytest.approx(base, abs=1e-6)
 
 
 A1 = at(20, 50, 100, 150)
@@ -215,7 +220,7 @@ def test_A1_each_anchor_has_its_golden_value_and_an_unmoved_one_too() -> None:
     each = losses.contrastive_per_anchor(A1, G4_Y, G4, G4_Y, 0.5)
     assert each.tolist() == pytest.approx([0.882919, 1.125364, 1.474697, 0.890247], abs=1e-6)
     assert close(losses.adversarial_contrastive(G4, G4_Y, G4, G4_Y, 0.5), 1.274055)
-    # lengths are taken off inside
+    # The loss normalises the vectors itself.
     assert close(
         losses.adversarial_contrastive(
             3 * A1, G4_Y, G4 * torch.tensor([[1.0], [5.0], [0.2], [9.0]]), G4_Y, 0.5
@@ -225,7 +230,7 @@ def test_A1_each_anchor_has_its_golden_value_and_an_unmoved_one_too() -> None:
 
 
 def test_A5_without_a_change_it_is_supcon_with_the_own_twin_on_both_sides() -> None:
-    # SupCon, written out, with i itself in P(i) and in A(i)
+    # SupCon, written out, where P(i) and A(i) both contain i itself.
     each = []
     for i in range(4):
         share = [math.exp(float(G4[i] @ G4[a]) / 0.5) for a in range(4)]
@@ -234,7 +239,7 @@ def test_A5_without_a_change_it_is_supcon_with_the_own_twin_on_both_sides() -> N
         each.append(-sum(math.log(share[p] / sum(share)) for p in positives) / len(positives))
     found = losses.contrastive_per_anchor(G4, G4_Y, G4, G4_Y, 0.5)
     assert found.tolist() == pytest.approx(each, abs=1e-12)
-    # SupCon itself leaves the twin out
+    # The SupCon loss itself leaves i out.
     assert not close(found.mean(), float(losses.supcon(G4, G4_Y, 0.5)))
 
 
@@ -248,7 +253,7 @@ def test_dlr_has_its_golden_values(y: int, target: int | None, golden: float) ->
     scaled = losses.dlr(
         7 * z + 3, torch.tensor([y]), None if target is None else torch.tensor([target])
     )
-    assert close(scaled, golden)  # what it is for
+    assert close(scaled, golden)  # DLR is meant to be invariant to shifting and scaling the logits.
 
 
 @pytest.mark.parametrize(("classes", "target", "needed"), [(2, None, 3), (3, torch.tensor([1]), 4)])
@@ -268,7 +273,7 @@ def test_M1_the_direction_is_witness_to_source() -> None:
     )
 
 
-# Slow twins: plain Python numbers, one sample and one class at a time.
+# Slow reference implementations in plain Python, one sample and one class at a time.
 
 
 def probabilities(row: list[float], temperature: float = 1.0) -> list[float]:
@@ -460,8 +465,8 @@ def test_dlr_equals_its_slow_twin(
     )
 
 
-# Batches of features: one sample, a pair of one class and of two, lone classes, all of one class,
-# all different.
+# Batches of features: one sample, a pair of one class, a pair of two classes, classes with one
+# sample, all samples of one class, all of different classes.
 BATCHES = {
     "one": [0],
     "twins": [1, 1],
@@ -593,7 +598,7 @@ def test_gradients_of_contrastive_losses_equal_finite_differences(
         assert torch.autograd.gradcheck(
             lambda a, r=reduction: losses.margin_contrastive(a, y, 1.2, r), (z,)
         )
-    # through the anchors and through what they are compared with
+    # Gradients flow through the anchors and through the features they are compared with.
     assert torch.autograd.gradcheck(
         lambda a, b: losses.adversarial_contrastive(a, y, b, y, 0.5), (moved, z)
     )
@@ -623,11 +628,11 @@ def test_gradients_equal_finite_differences_in_every_logit(
 ) -> None:
     z, z_adv, y = (t.clone().requires_grad_(t.is_floating_point()) for t in logits)
     assert torch.autograd.gradcheck(lambda a, b: losses.kl_per_sample(a, b, 2.0), (z, z_adv))
-    # Finite differences move the clean logits in the target too, so this fails where the target is
+    # Finite differences also move the clean logits in the target, so this fails if the target is
     # detached.
     assert torch.autograd.gradcheck(lambda a, b: losses.trades(a, b, y, 6.0), (z, z_adv))
     assert torch.autograd.gradcheck(lambda a: losses.margin(a, y), (z,))
-    # the doubt carries gradient, too
+    # The uncertainty weight carries a gradient, too.
     assert torch.autograd.gradcheck(lambda a, b: losses.mart(a, b, y, 5.0), (z, z_adv))
     weight = torch.rand(
         len(y), generator=torch.Generator().manual_seed(1), dtype=torch.float64

@@ -1,4 +1,4 @@
-"""Measures of features against golden numbers, double loops that share no line with them, and
+"""Tests measures of features against golden numbers, independently written double loops, and
 scikit-learn.
 """
 
@@ -20,13 +20,13 @@ from robustviz import measures
 from robustviz.types import UserError
 
 HALF = math.sqrt(3) / 2
-# 0°, 60°, 90°, 180°
+# Unit vectors at 0°, 60°, 90° and 180°.
 G4 = torch.tensor([[1.0, 0.0], [0.5, HALF], [0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
 Y4 = torch.tensor([0, 0, 1, 1])
 
 
 def cloud(n: int, width: int, classes: int) -> tuple[Tensor, Tensor]:
-    """Overlapping classes, so that no measure is at an end of its range."""
+    """Returns overlapping classes, so that no measure is at an end of its range."""
     rng = torch.Generator().manual_seed(n)
     y = torch.randint(classes, (n,), generator=rng)
     y[:classes] = torch.arange(classes)
@@ -67,7 +67,7 @@ def test_cka_knows_no_rotation_scale_or_shift() -> None:
     )
 
 
-# Slow twins: lists of numbers, one pair at a time.
+# Slow reference implementations on lists of numbers, one pair at a time.
 
 
 def slow_unit(row: list[float]) -> list[float]:
@@ -89,7 +89,7 @@ def test_alignment_and_uniformity_equal_their_double_loops(
     points: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     z, y = points
-    monkeypatch.setattr(measures, "BLOCK", 50)  # several blocks, the last one short
+    monkeypatch.setattr(measures, "BLOCK", 50)  # Several blocks, of which the last is shorter.
     pairs = slow_pairs(z)
     own = [squared for i, j, squared in pairs if y[i] == y[j]]
     assert measures.alignment(z, y) == pytest.approx(sum(own) / len(own), abs=1e-12)
@@ -131,8 +131,8 @@ def test_neighbours_equal_their_double_loop(
 
 
 def test_cka_equals_its_definition_with_kernels(points: tuple[Tensor, Tensor]) -> None:
-    """HSIC(K,L)/√(HSIC(K,K)·HSIC(L,L)) with N×N kernels and the centring matrix, where ours never
-    makes an N×N matrix.
+    """The reference is HSIC(K,L)/√(HSIC(K,K)·HSIC(L,L)) with N×N kernels and the centring matrix;
+    the tested function never builds an N×N matrix.
     """
     x = points[0].double()
     y = torch.tanh(x[:, :2]) + 0.3
@@ -145,7 +145,7 @@ def test_cka_equals_its_definition_with_kernels(points: tuple[Tensor, Tensor]) -
 
 def test_centres_and_their_cosines_equal_a_loop_over_classes(points: tuple[Tensor, Tensor]) -> None:
     z, y = points
-    adv, classes = z.flip(1) ** 2, int(y.max()) + 2  # one class without a point
+    adv, classes = z.flip(1) ** 2, int(y.max()) + 2  # One class has no sample.
     found = measures.centre_cosines(z, adv, y, classes)
     assert found.shape == (classes, classes) and bool(
         found[-1].isnan().all() and found[:, -1].isnan().all()
@@ -171,8 +171,8 @@ def test_centres_and_their_cosines_equal_a_loop_over_classes(points: tuple[Tenso
 
 @pytest.mark.parametrize(("norm", "length"), [("linf", 0.3), ("l2", 0.5)])
 def test_displacement_has_its_written_out_values(norm: str, length: float) -> None:
-    """Centres (½,0), (3½,4): 5 apart. The first image moved by (0.3, −0.4 → here 0.3 at most), the
-    last not at all.
+    """The class centres are (½,0) and (3½,4), so 5 apart; the first two images are perturbed most
+    and the last one not at all.
     """
     clean = torch.tensor([[0.0, 0.0], [1.0, 0.0], [3.0, 4.0], [4.0, 4.0]])
     moved = clean + torch.tensor([[6.0, 8.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
@@ -198,7 +198,7 @@ def test_centre_distance_is_the_mean_over_pairs_of_classes_that_are_there() -> N
     )
 
 
-# scikit-learn, where it has the same measure.
+# Comparison with scikit-learn where it has the same measure.
 
 
 def test_cluster_measures_and_neighbours_equal_scikit_learn(points: tuple[Tensor, Tensor]) -> None:
@@ -218,12 +218,12 @@ def test_cluster_measures_and_neighbours_equal_scikit_learn(points: tuple[Tensor
         assert measures.neighbours(z, k).numpy().tolist() == near.tolist()
 
 
-# The ends.
+# Extreme values of the measures.
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.7, 1e6 / 3])
 def test_a_network_that_sees_one_point_has_written_down_values(value: float) -> None:
-    # classes of 14, 13, 13
+    # The classes have 14, 13 and 13 samples.
     z, y = (torch.full((40, 3), value, dtype=torch.float64), torch.arange(40) % 3)
     assert 0 <= measures.alignment(z, y) < 1e-12
     assert measures.uniformity(z) == pytest.approx(0, abs=1e-12)
@@ -256,8 +256,8 @@ def test_vectors_of_length_zero_stay_zero() -> None:
 
 
 def test_two_classes_on_one_centre_are_not_the_best_clustering() -> None:
-    """scikit-learn passes over the pair of centres that coincide, and here gives the third class's
-    better mark.
+    """Two class centres coincide. scikit-learn ignores that pair and so returns a better score
+    here.
     """
     z = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0], [9.0, 9.0], [9.0, 10.0]])
     y = torch.tensor([0, 0, 1, 1, 2, 2])
@@ -432,4 +432,5 @@ def test_without_scikit_learn_there_is_one_clear_sentence(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
     with pytest.raises(UserError, match="pip install scikit-learn"):
         measures.silhouette(G4, Y4)
-    assert measures.knn_accuracy(G4, Y4, 1) == 0.5  # the rest goes on
+    # The other measures still work without scikit-learn.
+    assert measures.knn_accuracy(G4, Y4, 1) == 0.5

@@ -1,9 +1,9 @@
-"""Training methods against the acceptance list of their specification: golden numbers through each
-method's own loss, identities that tie a method with its option off to the method it extends, bit
-for bit, and bad input refused early.
+"""Tests training methods against the acceptance list of their specification: golden numbers through
+each method's own loss, bitwise equality of a method with its option turned off and the method it
+extends, and early refusal of bad input.
 
-The letters are the specification's: P for PART, A for AFA, S for SupCon with margin, M for model
-alignment, L for AALP.
+The letters in the test names are those of the specification: P for PART, A for AFA, S for SupCon
+with margin, M for model alignment, L for AALP.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ from robustviz.training.evaluate import count_right
 from robustviz.training.loop import Training, balanced_order, check, learning_rate
 from robustviz.types import Batch, UserError
 
-EPS = 0.15  # the digits' own
-FEW = PGD(steps=3, step_size=0.1)  # long steps: the projection is what differs between radii
+EPS = 0.15  # The default ε of digits.
+# The steps are long, so that the projection makes the difference between radii.
+FEW = PGD(steps=3, step_size=0.1)
 NEAR = PGD(steps=3, step_size=0.1, start="gauss")
 
 
@@ -68,7 +69,7 @@ def of(x: Tensor, y: Tensor, progress: float = 0.5, views: Tensor | None = None)
 
 @pytest.fixture(scope="module")
 def _quick() -> Iterator[None]:
-    """No validation: what is compared here are the weights of the last epoch."""
+    """Skips validation, because these tests compare only the weights of the last epoch."""
     patch, whole = pytest.MonkeyPatch(), data.load
 
     def load(source: Any, split: str = "train", n: int | None = None) -> data.Dataset:
@@ -81,7 +82,7 @@ def _quick() -> Iterator[None]:
 
 
 def short(method: Method, **fields: Any) -> TrainConfig:
-    """A training on digits that takes a fifth of a second."""
+    """Returns the config of a training on digits that takes a fifth of a second."""
     settings = {"n_train": 96, "epochs": 2, "batch_size": 48} | fields
     return TrainConfig(
         data="digits", net="small_resnet", method=method, threads=1, device="cpu", **settings
@@ -90,7 +91,9 @@ def short(method: Method, **fields: Any) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def trained(_quick: None) -> Callable[..., dict[str, Tensor]]:
-    """The last weights of a short training, each computed once."""
+    """Returns a function that trains and returns the final weights; each config is trained only
+    once.
+    """
     known: dict[TrainConfig, dict[str, Tensor]] = {}
 
     def train(method: Method, **fields: Any) -> dict[str, Tensor]:
@@ -108,8 +111,8 @@ def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-# Golden numbers through the methods: a network whose logits are its input, and an attack whose
-# answer is given.
+# Golden numbers through the methods, with a network whose logits are its input and an attack that
+# returns a given result.
 
 Z = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]], dtype=torch.float64)
 Z_ADV = torch.tensor([[1.0, 0.5, -1.0], [0.5, -0.5, 0.5]], dtype=torch.float64)
@@ -124,7 +127,7 @@ def unit_vectors(name: str) -> Tensor:
 
 
 def mirror(width: int) -> Classifier:
-    """Features and logits are the (N, width, 1, 1) images themselves."""
+    """Returns a network whose features and logits are the (N, width, 1, 1) images themselves."""
     head = nn.Linear(width, width, bias=False, dtype=torch.float64)
     with torch.no_grad():
         head.weight.copy_(torch.eye(width))
@@ -194,7 +197,7 @@ def test_L1_the_weight_by_loss_is_one_over_one_plus_cross_entropy(
 
 
 class Fixed(nn.Module):
-    """A witness whose logits are given."""
+    """A witness with fixed logits."""
 
     def __init__(self, z: Tensor) -> None:
         super().__init__()
@@ -207,13 +210,13 @@ class Fixed(nn.Module):
 @pytest.mark.parametrize(
     ("method", "golden"),
     [
-        (ModelAlignment(), 0.284019),  # T = 4 is the default
+        (ModelAlignment(), 0.284019),  # The default temperature is 4.
         (ModelAlignment(temperature=1.0), 0.255643),
         (ModelAlignment(target="label"), 0.425058),
         (
             ModelAlignment(target="witness_hard"),
             (-math.log(0.8437947) - math.log(0.3071959)) / 2,
-        ),  # it answers 0 and 0
+        ),  # The witness predicts class 0 for both images.
         (ModelAlignment(ce_weight=0.5), 0.284019 + 0.5 * 0.425058),
         (
             ModelAlignment(target="witness_hard", ce_weight=2.0),
@@ -226,7 +229,8 @@ class Fixed(nn.Module):
 def test_M1_alignment_through_the_method_has_its_golden_values(
     method: Method, golden: float
 ) -> None:
-    assert Z_ADV[1, 0] == Z_ADV[1, 2] == Z_ADV[1].max()  # a tie, which argmax gives to the first
+    # A tie, for which argmax returns the first index.
+    assert Z_ADV[1, 0] == Z_ADV[1, 2] == Z_ADV[1].max()
     assert abs(float(total(method, Fixed(Z_ADV)).detach()) - golden) < 1e-6
 
 
@@ -270,7 +274,7 @@ def test_A1_against_clean_and_attacked_images_an_anchor_meets_all_but_itself() -
 
 def test_S1_S3_both_contrastive_terms_through_the_method_have_their_golden_values() -> None:
     z = unit_vectors("clean")
-    # two views of two images: pairs of one label
+    # Two views of two images; each pair has one label.
     views = torch.stack([as_images(z[[0, 2]]), as_images(z[[1, 3]])])
     method = SupConMargin(temperature=0.5, supcon_weight=0.25, margin_weight=2.0)
     terms = method.loss(mirror(2), of(views[0], Y, views=views), nn.Identity())
@@ -280,7 +284,8 @@ def test_S1_S3_both_contrastive_terms_through_the_method_have_their_golden_value
     assert float(terms["ce"].detach()) == pytest.approx(float(by_hand), abs=1e-12)
 
 
-# Off is the method it extends: same generator, same bits, after a real training.
+# With its option turned off, a method gives the same weights, bit for bit, as the method it
+# extends, after a real training and with the same random generator.
 
 OFF: dict[str, tuple[Method, Method]] = {
     "P2 part, eps_low = eps": (PART(attack=FEW, eps_low=EPS, warmup=0), PGDAT(attack=FEW)),
@@ -321,7 +326,7 @@ OFF: dict[str, tuple[Method, Method]] = {
 }
 
 ON: dict[str, tuple[Method, Method]] = {
-    "part": (PART(attack=FEW), PGDAT(attack=FEW)),  # 7/8 ε
+    "part": (PART(attack=FEW), PGDAT(attack=FEW)),  # The lower radius defaults to 7/8 of ε.
     "part, after a warm-up": (
         PART(attack=FEW, eps_low=0.0, warmup=0.5),
         PART(attack=FEW, eps_low=0.0, warmup=0),
@@ -379,7 +384,7 @@ def test_L2_alp_without_pairing_is_mixed_minibatch_adversarial_training_written_
     assert same_bits(net.state_dict(), trained(config.method))
 
 
-# Batch norm: how often and with what each method feeds it.
+# Batch norm: how often each method runs the network in train mode, and on which images.
 
 
 @pytest.mark.parametrize(
@@ -450,7 +455,7 @@ RULES = ("z>1", "z>0", "heat>0.5", "top20%", "shuffled", "jet-compat")
 
 @pytest.fixture
 def colour() -> tuple[Classifier, Tensor, Tensor]:
-    """A small network and 12 colour images of 3×16×16."""
+    """Returns a small network, 12 colour images of shape (3, 16, 16), and their labels."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = nets.build("small_resnet", 4, 3, 16)
@@ -483,14 +488,13 @@ def test_P1_every_pixel_keeps_to_its_own_radius(
     with method.attackable(net, x) as fast:  # type: ignore[attr-defined]
         mask = method.mask(fast, of(x, y)).expand_as(x)  # type: ignore[attr-defined]
     assert 0 < mask.float().mean() < 1
-    # What is attacked may compute in bf16; only pixels at the very threshold may then fall to the
-    # other side.
+    # The attacked copy may compute in bf16, so pixels at the threshold may fall on the other side.
     assert (mask == method.mask(net, of(x, y))).float().mean() > 0.98  # type: ignore[attr-defined]
     x_adv = method.attacked(net, of(x, y))  # type: ignore[attr-defined]
     delta = (x_adv - x).abs()
     assert x_adv.min() >= 0 and x_adv.max() <= 1
     assert delta[mask].max() <= 0.1 + 1e-6 and delta[~mask].max() <= eps_low + 1e-6
-    assert delta[mask].max() > 0.09  # and the full radius is used
+    assert delta[mask].max() > 0.09  # The attack uses the full radius.
     if eps_low == 0:
         assert torch.equal(x_adv[~mask], x[~mask])
 
@@ -539,12 +543,12 @@ def test_P3_on_a_linear_network_the_change_has_its_closed_form(
     y = torch.arange(N) % 2
     mask = torch.rand((N, 1, H, W), generator=torch.Generator().manual_seed(5)) < 0.3
     radius = cam.budget_map(mask, 0.1, 0.03)
-    attack = PGD(eps=0.1, steps=10, start=start)  # αK = 2.5 ε
+    attack = PGD(eps=0.1, steps=10, start=start)  # Steps times step size is 2.5 ε.
     x_adv = attack.maximise(
         attack.objective(net, y), x, eps=radius, rng=torch.Generator().manual_seed(3)
     )
     weight = net.head.weight.detach()
-    up = (weight[1 - y] - weight[y]).view(N, C, H, W)  # what raises the loss
+    up = (weight[1 - y] - weight[y]).view(N, C, H, W)  # The direction that raises the loss.
     wanted = up.sign() * radius.double()
     assert torch.allclose(x_adv - x, wanted, atol=1e-12)
     drop = losses.margin(net(x_adv), y) - losses.margin(net(x), y)
@@ -580,7 +584,7 @@ def test_P4_behind_average_pooling_grad_cam_is_xgradcam_and_cam_but_layer_cam_is
     maps = net.maps(images.double()).detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(net.head(net.pool(maps)).gather(1, y[:, None]).sum(), maps)
     maps = maps.detach()
-    # XGrad-CAM's weights: the gradient, averaged by activation
+    # XGrad-CAM's weights: the gradient averaged with the activations as weights.
     share = maps / maps.sum((2, 3), keepdim=True).clamp(min=1e-12)
     dead = maps.sum((2, 3), keepdim=True) == 0
     xgrad = (((share * gradient).sum((2, 3), keepdim=True) * maps) * ~dead).sum(1)
@@ -600,9 +604,9 @@ def test_P5_the_mask_of_a_gaussian_has_its_golden_size(rule: str, count: int) ->
     heat = torch.exp(-(place[:, None].square() + place[None, :].square()))[None]
     mask = cam.importance_mask(heat, rule, (32, 32))
     assert mask.shape == (1, 1, 32, 32) and mask.dtype == torch.bool and int(mask.sum()) == count
-    # which breaks ties between mirrored pixels, and those by rounding
+    # The "top" rules are left out: mirrored pixels tie, and rounding decides which are kept.
     if not rule.startswith("top"):
-        # min–max first: no scale counts
+        # Scaling the map changes nothing, because min–max scaling comes first.
         assert torch.equal(cam.importance_mask(7 * heat, rule, (32, 32)), mask)
 
 
@@ -615,7 +619,8 @@ def test_P5_permuting_the_batch_permutes_the_budgets(
     method = PART(rule=rule, eps_low=0.02, cam_class="true").bound(0.1)
     budget = method.budget(net, of(x, y))  # type: ignore[attr-defined]
     permuted = method.budget(net, of(x[mixed], y[mixed]))  # type: ignore[attr-defined]
-    # the published defect, kept as a rule of its own, is the one that gives masks to other images
+    # The published defect, kept as the rule "shuffled", is the only rule that gives an image the
+    # mask of another image.
     assert torch.equal(permuted, budget[mixed]) == (rule != "shuffled")
     if rule == "shuffled":
         assert torch.equal(
@@ -659,7 +664,7 @@ def test_PART_looks_at_the_true_class_unless_asked_and_touches_nothing(
 
 @pytest.fixture
 def digits() -> tuple[Classifier, Tensor, Tensor]:
-    """A fresh network in train mode, and 64 digits."""
+    """Returns a new network in train mode, 64 digits, and their labels."""
     split = data.load("digits", "train", 64)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -676,7 +681,7 @@ def test_A2_the_feature_attack_raises_the_loss_and_leaves_the_network_alone(
         parameter.grad = torch.full_like(parameter, 0.5)
     before = copy.deepcopy(net.state_dict())
     x_adv = method.bound(EPS).misaligned(net, of(x, y), aux)  # type: ignore[attr-defined]
-    assert same_bits(before, net.state_dict())  # running statistics are in it
+    assert same_bits(before, net.state_dict())  # The state includes the running statistics.
     assert all(
         p.requires_grad and torch.equal(p.grad, torch.full_like(p, 0.5)) for p in net.parameters()
     )  # type: ignore[arg-type]
@@ -772,9 +777,9 @@ def test_A4_the_second_stage_leaves_every_tensor_of_the_body_as_it_was(
         assert not torch.equal(states[1]["maps.1.weight"], states[3]["maps.1.weight"])
     else:
         assert still == body
-    # the first stage did learn
+    # The first stage did train the feature maps,
     assert not torch.equal(states[0]["maps.1.weight"], states[1]["maps.1.weight"])
-    assert torch.equal(states[0]["head.weight"], states[1]["head.weight"])  # features only
+    assert torch.equal(states[0]["head.weight"], states[1]["head.weight"])  # but not the head.
     assert not torch.equal(states[2]["head.weight"], states[3]["head.weight"])
 
 
@@ -803,7 +808,8 @@ def test_AFA_gradient_flows_through_anchors_and_contrast_and_never_from_the_head
     (of_head,) = torch.autograd.grad(
         terms["ce_head"], net.maps[1].weight, allow_unused=True, retain_graph=True
     )
-    assert of_head is None  # the online head learns on detached features
+    # The gradient is None because the online head trains on detached features.
+    assert of_head is None
     both = torch.randn(
         (2 * N, 6), dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     ).requires_grad_(True)
@@ -828,7 +834,7 @@ def test_AFATRADES_climbs_the_divergence_and_the_misalignment_together(
     heavy = heights(AFATRADES(align_weight=100.0).bound(EPS).attacked(net, of(x, y)))
     rest = heights(x)
     assert trades[1] < joint[1] and rest[1] < joint[1] and joint[0] > 0
-    assert trades[0] > heavy[0]  # what is climbed less rises less
+    assert trades[0] > heavy[0]  # A term with a smaller share in the objective rises less.
 
 
 # SupCon and margin.
@@ -870,7 +876,7 @@ def test_S5_a_radius_of_zero_returns_the_images_and_an_attack_never_helps(
         net.load_state_dict(trained(method, epochs=4, n_train=200))
         assert torch.equal(FGSM(eps=0.0)(net, x, y), x)
         clean = int(count_right(net, x, y).sum())
-        assert clean > 0.3 * len(y)  # it did learn something
+        assert clean > 0.3 * len(y)  # The network did learn something.
         assert int(count_right(net, x, y, FGSM(eps=0.0)).sum()) == clean
         robust = [int(count_right(net, x, y, FGSM(eps=eps)).sum()) for eps in (0.05, EPS)]
         assert robust[0] <= clean and robust[1] < clean
@@ -892,7 +898,7 @@ def test_a_balanced_order_brings_pairs_and_every_sample(y: Tensor, seed: int) ->
     assert len(order) == int((counts + counts % 2).sum())
     times = torch.bincount(order, minlength=len(y))
     assert times.min() == 1 and times.max() <= 2
-    # an odd class repeats one sample
+    # A class with an odd number of images repeats one of them.
     assert torch.equal(torch.bincount(y[times == 2], minlength=len(counts)), counts % 2)
     for batch in order.split(6):
         assert len(batch) % 2 == 0 and torch.bincount(y[batch])[y[batch].unique()].min() >= 2
@@ -902,7 +908,7 @@ def test_a_balanced_order_brings_pairs_and_every_sample(y: Tensor, seed: int) ->
 
 
 def spied(monkeypatch: pytest.MonkeyPatch, config: TrainConfig) -> tuple[list[Batch], Training]:
-    """The batches that the method of a training is handed, and the training."""
+    """Trains, and returns the batches that the method was given, and the training."""
     seen: list[Batch] = []
     kind = type(config.method)
     whole = kind.loss
@@ -941,7 +947,7 @@ def test_a_training_hands_over_two_different_views_of_balanced_batches(
             turned = (view == original.flip(-1)).flatten(1).all(1)
             assert (straight | turned).all() and not straight.all() and not turned.all()
     first = [batch.views[1] for batch in seen]  # type: ignore[index]
-    assert not torch.equal(first[0], first[len(first) // 2])  # each epoch draws anew
+    assert not torch.equal(first[0], first[len(first) // 2])  # Each epoch draws new views.
 
 
 @pytest.mark.usefixtures("_quick")
@@ -951,7 +957,7 @@ def test_object_masks_move_with_the_augmented_images(
     whole = data.load
 
     def load(source: Any, split: str = "train", n: int | None = None) -> data.Dataset:
-        """Shapes whose pixels are their own mask."""
+        """Loads shapes whose pixels are replaced by their object mask."""
         found = whole(source, split, n)
         assert found.masks is not None
         return dataclasses.replace(
@@ -980,7 +986,7 @@ def test_object_masks_move_with_the_augmented_images(
         assert not torch.equal(batch.objects, run.masks[batch.index])  # type: ignore[index]
         budget = run.method.budget(run.net, batch)  # type: ignore[attr-defined]
         assert torch.equal(budget > 0, batch.objects)
-    # The images are those that every other method sees.
+    # The images are the same as for every other method.
     others, _ = spied(monkeypatch, dataclasses.replace(config, method=Standard()))
     assert all(torch.equal(a.x, b.x) for a, b in zip(seen, others, strict=True)) and all(
         b.objects is None for b in others
@@ -991,7 +997,7 @@ def test_object_masks_move_with_the_augmented_images(
 
 
 def saved(config: TrainConfig, name: str) -> folder.Run:
-    """A finished run in the runs' home."""
+    """Trains and saves a finished run in the runs' home."""
     done = Training(config)
     list(done.epochs())
     run = folder.create(config, name=name)
@@ -1002,7 +1008,7 @@ def saved(config: TrainConfig, name: str) -> folder.Run:
 
 @pytest.fixture
 def pair(tiny: TrainConfig, runs_home: Path, _quick: None) -> TrainConfig:
-    """A config that aligns one trained network to another one."""
+    """Returns a config that aligns one trained network to another."""
     for seed, name in enumerate(("source", "witness")):
         saved(dataclasses.replace(tiny, method=Standard(), seed=seed, epochs=2), name)
     return dataclasses.replace(
@@ -1033,7 +1039,7 @@ def test_M3_the_witness_never_changes_and_the_labels_do_not_count(pair: TrainCon
         and not run.aux.training
         and not any(p.requires_grad for p in run.aux.parameters())
     )
-    # it starts from the source
+    # The training starts from the weights of the source.
     assert same_bits(run.net.state_dict(), folder.open_run("source").net().state_dict())
     before = copy.deepcopy(run.aux.state_dict())
     list(run.epochs())
@@ -1049,14 +1055,14 @@ def test_M3_the_witness_never_changes_and_the_labels_do_not_count(pair: TrainCon
     ]
     list(relabelled.epochs())
     assert same_bits(relabelled.net.state_dict(), run.net.state_dict())
-    # With a weight on the true labels they count.
+    # With a positive weight on the cross-entropy, the true labels do matter.
     method = ModelAlignment(source="source", witness="witness", ce_weight=0.5)
     mixed = Training(dataclasses.replace(pair, method=method))
     mixed.y = relabelled.y
     list(mixed.epochs())
     assert mixed.records[0]["losses"].keys() == {"kl_witness", "ce"}
     assert not same_bits(mixed.net.state_dict(), run.net.state_dict())
-    # Of the two controls, the one on labels is what this would look like if they did.
+    # Control: with the target "label" the labels must matter, so the comparison above can fail.
     method = ModelAlignment(source="source", witness="witness", target="label")
     one, other = (Training(dataclasses.replace(pair, method=method)) for _ in range(2))
     other.y = relabelled.y
@@ -1124,7 +1130,7 @@ def test_L4_what_contributes_most_is_never_dropped_and_the_rest_at_its_rate(
     in_order = mask.gather(1, c.argsort(dim=1, descending=True))
     assert torch.equal(in_order[:, :kept], torch.ones(draws, kept, dtype=torch.float64))
     rest = in_order[:, kept:]
-    # survivors are scaled up
+    # The features that are kept are scaled up.
     assert set(rest.flatten().tolist()) <= {0.0, float(torch.tensor(1 / (1 - rate)))}
     sigma = math.sqrt(rate * (1 - rate) / draws)
     for feature in range(8 - kept):
@@ -1142,7 +1148,8 @@ def test_L4_the_controls_drop_the_top_or_any_at_an_equal_rate(
     lost = (mask.gather(1, c.argsort(dim=1, descending=True)) == 0).double().mean(0)
     wanted = [0.4] * 4 + [0.0] * 4 if dropped == "top" else [0.2] * 8
     assert lost.tolist() == pytest.approx(wanted, abs=3 * math.sqrt(0.25 / 10_000))
-    assert float(mask.mean()) == pytest.approx(1, abs=0.02)  # on average nothing is added or taken
+    # On average the mask leaves the sum of the features unchanged.
+    assert float(mask.mean()) == pytest.approx(1, abs=0.02)
 
 
 def test_L4_the_rate_rises_over_the_first_fifth() -> None:
@@ -1240,7 +1247,8 @@ def test_least_likely_targets_are_reached_for(toy: Any) -> None:
     assert after > 2 * before and after > other
 
 
-# Stopped in the middle of a stage, with a helper network or with views: resumed bit for bit.
+# Trainings that are stopped in the middle of a stage, with a helper network or with views, resume
+# bit for bit.
 
 RESUMED: dict[str, Method] = STAGED | {
     "supcon_margin": SupConMargin(),
@@ -1256,7 +1264,7 @@ def test_a_pause_within_any_stage_changes_no_bit(name: str, pair: TrainConfig) -
     whole = Training(config)
     list(whole.epochs())
     final = whole.state()[0]
-    for stop in ((2, 0), (2, 1), (3, 1)):  # where the second stage begins, and within it
+    for stop in ((2, 0), (2, 1), (3, 1)):  # Where the second stage begins, and within that stage.
         first = Training(config)
         list(
             first.epochs(
@@ -1274,11 +1282,11 @@ def test_a_pause_within_any_stage_changes_no_bit(name: str, pair: TrainConfig) -
         assert [r["losses"] for r in resumed.records] == [r["losses"] for r in whole.records]
 
 
-# Bad input: one clear sentence before anything is trained, and no run folder left behind.
+# Bad input gives one clear message before any training, and leaves no run folder behind.
 
 
 class Point(Blink):
-    """A network whose last map is a single cell."""
+    """A network whose last feature map is a single cell."""
 
     key = "point"
 
@@ -1301,7 +1309,7 @@ class Bare(nn.Module):
 
 
 class Deep(Blink):
-    """A network whose last layers are not one linear layer."""
+    """A network whose head is more than one linear layer."""
 
     key = "deep"
 
@@ -1413,7 +1421,7 @@ BAD: dict[str, tuple[list[str], str, int]] = {
 
 @pytest.fixture
 def strangers(runs_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> set[str]:
-    """Runs that fit and runs that do not, with nothing shipped; their names."""
+    """Creates runs that fit and runs that do not, hides the shipped ones, and returns the names."""
     monkeypatch.setattr(folder, "zoo", lambda: tmp_path / "zoo")
     digits = tuple("0123456789")
     described: dict[str, tuple[str, tuple[str, ...], int, int]] = {
@@ -1499,7 +1507,7 @@ def test_a_class_of_one_image_is_refused_by_name(
     assert cli.main([*asked, "--method", "supcon_margin"]) == 1
     assert "The class yak has one training image" in capsys.readouterr().err
     assert not runs_home.exists() or not list(runs_home.iterdir())
-    # Without contrast there are no pairs, and one image is enough.
+    # Without the contrastive loss no pairs are needed, so one image is enough.
     source = data.source(f"folder:{place}")
     check(
         TrainConfig(

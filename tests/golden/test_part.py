@@ -1,5 +1,5 @@
-"""PART beside the acceptance list in `test_methods.py`: whose mask an image gets, how a mask is
-applied, and which feature maps it is made of. Letters as in docs/methods.md, PART.
+"""Tests PART beyond the acceptance list in `test_methods.py`: which mask an image gets, how a mask
+is applied, and from which feature maps it is computed. Letters as in docs/methods.md, PART.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def batch_of(x: Tensor, y: Tensor, progress: float = 0.5) -> Batch:
 
 @pytest.fixture
 def colour() -> tuple[Classifier, Batch]:
-    """A small network and 8 colour images of 3×16×16."""
+    """Returns a small network and a batch of 8 colour images of shape (3, 16, 16)."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = nets.build("small_resnet", 4, 3, 16)
@@ -54,11 +54,11 @@ def colour() -> tuple[Classifier, Batch]:
 
 
 def again(batch: Batch, **fields: Any) -> Batch:
-    """The same batch with its noise from the beginning."""
+    """Returns the same batch with its random generator reset."""
     return dataclasses.replace(batch, rng=torch.Generator().manual_seed(3), **fields)
 
 
-# Whose mask.
+# Which mask an image gets.
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -118,7 +118,7 @@ def test_scaled_is_the_base_methods_change_times_radius_over_eps(
     assert torch.allclose((x_adv - batch.x)[~mask], 0.4 * (whole - batch.x)[~mask], atol=1e-6)
     clipped = dataclasses.replace(method, apply="clip").attacked(net, again(batch))
     assert (clipped - x_adv).abs().max() > 0.01
-    # P1: no pixel leaves its radius or [0, 1]
+    # P1: no pixel leaves its radius or [0, 1].
     delta = (x_adv - batch.x).abs()
     assert delta[~mask].max() <= 0.04 + 1e-6 and 0.09 < delta[mask].max() <= 0.1 + 1e-6
     assert x_adv.min() >= 0 and x_adv.max() <= 1
@@ -137,7 +137,7 @@ def test_P2_with_one_radius_either_way_is_the_base_method_to_the_bit(
     for fields, progress in (
         ({"eps_low": 0.1}, 0.5),
         ({"eps_low": 0.0, "rule": "ones"}, 0.5),
-        ({"eps_low": 0.0}, 0.2),  # the warm-up
+        ({"eps_low": 0.0}, 0.2),  # During the warm-up.
         ({"eps_low": 0.1, "masks_of": "others"}, 0.5),
     ):
         method = family(**fields, apply=apply, attack=attack)
@@ -153,11 +153,13 @@ def test_without_a_radius_nothing_moves(colour: tuple[Classifier, Batch]) -> Non
         assert torch.equal(method.attacked(net, again(batch)), batch.x)
 
 
-# Which feature maps.
+# Which feature maps are used.
 
 
 def pre_activation(size: int = 16) -> Classifier:
-    """Wide-ResNet in small, with running statistics that are not the fresh ones."""
+    """Returns a small pre-activation network, as in Wide-ResNet, whose running statistics differ
+    from a new network's.
+    """
     torch.manual_seed(4)
     maps = preact_maps(3, size, 4, ((1, 8), (1, 12)), [0.4] * 3, [0.2] * 3)
     net = Classifier(maps, nn.Linear(12, 5))
@@ -190,7 +192,9 @@ def test_maps_before_the_last_norm_are_those_of_the_grad_cam_package(ours: str) 
 
 
 def test_before_the_norm_xgrad_cam_is_another_map() -> None:
-    """Behind average pooling it equals Grad-CAM (P4), which a ReLU in between undoes."""
+    """With average pooling right after the maps XGrad-CAM equals Grad-CAM (P4), but not with a ReLU
+    in between.
+    """
     net, x, y = (
         pre_activation().double(),
         torch.rand(3, 3, 16, 16).double(),
@@ -216,7 +220,7 @@ def test_a_copy_for_attacks_has_the_same_maps_before_the_norm(fused: bool) -> No
     with attackable(net, fused=fused, bf16=fused) as fast:
         found = cam.grad_cam(fast, x, before_norm=True)
     assert found.dtype == whole.dtype == torch.float32
-    # in bf16 to one part in a hundred of the largest
+    # In bf16 the tolerance is 5% of the largest value, otherwise 1e-6 of it.
     assert (found - whole).abs().max() <= (0.05 if fused else 1e-6) * whole.abs().max()
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
 
@@ -248,7 +252,7 @@ def test_part_takes_its_maps_where_it_is_told() -> None:
         assert not torch.equal(family(cam=kind).heat(net, x, batch.y), wanted)  # type: ignore[arg-type]
 
 
-# What came later is no part of the names of runs that were there before.
+# Settings that were added later must not appear in the names of earlier runs.
 
 
 @pytest.mark.parametrize("family", [PART, PARTT, PARTM])
