@@ -1,4 +1,4 @@
-"""The shipped networks of model alignment, whatever they are called today."""
+"""Finds the shipped networks that were trained by model alignment, independently of their names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from robustviz.runs import folder
 
 
 def aligned(target: str = "witness_soft", data: str = "digits") -> folder.Run:
-    """The shipped source that was aligned to that target on these images."""
+    """Returns the shipped run on this data set that was aligned to the given target."""
     every = (folder.Run(path) for path in sorted(folder.zoo().iterdir()))
     return next(
         run for run in every if run.data_key == data and run.info["method"].get("target") == target
@@ -14,5 +14,5 @@ def aligned(target: str = "witness_soft", data: str = "digits") -> folder.Run:
 
 
 def origin(run: folder.Run) -> tuple[str, str]:
-    """What an aligned network was made of: the source before and the witness."""
+    """Returns the run ids of an aligned network's source and witness."""
     return run.info["method"]["source"], run.info["method"]["witness"]

@@ -1,7 +1,8 @@
-"""Fixtures that the whole suite shares: tiny networks, tiny images, tiny trainings, and a home of
-their own for runs.
+"""Fixtures that the whole suite shares: tiny networks, images and trainings, and a separate folder
+for runs.
 
-The images are 12 of 2×9×7, so that N, C, H and W all differ and no broadcast can hide a mistake.
+The 12 images have shape (2, 9, 7), so that N, C, H and W all differ and wrong broadcasting raises
+an error.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pytest
 
 from robustviz.process import leave_out_triton
 
-leave_out_triton()  # before torch comes in
+leave_out_triton()  # This must happen before torch is imported.
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ SHARED = REPOSITORY.parent / "shared" / "data"
 if not os.environ.get("ROBUSTVIZ_DATA") and SHARED.is_dir():
     os.environ["ROBUSTVIZ_DATA"] = str(SHARED)
 
-collect_ignore = ["gpu"]  # which has a configuration of its own: `make gpu-check`
+collect_ignore = ["gpu"]  # These tests have their own configuration: `make gpu-check`.
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,8 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Any process takes the next test, but one of them all that need the browser: one app and one
-    Chromium are as much as two cores carry.
+    """Lets any process run the next test, except that all browser tests run in the same process:
+    two cores can carry only one app and one Chromium.
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -66,15 +67,15 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def runs_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home for runs."""
+    """Returns the path of an empty folder for runs."""
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
 
 
 @pytest.fixture
 def port() -> int:
-    """A port that nobody has: the usual one belongs to whoever is at this machine, or to a test in
-    the other process.
+    """Returns a free port. The app's default port may be used by a running app or by a test in
+    another process.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -83,19 +84,21 @@ def port() -> int:
 
 @pytest.fixture
 def images() -> Tensor:
-    """(12, 2, 9, 7) float32 in [0, 1], some pixels exactly 0 or 1."""
+    """Returns (12, 2, 9, 7) float32 images in [0, 1], with some pixels exactly 0 or 1."""
     return toys.images()
 
 
 @pytest.fixture
 def labels() -> Tensor:
-    """(12,) of 4 classes."""
+    """Returns (12,) labels of 4 classes."""
     return toys.labels()
 
 
 @pytest.fixture
 def linear_net() -> Classifier:
-    """Two classes, no hidden layer, written-in weights: attacks on it have a closed form."""
+    """Returns a linear network with two classes and fixed weights, for which attacks have a closed
+    form.
+    """
     head = nn.Linear(C * H * W, 2)
     with torch.no_grad():
         head.weight.copy_(torch.cos(torch.arange(head.weight.numel()) * 0.7).view_as(head.weight))
@@ -110,14 +113,16 @@ def conv_net() -> Classifier:
 
 @pytest.fixture(scope="session")
 def toy() -> Toy:
-    """`conv` trained on 80 noisy copies of four patterns. Shared by tests: no one may change it."""
+    """Returns `conv` trained on 80 noisy copies of four patterns. Tests share it, so none may
+    change it.
+    """
     return toys.toy()
 
 
 @pytest.fixture
 def small_splits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Validation and test splits of 40 images, so that a whole training takes a tenth of a
-    second.
+    """Limits the validation and test splits to 40 images, so that a whole training takes a tenth of
+    a second.
     """
     whole = data.load
     monkeypatch.setattr(
@@ -130,9 +135,7 @@ def small_splits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Blink(Classifier):
-    """A network for which a whole training takes the blink of an eye; with batch norm, as the real
-    ones.
-    """
+    """A tiny network that trains very fast, with batch norm as in the real networks."""
 
     key = "blink"
 
@@ -155,7 +158,7 @@ class Blink(Classifier):
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
-    """A training of three epochs of two batches."""
+    """Returns the config of a training with three epochs of two batches."""
     registry.keys("net")
     monkeypatch.setitem(registry._table["net"], "blink", Blink)
     return TrainConfig(

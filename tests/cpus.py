@@ -1,10 +1,10 @@
-"""The tests of attacks, networks and training on other processors than this one, as far as one
-processor can play another.
+"""Runs the tests of attacks, networks and training under simulated processors, as far as one
+processor can simulate another.
 
-`python tests/cpus.py` (`make test-cpus`) runs them under every setting of `SETTINGS`; names after
-it pick some. The short form, `facts`, is what `make test` compares: how many images withstand each
-attack, and what a training step does. What a setting changes must stand before torch is imported,
-so each has a process of its own.
+`python tests/cpus.py` (`make test-cpus`) runs them under every setting in `SETTINGS`, or only under
+the settings named as arguments. The short form, `facts`, is compared by `make test`: how many
+images each attack fails to fool, and the results of two training steps. A setting must be applied
+before torch is imported, so each has a process of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-NAME = "ROBUSTVIZ_TEST_CPU"  # which setting a process stands under
+NAME = "ROBUSTVIZ_TEST_CPU"  # The environment variable that names the setting of a process.
 TESTS = (
     "tests/contracts",
     "tests/golden",
@@ -39,14 +39,14 @@ BUSY = """
 import os, sys, time
 end, parent = time.monotonic() + 7200, int(sys.argv[1])
 while time.monotonic() < end and os.getppid() == parent: pass
-"""  # ends by itself when whoever started it is gone
+"""  # The loop ends when its parent process has ended.
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One kind of processor. `environment` is read by torch as it starts; without `onednn` torch
-    computes convolutions itself, as on Apple silicon; `cores` 1 is a machine with a single one;
-    beside the tests run so many `busy` loops.
+    """One simulated processor. torch reads `environment` when it starts. With `onednn` False, torch
+    computes convolutions without oneDNN, as on Apple silicon. `cores` limits the number of cores; 0
+    means no limit. `busy` busy loops run beside the tests.
     """
 
     environment: dict[str, str] = field(default_factory=dict)
@@ -66,14 +66,15 @@ SETTINGS = {
 
 
 def apply(name: str) -> None:
-    """Let this process stand under a setting; before torch is imported."""
+    """Applies a setting to this process. Must be called before torch is imported."""
     from robustviz.process import leave_out_triton
 
     assert "torch" not in sys.modules, "a setting comes too late where torch has been imported"
     leave_out_triton()
     setting = SETTINGS[name]
     os.environ.update(setting.environment)
-    if setting.cores and hasattr(os, "sched_setaffinity"):  # elsewhere one thread has to do
+    # Other systems cannot limit the cores; there, the number of threads must suffice.
+    if setting.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setting.cores])
     if not setting.onednn:
         import torch
@@ -82,16 +83,16 @@ def apply(name: str) -> None:
 
 
 def pytest_load_initial_conftests() -> None:
-    """With `-p tests.cpus`: the tests stand under the setting that the environment names, before a
-    conftest imports torch.
+    """With `-p tests.cpus`: applies the setting named in the environment before a conftest imports
+    torch.
     """
     apply(os.environ[NAME])
 
 
 @contextlib.contextmanager
 def under(name: str) -> Iterator[dict[str, str]]:
-    """Inside, the loops of a setting are busy; gives the environment for a process that stands
-    under it.
+    """Runs the busy loops of a setting, and yields the environment for a process under that
+    setting.
     """
     loops = [
         subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())])
@@ -107,10 +108,12 @@ def under(name: str) -> Iterator[dict[str, str]]:
 
 
 def facts() -> dict[str, Any]:
-    """What has to be the same on every processor, and what this one is.
+    """Returns the numbers that must be the same on every processor, and a description of this
+    processor.
 
-    `right`: by attack, how many of 200 digits withstand it, in a network that was adversarially
-    trained; `loss`: of two steps of PGD-AT on a new network, and how far they `moved` its weights.
+    `right`: for each attack, how many of 200 digits an adversarially trained network still
+    classifies correctly; `loss`: the losses of two PGD-AT steps on a new network; `moved`: how far
+    those steps moved its weights.
     """
     import torch
 
@@ -172,8 +175,8 @@ def facts() -> dict[str, Any]:
 
 
 def main(asked: list[str]) -> int:
-    """Run the tests under the settings that were asked for, else all but the usual one; 1 where a
-    test failed.
+    """Runs the tests under the given settings, or under all but the usual one. Returns 1 if a test
+    failed.
     """
     if asked == ["facts"]:
         apply(os.environ[NAME])

@@ -1,4 +1,4 @@
-"""A file server on this computer in the place of the published ones, which breaks off when told."""
+"""A local file server that stands in for the public ones and can break off a download."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from robustviz.data.mnist import MNIST
 
 @dataclass
 class Served:
-    """`files` by name; `ranges`: whether it can go on; `breaks`: after how many bytes each of the
-    next answers ends; `asked`: the `Range` of each request.
+    """The state of the server. `files`: their contents by name; `ranges`: whether it supports
+    `Range` requests; `breaks`: after how many bytes each of the next answers breaks off; `asked`:
+    the `Range` header of each request.
     """
 
     files: dict[str, bytes]
@@ -31,7 +32,7 @@ class Served:
 
 @contextmanager
 def served(files: dict[str, bytes]) -> Iterator[Served]:
-    """The files on a port of 127.0.0.1."""
+    """Serves the files at a free port of 127.0.0.1."""
     state = Served(files)
 
     class Handler(BaseHTTPRequestHandler):
@@ -61,7 +62,7 @@ def served(files: dict[str, bytes]) -> Iterator[Served]:
 
 
 def digits(monkeypatch: pytest.MonkeyPatch, state: Served, n: int = 60) -> None:
-    """MNIST is at this server, with `n` images of noise in each part."""
+    """Makes torchvision download MNIST from this server, with `n` images of noise in each part."""
     import torchvision
 
     rng = np.random.default_rng(0)

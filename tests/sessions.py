@@ -1,8 +1,8 @@
-"""Many people at one app, without a browser: each is a session over a WebSocket that does what
-people do and reads every answer.
+"""Simulates many people at one app without a browser: each is a session over a WebSocket that acts
+like a person and reads every answer.
 
-`crowd(server, sessions, interactions)` lets them all arrive at once and says what went wrong.
-Everything stays on this computer.
+`crowd(server, sessions, interactions)` starts them all at once and returns what went wrong. Nothing
+leaves this computer.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from benchmarks.b12_app import PAGES, Server, Value, Visitor
 from robustviz.views import pack
 
-# What an address can say besides its page: other data, other networks, another image, another
-# attack.
+# The queries that an address may have after its page: other data, other networks, another image,
+# another attack.
 ADDRESSES = (
     "",
     "img=3",
@@ -42,22 +42,23 @@ ADDRESSES = (
     "contributions-n=50&of=one",
     "steps=3&seed=7",
 )
-# The same on small images, few of them, few steps: for a test that must not take long.
+# The same with few small images and few steps, for a test that must be fast.
 SMALL = "data=digits&map-n=50&map-steps=3&contributions-n=50&steps=3&transfer-steps=1"
 FEW = (SMALL, f"{SMALL}&img=5", f"{SMALL}&cam=grad_cam_plusplus", f"{SMALL}&map=pca")
 UNEXPECTED = "Something unexpected happened"
-MOST = 40  # different values of a number that are tried
+MOST = 40  # How many values of a number input are tried at most.
 
 
 class Person(Visitor):
-    """A session that complains of what should not be shown, and of silence."""
+    """A session that records errors on the page and missing answers."""
 
     patience = 600.0
 
     def __init__(self, server: Server, page: str = "", query: str = "") -> None:
         self.faults: list[str] = []
-        self.values: dict[str, list[Value]] = {}  # what a widget on this page can be set to
-        self.places: dict[str, str] = {}  # the fragment that runs when it is
+        # The values that each widget on this page can take.
+        self.values: dict[str, list[Value]] = {}
+        self.places: dict[str, str] = {}  # The fragment that reruns when a widget changes.
         super().__init__(server, page, query)
 
     def _read(self, messages: list[ForwardMsg], fragment: str) -> None:
@@ -69,7 +70,8 @@ class Person(Visitor):
             message = self.kept[sent.ref_hash] if sent.WhichOneof("type") == "ref_hash" else sent
             self._see(message)
             seen.add(message.delta.fragment_id)
-        if fragment:  # one within it that it did not draw again is gone, and would never answer
+        # A fragment inside it that was not drawn again is gone and would never answer.
+        if fragment:
             self.fragments = [one for one in self.fragments if one == fragment or one in seen]
             self.values = {
                 name: values
@@ -88,7 +90,9 @@ class Person(Visitor):
                 self.faults.append(element.alert.body)
 
     def _see(self, message: ForwardMsg) -> None:
-        """Take down what can be done with what a message shows; buttons are not pressed."""
+        """Records which widgets a message shows and what they can be set to. Buttons are not
+        pressed.
+        """
         element = message.delta.new_element
         kind = element.WhichOneof("type") or ""
         values: list[Value] = []
@@ -107,8 +111,8 @@ class Person(Visitor):
             self.places[name] = message.delta.fragment_id
 
     def do_something(self, chance: random.Random) -> float:
-        """Move the first screen's slider, change an image or a choice, or open something, where the
-        page has it; else look at the page again, or at a part of it. Seconds.
+        """Moves the first screen's slider, changes an image or a choice, or opens something, if the
+        page has it; otherwise reruns the page or a fragment. Returns the seconds until the answer.
         """
         screens = [name for name in self.values if name.startswith("screen-")]
         kinds = [["img"]] * 2 * ("img" in self.values) + [screens] * 3 * bool(screens)
@@ -122,8 +126,8 @@ class Person(Visitor):
         return self.rerun(**{name: True})
 
     def look(self, chance: random.Random) -> float:
-        """Move the first screen's slider, or look at another of the shipped pairs' images: what
-        most of a class does, all of it kept. Seconds.
+        """Moves the first screen's slider or goes to another of the shipped pairs' images, as most
+        people in a class do. All of this is cached. Returns the seconds until the answer.
         """
         screens = [name for name in self.values if name.startswith("screen-")]
         if screens and chance.random() < 0.7:
@@ -136,12 +140,12 @@ class Person(Visitor):
 
 
 class Found:
-    """What a crowd found: how many interactions, and of each that failed what was seen."""
+    """The result of a crowd: the number of interactions, and what was seen in each that failed."""
 
     def __init__(self) -> None:
         self.done, self.seconds = 0, 0.0
         self.failed: list[str] = []
-        self.kept: list[float] = []  # seconds of each interaction that asked for what is kept
+        self.kept: list[float] = []  # Seconds of each interaction whose result is cached.
 
     def __str__(self) -> str:
         kinds = Counter(
@@ -162,9 +166,9 @@ def crowd(
     looking: float = 0.0,
     pause: float = 0.0,
 ) -> Found:
-    """So many sessions on a server at once, each with so many interactions, the first of which is
-    to arrive by an address. `looking`: the share of sessions whose people stay with what is kept;
-    `pause`: the mean seconds that somebody looks at an answer before the next click.
+    """Runs `sessions` sessions on a server at once, each with `interactions` interactions, the
+    first of which opens an address. `looking`: the share of sessions that only ask for cached
+    results; `pause`: the mean seconds between an answer and the next click.
     """
     found, lock, doors = Found(), threading.Lock(), threading.Barrier(sessions)
 
@@ -177,7 +181,7 @@ def crowd(
             fault, seconds = "", 0.0
             time.sleep(chance.uniform(0, 2 * pause))
             try:
-                # arrive, or come by an address that somebody sent
+                # Open the page, or another address.
                 if person is None or (not kept and chance.random() < 0.2):
                     if person is not None:
                         person.leave()
@@ -190,7 +194,7 @@ def crowd(
                     seconds = (person.look if kept else person.do_something)(chance)
                 fault = "; ".join(person.faults)
                 person.faults.clear()
-            except Exception as error:  # silence, or a connection that broke
+            except Exception as error:  # No answer, or a broken connection.
                 fault = f"{type(error).__name__}: {error}"
                 with contextlib.suppress(Exception):
                     if person is not None:

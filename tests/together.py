@@ -1,8 +1,8 @@
-"""What the processes do that torchrun starts for test_world.py: `torchrun … together.py PLAN`, with
-a scene in JSON.
+"""What each process that torchrun starts for test_world.py does: `torchrun … together.py PLAN`,
+where PLAN is JSON.
 
 Everything is small, as in the other tests: splits of a dozen images, a network without batch norm,
-no doctor.
+and none of the checks of the doctor (`evaluate.examine`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from robustviz.nets.base import Classifier, Normalise
 from robustviz.runs import worker
 from robustviz.training import config, evaluate, loop, world
 
-# parts of 16 and 17 images
+# Two processes share each batch of 33 images as 16 and 17.
 BASE = {
     "data": "digits",
     "n_train": 66,
@@ -37,7 +37,9 @@ BASE = {
 
 
 class Plain(Classifier):
-    """A network without batch norm: an image's logits do not depend on what is beside it."""
+    """A network without batch norm: an image's logits do not depend on the other images of the
+    batch.
+    """
 
     key = "plain"
 
@@ -58,7 +60,7 @@ class Plain(Classifier):
 
 
 def small(take: int = 12) -> None:
-    """The two networks by name, and splits of `take` images to judge by."""
+    """Registers two test networks, and limits the validation and test splits to `take` images."""
     registry.keys("net")
     registry._table["net"] |= {"plain": Plain, "blink": Blink}
     whole = data.load
@@ -69,7 +71,7 @@ def small(take: int = 12) -> None:
 
 
 def finished(settings: dict[str, Any], here: world.World = world.ALONE) -> loop.Training:
-    """A training from beginning to end."""
+    """Runs a training to its end and returns it."""
     found = loop.Training(config.TrainConfig.make(None, BASE | settings), here)
     for _ in found.epochs():
         pass
@@ -77,7 +79,9 @@ def finished(settings: dict[str, Any], here: world.World = world.ALONE) -> loop.
 
 
 def scene(plan: dict[str, Any]) -> int:
-    """Train as `plan` says, first some trainings by themselves, then a run by the command line."""
+    """Runs the trainings of `plan`, then the command line if the plan has arguments for it. Returns
+    the exit code.
+    """
     rank, here = int(os.environ["RANK"]), world.join()
     out = Path(plan["out"])
     for name, settings in plan.get("trainings", {}).items():
@@ -86,7 +90,7 @@ def scene(plan: dict[str, Any]) -> int:
         (out / f"{name}-{rank}.json").write_text(json.dumps(plain))
     if rank == plan.get("fails"):
         Standard.loss = {"error": _raise, "kill": _kill, "nan": _nan}[plan["how"]]
-    if wish := plan.get("wish"):  # asked for while the first epoch is trained
+    if wish := plan.get("wish"):  # Request this while the first epoch is trained.
         worker.HEARTBEAT = 0.0
         before = worker._Heartbeat.__call__
 

@@ -1,7 +1,8 @@
-"""Whatever network comes, in whatever state: what every attack and every count promise, tried on
-networks made up at random.
+"""Tests what every attack and every accuracy count must satisfy for any network in any state, on
+randomly built networks.
 
-A reference of twenty lines, which attacks the network itself and knows no fast path, is the judge.
+The expected results come from a reference of twenty lines that attacks the network itself, without
+any fast path.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ quick = settings(
 
 
 class Residual(nn.Module):
-    """A forward of its own, with a part that is used twice and one that is used alone."""
+    """A network with its own forward, in which one module is used twice and another is called
+    directly.
+    """
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -53,7 +56,7 @@ class Residual(nn.Module):
 
 
 class Flat(nn.Module):
-    """No convolution, and a view of its own."""
+    """A network without convolutions that flattens its input itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +73,7 @@ class Flat(nn.Module):
 
 
 class Doubled(Classifier):
-    """A subclass with another forward."""
+    """A subclass of `Classifier` with another forward."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * super().forward(x).flip(1) + x.mean((1, 2, 3))[:, None]
@@ -129,8 +132,8 @@ ATTACKS: tuple[Attack, ...] = (
 
 @st.composite
 def networks(draw: Any) -> nn.Module:
-    """A network with batch norm that has seen something, hooks or a parametrisation here and there,
-    in a mode of some sort.
+    """Draws a network whose batch norm has running statistics, sometimes with hooks or a
+    parametrisation, in train or eval mode.
     """
     torch.manual_seed(draw(st.integers(0, 2**31 - 1)))
     net: nn.Module = BUILD[draw(st.sampled_from(sorted(BUILD)))](
@@ -158,7 +161,7 @@ def networks(draw: Any) -> nn.Module:
 
 @st.composite
 def batches(draw: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Images in [0, 1], some pixels at the border, in a memory layout of some sort, and labels of
+    """Draws images in [0, 1] in some memory layout, with some pixels exactly 0 or 1, and labels of
     some integer dtype.
     """
     n, rng = draw(st.integers(1, 7)), torch.Generator().manual_seed(draw(st.integers(0, 2**31 - 1)))
@@ -241,7 +244,7 @@ def test_a_count_does_not_depend_on_how_many_images_are_computed_at_once(
         patch.setattr(inputs, "CPU_BYTES", draw.draw(st.sampled_from([1, 20_000, 60_000])))
         in_parts = count_right(net, x, y, attack)
     assert unchanged(before, state(net))
-    # rounding may move an image that lies on the boundary
+    # Rounding may change the prediction of one image at the decision boundary.
     assert int((whole != in_parts).sum()) <= 1
     assert torch.equal(count_right(net, x, y), count_right(net, x[:], y.long()))
 
@@ -255,7 +258,7 @@ def reference(
     size: float,
     rng: torch.Generator | None = None,
 ) -> Tensor:
-    """PGD in linf, as the textbook says it, on the network itself in eval mode."""
+    """Textbook PGD in linf on the network itself, which must be in eval mode."""
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
     z = (
         x
@@ -274,13 +277,14 @@ def reference(
 def test_gradients_at_equal_points_are_the_networks(draw: st.DataObject, net: nn.Module) -> None:
     net = net.eval()
     x, y = draw.draw(batches(next(net.parameters()).dtype))
-    x, y = x.contiguous(), y.long()  # as attacks hand them to a network
+    x, y = x.contiguous(), y.long()  # Attacks pass images and labels to a network in this form.
     z = x.clone().requires_grad_()
     (wanted,) = torch.autograd.grad(F.cross_entropy(net(z), y, reduction="sum"), z)
     with attackable(net) as fast:
         found = input_gradient(LogitObjective(fast, cross_entropy, y), x)
     near = (found - wanted).abs().flatten(1).amax(1) <= 1e-4 * wanted.abs().max()
-    assert int((~near).sum()) <= 1  # a ReLU whose input is 0 but for rounding
+    # One image may differ, because a ReLU's input may be 0 up to rounding.
+    assert int((~near).sum()) <= 1
 
 
 @quick
@@ -294,7 +298,7 @@ def test_a_step_depends_on_the_gradients_direction_and_not_on_its_size(
     x, gradient = torch.rand((5, *SHAPE), generator=rng), torch.randn((5, *SHAPE), generator=rng)
     ball = BALLS[norm](x, 0.3 if norm == "linf" else 2.0)
     moved = ball.step(x, gradient * 10.0**power, 0.1) - x
-    # few bits are left down there
+    # Such small floats have few significant bits.
     assert torch.allclose(
         moved, ball.step(x, gradient, 0.1) - x, atol=1e-3 if power < -36 else 1e-6
     )
@@ -354,7 +358,7 @@ def no_statistics() -> nn.Module:
 
 
 class Centred(nn.Module):
-    """Compares an image with the others of its batch."""
+    """A network that subtracts the mean of the batch from each image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -378,7 +382,9 @@ def test_a_network_whose_answer_depends_on_the_batch_gets_a_sentence(make: Any) 
 
 
 class Random(nn.Module):
-    """Answers at random, which is no dependence on the batch."""
+    """A network with random logits. This does not count as a dependence on the other images of the
+    batch.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.rand(len(x), CLASSES) + 0 * x.flatten(1).sum(1, keepdim=True)

@@ -1,5 +1,5 @@
-"""What every attack promises, over the registry and both norms; then identities that tie single
-attacks to known ones.
+"""Tests what every registered attack must satisfy in both norms, and identities between attacks or
+with closed forms.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from conftest import Toy
 
 EPS = {"linf": 0.1, "l2": 1.0}
-# the promises are the same with fewer
+# Fewer steps are enough to check the contracts.
 SHORT = {"cw": {"steps": 5}, "apgd": {"steps": 20}, "square": {"queries": 100}}
 
 
 def every_attack() -> Iterator[object]:
     for key in registry.keys("attack"):
         for norm in EPS:
-            with contextlib.suppress(UserError):  # an attack may refuse l2
+            with contextlib.suppress(UserError):  # An attack may refuse l2.
                 marks = [pytest.mark.slow] if key == "autoattack" and norm == "l2" else []
-                # An image that withstands AutoAttack costs it thousands of queries: here hardly any
-                # does.
+                # Each image that AutoAttack cannot fool costs thousands of queries; with this ε
+                # there are hardly any.
                 eps = EPS[norm] * (3 if key == "autoattack" else 1)
                 attack = registry.get("attack", key)(norm=norm, eps=eps, **SHORT.get(key, {}))
                 yield pytest.param(attack, id=f"{key}-{norm}", marks=marks)
@@ -50,7 +50,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# Contracts.
+# Contracts of every attack.
 
 
 @pytest.mark.parametrize("promise", contracts.promises("attack"), ids=lambda each: each.says)
@@ -79,7 +79,7 @@ def test_settings_have_names_and_may_be_spelled_as_others_do(attack: Attack) -> 
         kind(eps="some")  # type: ignore[arg-type]
 
 
-# Identities.
+# Identities of single attacks.
 
 
 def test_fgsm_is_one_pgd_step_of_eps_from_the_image(
@@ -94,8 +94,8 @@ def test_fgsm_is_one_pgd_step_of_eps_from_the_image(
 
 @pytest.mark.parametrize("norm", EPS)
 def test_pgd_on_a_linear_net_is_its_closed_form(norm: str, linear_net: Classifier) -> None:
-    """Cross-entropy of two classes falls along w_y − w_other everywhere, so the answer is x plus ε
-    along its opposite.
+    """With two classes the cross-entropy falls along w_y − w_other everywhere, so the result must
+    be x moved by ε in the opposite direction.
     """
     net, x, y = (
         linear_net.double(),
@@ -121,8 +121,8 @@ def slow_pgd(
     step: float,
     steps: int,
 ) -> Tensor:
-    """Linf PGD as docs/methods.md, Conventions, has it: clip the change to ±ε, then clamp the
-    image; one image at a time.
+    """Linf PGD as in docs/methods.md, "Conventions": clip the perturbation to ±ε, then clamp the
+    image to [0, 1], one image at a time.
     """
     out = []
     for i in range(len(x)):
@@ -190,7 +190,9 @@ def test_restarts_fool_whatever_the_first_run_fooled_and_more(toy: Toy) -> None:
 
 def test_restarts_prefer_a_success_to_a_high_objective(toy: Toy) -> None:
     class Misled(PGD):
-        """Stays at its random start, and thinks best of what the network is surest of."""
+        """An attack that stays at its random start and whose objective prefers confident correct
+        predictions.
+        """
 
         def objective(self, net: nn.Module, y: Tensor) -> Objective:
             return lambda z: -F.cross_entropy(net(z), y, reduction="none")
@@ -276,7 +278,8 @@ def test_each_image_can_have_its_own_radius(norm: str, objective, images: Tensor
         ("linf", torch.full((12, 1, 7, 9), 0.1), "does not fit"),
         ("linf", torch.full((5,), 0.1), "does not fit"),
         ("linf", 1.5, "outside"),
-        ("l2", 11.3, "outside"),  # the whole range of 2·9·7 pixels is √126 = 11.22
+        # The largest possible l2 distance of 2·9·7 pixels is √126 = 11.22.
+        ("l2", 11.3, "outside"),
     ],
 )
 def test_a_budget_that_makes_no_sense_is_refused(
@@ -286,7 +289,7 @@ def test_a_budget_that_makes_no_sense_is_refused(
         PGD(norm=norm, eps=0.1).maximise(objective, images, eps=budget)  # type: ignore[arg-type]
 
 
-# A peer.
+# Comparison with another library.
 
 
 def test_robust_accuracy_is_within_a_point_of_torchattacks(toy: Toy) -> None:

@@ -1,5 +1,5 @@
-"""What every training method promises, over the registry; then identities that tie single methods
-to known ones.
+"""Tests what every registered training method must satisfy, and identities that relate methods to
+known formulas.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from robustviz.types import Batch
 EPS = 0.1
 
 
-# Every registered method as it comes, and every other way through its code that a setting opens.
+# Every registered method with its defaults, and with every setting that takes another path through
+# its code.
 VARIANTS: dict[str, Method] = {
     key: registry.get("method", key)() for key in registry.keys("method")
 } | {
@@ -88,7 +89,7 @@ def buffers(net: nn.Module) -> list[Tensor]:
     return [value.clone() for value in net.buffers()]
 
 
-# Contracts.
+# Contracts of every method.
 
 
 @pytest.mark.parametrize("promise", contracts.promises("method"), ids=lambda each: each.says)
@@ -97,7 +98,8 @@ def test_promise(
     promise: contracts.Promise, tried: Method, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if promise.check is no_order:
-        # no dropout that is tied to a place in the batch: one that follows from the contributions
+        # Replace the dropout mask, which depends on the place in the batch, by one computed from
+        # the contributions alone.
         monkeypatch.setattr(
             AALP,
             "guided_mask",
@@ -112,7 +114,7 @@ def test_an_attack_with_its_own_eps_keeps_it() -> None:
     assert own.bound_method.attack.eps == 0.03 and own.eps == 0.07  # type: ignore[attr-defined]
 
 
-# Identities.
+# Identities of single methods.
 
 
 def attack_only(method: Adversarial, net: nn.Module, batch: Batch) -> Tensor:
@@ -164,8 +166,8 @@ def test_trades_is_its_loss_on_images_that_maximise_the_divergence(
 ) -> None:
     method, frozen_net = TRADES(beta=3).bound(EPS), copy.deepcopy(net).eval()
     terms = method.loss(net, batch, None)
-    # The inner ascent, written out: start 0.001·N(0,1), ten sign steps of ε/4 up KL(f(x) ‖ f(x'))
-    # in eval mode.
+    # The inner maximisation written out: start at 0.001·N(0,1), then ten sign steps of ε/4 that
+    # raise KL(f(x) ‖ f(x')), in eval mode.
     noise = torch.randn(
         batch.x.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64
     )
@@ -183,7 +185,7 @@ def test_trades_is_its_loss_on_images_that_maximise_the_divergence(
     fresh = copy.deepcopy(net)
     expected = losses.trades(fresh(batch.x), fresh(z), batch.y, beta=3)
     assert float(sum(terms.values()).detach()) == pytest.approx(float(expected.detach()), abs=1e-6)
-    # Both branches carry gradient: the clean target is not detached.
+    # Gradients flow through both branches: the clean target is not detached.
     for one, other in zip(
         gradients(net, terms), torch.autograd.grad(expected, list(fresh.parameters())), strict=True
     ):

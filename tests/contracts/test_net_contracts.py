@@ -1,4 +1,4 @@
-"""What every network promises, over the registry."""
+"""Tests what every registered network must satisfy."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from robustviz import contracts, nets, registry
 from robustviz.contracts.nets import check_gradients, check_parts
 
-LARGE = (  # 46 million parameters: the fast suite makes one, and the slow one keeps every promise
-    "wrn_34_10"
-)
+# With 46 million parameters this network is slow: the fast suite builds it only once, and all its
+# contracts are checked in the slow suite.
+LARGE = "wrn_34_10"
 
 
 @pytest.fixture(

@@ -1,5 +1,5 @@
-"""What the tests of a GPU share. They run on the CPU where there is no GPU, and import nothing that
-a GPU server has not.
+"""Fixtures that the GPU tests share. Without a GPU they run on the CPU. They import no package that
+a GPU server lacks.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from robustviz.nets.base import Classifier
 from robustviz.runs import folder
 from robustviz.training.config import TrainConfig
 
-# The GPU where there is one; `make gpu-check` says which it means.
+# `make gpu-check` sets the device; otherwise the GPU is used if there is one.
 DEVICE = os.environ.get("ROBUSTVIZ_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-# elsewhere bf16 is made of fp32, and takes minutes
+# Without hardware support, bf16 is emulated with fp32, which takes minutes.
 FORMATS = ("fp32", "bf16") if has_bf16(DEVICE) else ("fp32",)
 EPS = 8 / 255
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """What is this small is slower with several."""
+    """Uses one thread: with several, such small computations are slower."""
     torch.set_num_threads(1)
 
 
@@ -38,7 +38,9 @@ def device() -> str:
 
 @pytest.fixture
 def net(device: str) -> Classifier:
-    """The shipped network that was adversarially trained on shapes; its own for each test."""
+    """Returns the shipped network that was adversarially trained on shapes, a new copy for each
+    test.
+    """
     return (
         next(
             run
@@ -52,7 +54,7 @@ def net(device: str) -> Classifier:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Validation and test splits of drawn images have 20 images."""
+    """Limits the validation and test splits of shapes to 20 images."""
     for split in ("val", "test"):
         monkeypatch.setitem(shapes.COUNTS, split, 20)
     memory.WORKING.clear()
@@ -62,13 +64,13 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def split() -> Dataset:
-    """200 of the drawn test images, on the CPU."""
+    """Returns 200 test images of shapes, on the CPU."""
     return data.load("shapes", "test").take(200)
 
 
 @pytest.fixture
 def tiny(few: None, device: str) -> TrainConfig:
-    """A training of two epochs of three batches."""
+    """Returns the config of a training with two epochs of three batches."""
     return TrainConfig(
         data=Shapes(size=20),
         net="small_resnet",
@@ -82,8 +84,8 @@ def tiny(few: None, device: str) -> TrainConfig:
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Steps of attacks are recorded, on a GPU as CUDA graphs, on a CPU by calling them again; how
-    many each walk played.
+    """Records the steps of attacks: on a GPU as CUDA graphs, on a CPU by calling them again.
+    Returns a list to which each replay adds its number of steps.
     """
     counts: list[int] = []
     plain = recorded.Recording.__call__

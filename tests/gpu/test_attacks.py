@@ -1,5 +1,5 @@
-"""Attacks on a GPU stay in their ball, fool as many as on the processor beside it, and leave the
-network alone.
+"""Tests that on a GPU attacks stay inside their ball, fool as many images as on the CPU, and do not
+change the network.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from robustviz.nets.base import Classifier
 from robustviz.training.doctor import examine
 from robustviz.training.evaluate import count_right
 
-# How far a GPU's sums, of which TF32 keeps 10 bits, may take a count of 200 images from the
-# processor's.
+# How far the counts on GPU and CPU may differ, of 200 images: TF32 keeps only 10 bits of the
+# mantissa, so sums on a GPU are less exact.
 CLOSE = 3
 
 
 def quick(key: str) -> Attack:
-    """An attack of a few steps at the run's ε."""
+    """Returns an attack of a few steps with radius EPS."""
     attack: Attack = registry.get("attack", key)(eps=EPS)
     few = {"steps": 5, "queries": 30, "restarts": 1}
     return replace(attack, **{name: value for name, value in few.items() if hasattr(attack, name)})
 
 
-# its package is no part of the core
+# AutoAttack's package is not one of the core dependencies.
 KEYS = [key for key in registry.keys("attack") if key != "autoattack"]
 
 
@@ -80,7 +80,7 @@ def test_an_attack_fools_some_and_the_same_twice(
 def test_gpu_and_processor_count_the_same(
     attack: Attack, net: Classifier, split: Dataset, device: str
 ) -> None:
-    """Without noise, of which a GPU's generator gives other numbers."""
+    """Compares attacks without a random start, because a GPU's generator gives other numbers."""
     y = (split.y + 1) % 10 if attack.targeted else split.y
     there = attack(net, split.x.to(device), y.to(device))
     here = attack(net.cpu(), split.x, y)

@@ -1,5 +1,5 @@
-"""Every architecture computes on a GPU what it computes on the processor beside it, learns in both
-number formats, and is written down and read as it was.
+"""Tests that every architecture computes the same on GPU and CPU, trains in both number formats,
+and is saved and loaded unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from robustviz.data import Dataset
 from robustviz.nets.base import Classifier
 
 SMALL = ("small_cnn", "small_resnet", "tiny_vit")
-# the others take a CPU minutes
+# The other networks take minutes on a CPU.
 QUICK = [
     key for key in registry.keys("net") if key in SMALL or (DEVICE == "cuda" and key != "blink")
 ]
@@ -27,7 +27,8 @@ def made(key: str, device: str) -> Classifier:
     torch.manual_seed(0)
     net = nets.build(key, 10, 3, 32, [0.4] * 3, [0.3] * 3)
     with torch.no_grad():
-        net.train()(torch.rand(8, 3, 32, 32))  # running statistics that are not the fresh ones
+        # Running statistics that differ from a new network's.
+        net.train()(torch.rand(8, 3, 32, 32))
     return net.eval().to(device)
 
 
@@ -43,14 +44,14 @@ def test_logits_and_gradients_are_the_processors(key: str, device: str) -> None:
         )
         found.append((logits.detach().cpu(), slope.cpu()))
     (there, there_slope), (here, here_slope) = found
-    assert (there - here).norm() <= 0.02 * here.norm()  # TF32 keeps 10 bits of a factor
+    assert (there - here).norm() <= 0.02 * here.norm()  # TF32 keeps 10 bits of a factor's mantissa.
     assert (there_slope - here_slope).norm() <= 0.1 * here_slope.norm()
 
 
 @pytest.mark.parametrize("key", QUICK)
 def test_an_attack_climbs_what_the_network_computes(key: str, device: str) -> None:
-    """The engine's own copy of the network must not be another function: its loss is the network's,
-    and higher than before.
+    """The engine's own copy of the network must compute the same function: its loss equals the
+    network's, and the attack raises it.
     """
     net, x, y = (
         made(key, device),

@@ -1,5 +1,5 @@
-"""Steps that are recorded, on a GPU as CUDA graphs, end where the same steps end one by one, also
-after weights have changed.
+"""Tests that recorded attack steps, on a GPU as CUDA graphs, give the same result as steps run one
+by one, also after the weights have changed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from robustviz.training.loop import Training
 
 
 def attacked(config: TrainConfig, steps: int) -> list[torch.Tensor]:
-    """The network's first weights after each of so many steps of a training."""
+    """Returns the network's parameters after each of `steps` training steps."""
     training = Training(config)
     stage = training.plan[0][0]
     training._enter(stage, fresh=True)

@@ -1,4 +1,6 @@
-"""Every method trains on a GPU, goes on after a pause where it was, and a step only queues work."""
+"""Tests that every method trains on a GPU and resumes after a pause, and that a training step never
+waits for the GPU.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ METHODS = [key for key in registry.keys("method")]
 
 
 def closeness(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
-    """The distance of two networks' values over their length, as one number."""
+    """Returns the distance between two networks' floating-point values, divided by the norm of the
+    second.
+    """
     pairs = [
         (value.double().flatten(), theirs[name].double().flatten())
         for name, value in ours.items()
@@ -54,8 +58,8 @@ def test_every_method_trains(method: str, tiny: TrainConfig) -> None:
 def test_a_paused_training_goes_on_where_it_was(
     fields: dict[str, object], tiny: TrainConfig
 ) -> None:
-    """To the bit on a CPU; on a GPU, whose sums have no fixed order, as near as a second
-    run comes.
+    """The result is the same bit for bit on a CPU. On a GPU, where sums have no fixed order, it
+    differs no more than a second run does.
     """
     config = dataclasses.replace(tiny, **fields)  # type: ignore[arg-type]
     whole, again = Training(config), Training(config)
@@ -101,8 +105,8 @@ def test_a_run_is_trained_paused_resumed_and_evaluated(
 
 
 def test_a_step_waits_for_nothing(tiny: TrainConfig, device: str) -> None:
-    """torch itself says where a GPU is waited for. What is computed is compared with a training
-    that may wait.
+    """torch raises an error where the code waits for the GPU. The result must equal that of a
+    training that may wait.
     """
     if device != "cuda":
         pytest.skip("there is no GPU to wait for; tests/unit/test_waiting.py has a stand-in")
@@ -112,7 +116,7 @@ def test_a_step_waits_for_nothing(tiny: TrainConfig, device: str) -> None:
         training._enter(stage, fresh=True)
         for number, index in enumerate(training._batches()):
             training.batch = number
-            if training is watched and number:  # the first step warms up
+            if training is watched and number:  # The first step is a warm-up.
                 torch.cuda.synchronize()
                 torch.cuda.set_sync_debug_mode("error")
             try:

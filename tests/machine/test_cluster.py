@@ -1,4 +1,4 @@
-"""Sweeps on a Ray cluster: two nodes on this computer, one of which is killed half-way."""
+"""Tests sweeps on a Ray cluster of two nodes on this computer, one of which is killed half-way."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ else:
 
 
 def swept(home: Path, where: str) -> dict[str, tuple[str, str]]:
-    """Of each run of the sweep how it ended, and the hash of its weights."""
+    """Runs the sweep, and returns for each run its final state and the hash of its weights."""
     environment = {
         **os.environ,
         "ROBUSTVIZ_RUNS": str(home),
@@ -85,7 +85,7 @@ def test_a_lost_node_changes_no_weight(tmp_path):
 
 
 def a_run(seed: int = 0) -> Run:
-    """A run that waits, with a file of each kind."""
+    """Returns a waiting run with a file of each kind."""
     run = queue.claim(TrainConfig(data="digits", n_train=20, epochs=1, seed=seed))
     (run.path / "state").mkdir()
     (run.path / "state" / "state.safetensors").write_bytes(b"state")
@@ -107,7 +107,9 @@ def test_a_run_folder_travels_whole_and_keeps_what_was_asked_here(runs_home):
 
 
 def test_a_kill_while_an_archive_arrives_leaves_an_older_state(runs_home, monkeypatch):
-    """The file that says that the weights count is written after them, and the status last."""
+    """The file that makes the new weights count is written after them, and the status is written
+    last.
+    """
     written = []
     monkeypatch.setattr(cluster, "write_file", lambda path, content: written.append(path.name))
     run = a_run()
@@ -117,7 +119,7 @@ def test_a_kill_while_an_archive_arrives_leaves_an_older_state(runs_home, monkey
 
 @pytest.fixture
 def deaf() -> Iterator[str]:
-    """An address where somebody takes calls and never says a word."""
+    """Yields an address that accepts connections but never answers."""
     pytest.importorskip("ray")
     with socket.socket() as there:
         there.bind(("127.0.0.1", 0))
@@ -177,9 +179,9 @@ def test_another_word_than_ray_is_refused(word):
 
 
 def test_a_training_that_no_machine_can_take_is_told_and_begins_nothing(runs_home):
-    """A stand-in for Ray, which tells what its machines have."""
+    """Uses a mock of Ray that reports the machines' resources."""
     machines = [{"Alive": True, "Resources": {"CPU": 4.0}}]
-    machines += [{"Alive": False, "Resources": {"CPU": 4.0, "GPU": 1.0}}]  # lost
+    machines += [{"Alive": False, "Resources": {"CPU": 4.0, "GPU": 1.0}}]  # A node that was lost.
     ray = Mock(nodes=lambda: machines, get=lambda ref: {})
     asked = {"data": "digits", "n_train": 20, "epochs": 1}
     wants = [
@@ -197,7 +199,7 @@ def test_a_training_that_no_machine_can_take_is_told_and_begins_nothing(runs_hom
 
 
 def test_a_lost_head_is_a_sentence_and_no_other_cluster_is_begun(runs_home, monkeypatch):
-    """A stand-in for Ray whose connection is gone after the first training was handed over."""
+    """Uses a mock of Ray whose connection is lost after the first training was submitted."""
     ray = Mock(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])
     ray.is_initialized.return_value = False
     ray.exceptions = pytest.importorskip("ray").exceptions
