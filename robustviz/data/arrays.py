@@ -61,7 +61,7 @@ READINGS = {
         "normalised as for CIFAR-10", (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
     ),
     "cifar2": Reading(
-        "normalised as for CIFAR-10, with the deviations 0.2023, 0.1994, 0.2010",
+        "normalised as for CIFAR-10, with the standard deviations 0.2023, 0.1994, 0.2010",
         (0.4914, 0.4822, 0.4465),
         (0.2023, 0.1994, 0.2010),
     ),
@@ -159,7 +159,9 @@ def _sorted_out(named: dict[str, NDArray[Any]]) -> Arrays:
     for split, x in images.items():
         y = labels.get(split)
         if y is not None and len(y) != len(x):
-            raise UserError(f"There are {len(y)} labels for {len(x)} images: save one an image.")
+            raise UserError(
+                f"There are {len(y)} labels for {len(x)} images: save one label for each image."
+            )
         parts.append(Part(split, x, y))
     most = max((int(y.max(initial=0)) for y in labels.values()), default=0)
     if classes and most >= len(classes):
@@ -184,11 +186,13 @@ def _whole(array: NDArray[Any], key: str) -> NDArray[np.int64]:
     flat = array.reshape(len(array), -1) if array.ndim else array.reshape(0, 0)
     if flat.shape[1] != 1 or array.dtype.kind not in "iuf" or (flat != np.rint(flat)).any():
         raise UserError(
-            f"The labels {harmless(key)} have shape {array.shape} and type {array.dtype}: one whole"
-            " number an image is wanted."
+            f"The labels {harmless(key)} have shape {array.shape} and type {array.dtype}: each"
+            " image needs one integer."
         )
     if flat.min(initial=0) < 0 or flat.max(initial=0) > 9999:
-        raise UserError(f"Labels run from {flat.min()} to {flat.max()}: 0 to 9,999 are wanted.")
+        raise UserError(
+            f"The labels range from {flat.min()} to {flat.max()}; they must be within 0 to 9,999."
+        )
     return flat[:, 0].astype(np.int64)
 
 
@@ -233,10 +237,10 @@ def diagnose(x: NDArray[Any]) -> Verdict:
         return Verdict("unit", True, "Black and white.")
     low, high = float(few.min()), float(few.max())
     if not np.isfinite([low, high]).all() or not np.isfinite(few).all():
-        raise UserError("Some numbers are NaN or infinite: images of ordinary numbers are wanted.")
+        raise UserError("Some numbers are NaN or infinite: save finite numbers.")
     span = f"The numbers run from {low:.3g} to {high:.3g}"
     if x.dtype.kind in "iu" and (low < 0 or high > 255):
-        raise UserError(f"{span}: 0 to 255 or 0 to 1 is wanted; scale them before saving.")
+        raise UserError(f"{span}, not from 0 to 255 or 0 to 1: scale them before saving.")
     if x.dtype.kind in "iu":
         unit = high <= 1 and x.dtype.itemsize > 1
         return Verdict("unit" if unit else "grey", high > 1, f"{span}, whole grey levels.")
@@ -257,7 +261,9 @@ def diagnose(x: NDArray[Any]) -> Verdict:
     best = min(fitting, key=fitting.__getitem__)
     label = READINGS[best].label
     if fitting[best] < GRID:
-        return Verdict(best, True, f"{span}: already {label}. Undone, they are whole grey levels.")
+        return Verdict(
+            best, True, f"{span}: already {label}; after undoing this they are whole grey levels."
+        )
     others = ", ".join(READINGS[key].label for key in fitting if key != best)
     return Verdict(
         best,
@@ -288,7 +294,7 @@ def blue(pixels: NDArray[np.float32]) -> str:
     if last - red < BLUE:
         return ""
     return (
-        "Blue is brighter than red here. In photographs it is mostly the other way: look whether"
+        "Blue is brighter than red here. In photographs it is mostly the opposite: check whether"
         " red and blue are swapped."
     )
 

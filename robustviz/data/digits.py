@@ -57,8 +57,8 @@ class Digits(Source):
             y[where],
             tuple("0123456789"),
             card=f"{len(where):,} of 1,797 handwritten digits, 8x8 grey, 10 classes, from"
-            " scikit-learn. The noise of eps 0.15 can be seen; at 8/255 a standard network is still"
-            " about 96 % right.",
+            " scikit-learn. A perturbation of eps 0.15 is visible; at 8/255 a standard network"
+            " still has about 96 % accuracy.",
         )
 
 

@@ -90,12 +90,12 @@ def _fetch(file: File, path: Path) -> None:
             break
     if not whole:
         raise BrokenOff(
-            f"it broke off after {megabytes(_size(part))} of {megabytes(file.size)} MB, which are"
-            " kept: the same step goes on from there"
+            f"it was interrupted after {megabytes(_size(part))} of {megabytes(file.size)} MB; the"
+            " next attempt continues from there"
         )
     if _md5(part) != file.md5:
         part.unlink()
-        raise BrokenOff(f"what came from {file.host} is not the published file, and was removed")
+        raise BrokenOff(f"the file from {file.host} is not the published one and was deleted")
     os.replace(part, path)
 
 

@@ -46,9 +46,9 @@ class Folder(Source):
         "net": "small_resnet",
     }
 
-    path: str = option("", "Folder with one subfolder of images a class", kind="folder")
+    path: str = option("", "Folder with one subfolder of images for each class", kind="folder")
     size: int = option(32, "height and width in pixels after resizing", low=8, high=224)
-    name: str = option("", "what it is called here, see `data add`", kind="name", later=True)
+    name: str = option("", "name of this data set, see `data add`", kind="name", later=True)
 
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split, with images (N, 3, size, size).
@@ -59,7 +59,7 @@ class Folder(Source):
         splits.check_split(split)
         if not self.path:
             raise UserError(
-                "No folder is named: write folder:PATH, where PATH holds one folder of pictures for"
+                "No folder was given: write folder:PATH, where PATH has one folder of pictures for"
                 " each class.",
                 code=2,
             )
@@ -68,8 +68,8 @@ class Folder(Source):
             raise UserError(
                 f"The folder {place}"
                 f" {'is a file, not a folder' if place.exists() else 'does not exist'}: name a"
-                " folder that holds one folder of pictures for each class. Where a run's pictures"
-                " moved, `evaluate` and `probe` take --data."
+                " folder that has one folder of pictures for each class. If the pictures of a run"
+                " were moved, use --data with `evaluate` and `probe`."
             )
         paths.check_open(place)
         listing, notes = _listing(place, split)
@@ -92,8 +92,8 @@ def pictured(
     y, base = chosen.y[kept], place if place.is_dir() else place.parent
     if split == "train" and len(set(y.tolist())) < 2 and (n is None or n > 1):
         raise UserError(
-            f"{place} leaves pictures of fewer than two classes to train on: add pictures to"
-            " the other classes."
+            f"{place} has training pictures of fewer than two classes: add pictures to the other"
+            " classes."
         )
     names = tuple(harmless(pictures.relative(chosen.files[i], base)) for i in kept.tolist())
     found = Dataset(source.key, split, images, y, _names(listing.classes), names=names)
@@ -192,8 +192,8 @@ def _check_splits_inside(classes: list[Path]) -> None:
         inner = [name for split in splits_in for name in _inside(found[split])]
         if len(splits_in) > 1 and not inner:
             raise UserError(
-                f"The class folder {folder} has {' and '.join(splits_in)} in it, and nothing would"
-                " keep them apart: put the splits above the classes, as"
+                f"The class folder {folder} contains {' and '.join(splits_in)}, whose pictures"
+                " would be mixed: put these folders above the classes, as"
                 f" {folder.parent / 'train' / folder.name}."
             )
         if len(splits_in) > 1:
@@ -217,8 +217,7 @@ def _at_least_two(place: Path) -> pictures.Listing:
         else ("pictures but no class folders" if loose else "no pictures")
     )
     raise UserError(
-        f"{place} has {why}: telling classes apart needs at least two folders with pictures, one"
-        " for each class."
+        f"{place} has {why}: at least two folders with pictures are needed, one for each class."
     )
 
 

@@ -63,8 +63,8 @@ def given(data: Any) -> Dataset:
     ):
         return _dataset(_stacked(_items(data)), getattr(data, "classes", None))
     raise UserError(
-        f"Images are wanted as (x, y), a DataLoader, a PyTorch data set, or the name of a data set,"
-        f" and this is a {type(data).__name__}."
+        "Images must be given as (x, y), a DataLoader, a PyTorch data set or the name of a data"
+        f" set, not as {type(data).__name__}."
     )
 
 
@@ -142,10 +142,9 @@ def _stacked(items: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
         first, now = tuple(held[0][0].shape), tuple(held[-1][0].shape)
         if now != first or held[-1][1].numel() != 1:
             raise UserError(
-                f"Images of several sizes came ({first} and {now}): resize them in the data set."
+                f"The images have different sizes ({first} and {now}): resize them in the data set."
                 if now != first
-                else f"A label of shape {tuple(held[-1][1].shape)} came: one whole number an image"
-                " is wanted."
+                else f"A label has shape {tuple(held[-1][1].shape)}: each image needs one integer."
             )
         if len(held) == AT_ONCE:
             yield torch.stack([x for x, _ in held]), torch.stack([y.reshape(()) for _, y in held])
@@ -165,7 +164,7 @@ def _pair(item: Any) -> tuple[Tensor, Tensor]:
     said = f"a {type(item).__name__}" + (
         f" with {', '.join(map(harmless, item))}" if isinstance(item, Mapping) else ""
     )
-    raise UserError(f"This data set gives {said}, and (image, label) is wanted.")
+    raise UserError(f"This data set returns {said}; it must return (image, label).")
 
 
 def read(value: Any) -> Tensor:
@@ -182,8 +181,8 @@ def read(value: Any) -> Tensor:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"A {type(value).__name__} came where images or labels belong: tensors, arrays or PIL"
-            " pictures are wanted."
+            f"Images or labels are of type {type(value).__name__}; they must be tensors, arrays or"
+            " PIL images."
         ) from error
 
 
@@ -193,20 +192,22 @@ def _dataset(batches: Iterable[tuple[Tensor, Tensor]], names: Any) -> Dataset:
         parts.append(_kept(x.cpu()))
         labels.append(y.cpu())
     if not parts or not sum(map(len, parts)):
-        raise UserError("There are no images in it: give some.")
+        raise UserError("The data has no images: give at least one.")
     shapes = sorted({tuple(part.shape[1:]) for part in parts})
     if len(shapes) > 1:
-        raise UserError(f"Images of several sizes came ({shapes[0]} and {shapes[1]}): resize them.")
+        raise UserError(
+            f"The images have different sizes ({shapes[0]} and {shapes[1]}): resize them."
+        )
     exact = all(part.dtype == torch.uint8 for part in parts)
     images = torch.cat(
         [part if exact or part.dtype != torch.uint8 else part / 255 for part in parts]
     )
     y = torch.cat(labels)
     if y.dtype not in INTEGERS or y.shape != (len(images),) or bool((y < 0).any()):
-        hint = "; of one-hot rows use y.argmax(1)" if y.ndim == 2 else ""
+        hint = "; for one-hot rows use y.argmax(1)" if y.ndim == 2 else ""
         raise UserError(
-            f"Labels of {str(y.dtype).removeprefix('torch.')} and shape {tuple(y.shape)} came for"
-            f" {len(images)} images, and one whole number from 0 up an image is wanted{hint}."
+            f"The labels have type {str(y.dtype).removeprefix('torch.')} and shape"
+            f" {tuple(y.shape)}; {len(images)} images need {len(images)} integers from 0 up{hint}."
         )
     count = int(y.max()) + 1
     listed = isinstance(names, (list, tuple)) and len(names) >= count

@@ -36,11 +36,11 @@ class Made(Source):
     named it (`robustviz.plugins`).
     """
 
-    label = "Images that a function of yours gives"
+    label = "Images from your own Python function"
     recipe: ClassVar[Recipe] = Folder.recipe
 
     make: str = option("", "The function, FILE.py:make or package.module:make", kind="folder")
-    name: str = option("", "what it is called here, see `data add`", kind="name", later=True)
+    name: str = option("", "name of this data set, see `data add`", kind="name", later=True)
 
     def placed(self) -> Made:
         """The same source with the absolute path of the Python file, if there is one."""
@@ -65,7 +65,7 @@ class Made(Source):
         elif found is not None and split == "train" and self._made(make, "val") is None:
             found = found.take(splits.train_and_val(found.y, "train"))
         if found is None or not len(found):
-            raise UserError(f"{self.make} gives no images for the split {split}.")
+            raise UserError(f"{self.make} returns no images for the split {split}.")
         if n is not None and split == "train":
             found = found.take(splits.first(found.y, torch.arange(len(found)), n))
         (height, width), called = found.images.shape[-2:], Path(self.make).name
@@ -85,7 +85,7 @@ class Made(Source):
         except UserError as error:
             raise UserError(f"{self.make}, split {split}: {error}") from error
         except Exception as error:  # the user's code can raise anything
-            said = harmless(error) or "no more is said"
+            said = harmless(error) or "no message"
             raise UserError(
                 f"{self.make} raised {type(error).__name__} for the split {split}: {said}."
             ) from error
@@ -99,22 +99,23 @@ def _dataset(given: Any, split: str) -> Dataset:
     x = np.asarray(images.numpy() if isinstance(images, torch.Tensor) else images)
     if x.ndim not in (3, 4) or x.dtype.kind not in "buif":
         raise UserError(
-            f"images of shape {x.shape} and type {x.dtype} came, and (N, H, W), (N, H, W, C) or"
-            " (N, C, H, W) of numbers is wanted."
+            f"the images have shape {x.shape} and type {x.dtype}; they must be numbers of shape"
+            " (N, H, W), (N, H, W, C) or (N, C, H, W)."
         )
     x = arrays.channels_last(x, "it gives")
     if x.shape[1] != x.shape[2]:
-        raise UserError(f"images are {x.shape[1]}x{x.shape[2]}: crop them to squares.")
+        raise UserError(f"the images are {x.shape[1]}x{x.shape[2]}: crop them to squares.")
     y = np.asarray(labels.numpy() if isinstance(labels, torch.Tensor) else labels)
     if y.shape != (len(x),) or y.dtype.kind not in "iu":
         raise UserError(
-            f"labels of shape {y.shape} came for {len(x)} images: one whole number each."
+            f"the labels have shape {y.shape} and type {y.dtype}; {len(x)} images need {len(x)}"
+            " integers."
         )
     classes = tuple(map(harmless, names)) or tuple(map(str, range(int(y.max(initial=0)) + 1)))
     if len(classes) < 2 or y.min(initial=0) < 0 or y.max(initial=0) >= len(classes):
         raise UserError(
-            f"labels run from {y.min(initial=0)} to {y.max(initial=0)} with {len(classes)} classes:"
-            " count from 0, and give at least two."
+            f"the labels range from {y.min(initial=0)} to {y.max(initial=0)} with {len(classes)}"
+            " classes: count from 0, and give at least two classes."
         )
     verdict = arrays.diagnose(x)
     if not verdict.sure:
@@ -132,19 +133,19 @@ def _parts(given: Any) -> tuple[Any, Any, Sequence[str]]:
         return images, labels, names[0] if names else ()
     if not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
         raise UserError(
-            f"a {type(given).__name__} came, and (images, labels) or a data set of (image, label)"
-            " is wanted."
+            f"it returned an object of type {type(given).__name__}; it must return (images, labels)"
+            " or a data set of (image, label)."
         )
     if len(given) > MOST:
-        raise UserError(f"a data set of {len(given):,} images came, and {MOST:,} are the most.")
+        raise UserError(f"the data set has {len(given):,} images; at most {MOST:,} are allowed.")
     if not len(given):
-        raise UserError("an empty data set came.")
+        raise UserError("the data set is empty.")
     items = [given[k] for k in range(len(given))]
     pictures = [_array(item[0]) for item in items]
     if sizes := sorted({each.shape for each in pictures}, reverse=True)[1:]:
         raise UserError(
-            f"images of several sizes came ({pictures[0].shape} and {sizes[0]}): resize them in the"
-            " function."
+            f"the images have different sizes ({pictures[0].shape} and {sizes[0]}): resize them in"
+            " the function."
         )
     called = tuple(map(str, getattr(given, "classes", None) or ()))
     return np.stack(pictures), [int(item[1]) for item in items], called

@@ -37,7 +37,7 @@ class Manifest(Source):
 
     path: str = option("", "CSV file with the columns path, label, split", kind="folder")
     size: int = option(32, "height and width in pixels after resizing", low=8, high=224)
-    name: str = option("", "what it is called here, see `data add`", kind="name", later=True)
+    name: str = option("", "name of this data set, see `data add`", kind="name", later=True)
 
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split, with images (N, 3, size, size).
@@ -73,7 +73,7 @@ def _table(place: Path) -> tuple[pictures.Listing, list[int], str]:
     if len(labels) < 2:
         raise UserError(
             f"{place} has fewer than two labels ({', '.join(map(harmless, labels)) or 'none'}):"
-            " telling classes apart needs at least two."
+            " at least two are needed."
         )
     at = {label: k for k, label in enumerate(labels)}
     files = tuple(place.parent / row["path"] for _, row in rows)
@@ -138,8 +138,8 @@ def _check_files(
 def _split(place: Path, line: int, text: str) -> int:
     if text.lower() not in SAID:
         raise UserError(
-            f"Line {line} of {place} has the split {harmless(text)!r}: train, val or test is wanted"
-            " in each row, or in none."
+            f"Line {line} of {place} has the split {harmless(text)!r}: write train, val or test in"
+            " every row, or leave the split out of all rows."
         )
     return SAID[text.lower()]
 

@@ -94,7 +94,10 @@ def add(name: str, source: Source, card: str = "") -> Own:
     with robustviz have one), or if the file cannot be written.
     """
     if "name" not in registry.hints(type(source)):
-        raise UserError(f"{source.key} has a name already: add folder:PATH, FILE.csv or pkg.mod:f.")
+        raise UserError(
+            f"{source.key} has its own name: only folder:PATH, FILE.csv and pkg.mod:function"
+            " get one."
+        )
     asked = registry.encode(source.placed())
     own = Own(check_name(name), {**asked, "name": ""}, harmless(card), time.time())
     path = folder(name) / FILE
@@ -128,7 +131,8 @@ def remove(name: str) -> None:
             shutil.rmtree(place)
     except OSError as error:
         raise UserError(
-            f"{place} could not be removed ({error.strerror or error}): close what has it open."
+            f"{place} could not be removed ({error.strerror or error}): close the program that uses"
+            " it."
         ) from error
 
 
@@ -152,8 +156,8 @@ def unknown(name: str) -> str:
 def _plain(name: str) -> str:
     if not NAME.fullmatch(name):
         raise UserError(
-            f"{harmless(repr(name))} is no name for a data set: use 1 to 32 of a-z, 0-9, '-' and"
-            " '_', beginning with a letter or a number.",
+            f"{harmless(repr(name))} is not a valid name for a data set: use 1 to 32 of a-z, 0-9,"
+            " '-' and '_', beginning with a letter or a number.",
             code=2,
         )
     return name

@@ -126,8 +126,8 @@ def list_classes(folder: Path, classes: Sequence[str] | None = None) -> Listing:
     strange = [name for name in full if name not in names]
     if strange:
         raise UserError(
-            f"{folder} has the class {strange[0]!r}, which the training folder lacks: give both the"
-            " same class folders."
+            f"{folder} has the class {strange[0]!r}, which the training folder does not have: both"
+            " need the same class folders."
         )
     return Listing(
         names,
@@ -319,12 +319,12 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
     resized, deep, own = (
         sum(name in done for done in good.values()) for name in (RESIZED, DEEP, OWN_RANGE)
     )
-    whose = f"{own:,} of them by the file's own range" if own else "by its type's white"
+    whose = f", {own:,} of them by the file's own range of values" if own else ""
     notes = {
         f"{resized:,} pictures of other sizes were resized by their short side and cropped to the"
         f" middle {size}x{size}.": resized,
         f"{deep:,} picture{'s' if deep > 1 else ''} of more than 8 bits"
-        f" {'were' if deep > 1 else 'was'} scaled to 8, {whose}.": deep,
+        f" {'were' if deep > 1 else 'was'} scaled to 8 bits{whose}.": deep,
         f"{len(bad)} unreadable file{'s were' if len(bad) > 1 else ' was'} left out, the first:"
         f" {files[bad[0]].name if bad else ''}.": len(bad),
     }

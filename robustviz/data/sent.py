@@ -23,11 +23,11 @@ LARGE = 16_000_000
 # formats that Pillow decodes itself; for others it starts programs or opens further files
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 TURNED, GREY, CMYK, CLEAR, MOVING = (
-    "turned upright as the camera noted",
+    "rotated upright (EXIF orientation)",
     "grey",
-    "in a printer's colours (CMYK), turned into red, green and blue",
-    "with transparent parts, laid on white",
-    "animated, of which the first frame was taken",
+    "in a printer's colours (CMYK), converted to red, green and blue",
+    "with transparent parts, which became white",
+    "animated, of which only the first frame was used",
 )
 _one_large = threading.Lock()
 
@@ -57,9 +57,9 @@ def read(content: bytes, temporary: Path) -> Picture:
     finally:
         temporary.unlink(missing_ok=True)
     if pictures.OWN_RANGE in more:
-        done |= {"of more than 8 bits, scaled by its own range"}
+        done |= {"of more than 8 bits, scaled to 8 bits by the file's own range of values"}
     elif pictures.DEEP in more:
-        done |= {"of more than 8 bits, scaled to 8"}
+        done |= {"of more than 8 bits, scaled to 8 bits"}
     return Picture(*packed(square.transpose(1, 2, 0)), frozenset(done))
 
 
@@ -91,14 +91,14 @@ def _looked_at(path: Path) -> tuple[int, int, set[str]]:
     except Image.DecompressionBombError as error:
         raise ValueError(_too_many()) from error
     except Exception as error:
-        raise ValueError("it is no picture, whatever its name says") from error
+        raise ValueError("it is not a picture, despite its name") from error
     with opened:
         width, height = opened.size
         if width * height > pictures.MOST_PIXELS:
             raise ValueError(_too_many())
         if min(width, height) < LEAST_SIDE:
             raise ValueError(
-                f"it is {width}×{height} pixels small, and {LEAST_SIDE}×{LEAST_SIDE} are the least"
+                f"it has {width}×{height} pixels; at least {LEAST_SIDE}×{LEAST_SIDE} are needed"
             )
         clear = opened.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in opened.info
         signs = {

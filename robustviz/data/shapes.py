@@ -181,7 +181,7 @@ class Shapes(Source):
 
     cue: float = option(
         0.15,
-        "how often the background gives the class away in training (never in test)",
+        "probability that the background shows the class in train and val (never in test)",
         low=0.0,
         high=1.0,
         train_only=True,
@@ -190,7 +190,7 @@ class Shapes(Source):
     seed: int = option(0, "a different seed draws different images", low=0, advanced=True)
     grain: float = option(
         6 / 255,
-        "strength of the fine class pattern on the object",
+        "amplitude of the fine class-specific pattern on the object, in [0, 1]",
         low=0.0,
         high=0.2,
         advanced=True,

@@ -135,12 +135,12 @@ def _sort(entries: Sequence[Entry], name: str) -> _Found:
     files = [entry for entry in entries if not any(map(pictures.hidden, entry.path.parts))]
     if len(files) > MOST_PICTURES:
         raise UserError(
-            f"These are {len(files):,} files, and {MOST_PICTURES:,} are the most by upload: name"
-            " the folder on the command line with `python -m robustviz data add folder:PATH --name"
+            f"These are {len(files):,} files; an upload can have at most {MOST_PICTURES:,}: add the"
+            " folder on the command line with `python -m robustviz data add folder:PATH --name"
             " NAME`."
         )
     if not files:
-        raise UserError("There is no file in it: choose one with pictures.")
+        raise UserError("It has no files: choose a zip or a folder with pictures.")
     if name:
         found.places = [(entry, Place("", class_name(name))) for entry in files]
         return found
@@ -152,7 +152,7 @@ def _sort(entries: Sequence[Entry], name: str) -> _Found:
     inside = [parts for parts in folders if parts]
     if not inside:
         raise UserError(
-            "These pictures lie in no folders, so their classes are not known: put each class into"
+            "These pictures are not in folders, so their classes are unknown: put each class into"
             " a folder of its own, or send them class by class."
         )
     if loose := len(folders) - len(inside):
@@ -199,8 +199,8 @@ def _too_high(folders: list[tuple[str, ...]]) -> str:
     first, names = next(iter(below.items()))
     some = ", ".join(harmless(one) for one in sorted(names)[:3])
     return (
-        f"{harmless(first)} holds no picture but folders ({some}): where those are the classes,"
-        f" send {harmless(first)} alone."
+        f"{harmless(first)} contains only folders ({some}): if these are the classes, send"
+        f" {harmless(first)} alone."
     )
 
 
@@ -228,14 +228,16 @@ def _check(places: list[tuple[Entry, Place]], before: dict[str, Place]) -> None:
         if other != name:
             raise UserError(f"Two classes are called {other} and {name}: give them other names.")
     if len(names) > MOST_CLASSES:
-        raise UserError(f"These are {len(names):,} classes, and {MOST_CLASSES:,} are the most.")
+        raise UserError(f"These are {len(names):,} classes; at most {MOST_CLASSES:,} are allowed.")
     if len({bool(place.split) for place in every}) > 1:
         raise UserError(
             "Some of these pictures lie in folders train and test, and others do not: sort all of"
             " them, or none."
         )
     if len(every) > MOST_PICTURES:
-        raise UserError(f"That makes {len(every):,} pictures, and {MOST_PICTURES:,} are the most.")
+        raise UserError(
+            f"That makes {len(every):,} pictures; at most {MOST_PICTURES:,} are allowed."
+        )
 
 
 def _kept(draft: Path) -> dict[str, Place]:
@@ -295,9 +297,9 @@ class _Tally:
             notes.append(f"{_files(len(self.bad))} left out, the first: {self.bad[0]}.")
         if self.double:
             twice = _pictures(len(self.double))
-            notes.append(f"{twice} sent twice and taken once, the first: {self.double[0]}.")
+            notes.append(f"{twice} sent a second time and left out, the first: {self.double[0]}.")
         if lost:
-            notes.append(f"{_pictures(lost)} lay in two classes, so neither was taken.")
+            notes.append(f"{_pictures(lost)} in two classes left out of both.")
         return Report(len(self.taken) - len(self.unclear & set(self.taken)), tuple(notes))
 
 
@@ -443,7 +445,7 @@ def keep(draft: Path, name: str, size: int, card: str = "") -> own.Own:
     own.check_name(name)
     if len(found := counts(draft)) < 2:
         what = f"pictures of one class only ({next(iter(found))})" if found else "no pictures"
-        raise UserError(f"These are {what}: telling classes apart needs two classes at least.")
+        raise UserError(f"These are {what}: at least two classes are needed.")
     # raises UserError if the pictures cannot be split
     Folder(str(images_of(draft)), size).load("train", 1)
     target = own.folder(name)

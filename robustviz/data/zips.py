@@ -51,7 +51,7 @@ def opened(file: BinaryIO) -> Iterator[Zip]:
     try:
         archive = zipfile.ZipFile(file)
     except Exception as error:
-        raise UserError(f"This zip is damaged ({_plain(error)}): make it again.") from error
+        raise UserError(f"This zip is damaged ({_plain(error)}): create it again.") from error
     with archive:
         yield Zip(archive, _checked(archive.infolist()))
 
@@ -70,7 +70,9 @@ def _check_table(file: BinaryIO) -> None:
     file.seek(0)
     at = tail.rfind(END)
     if at < 0 or len(tail) - at < 22:
-        raise UserError("This is no whole zip: its table of contents is missing. Make it again.")
+        raise UserError(
+            "This zip is incomplete: its table of contents is missing. Create it again."
+        )
     count, listed = struct.unpack("<HI", tail[at + 10 : at + 16])
     if END_64 in tail[max(0, at - 20) : at] or listed > MOST_LISTED or count > MOST_FILES:
         raise UserError(
@@ -81,11 +83,11 @@ def _check_table(file: BinaryIO) -> None:
 
 def _checked(infos: list[zipfile.ZipInfo]) -> dict[PurePosixPath, zipfile.ZipInfo]:
     if len(infos) > MOST_FILES:
-        raise UserError(f"This zip has {len(infos):,} files, and {MOST_FILES:,} are the most.")
+        raise UserError(f"This zip has {len(infos):,} files; at most {MOST_FILES:,} are allowed.")
     if (unpacked := sum(info.file_size for info in infos)) > MOST_UNPACKED:
         raise UserError(
-            f"This zip would unpack to {unpacked / 1e9:.1f} GB, and {MOST_UNPACKED / 1e9:.0f} GB"
-            " are the most: upload less."
+            f"This zip would unpack to {unpacked / 1e9:.1f} GB; at most"
+            f" {MOST_UNPACKED / 1e9:g} GB are allowed: upload less."
         )
     files: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for info in infos:
@@ -104,9 +106,9 @@ def _checked(infos: list[zipfile.ZipInfo]) -> dict[PurePosixPath, zipfile.ZipInf
         if info.is_dir() or not path.parts:
             continue
         if info.flag_bits & 1:
-            raise UserError("This zip has a password: make one without.")
+            raise UserError("This zip has a password: create one without.")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise UserError("This zip is packed in an unusual way: make an ordinary one.")
+            raise UserError("This zip has an unusual kind of compression: create an ordinary one.")
         files[path] = info
     return files
 

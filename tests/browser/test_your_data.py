@@ -90,8 +90,8 @@ def hostile() -> dict[str, tuple[FilePayload, str]]:
         "a link": (FilePayload(name="l.zip", mimeType=zipped, buffer=link.getvalue()), "a link"),
         "a bomb": (bomb, "would unpack to 2.1 GB"),
         "too many": (FilePayload(name="m.zip", mimeType=zipped, buffer=many), "50,000 files"),
-        "one pixel": (packed({"a/x.png": small.getvalue()}), "1×1 pixels small"),
-        "text": (packed({"a/x.png": b"hello"}), "it is no picture"),
+        "one pixel": (packed({"a/x.png": small.getvalue()}), "it has 1×1 pixels"),
+        "text": (packed({"a/x.png": b"hello"}), "it is not a picture"),
         "no zip": (FilePayload(name="x.zip", mimeType=zipped, buffer=b"hello"), "neither a zip"),
     }
 

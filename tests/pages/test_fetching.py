@@ -53,7 +53,7 @@ def test_what_broke_off_says_so_and_goes_on(visit, away):
     app = opened(visit, run)
     server.breaks = [1000, 0]
     sound(app.button(key="fetch-images").click().run())
-    assert "it broke off after" in words(app) and "goes on from there" in words(app)
+    assert "it was interrupted after" in words(app) and "continues from there" in words(app)
     sound(app.button(key="fetch-images").click().run())
     assert "bytes=1000-" in server.asked[2:] and "not on this computer" not in words(app)
 

@@ -59,7 +59,7 @@ def test_a_zip_is_looked_at_kept_and_removed(visit):
     app = sent(visit("your_data"), photos(fake=b"text"))
     said = words(app)
     assert "12 pictures" in said and "cat" in said and "Split by their content" in said
-    assert "fake.png (it is no picture" in said
+    assert "fake.png (it is not a picture" in said
     assert app.text_input(key="your-name").value == "my-pets"
     press(app, "Keep them")
     assert list(own.every()) == ["my-pets"] and own.every()["my-pets"].uploaded
@@ -157,7 +157,7 @@ def test_weights_that_run_code_or_fit_nothing_are_one_sentence(visit, tmp_path):
 
 def test_one_that_is_no_picture_is_one_sentence(visit):
     app = sent(visit("your_data", bring="one"), ("me.png", b"text", "image/png"))
-    assert "me.png cannot be taken: it is no picture" in faults(app)
+    assert "me.png cannot be taken: it is not a picture" in faults(app)
 
 
 @pytest.mark.parametrize("mode", [{"ROBUSTVIZ_DEMO": "1"}, {"ROBUSTVIZ_MODE": "class"}])

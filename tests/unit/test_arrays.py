@@ -109,9 +109,9 @@ def test_splits_follow_the_names_of_arrays(file):
         ({"y": np.arange(3)}, "There are no images"),
         ({"x": BYTES, "y": np.arange(3)}, "3 labels for 20 images"),
         ({"x": BYTES, "images": BYTES}, "not clear which"),
-        ({"x": BYTES, "y": np.arange(20) / 3}, "one whole number"),
-        ({"x": BYTES, "y": np.arange(20) - 5}, "Labels run from -5"),
-        ({"x": BYTES, "y": np.eye(20)}, "one whole number"),
+        ({"x": BYTES, "y": np.arange(20) / 3}, "one integer"),
+        ({"x": BYTES, "y": np.arange(20) - 5}, "labels range from -5"),
+        ({"x": BYTES, "y": np.eye(20)}, "one integer"),
         ({"x": BYTES.transpose(0, 1, 3, 2)}, "neither the second nor the last"),
         ({"x": BYTES, "y": np.arange(20), "names": np.array(["a", "b"])}, "A label is 19"),
         ({"x": np.array([{}], object)}, "Python objects"),
@@ -126,7 +126,7 @@ def test_what_is_not_clear_is_one_sentence(file, named, why):
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY\x01\0", b"PK\x03\x04"])
 def test_what_is_no_numpy_file_is_one_sentence(file, content):
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"NumPy file|whole zip"):
+    with pytest.raises(UserError, match=r"NumPy file|zip is incomplete"):
         arrays.load(file)
 
 

@@ -275,8 +275,8 @@ def test_files_that_use_few_of_their_bits_are_scaled_by_their_own_largest_value(
     pixels, found = pictures.read_picture(tmp_path / name, 16)
     assert np.abs(pixels / 255 - RAMP).max() < 1.01 / 255 and found == OWN
     assert (
-        "1 picture of more than 8 bits was scaled to 8, 1 of them by the file's own range."
-        in pictures.read([tmp_path / name], 16)[2]
+        "1 picture of more than 8 bits was scaled to 8 bits, 1 of them by the file's own range of"
+        " values." in pictures.read([tmp_path / name], 16)[2]
     )
 
 
@@ -386,12 +386,12 @@ def test_the_card_counts_deep_pictures_and_leaves_out_what_is_no_number(flat: Pa
     images, kept, told = pictures.read(files, 16)
     assert len(images) == len(kept) == 63
     assert (
-        "3 pictures of more than 8 bits were scaled to 8, 1 of them by the file's own range."
-        in told
+        "3 pictures of more than 8 bits were scaled to 8 bits, 1 of them by the file's own range of"
+        " values." in told
     )
     assert told.endswith("1 unreadable file was left out, the first: hole.tif.")
     assert (
-        "1 picture of more than 8 bits was scaled to 8, by its type's white."
+        "1 picture of more than 8 bits was scaled to 8 bits."
         in pictures.read([flat / "cat" / "16 bits.pgm"], 16)[2]
     )
     with pytest.raises(
@@ -481,7 +481,7 @@ def test_a_class_that_only_the_test_folder_has_is_named(tmp_path: Path) -> None:
     for name in ("a", "b"):
         _fill(tmp_path / "train" / name, 3, 0)
     _fill(tmp_path / "test" / "c", 3, 1)
-    with pytest.raises(UserError, match="the class 'c', which the training folder lacks"):
+    with pytest.raises(UserError, match="the class 'c', which the training folder does not have"):
         Folder(path=str(tmp_path)).load("test")
 
 

@@ -54,7 +54,7 @@ def test_what_broke_off_goes_on_in_the_same_call(server, tmp_path):
 
 def test_what_stays_broken_off_is_kept_for_the_next_call(server, tmp_path):
     server.breaks = [30_000, 0]
-    with pytest.raises(BrokenOff, match=r"0\.0 of 0\.1 MB, which are kept"):
+    with pytest.raises(BrokenOff, match=r"0\.0 of 0\.1 MB; the next attempt"):
         fetch(file(server), tmp_path)
     assert not (tmp_path / "in" / "file").exists()
     fetch(file(server), tmp_path)
@@ -70,7 +70,7 @@ def test_a_server_that_cannot_go_on_begins_anew(server, tmp_path):
 
 def test_another_file_than_the_published_one_is_not_kept(server, tmp_path):
     wrong = File(f"{server.url}file", "file", "0" * 32, len(CONTENT))
-    with pytest.raises(BrokenOff, match="not the published file"):
+    with pytest.raises(BrokenOff, match="not the published one"):
         fetch(wrong, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -90,7 +90,7 @@ def test_a_data_set_says_whether_it_is_here_and_is_fetched_when_it_is_used(
     source = data.MNIST()
     assert not source.here("test") and not list(tmp_path.iterdir())  # asking fetches nothing
     server.breaks = [100, 0]
-    with pytest.raises(UserError, match=r"it broke off after .* MB, which are kept"):
+    with pytest.raises(UserError, match=r"it was interrupted after .* MB; the next attempt"):
         source.load("test")
     assert not source.here("test")
     found = source.load("test")

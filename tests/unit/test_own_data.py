@@ -90,10 +90,10 @@ def test_paths_are_resolved_when_a_run_is_made(pets: Path, here: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("Pets", "is no name"),
-        ("../x", "is no name"),
-        ("a" * 33, "is no name"),
-        ("猫", "is no name"),
+        ("Pets", "is not a valid name"),
+        ("../x", "is not a valid name"),
+        ("a" * 33, "is not a valid name"),
+        ("猫", "is not a valid name"),
         ("digits", "comes with robustviz"),
         ("made", "comes with robustviz"),
         ("pets", "already"),
@@ -107,7 +107,7 @@ def test_a_name_that_cannot_be_is_refused(pets: Path, here: Path, name: str, say
 
 
 def test_a_source_that_has_a_name_needs_none(here: Path) -> None:
-    with pytest.raises(UserError, match="has a name already"):
+    with pytest.raises(UserError, match="has its own name"):
         own.add("numbers", data.source("digits"))
 
 
@@ -198,7 +198,7 @@ def test_labels_that_are_numbers_keep_their_order_and_any_script_is_a_label(here
         (["nope.png,dog,test"], "path,label,split", "Line 3 of .* names nope.png"),
         (["pets/cat/0.png,dog,test"], "path,label,split", "Lines 2 and 3 .* same picture"),
         (["pets/dog/0.png,dog,holdout"], "path,label,split", "has the split 'holdout'"),
-        (["pets/dog/0.png,dog,"], "path,label,split", "in each row, or in none"),
+        (["pets/dog/0.png,dog,"], "path,label,split", "in every row, or leave"),
         (["pets/dog/0.png,,train"], "path,label,split", "lacks its path or its label"),
     ],
 )
@@ -303,7 +303,7 @@ def test_splits_below_the_classes_are_refused_for_nothing_keeps_them_apart(here:
     for name in ("cat", "dog"):
         for split in ("train", "test"):
             fill(here / "pets" / name / split, 3, len(name + split))
-    with pytest.raises(UserError, match=r"has train and test in it.*put the splits above"):
+    with pytest.raises(UserError, match=r"contains train and test.*put these folders above"):
         data.load(Folder(str(here / "pets"), SIZE), "train")
 
 
@@ -359,7 +359,7 @@ def test_the_command_adds_lists_and_removes(
         (["add"], "needs what to add", 2),
         (["add", "folder:pets"], "Give the data set a name", 2),
         (["add", "folder:nope", "--name", "x"], "does not exist", 1),
-        (["add", "digits", "--name", "x"], "has a name already", 1),
+        (["add", "digits", "--name", "x"], "has its own name", 1),
         (["remove", "nope"], "no data set called 'nope'", 1),
     ],
 )
@@ -408,7 +408,7 @@ def test_images_that_moved_are_named_and_give_the_same_answers(
     before = json.loads(said(["evaluate", run.id, "--steps", "2", "--json"], capsys))
     pets.rename(pets.with_name("moved"))
     memory.WORKING.clear()
-    assert "take --data" in said(["evaluate", run.id, "--steps", "3"], capsys, code=1)
+    assert "use --data" in said(["evaluate", run.id, "--steps", "3"], capsys, code=1)
     there = f"folder:{pets.with_name('moved')}"  # its size is the run's
     again = json.loads(
         said(["evaluate", run.id, "--steps", "2", "--data", there, "--json"], capsys)

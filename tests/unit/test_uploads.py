@@ -109,7 +109,7 @@ def unusual(info: zipfile.ZipInfo) -> None:
     info.compress_type = zipfile.ZIP_LZMA
 
 
-@pytest.mark.parametrize(("change", "why"), [(a_link, "a link"), (unusual, "unusual way")])
+@pytest.mark.parametrize(("change", "why"), [(a_link, "a link"), (unusual, "unusual kind")])
 def test_links_and_unusual_zips_are_refused(draft, change, why):
     with pytest.raises(UserError, match=why):
         send(draft, with_info(change))
@@ -152,9 +152,9 @@ def test_a_hundred_thousand_files_are_refused_before_their_table_is_read(draft, 
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "no whole zip"),
-        (b"Rar!\x1a\x07", "no whole zip"),
-        (b"PK\x03\x04 and no more", "whole"),
+        (b"", "zip is incomplete"),
+        (b"Rar!\x1a\x07", "zip is incomplete"),
+        (b"PK\x03\x04 and no more", "incomplete"),
     ],
 )
 def test_what_is_no_zip_is_said_so(draft, content, why):
@@ -192,7 +192,7 @@ def odd_pictures() -> dict[str, tuple[bytes, str]]:
     return {
         "turned.jpg": (turned.getvalue(), sent.TURNED),
         "moving.gif": (moving.getvalue(), sent.MOVING),
-        "deep.png": (deep.getvalue(), "of more than 8 bits, scaled to 8"),
+        "deep.png": (deep.getvalue(), "of more than 8 bits, scaled to 8 bits"),
         "grey.png": (picture(mode="L"), sent.GREY),
         "print.jpg": (picture("JPEG", mode="CMYK"), sent.CMYK),
         "clear.png": (picture(mode="RGBA"), sent.CLEAR),
@@ -235,14 +235,14 @@ def wide(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"hello", "no picture"),
-        (b"", "no picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "no picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no picture"),
-        (picture(size=(1, 1)), "1×1 pixels small"),
-        (picture(size=(500, 4)), "500×4 pixels small"),
+        (b"hello", "not a picture"),
+        (b"", "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+        (picture(size=(1, 1)), "it has 1×1 pixels"),
+        (picture(size=(500, 4)), "it has 500×4 pixels"),
         (wide(20_000, 20_000), "more than 64 million pixels"),
-        (wide(2**31 - 1, 2**31 - 1), "more than 64 million pixels|no picture"),
+        (wide(2**31 - 1, 2**31 - 1), "more than 64 million pixels|not a picture"),
         (picture()[:-40], "truncated|not process|broken|IDAT|incomplete"),
     ],
 )
@@ -260,7 +260,7 @@ def test_one_bad_picture_is_left_out_and_named(draft):
     entries = [*files("cat/1.png", "cat/2.png", "dog/1.png")]
     entries += files("dog/fake.png", content=lambda: b"text")
     report = uploads.take_in(draft, entries)
-    assert report.taken == 3 and "dog/fake.png (it is no picture" in report.notes[-1]
+    assert report.taken == 3 and "dog/fake.png (it is not a picture" in report.notes[-1]
 
 
 def test_only_bad_pictures_are_an_error_and_leave_the_draft_alone(draft):
@@ -287,8 +287,8 @@ def test_the_same_picture_counts_once_and_in_two_classes_not_at_all(draft):
     ]
     report = uploads.take_in(draft, entries)
     assert uploads.counts(draft) == {"cat": {"": 1}, "dog": {"": 1}} and report.taken == 2
-    assert any("lay in two classes" in note for note in report.notes)
-    assert any("sent twice" in note for note in report.notes)
+    assert any("in two classes left out" in note for note in report.notes)
+    assert any("sent a second time" in note for note in report.notes)
 
 
 # Classes and splits.
@@ -338,11 +338,11 @@ def test_train_and_test_folders_are_the_split_above_or_below_the_classes(draft, 
 
 def test_a_folder_one_level_too_high_is_said(draft):
     names = [f"{kind}/{sort}/1.png" for kind in ("beast", "plant") for sort in ("one", "two")]
-    assert "where those are the classes" in uploads.take_in(draft, files(*names)).notes[0]
+    assert "if these are the classes" in uploads.take_in(draft, files(*names)).notes[0]
 
 
 def test_pictures_without_folders_need_a_class(draft):
-    with pytest.raises(UserError, match="lie in no folders"):
+    with pytest.raises(UserError, match="are not in folders"):
         uploads.take_in(draft, files("1.png", "2.png"))
     uploads.take_in(draft, files("1.png", "2.png"), "cat")
     assert uploads.counts(draft) == {"cat": {"": 2}}
@@ -351,7 +351,7 @@ def test_pictures_without_folders_need_a_class(draft):
 def test_more_files_than_allowed_are_refused_unread(draft, monkeypatch):
     monkeypatch.setattr(uploads, "MOST_PICTURES", 3)
     unread = files("a/1.png", "a/2.png", "b/1.png", "b/2.png", content=lambda: pytest.fail("read"))
-    with pytest.raises(UserError, match="These are 4 files, and 3 are the most"):
+    with pytest.raises(UserError, match="These are 4 files; an upload can have at most 3"):
         uploads.take_in(draft, unread)
 
 
