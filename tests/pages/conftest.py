@@ -1,5 +1,5 @@
-"""The app in a test: a session without a browser, on the shipped runs and an empty folder of the
-user's own.
+"""Fixtures for tests of the pages: a Streamlit session without a browser, with the shipped runs and
+an empty folder for the user's own.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ MAIN = Path(__file__).resolve().parents[2] / "robustviz" / "ui" / "main.py"
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_scan() -> Iterator[None]:
-    """Streamlit reads what every installed package says of itself anew for each session: a third of
-    a second each time.
+    """Caches Streamlit's scan of the installed packages, which otherwise takes a third of a second
+    in each session.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -39,7 +39,7 @@ def _one_scan() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_embedder() -> Iterator[None]:
-    """A page's test must not leave a process behind."""
+    """Keeps the embedder process from starting, so that no test leaves a process behind."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedder.APP, "start", lambda: None)
         yield
@@ -47,8 +47,8 @@ def _no_embedder() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What tests of pages measured of shipped networks: each probe is run once, as it is for a
-    user.
+    """Returns a cache folder that all tests of pages share, so that each probe of a shipped network
+    runs only once.
     """
     return tmp_path_factory.mktemp("zoo-cache")
 
@@ -57,8 +57,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def visit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: Path
 ) -> Callable[..., AppTest]:
-    """`visit("attack", eps="8")`: a fresh session on a page, with the address's parameters, run
-    once.
+    """Returns a function such as `visit("attack", eps="8")`, which opens a page in a new session
+    with the given address parameters, runs it once and returns it.
     """
     home = tmp_path / "runs"
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(home))
@@ -77,7 +77,7 @@ def visit(
 
 
 def words(app: AppTest) -> str:
-    """Everything written on the page."""
+    """Returns all text on the page."""
     kinds = (
         app.title,
         app.header,
@@ -92,14 +92,14 @@ def words(app: AppTest) -> str:
 
 
 def picked(app: AppTest, name: str) -> Any:
-    """The widget of a picker in the title's row: `img`, `a` or `b`."""
+    """Returns the widget of a picker in the title row: `img`, `a` or `b`."""
     every = [*app.number_input, *app.selectbox]
     return next(one for one in every if re.fullmatch(rf"{name}-\d+", one.key or ""))
 
 
 def sound(app: AppTest) -> AppTest:
-    """The page itself, once it is known to show neither an exception nor the sentence for an
-    unexpected one.
+    """Checks that the page shows neither an exception nor the message for an unexpected one, and
+    returns the page.
     """
     assert not app.exception, [element.message for element in app.exception]
     assert "Something unexpected" not in words(app)
@@ -108,7 +108,7 @@ def sound(app: AppTest) -> AppTest:
 
 
 def ordinary(data: str, method: str) -> runs.Run:
-    """The shipped run of a method on the usual network with seed 0."""
+    """Returns the shipped run of a method on the usual network with seed 0."""
     return next(
         run
         for run in runs.all_runs()
@@ -121,14 +121,14 @@ def ordinary(data: str, method: str) -> runs.Run:
 
 @pytest.fixture
 def unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if no answers were shipped."""
+    """Hides the shipped pack of precomputed answers."""
     monkeypatch.setattr(pack, "FOLDER", tmp_path / "no-pack")
 
 
 @pytest.fixture
 def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if nothing were shipped but the usual network, ordinary and defended, on digits and
-    shapes.
+    """Hides all shipped networks except the usual ones, standard and adversarially trained, on
+    digits and shapes.
     """
     folder = tmp_path / "zoo"
     for run in [

@@ -1,4 +1,6 @@
-"""A link whose network is not on this computer: every page says so, and how it is trained."""
+"""Tests links to a network that is not on this computer: every page says so and shows how to train
+the network.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +23,17 @@ def config(**sets: object) -> TrainConfig:
 
 
 def opened(visit, page: str, **address: object):
-    """As a link is opened: the address is there when the page is first run."""
-    app = visit("glossary")  # it takes up no network
+    """Opens a page as a link does: the address parameters are set before its first run."""
+    app = visit("glossary")  # The glossary page needs no network.
     for name, value in address.items():
         app.query_params[name] = str(value)
     return sound(app.switch_page(f"../../pages/{page}.py").run())
 
 
 def said(app, name: str) -> str:
-    """What the address says under a name; AppTest gives a list where the page wrote it."""
+    """Returns the value of an address parameter. AppTest gives a list if the page has set the
+    parameter itself.
+    """
     value = app.query_params[name]
     return value if isinstance(value, str) else value[0]
 
@@ -43,7 +47,8 @@ def test_every_page_says_what_trains_the_network_of_a_link(visit, page):
         "python -m robustviz train --data digits --method trades --seed 41"
     ]
     assert app.session_state["data"] == "digits" and app.session_state["img"] == 5
-    # opened again, also elsewhere, it is still this link
+    # The address must still be the same link, so that it can be opened again, also on another
+    # computer.
     assert said(app, "a") == usual.run_id
 
 
@@ -92,7 +97,8 @@ def test_a_job_that_is_not_here_is_explained_on_the_train_page(visit):
     usual = config()
     app = opened(visit, "train", job=usual.run_id)
     assert any(recipes.command(recipes.of(usual)) == code.value for code in app.code)
-    assert "It is not on this computer." in words(app) and not app.warning  # said once
+    # The page says it only once.
+    assert "It is not on this computer." in words(app) and not app.warning
     app = opened(visit, "train", job="../../etc")
     assert "is no run id" in words(app) and "not on this computer" not in words(app)
 

@@ -1,4 +1,4 @@
-"""Attack: the numbers on the page are the probes' own, and no address breaks it."""
+"""Tests the Attack page: its numbers are those of the probes, and no address breaks it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.pages.conftest import ordinary, picked, sound, words
 
 
 def screen(app) -> dict:
-    """What the page's first screen was given."""
+    """Returns the data of the page's first screen."""
     every = [
         json.loads(block.proto.json) for block in app.get("bidi_component") if block.proto.json
     ]
@@ -33,7 +33,7 @@ def test_it_opens_with_the_ordinary_and_the_defended_network_on_shapes(visit):
     app = sound(visit("attack"))
     said = words(app)
     assert "Standard" in said and "PGD-AT" in said
-    assert len(app.get("plotly_chart")) == 3  # class bars of A and B, the smallest ε
+    assert len(app.get("plotly_chart")) == 3  # The class bars of A and B, and the smallest ε.
     badges = [
         block.proto.popover.label
         for block in app.get("popover")
@@ -118,11 +118,12 @@ def test_every_attack_of_the_registry_can_be_chosen_and_one_without_a_target_say
 def test_more_has_the_curve_the_steps_and_the_classes(visit):
     app = visit("attack", data="digits")
     here = {side: picked(app, side).value for side in "ab"}
-    for run_id in here.values():  # as the button does
+    for run_id in here.values():  # As the button does.
         cache.answer(run_id, AnswersSpec(0.15, 200))
     app.session_state["more-attack"] = True
     app.run()
-    assert len(app.get("plotly_chart")) == 8  # curve, steps, classes, two confusion matrices more
+    # Five more: the curve, the steps, the classes and two confusion matrices.
+    assert len(app.get("plotly_chart")) == 8
     sound(app)
     lines = screen(app)["answer"]
     assert len(lines) == len(screen(app)["control"]["values"])
@@ -204,7 +205,7 @@ def test_a_damaged_run_is_a_sentence_and_the_page_works(visit, tmp_path):
 
 
 def test_a_method_that_the_new_data_set_lacks_is_offered_for_training(visit, tmp_path, monkeypatch):
-    every = folder.all_runs  # as if FGSM-RS were not shipped for shapes
+    every = folder.all_runs  # Pretend that FGSM-RS is not shipped for shapes.
     lacking = {"shapes", "fgsm_rs"}
     monkeypatch.setattr(
         folder,

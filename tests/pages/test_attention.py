@@ -1,5 +1,5 @@
-"""Attention: the numbers on the page are the probes' own, and what has no map or no object is a
-sentence.
+"""Tests the Attention page: its numbers are those of the probes, and it says in a sentence where
+there is no map or no object.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tests.pages.test_glossary import lacking
 
 
 def screen(app) -> dict:
-    """What the first screen shows."""
+    """Returns the data of the first screen."""
     shown = (json.loads(each.proto.json) for each in app.get("bidi_component"))
     return next(data for data in shown if "answer" in data)
 
 
 def opened(app):
-    """The page with *More* open."""
+    """Opens *More* on the page and reruns it."""
     app.session_state["more-attention"] = True
     return app.run()
 

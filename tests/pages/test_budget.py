@@ -1,4 +1,4 @@
-"""Budget: networks on the left, points on the right, all from shipped files."""
+"""Tests the Budget page: the networks on the left, the points on the right, all from shipped files."""
 
 from __future__ import annotations
 

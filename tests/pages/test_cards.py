@@ -1,4 +1,6 @@
-"""Cards of a class on the Compare page: dropped at once, drawn, kept in the session only."""
+"""Tests the cards of a class on the Compare page: they are dropped together, drawn, and kept only
+in the session.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def _nobody_invited(monkeypatch):
 
 @pytest.fixture
 def forty() -> Files:
-    """Forty students' cards: two methods, twenty seeds each, from the numbers of one run."""
+    """Returns the cards of forty students: two methods with twenty seeds each, made from the
+    numbers of one run.
+    """
     first = card.of_run(folder.open_run("digits-pgd-at-small-resnet-s0-0c56e5c2"))
     files = []
     for student in range(40):
@@ -37,7 +41,7 @@ def forty() -> Files:
         settings["method"] = {**first.settings["method"], "key": method}
         made = dataclasses.replace(
             first,
-            id="mine",  # as each of them called it
+            id="mine",  # Every student's run has the same name.
             numbers=numbers,  # type: ignore[arg-type]
             settings=settings,  # type: ignore[arg-type]
         )
@@ -51,13 +55,13 @@ def sent(app: AppTest, files: Files) -> AppTest:
 
 
 def drawn(app: AppTest) -> dict[str, object]:
-    """What the browser is handed of the strips."""
+    """Returns the data of the strip chart that the browser receives."""
     every = [json.loads(each.proto.json) for each in app.get("bidi_component")]
     return next(each for each in every if 'class="strips"' in each.get("picture", ""))
 
 
 def shown(app: AppTest) -> AppTest:
-    """The page with the drawer open."""
+    """Returns the page with the drawer of cards open."""
     app.session_state["more-cards"] = True
     return sound(app.run())
 

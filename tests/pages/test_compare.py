@@ -1,4 +1,4 @@
-"""Compare: the scoreboard and its table, and the drawer that A and B are chosen from."""
+"""Tests the Compare page: the scoreboard, its table, and the drawer in which A and B are chosen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ A, B = "shapes-standard-small-resnet-s0-66d1d3f3", "shapes-pgd-at-small-resnet-s
 
 
 def screen(app: AppTest, at: int = 0) -> dict[str, object]:
-    """What the browser is handed of the first screen."""
+    """Returns the data of a screen of the page, by default the first."""
     every = [json.loads(each.proto.json) for each in app.get("bidi_component")]
     return [each for each in every if "answer" in each][at]
 
@@ -63,7 +63,7 @@ def test_a_click_makes_a_and_the_next_one_b(visit, monkeypatch):
     monkeypatch.setattr(panel.st, "rerun", lambda: None)
     panel._take("a", "other", here)
     assert state == {"a": "other"}
-    panel._take("b", A, here)  # who asks for the other one's network exchanges both
+    panel._take("b", A, here)  # Choosing the other side's network swaps the two.
     assert (state["a"], state["b"]) == (B, A)
 
 
@@ -94,7 +94,7 @@ def test_all_evaluations_are_one_step_deeper(visit):
 
 def test_two_networks_side_by_side_are_moved_by_one_epoch_scrubber(visit, monkeypatch):
     monkeypatch.setattr(panel, "BESIDE", {"n": 12, "frames": 2, "steps": 2})
-    app = sound(visit("compare", **{"net-c": SEED_1}))  # which opens what it is about
+    app = sound(visit("compare", **{"net-c": SEED_1}))  # The parameter `net-c` opens the drawer.
     next(each for each in app.button if each.label.startswith("Measure the kept")).click()
     sound(app.run())
     data = screen(app, 1)
@@ -105,7 +105,7 @@ def test_two_networks_side_by_side_are_moved_by_one_epoch_scrubber(visit, monkey
     assert data["picture"].count('class="side"') == 3
     shown = data["moves"]["A0"][1]
     assert shown[0] == "" and shown[-1] == "off" and data["moves"]["A2"][1][-1] == ""
-    # a network that kept no epoch's weights shows the chosen ones everywhere
+    # A network without stored weights of earlier epochs shows its final weights at every epoch.
     assert set(data["moves"]["C0"][1]) == {""}
     moved = re.findall(r'data-move="([^"]*)"', data["picture"])
     assert set(moved) == set(data["moves"]) and {"now840-x", "now380-x"} <= set(moved)

@@ -1,5 +1,5 @@
-"""The pickers: groups in order, names that tell runs apart, and the same two networks to begin with
-whatever is shipped.
+"""Tests the pickers: the groups are in order, names distinguish the runs, and the same two networks
+are chosen at first, whatever is shipped.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ IMAGES = {"classes": 10, "channels": 1, "size": 8, "names": [*"0123456789"]}
 
 @pytest.fixture
 def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., runs.Run]:
-    """`add("trades", {"method.beta": 1.0}, seed=1)`: a run on digits, shipped unless `own=True`;
-    its weights are never opened.
+    """Returns a function such as `add("trades", {"method.beta": 1.0}, seed=1)`, which creates a run
+    on digits, shipped unless `own=True`. Its weights are never opened.
     """
     monkeypatch.setattr(runs, "zoo", lambda: tmp_path / "zoo")
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
@@ -124,7 +124,7 @@ def test_figures_call_two_networks_of_one_method_by_what_differs(add):
     assert list(widgets.names(Context("digits", first.id, first.id, 0))) == ["A PGD-AT", "B PGD-AT"]
     made_on = transfer.sources(Context("digits", first.id, second.id, 0))
     assert list(made_on) == ["A PGD-AT, seed 0"]
-    # of the budgets that are shipped the usual one is what a page opens with
+    # A page opens with the network of the usual ε, although other ε are shipped too.
     add("standard")
     for eps in (0.01, 0.3):
         add("pgd_at", eps=eps)
@@ -168,7 +168,7 @@ def test_the_title_row_picks_a_and_b_the_image_and_the_data(visit, few):
     assert app.session_state["img"] == networks.default_image(
         app.session_state["a"], app.session_state["b"]
     )
-    assert "img" not in app.query_params  # it belongs to the other data set
+    assert "img" not in app.query_params  # The image number belongs to the other data set.
 
 
 def test_a_lecture_has_no_menu_and_two_ways_to_go(visit, few):

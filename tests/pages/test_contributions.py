@@ -1,5 +1,5 @@
-"""Contributions: the page's sentences are the figures' of the probes' results, and no address
-breaks it.
+"""Tests the Contributions page: its sentences are those of the figures of the probes' results, and
+no address breaks it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.pages.test_glossary import lacking
 
 
 def stage(app):
-    """What the first screen was given."""
+    """Returns the data of the first screen."""
     every = [json.loads(each.proto.json) for each in app.get("bidi_component")]
     return next(each for each in every if "picture" in each)
 
@@ -27,7 +27,7 @@ def sentence(figure):
 
 
 def more(app):
-    """The page with *More* open."""
+    """Opens *More* on the page and reruns it."""
     app.session_state["more-contributions"] = True
     return sound(app.run())
 

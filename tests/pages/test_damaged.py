@@ -1,5 +1,5 @@
-"""A damaged run is named in the lists, with the reason and a button that removes it; no page breaks
-on one, whatever lies in its files.
+"""Tests damaged runs: the lists name them with the reason and a button that removes them, and no
+page breaks, whatever the files contain.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _queue(monkeypatch):
 
 
 def fresh(tmp_path: Path, name: str = ID) -> Path:
-    """A run folder with every file, whole."""
+    """Creates an undamaged run folder with every file."""
     place = tmp_path / "runs" / name
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(FIXTURE / ID, place)
@@ -36,7 +36,7 @@ def fresh(tmp_path: Path, name: str = ID) -> Path:
 
 
 def spoil(file: Path, what: str | tuple[Any, ...], value: Any = None) -> None:
-    """Damage a file: with one of `JUNK`, or one entry by its path."""
+    """Damages a file, either with one of `JUNK` or by changing one entry."""
     if not isinstance(what, str):
         return change(file, what, value)
     file.unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def spoil(file: Path, what: str | tuple[Any, ...], value: Any = None) -> None:
 
 
 def listed(app: Any) -> dict[str, str]:
-    """The state of each run in the list of the Train page."""
+    """Returns the state of each run in the list of the Train page."""
     table = app.dataframe[0].value
     return dict(zip(table["run"], table["state"], strict=True))
 
@@ -69,7 +69,8 @@ def test_a_damaged_run_is_listed_with_its_reason_and_can_be_removed(visit, tmp_p
 def test_a_finished_run_can_be_removed_and_one_at_work_cannot(visit, tmp_path, monkeypatch):
     fresh(tmp_path)
     app = sound(visit("train", job=ID))
-    monkeypatch.setattr(queue, "at_work", lambda run, status: True)  # begun a moment ago
+    # As if the training had just started.
+    monkeypatch.setattr(queue, "at_work", lambda run, status: True)
     app.button(key="remove").click().run()
     assert "stop it first" in words(sound(app)) and (tmp_path / "runs" / ID).exists()
     monkeypatch.undo()
@@ -83,7 +84,7 @@ def test_who_may_not_act_sees_the_reason_and_no_button(visit, tmp_path, monkeypa
     spoil(fresh(tmp_path) / "config.json", "half")
     app = visit("train", job=ID)
     monkeypatch.setattr(rights, "may_act", lambda: False)
-    app.button(key="remove").click().run()  # a message that was kept
+    app.button(key="remove").click().run()  # A button press from a page drawn earlier.
     assert (tmp_path / "runs" / ID).exists()
     app = sound(visit("train", job=ID))
     assert "config.json" in words(app)
@@ -99,7 +100,8 @@ def test_a_page_with_networks_says_that_a_folder_is_damaged_and_where_to_look(vi
 def test_evaluations_that_are_damaged_hide_no_page(visit, tmp_path):
     spoil(fresh(tmp_path) / "eval.json", "half")
     app = sound(visit("attack", a=ID, data="digits"))
-    assert not app.error and "eval.json cannot be read" in words(app)  # in the doctor's drawer
+    # The message stands in the doctor's drawer.
+    assert not app.error and "eval.json cannot be read" in words(app)
 
 
 def test_what_a_damaged_run_quotes_makes_no_picture(visit, tmp_path):
@@ -108,7 +110,7 @@ def test_what_a_damaged_run_quotes_makes_no_picture(visit, tmp_path):
     assert "evil.example" in said and HOSTILE not in said
 
 
-# Each was a page with "Something unexpected happened", or a red box.
+# Each of these cases once gave a page with "Something unexpected happened" or a red box.
 SEEN: tuple[tuple[str, str | tuple[Any, ...], Any], ...] = (
     ("config.json", ("seed",), "x"),
     ("config.json", ("method", "attack"), "x"),

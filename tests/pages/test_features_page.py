@@ -1,5 +1,5 @@
-"""Features: the first screen says what the probes do, the maps' sentences are the figures', a
-choice in a map reaches every view, and nothing breaks the page.
+"""Tests the Features page: its first screen shows the probes' results, the sentences at the maps
+are those of the figures, a choice in a map reaches every view, and no address breaks the page.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ def charts(app):
 
 
 def screens(app):
-    """What the screens on the page were given, the first one first."""
+    """Returns the data of all screens on the page, in order."""
     every = [json.loads(each.proto.json) for each in app.get("bidi_component")]
     return [each for each in every if "answer" in each]
 
 
 def opened(app):
-    """The page with *More* open."""
+    """Opens *More* on the page and reruns it."""
     app.session_state["more-features"] = True
     return sound(app.run())
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """UMAP itself is tested elsewhere; here it would compile for ten seconds."""
+    """Replaces UMAP, which is tested elsewhere and would compile for ten seconds here."""
     monkeypatch.setattr(
         embedding, "umap", lambda z, **settings: z[:, :2] * (1 + settings.get("min_dist", 0))
     )
@@ -55,7 +55,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def slow(monkeypatch):
-    """UMAP that takes until the event is set."""
+    """Replaces UMAP by a function that waits until the yielded event is set."""
     done = threading.Event()
 
     def umap(z, **settings):
@@ -196,7 +196,7 @@ def test_the_controls_change_the_map(visit, few, quick):
     assert "noise of the same" in charts(sound(app))[1].spec
     app.button_group(key="map-also").set_value("half").run()
     assert "attack at" in charts(sound(app))[1].spec and "put into the finished map" in words(app)
-    app.session_state["class"] = "3"  # chosen where classes are explained
+    app.session_state["class"] = "3"  # A class chosen where the page explains classes.
     app.run()
     assert "other classes (45)" in charts(sound(app))[1].spec
     app.button_group(key="map-colour").set_value("class").run()
@@ -214,7 +214,8 @@ def test_the_controls_change_the_map(visit, few, quick):
 def test_while_umap_is_computed_the_map_is_pca_and_then_umap_without_a_word(
     visit, few, slow, monkeypatch
 ):
-    address = {"data": "digits", "map-seed": 5} | FEW  # no other test's
+    # No other test uses this seed, so nothing is cached.
+    address = {"data": "digits", "map-seed": 5} | FEW
     app = sound(visit("features", **address))
     assert words(app).count("takes this map's place. Until then it is PCA") == 2
     first = screens(app)[0]
@@ -294,7 +295,7 @@ def test_a_network_that_cannot_be_drawn_gets_a_sentence_and_the_page_goes_on(
     monkeypatch.setattr(
         FeatureMapSpec, "alike", lambda self, spec: FeaturesSpec(n=9, eps=self.eps, steps=2, k=3)
     )
-    # what was drawn before is remembered
+    # Another seed, because Streamlit caches what earlier tests drew.
     app = sound(visit("features", data="digits", **{"map-seed": 77}))
     assert "no class has two of them" in words(app) and not charts(app)
 

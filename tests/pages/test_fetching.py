@@ -1,5 +1,5 @@
-"""Images that are not on this computer: a page says what it needs and how much, fetches it when
-asked, and after a download that broke off goes on.
+"""Tests images that are not on this computer: a page says what it needs and how many bytes,
+downloads them when asked, and resumes a download that broke off.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("few")
 
 @pytest.fixture
 def away(visit, tmp_path, monkeypatch):
-    """A network whose images are at another place, and the server there."""
+    """Creates a network whose images are not on this computer, and starts a server that has them."""
     monkeypatch.setenv("ROBUSTVIZ_DATA", str(tmp_path / "data"))
     shipped = ordinary("digits", "pgd_at")
     run = tmp_path / "runs" / "mnist-pgd-at-small-resnet-s0-12345678"
@@ -42,7 +42,7 @@ def test_a_page_says_what_it_needs_and_fetches_it_when_asked(visit, away):
     app = opened(visit, run)
     assert "The test images of MNIST are not on this computer yet." in words(app)
     assert "MB from 127.0.0.1, fetched once." in words(app)
-    assert not server.asked  # to look fetches nothing
+    assert not server.asked  # Opening the page must not start a download.
     sound(app.button(key="fetch-images").click().run())
     assert server.asked and "not on this computer" not in words(app)
     assert app.session_state["a"] == run

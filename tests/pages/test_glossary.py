@@ -1,4 +1,4 @@
-"""Glossary: what the pages abbreviate is explained."""
+"""Tests the Glossary: it explains every abbreviation on the pages."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from robustviz.ui.networks import GROUPS
 from robustviz.views import sketches
 from tests.pages.conftest import sound, words
 
-# letters that stand for themselves
+# Abbreviations that need no explanation.
 KNOWN = {"A", "B", "I", "PNG", "RGB", "JSON", "OK", "CI", "ID", "MIT"}
-VENUES = {"ACM", "CCS", "ECCV", "ICLR", "ICML", "TOMM"}  # in the titles of papers
+VENUES = {"ACM", "CCS", "ECCV", "ICLR", "ICML", "TOMM"}  # Abbreviations in the titles of papers.
 
 
 def entries(app):
-    """What the page hands to the browser, as text."""
+    """Returns the entries that the page sends to the browser, as text."""
     data = [json.loads(each.proto.json) for each in app.get("bidi_component")]
     return html.unescape(next(each["html"] for each in data if "html" in each))
 
@@ -57,7 +57,7 @@ def test_every_tooltip_asks_for_a_word_that_exists():
 
 
 def lacking(text):
-    """The acronyms in a text that nothing explains."""
+    """Returns the acronyms in a text that the glossary does not explain."""
     explained = set(
         re.findall(r"\b[A-Z]{2,}\b", " ".join(f"{title} {text}" for title, text in TERMS.values()))
     )

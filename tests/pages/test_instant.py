@@ -1,5 +1,5 @@
-"""First screens need no torch: in a process where importing it fails, each page shows its own for
-the default pair, from the shipped pack.
+"""Tests that first screens need no torch: in a process where importing torch fails, each page shows
+its first screen for the default pair from the shipped pack.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from robustviz.views import pack
 from robustviz.views.start import pack as maker
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SCREENS = (  # by address
+SCREENS = (  # The pages by their address.
     "attack",
     "attention",
     "features",
@@ -65,7 +65,7 @@ for page, address in json.loads(sys.argv[1]):
 
 @cache
 def shown(asked: str) -> list[dict[str, Any]]:
-    """What pages show without torch; `asked`: pairs of page and address, as JSON."""
+    """Returns what pages show without torch. `asked`: pairs of page and address, as JSON."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", CODE, asked],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY), "ROBUSTVIZ_RUNS": os.devnull + "-none"},
@@ -107,7 +107,7 @@ def test_the_first_page_and_the_words_need_none_at_all(page: str) -> None:
     assert found["title"] and not found["wrong"]
 
 
-# The pack itself.
+# The shipped pack itself.
 
 
 def pairs() -> list[tuple[str, list[folder.Run]]]:
@@ -122,7 +122,8 @@ def test_the_pack_has_what_first_screens_ask_of_these_weights() -> None:
         index = pack.images(data).index.tolist()
         for run in runs:
             lacking = [spec for spec in maker.specs(index, run.eps) if pack.kept(run, spec) is None]
-            allowed = {"overlap"} if data == "digits" else set()  # where no object is known
+            # The digits have no object masks, so `overlap` cannot be computed.
+            allowed = {"overlap"} if data == "digits" else set()
             assert {spec.key for spec in lacking} <= allowed, "run `make story`"
 
 

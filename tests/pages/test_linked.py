@@ -1,5 +1,5 @@
-"""Settings belong to a data set: what is out of range, or nobody chose, is the data's own after a
-change of data, on the page and in the address.
+"""Tests settings that belong to a data set: after a change of data, a setting that is out of range
+or was never chosen takes the new data set's default, on the page and in the address.
 """
 
 from __future__ import annotations

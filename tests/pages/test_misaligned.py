@@ -1,5 +1,5 @@
-"""Features, "Why is a class misaligned?": the page says what the probe says, a class can be chosen,
-nothing breaks it.
+"""Tests the section "Why is a class misaligned?" on the Features page: it shows the probe's
+results, a class can be chosen, and no input breaks it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ SPEC = MisalignmentSpec(n=100, steps=5)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch) -> None:
-    """UMAP itself is tested elsewhere; here it would compile for ten seconds."""
+    """Replaces UMAP, which is tested elsewhere and would compile for ten seconds here."""
     monkeypatch.setattr(embedding, "umap", lambda z, **settings: z[:, :2])
     monkeypatch.setattr(features, "GRACE", 60.0)
 
 
 def opened(visit, **address):
-    """The page with *More* open."""
+    """Returns the page with *More* open."""
     app = visit("features", **AT | address)
     app.session_state["more-features"] = True
     return sound(app.run())
@@ -118,6 +118,6 @@ def test_where_it_cannot_be_measured_a_sentence_stands_in_its_place(visit, monke
         )
 
     monkeypatch.setattr(probes.misalignment, "answer", fails)
-    # another seed: Streamlit remembers what earlier tests asked for
+    # Another seed, because Streamlit caches what earlier tests asked for.
     said = words(opened(visit, **{"map-seed": 77, "b": ""}))
     assert "two classes or more" in said and "Do attacked images stay" in said

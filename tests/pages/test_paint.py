@@ -1,5 +1,5 @@
-"""The painted budget and the quadrant puzzle on the Attention page: what stands there is the
-probe's and the study's.
+"""Tests the painted budget and the quadrant puzzle on the Attention page: they show the results of
+the probe and the study.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from robustviz.views.quadrants import study as quadrant_study
 from tests.pages.conftest import ordinary, sound, words
 
 ROOM = importlib.import_module("robustviz.views.paint.probe")
-STROKE = "_wA8PDw8AAA"  # the first row and the middle of 8×8 pixels
+STROKE = "_wA8PDw8AAA"  # A stroke over the first row and the middle of 8×8 pixels.
 
 
 @pytest.fixture
 def opened(visit, few):
-    """`opened(img=3)`: the Attention page on digits with the puzzle open."""
+    """Returns a function such as `opened(img=3)`, which opens the Attention page on digits with the
+    puzzle open.
+    """
 
     def go(**address):
         app = visit("attention", **{"data": "digits"} | address)
@@ -124,7 +126,7 @@ def test_no_address_breaks_it(opened, address):
     assert "pixels (" in words(sound(app))
 
 
-# The puzzle.
+# The quadrant puzzle.
 
 
 def test_a_guess_is_revealed_with_the_numbers_of_the_study_and_of_the_paper(

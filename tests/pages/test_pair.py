@@ -1,4 +1,4 @@
-"""Train and compare: one button, two trainings, their curves on the same axes."""
+"""Tests *Train and compare*: one button starts two trainings, whose curves share the same axes."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from tests.pages.conftest import ordinary, sound, words
 
 @pytest.fixture(autouse=True)
 def _still(monkeypatch):
-    """Jobs stay in the queue, and nothing is timed."""
+    """Keeps jobs in the queue, and replaces the estimate of the training time."""
     monkeypatch.setattr(queue, "pump", lambda: [])
     monkeypatch.setattr(form, "estimate", lambda config: "A while.")
 
 
 def charts(app):
-    """What the two charts draw: their Vega specs."""
+    """Returns the Vega specs of the two charts."""
     return [json.loads(chart.proto.spec) for chart in app.get("vega_lite_chart")]
 
 
 def asked(app, name: str) -> str:
-    """What the address says."""
+    """Returns the value of an address parameter."""
     value = app.query_params.get(name, "")
     return value if isinstance(value, str) else value[0]
 
 
 def trained(like: runs.Run, config: TrainConfig, epochs: int | None = None) -> runs.Run:
-    """A run of the user's with a shipped one's curve, as far as it has come."""
+    """Creates a user's run with the curve of a shipped run, up to `epochs` epochs."""
     run = runs.create(config)
     lines = (like.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[:epochs]
     (run.path / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -58,7 +58,7 @@ def test_one_button_queues_both_with_the_same_seed_and_shows_them(visit):
     said = words(sound(app.run()))
     assert ":blue[**A**] TRADES · **queued**" in said and ":orange[**B**] PGD-AT" in said
     assert "The lines grow while they train" in said and len(charts(app)) == 2
-    app.button(key="train-compare").click().run()  # once more: they are known
+    app.button(key="train-compare").click().run()  # Once more: the two trainings already exist.
     assert len(queue.mine()) == 2
     app.button(key="pair-stop").click().run()
     assert {run.status()["state"] for run in (a, b)} == {"stopped"} and sound(app)
@@ -121,7 +121,7 @@ def test_where_the_queue_takes_one_only_that_one_is_shown_and_it_is_said(visit, 
 
 
 def test_the_curves_stand_on_the_axes_of_the_whole_training_and_lead_to_compare(visit):
-    visit("train")  # the folder of the user's runs
+    visit("train")  # Creates the folder of the user's runs.
     at, plain = ordinary("digits", "pgd_at"), ordinary("digits", "standard")
     b = trained(at, dataclasses.replace(at.config, seed=9))
     a = trained(plain, dataclasses.replace(plain.config, seed=9), epochs=2)
@@ -193,7 +193,7 @@ def test_whoever_may_not_act_stops_nothing(visit, monkeypatch):
     app = sound(visit("train", job=waits.id, beside=like.id))
     assert "Nobody may pause, stop and resume" in "".join(each.value for each in app.caption)
     assert "pair-stop" not in [button.key for button in app.button]
-    before.button(key="pair-stop").click().run()  # on a page that was drawn before
+    before.button(key="pair-stop").click().run()  # On a page that was drawn earlier.
     assert waits.status()["state"] == "queued"
     with pytest.raises(UserError, match="Nobody may train here"):
         form._compare(waits.config, "trades")

@@ -1,5 +1,5 @@
-"""What *Take home* offers for a paper: files where a browser can make them and the person may, and
-the caption always.
+"""Tests what *Take home* offers for a paper: files where a browser can render them and the person
+may act, and the caption always.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ PAPER = "Make a PDF and an SVG, 84mm wide"
 
 
 def opened(visit, name: str, key: str):
-    """The page with a *Take home* open."""
+    """Returns the page with the given *Take home* open."""
     app = visit(name, data="digits", img=5)
     app.session_state[f"home-{key}"] = True
     app.run()
@@ -66,7 +66,7 @@ def test_a_browser_that_fails_is_a_sentence_and_the_page_goes_on(visit, able, mo
 
 @pytest.mark.parametrize("demo", [True, False])
 def test_without_a_browser_or_the_right_there_is_the_camera(demo, visit, monkeypatch) -> None:
-    """Forty students must not start forty browsers on the server."""
+    """In a demo the PDF is not offered: forty students must not start forty browsers on the server."""
     monkeypatch.setattr("robustviz.ui.widgets.able", lambda: demo)
     monkeypatch.setenv("ROBUSTVIZ_DEMO", "1" if demo else "")
     app = opened(visit, "attack", "bars-a")

@@ -1,5 +1,5 @@
-"""A run whose plug-in is not here: lists say so, whoever opens it gets one sentence, the plug-in is
-not loaded because a folder names it, and every other page goes on.
+"""Tests a run whose plug-in is missing: lists say so, opening the run gives one sentence, the
+plug-in is not loaded just because a run folder names it, and every other page works.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def _queue(monkeypatch):
 
 @pytest.fixture
 def needy(tmp_path: Path) -> Path:
-    """A run of a method that a file brings, which would leave a mark; the folder of another run
-    names a strange one.
+    """Creates a run whose method comes from a plug-in file that would leave a trace if loaded, a
+    run whose plug-in has a malicious name, and an ordinary run. Returns the plug-in file.
     """
     file = tmp_path / "mine.py"
     file.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n", encoding="utf-8")

@@ -1,5 +1,5 @@
-"""Grids that are computed only where the loss bends: the page asks for them, and says that and how
-wrong they are.
+"""Tests loss grids that are refined only where the loss bends: the page requests them, and states
+this and their error.
 """
 
 from __future__ import annotations

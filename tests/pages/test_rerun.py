@@ -1,4 +1,4 @@
-"""A rerun computes and draws nothing twice, and never shows what was drawn of something else."""
+"""Tests that a rerun computes and draws nothing twice, and never shows a figure of other settings."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_messages_leave_at_once():
 
     finished(server.Prompt(app)({"type": "http"}, None, Protocol().send))
     assert not near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    # another server's: as it sends them
+    # Messages of another server's protocol are sent unchanged.
     finished(server.Prompt(app)({"type": "websocket"}, None, bare))
     finished(server.Prompt(app)({"type": "websocket"}, None, Protocol().send))
     assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -204,6 +204,6 @@ def test_memory_stays_flat_and_pages_answer_over_a_thousand_clicks(tmp_path):
 
 
 def finished(coroutine: Any) -> None:
-    """Run what waits for nothing, without an event loop: another test may have one."""
+    """Runs a coroutine that never waits, without an event loop, because another test may have one."""
     with contextlib.suppress(StopIteration):
         coroutine.send(None)

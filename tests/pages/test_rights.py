@@ -1,4 +1,6 @@
-"""Who may act: everybody on their own computer, the teacher in a class, nobody in a demo."""
+"""Tests who may act: everybody on their own computer, only the teacher in a class, nobody in a
+demo.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from robustviz.ui import rights
 
 
 class Session:
-    """What Streamlit knows of one visitor."""
+    """A stand-in for Streamlit's session state and request of one visitor."""
 
     def __init__(self, **address: str) -> None:
         self.session_state: dict[str, object] = {}
@@ -24,7 +26,9 @@ class Session:
 
 @pytest.fixture
 def come(monkeypatch):
-    """`come(teacher="…")`: a visitor, greeted."""
+    """Returns a function such as `come(teacher="…")`, which creates a visitor's session and greets
+    the visitor.
+    """
 
     def go(**address: str) -> Session:
         session = Session(**address)
@@ -75,7 +79,7 @@ def test_behind_a_proxy_those_whom_it_names_may(come, monkeypatch):
     monkeypatch.setenv("ROBUSTVIZ_TEACHERS", "ada, grace")
     session = come()
     session.headers["X-User"] = "ada"
-    assert not rights.may_act()  # no header is trusted unless somebody said which
+    assert not rights.may_act()  # No header is trusted unless the server is configured to.
     monkeypatch.setenv("ROBUSTVIZ_USER_HEADER", "X-User")
     assert rights.may_act()
     session.headers["X-User"] = "eve"
@@ -90,7 +94,7 @@ def test_a_proxy_that_shows_the_wrong_token_is_not_believed(come, monkeypatch):
         ("ROBUSTVIZ_TOKEN", "secret"),
     ):
         monkeypatch.setenv(name, value)
-    session = come(teacher="secret")  # which makes no teacher in a lab
+    session = come(teacher="secret")  # The teacher's link makes nobody a teacher in a lab.
     session.headers["X-User"] = "ada"
     for said in (None, "", "other", "secre\u00e9"):
         session.headers |= {} if said is None else {rights.SECRET: said}

@@ -1,4 +1,4 @@
-"""Many sessions on one server: nobody's page is broken by somebody else's, from the first second
+"""Tests many sessions on one server: no session breaks another one's page, from the first second
 on.
 """
 
@@ -24,7 +24,9 @@ from robustviz.training.config import TrainConfig
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Callable[..., b12_app.Server]]:
-    """Start the app that nobody has visited; it ends with the test."""
+    """Returns a function that starts an app that nobody has visited yet. The app ends with the
+    test.
+    """
     made: list[b12_app.Server] = []
 
     def start(**environment: str) -> b12_app.Server:
@@ -102,11 +104,12 @@ def test_the_first_page_does_not_wait_for_somebody_elses_torch(started, tmp_path
             assert not first.faults
         finally:
             (tmp_path / "go").touch()
-    other.result()  # from the shipped pack, with torch or without
+    other.result()  # This answer comes from the shipped pack, with or without torch.
 
 
-# Two doors into a package: whoever comes by the inner one holds it and waits for the outer one,
-# whose owner waits for the inner one.
+# A package imported from two threads: one thread imports the package, which imports its inner
+# module; the other imports the inner module and waits for the package. With plain imports they
+# deadlock.
 PACKAGE = """
 import importlib._bootstrap, time
 inside.set()
@@ -152,7 +155,7 @@ def test_two_threads_that_enter_a_package_by_different_doors_both_get_the_whole_
     )
     if how == "alone":
         assert done.stdout.strip() == said
-    else:  # the trap is one
+    else:  # The plain import runs into the deadlock.
         assert any(kind in done.stdout for kind in said.split("|")), done.stdout
 
 
@@ -204,7 +207,7 @@ def test_a_job_that_two_sessions_want_at_once_is_started_once(tmp_path, monkeypa
 def test_a_child_that_two_sessions_see_end_is_forgotten_once(monkeypatch):
     class Child:
         def poll(self) -> int:
-            queue._children.remove(self)  # the other session
+            queue._children.remove(self)  # As if the other session had removed it.
             return 0
 
     monkeypatch.setattr(queue, "_children", [Child()])

@@ -1,4 +1,6 @@
-"""Start: nothing to choose, three guesses, each answered at once; told by the story pack alone."""
+"""Tests the Start page: nothing to choose, and three guesses, each answered at once from the story
+pack alone.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ WRONG = {"left": "right", "right": "left"}
 
 
 def play(app, guesses=("left", "left", "left")):
-    """Answer these rounds and go on after each."""
+    """Plays one round for each guess: guesses and continues."""
     for guess in guesses:
         app.button(key=f"guess-{guess}").click().run()
         app.button(key="next").click().run()

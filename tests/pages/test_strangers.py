@@ -1,8 +1,8 @@
-"""A class's server, asked by people who are not its teacher: no message that a browser can send
-starts, stops, resumes or removes a training, or makes a teacher of a student.
+"""Tests a class's server against people who are not its teacher: no message from a browser can
+start, stop, resume or remove a training, or make a student a teacher.
 
-The server is a real one, and so is the teacher: what they send is recorded, byte by byte, and sent
-again by students, whose widgets have the very same ids.
+Server and teacher are real. The teacher's messages are recorded byte by byte and sent again by
+students, whose widgets have the same ids.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ACTS = ("train-go", "pause", "resume", "stop")
 
 
 class Taped(Person):
-    """A session that keeps the messages it sends."""
+    """A session that records the messages it sends."""
 
     def __init__(self, server: b12_app.Server, page: str = "", query: str = "") -> None:
         self.tape: list[BackMsg] = []
@@ -50,7 +50,9 @@ class Taped(Person):
         self.socket.plain(message)  # type: ignore[attr-defined]
 
     def say(self, message: BackMsg) -> None:
-        """Send anything, and read what comes, until nothing does for a moment."""
+        """Sends any message, and reads the answers until the script has finished or nothing comes
+        for 20 seconds.
+        """
         self.socket.send(message.SerializeToString())
         got: list[ForwardMsg] = []
         with contextlib.suppress(TimeoutError):
@@ -85,7 +87,7 @@ def state() -> str:
 
 
 def taught(teacher: Taped) -> None:
-    """Train, pause, resume and stop, each by its button."""
+    """Presses the buttons that train, pause, resume and stop, one after the other."""
     for key, then in zip(ACTS, ("running", "paused", "running", "stopped"), strict=True):
         teacher.rerun(**{key: True})
         wait(lambda then=then: state() == then, f"{key} makes it {then}, not {state()}")
@@ -93,7 +95,7 @@ def taught(teacher: Taped) -> None:
 
 
 def workers() -> list[int]:
-    """Processes that train one of this test's runs."""
+    """Returns the process ids of workers that train one of this test's runs."""
     homes = [str(run.path) for run in queue.mine()]
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
@@ -112,8 +114,8 @@ def content(home: Path) -> dict[str, str]:
 
 
 def forged(teacher: Taped, student: Taped) -> list[BackMsg]:
-    """Messages that no page of a student's would send: the teacher's buttons, the teacher's mark,
-    the form's fields with other values, all at once and one by one.
+    """Returns messages that no student's page would send: the teacher's buttons, the teacher's mark
+    and the form's fields with other values, all at once and one by one.
     """
     out = []
     pressed = (*ACTS, "remove")
@@ -155,19 +157,19 @@ def test_no_message_of_a_student_starts_stops_resumes_or_removes_anything(lesson
         assert not student.faults
 
     before = content(home)
-    attack()  # on a run that could be resumed
+    attack()  # On a run that could be resumed.
     assert content(home) == before and state() == "stopped" and not workers()
 
-    queue.enqueue(run)  # on a run that could be stopped or paused
+    queue.enqueue(run)  # On a run that could be stopped or paused.
     wait(lambda: run.records(), "the training goes on")
     attack()
     assert state() == "running" and run.wanted() == "" and len(workers()) == 1
     queue.stop(run)
     shutil.rmtree(run.path)
-    attack()  # and where there is nothing at all
+    attack()  # Without any run.
     assert not queue.mine() and not [name for name in content(home) if "config" in name]
 
-    # the same messages, sent by a teacher, do start a training: they were worth sending
+    # The same messages do start a training when a teacher sends them, so the test is meaningful.
     link = re.findall(r"\?teacher=(\S+)", lesson.log.read_text(errors="replace"))[-1]
     second = Taped(lesson, "train", f"teacher={link}")
     for message in teacher.tape[:2]:
@@ -215,8 +217,9 @@ def forged_teachers() -> list[BackMsg]:
 @pytest.mark.machine
 @pytest.mark.timeout(300)
 def test_who_clears_the_cache_or_ends_the_server_harms_nobody(lesson):
-    """Streamlit lets every browser clear what `st.cache_data` keeps for all; the other messages are
-    for its own tests, and the last door is for programs without a browser.
+    """Streamlit lets every browser clear the cache of `st.cache_data`, which all sessions share.
+    The other messages are for Streamlit's own tests, and the last request is for programs without a
+    browser.
     """
     other = Taped(lesson, "attack")
     first = other.rerun()
@@ -241,12 +244,15 @@ def test_nothing_of_ours_is_kept_where_others_can_clear_it():
 
 
 def test_who_acts_asks_whether_they_may():
-    """Each function of a page that starts, stops or removes stands in a file that checks."""
+    """Every function of a page that starts, stops or removes a training is in a file that checks
+    the rights.
+    """
     acts = re.compile(r"queue\.(submit|enqueue|ask|stop)\b|folder\.remove\b|runs\.remove\b")
     for path in (
         *(paths.ROOT / "robustviz/views").rglob("*.py"),
         *(paths.ROOT / "pages").glob("*.py"),
     ):
         text = path.read_text(encoding="utf-8")
-        if path.name != "study.py" and (found := acts.search(text)):  # for a terminal
+        # study.py runs in a terminal, not on a page.
+        if path.name != "study.py" and (found := acts.search(text)):
             assert "rights.check(" in text, f"{path}: {found[0]}"

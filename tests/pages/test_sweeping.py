@@ -1,4 +1,4 @@
-"""The sweeps on the Train page: each run's state, and the button that ends one."""
+"""Tests sweeps on the Train page: the state of each run, and the button that stops a sweep."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.pages.conftest import ordinary, sound, words
 
 @pytest.fixture
 def swept(visit, tmp_path, monkeypatch):
-    """A sweep of three: one done, one in the queue, one that was not put there yet; nothing is
-    trained, and nothing is timed.
+    """Creates a sweep of three runs: one finished, one in the queue and one not yet created.
+    Nothing is trained, and the time estimate is replaced.
     """
     monkeypatch.setattr(queue, "pump", lambda: [])
     monkeypatch.setattr(form, "estimate", lambda config: "A while.")
@@ -58,7 +58,7 @@ def test_who_may_not_act_sees_the_sweep_and_stops_nothing(visit, swept, monkeypa
     app = sound(visit("train"))
     assert states(app)[swept.id] == "queued"
     assert "sweep-stop" not in [button.key for button in app.button]
-    before.button(key="sweep-stop").click().run()  # on a page that was drawn before
+    before.button(key="sweep-stop").click().run()  # On a page that was drawn earlier.
     assert swept.status()["state"] == "queued"
 
 

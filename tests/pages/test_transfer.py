@@ -1,5 +1,5 @@
-"""Transfer: who is a source and who a target, the numbers of the probe, and a sentence wherever
-there is nothing to show.
+"""Tests the Transfer page: the choice of sources and targets, the probe's numbers, and a sentence
+wherever there is nothing to show.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ FAST = {"data": "digits", "transfer-steps": 3}
 
 
 def stage(app):
-    """What the first screen was given."""
+    """Returns the data of the first screen."""
     every = [json.loads(each.proto.json) for each in app.get("bidi_component")]
     return next(each for each in every if "picture" in each)
 
 
 def more(app):
-    """The page with *More* open."""
+    """Opens *More* on the page and reruns it."""
     app.session_state["more-transfer"] = True
     return sound(app.run())
 
@@ -38,7 +38,7 @@ def test_the_first_screen_counts_all_images_before_and_after_soft_labels(visit):
     a, b = ordinary("digits", "standard"), ordinary("digits", "pgd_at")
     found = probes.fooled(a, FooledSpec())
     assert found.n == found.meta["of"] == 360
-    # its own evaluation, which stops at the first image that is misread, counts the same
+    # The run's own evaluation stops at an image's first misclassification and must count the same.
     evaluation = a.evaluation()
     misread = int((found.fooled(a.id) | found.misread(a.id)).sum())
     assert abs(evaluation.n - evaluation.robust_k - misread) <= 2
@@ -117,7 +117,7 @@ def test_the_sentences_are_those_of_the_probes_results(visit):
         figures.prediction_kl(found["aligned"]),
     ):
         assert sentence(figure) in said and figure.layout.meta["sure"] in said
-    # the larger study
+    # The larger study.
     assert "+1.6 [+0.1, +3.0] points" in said and "views.transfer.study --report" in said
     assert "\n- 6 of 6 sources come closer to the witness" in said
     assert not lacking(said) and not wordy(said)
@@ -125,7 +125,7 @@ def test_the_sentences_are_those_of_the_probes_results(visit):
 
 def test_many_images_wait_for_a_button(visit):
     app = more(visit("transfer", **FAST | {"transfer-n": 1000, "transfer-steps": 20}))
-    assert len(app.get("plotly_chart")) == 1  # what alignment moves
+    assert len(app.get("plotly_chart")) == 1  # The figure of what alignment changes.
     assert app.button(key="measure-transfer").label == (
         "Measure transfer on 1000 images of A before and aligned and hard labels and true labels"
         " (about 20 s each)"

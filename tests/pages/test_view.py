@@ -1,5 +1,5 @@
-"""What every view does alike, on every page: what is taken home is what is seen, one image is
-chosen for all of them.
+"""Tests what all views have in common, on every page: *Take home* gives what the page shows, and
+one chosen image applies to all views.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def test_the_lines_of_python_make_each_figure_of_the_page(name, visit, few, unpa
 
     monkeypatch.setattr(widgets, "downloads", watched)
     app = sound(visit(name, data="digits"))
-    if name == "transfer":  # without aligned copies its figures are one step deeper
+    if name == "transfer":  # Without aligned copies its figures are one drawer deeper.
         app.session_state["more-transfer"] = True
         sound(app.run())
     assert drawn, "a view shows a figure as soon as it is opened"
@@ -45,7 +45,9 @@ def test_the_lines_of_python_make_each_figure_of_the_page(name, visit, few, unpa
 
 
 def alike(one: Any, other: Any, code: str) -> None:
-    """The same figure; its numbers to what sixteen other images in a batch do to them."""
+    """Checks that two figures are equal, with a tolerance for the rounding differences that a
+    different batch size causes.
+    """
     if isinstance(one, dict) and "bdata" in one:
         alike(
             *(np.frombuffer(base64.b64decode(x["bdata"]), x["dtype"]) for x in (one, other)), code

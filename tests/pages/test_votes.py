@@ -1,4 +1,4 @@
-"""A class votes on a real server: every vote counts once, whatever a phone does."""
+"""Tests a class's votes on a real server: every vote counts once, whatever a phone does."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def server(tmp_path: Path) -> Iterator[b12_app.Server]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_vote_of_a_class_counts_once(server):
-    """Each is sent twice, and one phone in four sleeps and returns (`hold` checks that it is told
-    its guess).
+    """Each vote is sent twice, and one phone in four sleeps and returns (`hold` checks that the
+    phone is then told its guess).
     """
     held = hold(server, phones=5, pause=0.1)
     assert not held.failed
@@ -34,8 +34,8 @@ def test_every_vote_of_a_class_counts_once(server):
     assert held.told == {step: dict(cast) for step, cast in held.cast.items()}
     assert [sum(cast.values()) for cast in held.cast.values()] == [6] * STEPS
 
-    # two tabs of one phone, both opened before it guessed, are one person; what is sent a second
-    # time, over either, is no second vote
+    # Two tabs of one phone, both opened before the guess, count as one person; a second vote from
+    # either tab does not count.
     known = cookie(server)
     tabs = [Phone(server, known), Phone(server, known)]
     for place, tab in enumerate(tabs):

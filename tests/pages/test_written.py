@@ -1,6 +1,4 @@
-"""Every sentence that a page computes for the default pairs can be taken in at a glance, and those
-under *How sure?* too.
-"""
+"""Tests that every sentence a page computes for the default pairs is short, also under *How sure?*."""
 
 from __future__ import annotations
 
@@ -34,6 +32,6 @@ def test_no_sentence_of_a_default_pair_is_long(visit, name, data):
     for element in app.get("bidi_component"):
         screen = json.loads(element.proto.json or "{}")
         texts += [*screen.get("answer", ()), *screen.get("sure", ())]
-    # a digit is the name of a class there: "7 (99%)"
+    # Digits are names of classes here, as in "7 (99%)".
     named = [re.sub(r"\b\d \(", "it (", text) for text in texts]
     assert not [sentence for text in named for sentence in wordy(text)]

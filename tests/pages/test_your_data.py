@@ -1,4 +1,4 @@
-"""The Your data page: what is brought is looked at, kept, trained on, attacked and removed."""
+"""Tests the Your data page: images are uploaded, checked, kept, trained on, attacked and removed."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def photos(**files: bytes) -> tuple[str, bytes, str]:
 
 
 def sent(app, file: tuple[str, bytes, str]):
-    """The page after an upload; nothing of it is left in the server's memory."""
+    """Uploads a file and returns the page, on which there must be no exception."""
     app.file_uploader[0].set_value(file).run()
     assert not app.exception
     return app
 
 
 def press(app, label: str):
-    """Press the first button of that name."""
+    """Presses the first button with this label and reruns the page."""
     next(button for button in app.button if button.label == label).click().run()
     assert not app.exception
     return app
@@ -136,7 +136,7 @@ def test_weights_become_a_run_that_can_be_attacked(visit):
 
 
 class Evil:
-    """A pickle that does something when it is read."""
+    """A pickle that creates a file when it is loaded."""
 
     def __reduce__(self):
         return Path.touch, (Path("/tmp/robustviz-was-here"),)
