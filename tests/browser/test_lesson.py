@@ -110,7 +110,7 @@ def test_it_goes_by_keyboard_alone_from_a_file_to_the_table_of_answers(width, fi
             )
         page.locator(".next").focus()
         page.keyboard.press("Enter")  # on Next step
-    expect(page.locator(".sum")).to_have_text("4 of 7 guessed rightly. 7 steps.")
+    expect(page.locator(".sum")).to_have_text("4 of 7 guesses right. 7 steps.")
     tab_to(page, ".who")
     page.keyboard.type('=Zoë, "Z"')
     tab_to(page, ".save")

@@ -54,7 +54,7 @@ def test_the_tour_goes_by_keyboard_alone_to_its_end(page, server, settled):
             page.keyboard.press("Enter")
             settled(page)
     right = (len(STEPS) + 1) // 2
-    expect(page.get_by_text(f"{right} of {len(STEPS)} guessed rightly")).to_be_visible()
+    expect(page.get_by_text(f"{right} of {len(STEPS)} guesses right")).to_be_visible()
     slider = page.locator(".screen input[type=range]")
     tab_to(page, slider)
     page.keyboard.press("Home")
@@ -82,7 +82,7 @@ def test_no_step_has_anything_that_axe_finds(scheme, width, request, server, set
                 options(page).first.focus()
                 page.keyboard.press("Space")
                 page.get_by_role("button", name="That is my guess").press("Enter")
-                expect(page.get_by_role("button", name="Go on with this")).to_be_visible()
+                expect(page.get_by_role("button", name="Continue on the page")).to_be_visible()
                 settled(page)
 
 

@@ -37,12 +37,12 @@ def test_a_step_hides_its_answer_until_somebody_guessed(visit: Visit) -> None:
     assert step.told not in words(app)
     app = guess(app, step.right)
     assert screen(app)["asking"] is False
-    assert f"Yes. {step.told}" in words(app) and "1 of 1 guessed rightly" in words(app)
+    assert f"Yes. {step.told}" in words(app) and "1 of 1 guesses right" in words(app)
 
 
 def test_a_wrong_guess_is_told_so_and_the_next_step_follows(visit: Visit) -> None:
     app = guess(sound(visit("tour")), (STEPS[0].right + 1) % len(STEPS[0].options))
-    assert f"No. {STEPS[0].told}" in words(app) and "0 of 1 guessed rightly" in words(app)
+    assert f"No. {STEPS[0].told}" in words(app) and "0 of 1 guesses right" in words(app)
     app = sound(next(each for each in app.button if each.label == "Next step").click().run())
     assert STEPS[1].intro in words(app)
 
@@ -60,14 +60,14 @@ def test_no_guess_is_no_answer(visit: Visit) -> None:
 
 def test_a_step_goes_on_where_its_picture_is_from(visit: Visit) -> None:
     app = guess(sound(visit("tour", step=3)), 0)
-    button = next(each for each in app.button if each.label.startswith("Go on with this"))
+    button = next(each for each in app.button if each.label.startswith("Continue on the page"))
     app = sound(button.click().run())
     assert app.session_state["eps"] == "8" and app.session_state["img"] == 2
 
 
 def test_the_last_step_goes_on_where_its_network_can_be_trained(visit: Visit) -> None:
     app = guess(sound(visit("tour", step=7)), 0)
-    button = next(each for each in app.button if each.label == "Go on with this on Train")
+    button = next(each for each in app.button if each.label == "Continue on the page Train")
     app = sound(button.click().run())
     assert app.selectbox(key="train-recipe").value == "shapes-cue-on"
     assert app.selectbox(key="train-data").value == "shapes"

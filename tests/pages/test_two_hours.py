@@ -97,7 +97,7 @@ def test_what_is_seen_is_what_the_tour_tells() -> None:
     by = {each.key: each for each in steps(*networks.defaults(networks.on(DATA)))}
     rows = {row[0]: row for row in table("minutes")}
     fell = re.search(r"ε = (\d+)/255", by["predict"].told)
-    assert fell and f"falls at {fell[1]} of 255" in rows["10–25"][3]
+    assert fell and f"first wrong at {fell[1]} of 255" in rows["10–25"][3]
     assert by["attack"].options[by["attack"].right] in rows["10–25"][3]
     assert by["defend"].options[by["defend"].right] in rows["25–40"][3]
     for told in (by["explain"].intro, by["explain"].told):

@@ -12,6 +12,8 @@ import pytest
 from robustviz.cli import main
 from robustviz.runs import folder
 from robustviz.ui import networks
+from robustviz.views import pack
+from robustviz.views.attack.result import AnswersSpec
 from robustviz.views.screen import wordy
 from robustviz.views.tour.lesson import MOST, lesson
 from robustviz.views.tour.step import Step, choices, score
@@ -49,6 +51,17 @@ def test_the_counts_are_those_of_the_shipped_answers():
         assert first - 8 <= int(told.split()[0]) <= first
 
 
+def test_how_often_the_attack_fools_is_the_count_of_the_shipped_answers():
+    """A picture is fooled if it is right untouched and wrong attacked."""
+    run = folder.open_model(PAIR[0])
+    answers = pack.kept(run, AnswersSpec(folder.open_model(PAIR[1]).eps))
+    assert answers is not None
+    at = answers.nearest(folder.open_model(PAIR[1]).eps)
+    right = [set(np.flatnonzero(answers.said[row] == answers.y)) for row in (0, at)]
+    fooled, clean = len(right[0] - right[1]), len(right[0])
+    assert answers.eps[0] == 0 and f"{fooled} of the {clean} pictures" in step("attack").told
+
+
 def test_what_the_defence_costs_is_said_as_far_as_it_is_shown():
     a, b = (folder.open_model(run_id).evaluation() for run_id in PAIR)
     assert a is not None and b is not None
@@ -70,8 +83,8 @@ def test_choices_hold_the_measured_count_once_and_others_far_from_it():
 
 def test_the_score_counts_guesses_that_were_made():
     rights = [each.right for each in STEPS]
-    assert score(STEPS, rights) == "7 of 7 guessed rightly"
-    assert score(STEPS, [rights[0], None, rights[2] + 1]) == "1 of 2 guessed rightly"
+    assert score(STEPS, rights) == "7 of 7 guesses right"
+    assert score(STEPS, [rights[0], None, rights[2] + 1]) == "1 of 2 guesses right"
 
 
 def test_the_lesson_is_one_small_file_that_names_no_other():

@@ -47,17 +47,17 @@ def step() -> Step:
         "mistake",
         "Mistake",
         f"A new network, C, learned the same shapes. But in {share:.0%} of its training pictures"
-        f" the background gave the class away. On such pictures it reads {misled['own']} of"
+        f" the background gave the class away. On such pictures it is right on {misled['own']} of"
         f" {n:,}.",
-        "The objects stay, each background becomes that of another class. How many does C read"
-        " rightly?",
+        "The objects stay, each background becomes that of another class. On how many pictures is"
+        " C right?",
         options,
         right,
-        f"C reads {misled['other']} of {n:,}: it learned the background. A network whose"
-        f" backgrounds told nothing reads {plain['other']}."
+        f"C is right on {misled['other']} of {n:,}: it learned the background. Trained with"
+        f" uninformative backgrounds, a network is right on {plain['other']}."
         + (
-            f" Learning from attacked pictures (FGSM-RS) leaves {robust['other']}: what attacks"
-            " cannot erase need not be right."
+            " Trained like C, but on attacked pictures (FGSM-RS), it is right on"
+            f" {robust['other']}: adversarial training does not remove this cue."
             if robust
             else ""
         ),
@@ -69,7 +69,9 @@ def step() -> Step:
 def _pair(study: JSON) -> tuple[JSON, JSON]:
     misled, plain = (cell(study, "standard", cue) for cue in ("on", "off"))
     if not misled or not plain:
-        raise UserError(f"The study of backgrounds has not begun: run {study['command']}.")
+        raise UserError(
+            f"There are no results of the background study yet: run {study['command']}."
+        )
     return misled, plain
 
 
@@ -94,22 +96,23 @@ def screen(study: JSON) -> Screen:
     low, high = wilson(misled["other"], n)
     return Screen(
         [
-            f"C reads {misled[ground]} of {n:,} on backgrounds of {which}."
+            f"C is right on {misled[ground]} of {n:,} on backgrounds of {which}."
             for ground, which in zip(GROUNDS, ("their own class", "another class"), strict=True)
         ],
         f'<div class="tiles">{"".join(tiles)}</div>',
-        "The first test images on backgrounds of their own class or of another, with C's answers.",
+        "The first test images on backgrounds of their own class or of another, with C's"
+        " predictions.",
         [
-            "The same objects are read twice; only texture and tint of the background change.",
+            "Each object is classified twice; only texture and tint of the background change.",
             f"C's share on other backgrounds has a 95 % interval of {100 * low:.0f} to"
             f" {100 * high:.0f} %: one network, over images.",
-            f"Under {protocol['attack']} C keeps {misled['own_attacked']} of {few} on backgrounds"
-            " of their own class.",
+            f"Under {protocol['attack']} C is right on {misled['own_attacked']} of {few} on"
+            " backgrounds of their own class.",
             *(
                 [
-                    "A network of FGSM-RS that learned from the same pictures keeps"
-                    f" {robust['own_attacked']} of {few} there, and {robust['other_attacked']} on"
-                    " others."
+                    "Trained on the same pictures by FGSM-RS, a network is right on"
+                    f" {robust['own_attacked']} of {few} there, and on {robust['other_attacked']}"
+                    " elsewhere."
                 ]
                 if robust
                 else []

@@ -21,7 +21,7 @@ find("nav").append(...steps, last);
 function score() {
   const made = lesson.filter((_, step) => guesses[step] !== null).length;
   const right = lesson.filter((one, step) => guesses[step] === one.right).length;
-  return made ? `${right} of ${made} guessed rightly` : "";
+  return made ? `${right} of ${made} guesses right` : "";
 }
 
 function go(number, focus = true) {

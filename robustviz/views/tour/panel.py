@@ -80,7 +80,7 @@ def _told(step: Step, guess: int, last: bool) -> None:
             st.button("Next step", type="primary", on_click=_next)
         if rights.mode() == "class" and rights.may_act():
             st.button("Clear the class's votes", type="tertiary", on_click=votes.clear)
-        if st.button(f"Go on with this on {name.capitalize()}", type="tertiary"):
+        if st.button(f"Continue on the page {name.capitalize()}", type="tertiary"):
             for key, value in (each.split("=") for each in query.split("&")):
                 st.session_state[key] = int(value) if key == "img" else value
             shell.go(name)

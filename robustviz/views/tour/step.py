@@ -41,4 +41,4 @@ def score(steps: Sequence[Step], guesses: Sequence[int | None]) -> str:
     """How many of the guesses made so far were right, as a sentence."""
     made = [(step, guess) for step, guess in zip(steps, guesses, strict=False) if guess is not None]
     right = sum(guess == step.right for step, guess in made)
-    return f"{right} of {len(made)} guessed rightly"
+    return f"{right} of {len(made)} guesses right"

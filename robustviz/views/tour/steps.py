@@ -15,7 +15,7 @@ from robustviz.training.evaluation import paired
 from robustviz.types import UserError
 from robustviz.views import pack
 from robustviz.views.attack import screen_figures
-from robustviz.views.attack.result import AnswersSpec, AttackLevels, AttackLevelsSpec
+from robustviz.views.attack.result import Answers, AnswersSpec, AttackLevels, AttackLevelsSpec
 from robustviz.views.attention import overlay
 from robustviz.views.attention.result import AttentionLevelsSpec, OverlapSpec
 from robustviz.views.budget import scene
@@ -55,6 +55,7 @@ def steps(a: str, b: str) -> list[Step]:
     )
     attacked = _attacked(alone, {names["a"]: answers[names["a"]]}, control, 0)
     kept = {side: int(answers[name].k[answers[name].nearest(eps)]) for side, name in names.items()}
+    clean, fooled = _fooled(answers[names["a"]], eps)
     n = answers[names["a"]].n
     where = f"data={DATA}&img={index}"
     return [
@@ -63,10 +64,11 @@ def steps(a: str, b: str) -> list[Step]:
         _count(
             "attack",
             "Attack",
-            f"Now not one picture but {n}, each attacked with ε = {level}/255.",
-            "How many does A still read rightly?",
+            f"Now {n} pictures instead of one, each attacked with ε = {level}/255.",
+            "On how many pictures is A still right?",
             (n, kept["a"]),
-            f"A reads {kept['a']} of {n} rightly. Almost every picture has such a change.",
+            f"A is right on {kept['a']} of {n}. The attack fools it on {fooled} of the {clean}"
+            " pictures that it gets right untouched.",
             f"attack?{where}&eps={level}",
             _attacked(alone, {names["a"]: answers[names["a"]]}, control, level),
         ),
@@ -79,12 +81,12 @@ def steps(a: str, b: str) -> list[Step]:
         _count(
             "defend",
             "Defend",
-            f"B saw attacked pictures while it learned ({method_label(runs['b'].method_key)}). It"
-            " meets the same attack.",
-            "How many does B read rightly?",
+            f"B was trained on attacked pictures ({method_label(runs['b'].method_key)}). It is"
+            " attacked in the same way.",
+            "On how many pictures is B still right?",
             (n, kept["b"]),
-            f"B holds {kept['b']} of {n}, A {kept['a']}. One training each: of other seeds the"
-            " figures differ.",
+            f"B is right on {kept['b']} of {n}, A on {kept['a']}. Each has one training seed: with"
+            " other seeds the numbers differ.",
             f"attack?{where}&eps={level}",
             _attacked(levels, answers, control, level),
         ),
@@ -93,12 +95,16 @@ def steps(a: str, b: str) -> list[Step]:
     ]
 
 
+def _fooled(answers: Answers, eps: float) -> tuple[int, int]:
+    """How many images are right untouched, and how many of these the attack with `eps` fools."""
+    clean, attacked = (answers.right[answers.nearest(radius)] for radius in (0.0, eps))
+    return int(clean.sum()), int((clean & ~attacked).sum())
+
+
 def _known(run: Run, spec: ProbeSpec[R]) -> R:
     found = pack.kept(run, spec)
     if found is None:
-        raise UserError(
-            f"The pack does not know {spec.key} of {run.id}: make it with `make story`."
-        )
+        raise UserError(f"The story pack has no result {spec.key} of {run.id}: run `make story`.")
     return found
 
 
@@ -119,12 +125,11 @@ def _see(first: AttackLevels, screen: Screen, where: str) -> Step:
     return Step(
         "see",
         "See",
-        "A small network, A, has learned to name drawn shapes. Here is one, untouched.",
-        "What does A answer?",
+        "A small network, A, was trained to classify drawn shapes. Here is one, untouched.",
+        "Which class does A predict?",
         options,
         options.index(names[said]),
-        f"A answers {names[said]} and is {first.probs[0, said]:.0%} sure. The picture shows a"
-        f" {true}.",
+        f"A predicts {names[said]} with {first.probs[0, said]:.0%}. The picture shows a {true}.",
         f"attack?{where}&eps=0",
         screen,
     )
@@ -143,12 +148,12 @@ def _predict(first: AttackLevels, screen: Screen, where: str) -> Step:
         "predict",
         "Predict",
         "An attack may change every pixel by ε at most. A pixel has 256 grey levels.",
-        "At how many levels does A first answer wrongly?",
+        "At which ε, in grey levels, is A first wrong?",
         options,
         right,
-        f"A falls at ε = {fell}/255: a change that few people would see."
+        f"A is first wrong at ε = {fell}/255: a change that few people would notice."
         if wrong
-        else "A holds at every ε that was tried here.",
+        else "A is right at every ε that was tried here.",
         f"attack?{where}&eps={fell}",
         screen,
     )
@@ -178,17 +183,18 @@ def _explain(run: Run, levels: dict[str, Any], level: int, where: str) -> Step:
     )
     before, after = (many.interval("pointing", row)[0] for row in (0, 1))
     gap = _gap(many)
-    options = ["it stays there as often", "it leaves it more often", "it finds it more often"]
+    options = ["no difference shown", "less often", "more often"]
     right = 0 if gap[1] <= 0 <= gap[2] else 1 if gap[0] < 0 else 2
     return Step(
         "explain",
         "Explain",
         "A class-activation map shows where A finds its evidence. Untouched, its hottest spot lies"
         f" on the object in {before:.0%} of {len(many.index)} pictures.",
-        "What does the attack do to that spot?",
+        "Is the hottest spot on the object more or less often under attack?",
         options,
         right,
-        f"Attacked, it lies there in {after:.0%}: {options[right]}. A map is evidence, not proof.",
+        f"Under attack it lies there in {after:.0%}: {options[right]}. A map is evidence, not"
+        " proof.",
         f"attention?{where}",
         overlay.screen(levels, control, many={next(iter(levels)): many}),
     )
@@ -212,16 +218,16 @@ def _compare(a: Run, b: Run) -> Step:
     first, second = mine.right()[0], theirs.right()[0]
     gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
     low, high = tango(gained, lost, mine.n)
-    options = ["B reads fewer", "no difference shown", "B reads more"]
+    options = ["B is right on fewer", "no difference shown", "B is right on more"]
     right = 1 if low <= 0 <= high else 0 if high < 0 else 2
     return Step(
         "compare",
         "Compare",
-        "Robustness has a price, or has it? Both networks now read untouched pictures.",
+        "Does robustness cost accuracy? Both networks now classify untouched pictures.",
         "How does B compare with A on untouched pictures?",
         options,
         right,
-        f"A reads {mine.clean_k:,} of {mine.n:,} rightly, B {theirs.clean_k:,}: {options[right]}."
+        f"A is right on {mine.clean_k:,} of {mine.n:,}, B on {theirs.clean_k:,}: {options[right]}."
         f" {scene.lesson(family(DATA)).partition('. ')[0]}.",
         f"compare?data={DATA}",
         _board(a, b),
