@@ -17,7 +17,9 @@ pytestmark = pytest.mark.usefixtures("few")
 
 @pytest.fixture
 def away(visit, tmp_path, monkeypatch):
-    """Creates a network whose images are not on this computer, and starts a server that has them."""
+    """Creates a network whose images are not on this computer, and starts a server that has
+    them.
+    """
     monkeypatch.setenv("ROBUSTVIZ_DATA", str(tmp_path / "data"))
     shipped = ordinary("digits", "pgd_at")
     run = tmp_path / "runs" / "mnist-pgd-at-small-resnet-s0-12345678"

@@ -66,7 +66,9 @@ def test_a_browser_that_fails_is_a_sentence_and_the_page_goes_on(visit, able, mo
 
 @pytest.mark.parametrize("demo", [True, False])
 def test_without_a_browser_or_the_right_there_is_the_camera(demo, visit, monkeypatch) -> None:
-    """In a demo the PDF is not offered: forty students must not start forty browsers on the server."""
+    """In a demo the PDF is not offered: forty students must not start forty browsers on the
+    server.
+    """
     monkeypatch.setattr("robustviz.ui.widgets.able", lambda: demo)
     monkeypatch.setenv("ROBUSTVIZ_DEMO", "1" if demo else "")
     app = opened(visit, "attack", "bars-a")

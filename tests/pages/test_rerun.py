@@ -1,4 +1,6 @@
-"""Tests that a rerun computes and draws nothing twice, and never shows a figure of other settings."""
+"""Tests that a rerun computes and draws nothing twice, and never shows a figure of other
+settings.
+"""
 
 from __future__ import annotations
 
@@ -204,6 +206,8 @@ def test_memory_stays_flat_and_pages_answer_over_a_thousand_clicks(tmp_path):
 
 
 def finished(coroutine: Any) -> None:
-    """Runs a coroutine that never waits, without an event loop, because another test may have one."""
+    """Runs a coroutine that never waits, without an event loop, because another test may have
+    one.
+    """
     with contextlib.suppress(StopIteration):
         coroutine.send(None)

@@ -1,4 +1,6 @@
-"""Tests that every sentence a page computes for the default pairs is short, also under *How sure?*."""
+"""Tests that every sentence a page computes for the default pairs is short, also under *How
+sure?*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Tests the Your data page: images are uploaded, checked, kept, trained on, attacked and removed."""
+"""Tests the Your data page: images are uploaded, checked, kept, trained on, attacked and
+removed.
+"""
 
 from __future__ import annotations
 
