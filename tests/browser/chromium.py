@@ -1,7 +1,7 @@
-"""A Chromium for the browser tests: the one that is there, else one that can be had.
+"""Finds a Chromium for the browser tests, or installs one.
 
-Run as a program (`make test` does, before pytest): prints which browser is used, or in one sentence
-that there is none. Exit status 0, or 1 where there is none and CI=true says that there must be.
+Run as a program (`make test` does so before pytest), it prints which browser is used, or one
+sentence if there is none. It exits with 0, or with 1 if there is none and CI=true requires one.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ NONE = (
 
 
 def find() -> str | None:
-    """The path of a Chromium that runs; None: there is none. $CHROMIUM first, then what is
-    installed, then Playwright's.
+    """Returns the path of a Chromium that runs, or None. $CHROMIUM is tried first, then installed
+    browsers, then Playwright's.
     """
     for path in dict.fromkeys(_candidates()):
         if runs(path):
@@ -38,12 +38,12 @@ def find() -> str | None:
 
 
 def runs(path: str) -> bool:
-    """Whether the program starts. Ubuntu's `chromium-browser` may be a stub, and a downloaded one
-    may lack libraries.
+    """Returns whether the program starts. Ubuntu's `chromium-browser` may be a stub, and a
+    downloaded browser may lack libraries.
     """
     if not Path(path).is_file():
         return False
-    if os.name == "nt":  # there --version opens a window
+    if os.name == "nt":  # On Windows, --version opens a window.
         return True
     said = _said([path, "--version"], 30)
     return said is not None and any(name in said for name in ("Chromium", "Chrome", "Edge"))
@@ -73,9 +73,9 @@ def _candidates() -> Iterator[str]:
 
 
 def _playwrights() -> str | None:
-    """Where Playwright keeps, or would keep, the Chromium that it downloads."""
-    # in a process of its own: the synchronous API refuses to run where a loop is at work, as under
-    # pytest
+    """Returns the path where Playwright keeps, or would keep, the Chromium it downloads."""
+    # In a separate process: the synchronous API refuses to run where an event loop runs, as under
+    # pytest.
     ask = (
         "from playwright.sync_api import sync_playwright as p\nwith p() as q:"
         " print(q.chromium.executable_path)"
@@ -85,8 +85,8 @@ def _playwrights() -> str | None:
 
 
 def install() -> str | None:
-    """The path of a Chromium fetched now: Playwright's, else on Debian and its kin as root the
-    system's. None: no way.
+    """Installs a Chromium and returns its path: Playwright's, or on Debian-like systems as root the
+    system's. Returns None if neither works.
     """
     playwright = [sys.executable, "-m", "playwright"]
     apt = ["apt-get", "-o", "Acquire::Retries=2"]
@@ -98,7 +98,7 @@ def install() -> str | None:
                 ([*apt, "install", "-y", "--no-install-recommends", "chromium"], 600),
             ]
         )
-        # where `chromium` is but a stub: the libraries alone
+        # Where the package `chromium` is only a stub: install only the libraries.
         ways.append([([*playwright, "install-deps", "chromium"], 600)])
     for way in ways:
         for command, seconds in way:
@@ -116,7 +116,9 @@ def install() -> str | None:
 
 
 def _said(command: list[str], seconds: int) -> str | None:
-    """What a command that succeeded printed; None: it failed, took too long, or is not there."""
+    """Returns the output of a command that succeeded, or None if it failed, took too long or does
+    not exist.
+    """
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     try:
         done = subprocess.run(
@@ -135,8 +137,8 @@ def _said(command: list[str], seconds: int) -> str | None:
 
 
 def required() -> bool:
-    """Whether a missing browser is a failure: in continuous integration nobody reads why a test was
-    skipped.
+    """Returns whether a missing browser is a failure: in continuous integration nobody reads why a
+    test was skipped.
     """
     return os.environ.get("CI", "").strip().lower() in ("1", "true", "yes")
 

@@ -1,9 +1,9 @@
-"""A running app and a real browser for the tests in this folder.
+"""Fixtures for the browser tests: a running app and a real browser.
 
-`server` is one app for all tests; `fresh_server(...)` one that nobody has visited, with an
-environment of its own; `page` a browser page that fails its test on any console error, page error,
-lost drawing context or request to another host; `settled(page)` waits until the app has nothing
-more to do. Without a Chromium the tests are skipped, and say why; under CI=true that is a failure.
+`server` is one app for all tests; `fresh_server(...)` starts an app that nobody has visited, with
+its own environment; `page` is a browser page that fails its test on any console error, page error,
+lost drawing context or request to another host; `settled(page)` waits until the app has finished.
+Without a Chromium the tests are skipped with a reason; under CI=true that is a failure.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, WebSocke
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
-# Tests wait for states. These say when one is given up: a machine may have other things to do.
-PATIENCE = 240  # seconds for a server to answer
-WAIT = 120_000  # milliseconds for anything on a page
-LONGEST = 900  # seconds for a test
+# Tests wait for states. These are the longest waits, long because the machine may be busy.
+PATIENCE = 240  # Seconds for a server to answer.
+WAIT = 120_000  # Milliseconds for anything on a page.
+LONGEST = 900  # Seconds for a test.
 HOST = "127.0.0.1"
 
-# On a deep link Streamlit's page asks below the address first, then at the root; the browser
-# reports the first answer.
+# On a deep link Streamlit's page first sends these requests below the address and then to the root.
+# The browser reports an error for the first one.
 PROBING = re.compile(rf"http://{re.escape(HOST)}:\d+/[a-z0-9-]+/_stcore/(health|host-config)")
 
-# Software drawing: without it WebGL charts stay blank where there is no graphics card.
+# Software rendering: without it WebGL charts stay blank on a machine without a graphics card.
 ARGUMENTS = [
     "--no-sandbox",
     "--use-angle=swiftshader",
@@ -64,8 +64,8 @@ def _browser() -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what lies here, put it first, for it takes longest, and skip it where there is no
-    browser.
+    """Marks the tests of this folder, puts them first because they take longest, and skips them if
+    there is no browser.
     """
     here = [item for item in items if HERE in item.path.parents]
     for item in here:
@@ -91,8 +91,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class Server:
-    """`python -m robustviz app` on a free port, with its own runs, ended with everything it
-    started.
+    """A process `python -m robustviz app` on a free port, with its own folder of runs. `end` stops
+    it and everything it started.
     """
 
     def __init__(self, folder: Path, **environment: str) -> None:
@@ -119,7 +119,7 @@ class Server:
         self.url = self._address()
 
     def _address(self) -> str:
-        """What the launcher prints once the server answers."""
+        """Waits until the launcher prints the server's address, and returns it."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if found := re.search(rf"http://{re.escape(HOST)}:\d+", self.said()):
@@ -131,11 +131,11 @@ class Server:
         raise RuntimeError(f"The app did not start:\n{self.said()}")
 
     def said(self) -> str:
-        """The server's output so far."""
+        """Returns the server's output so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def end(self) -> None:
-        """End the launcher, Streamlit and the trainings, each by its recorded process."""
+        """Ends the launcher, Streamlit and the trainings, each by its recorded process."""
         with contextlib.suppress(psutil.NoSuchProcess):
             family = [*self.process.children(recursive=True), self.process]
             with contextlib.suppress(psutil.Error):
@@ -157,8 +157,8 @@ def _session_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 
 @pytest.fixture
 def server(_session_server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of the app that all tests share, without a slash at the end. Its log is shown
-    where a test fails.
+    """Yields the address of the app that all tests share, without a slash at the end. A failed test
+    shows the app's log.
     """
     before = len(_session_server.said())
     yield _session_server.url
@@ -167,7 +167,7 @@ def server(_session_server: Server, request: pytest.FixtureRequest) -> Iterator[
 
 @pytest.fixture
 def server_runs(_session_server: Server) -> Path:
-    """The folder of the shared app's runs."""
+    """Returns the folder of the shared app's runs."""
     return _session_server.log.parent / "runs"
 
 
@@ -175,8 +175,8 @@ def server_runs(_session_server: Server) -> Path:
 def fresh_server(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Server]]:
-    """Start an app that nobody has visited: `fresh_server(ROBUSTVIZ_DEMO="1").url`. It ends with
-    the test.
+    """Returns a function that starts an app that nobody has visited, such as
+    `fresh_server(ROBUSTVIZ_DEMO="1").url`. The app ends with the test.
     """
     made: list[Server] = []
 
@@ -214,12 +214,12 @@ def browser_context_args(browser_context_args: dict[str, Any]) -> dict[str, Any]
 
 
 class Problems(list[str]):
-    """What went wrong in the browser so far. A test that provokes an error takes it out:
-    `problems.clear()`.
+    """A list of the errors that the browser has reported so far. A test that provokes an error
+    removes it with `problems.clear()`.
     """
 
     def watch(self, page: Page) -> Page:
-        """Listen to a page; the same page."""
+        """Listens to a page's events, and returns the page."""
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.append(f"page error: {error}"))
         page.on("request", self._request)
@@ -258,7 +258,7 @@ def _patient() -> None:
 
 @pytest.fixture
 def page(page: Page, problems: Problems) -> Iterator[Page]:
-    """pytest-playwright's page, watched: any problem fails the test."""
+    """pytest-playwright's page, which fails the test if the browser reports any problem."""
     page.context.set_default_timeout(WAIT)
     yield problems.watch(page)
     assert not problems, "\n".join(problems)
@@ -268,7 +268,7 @@ def page(page: Page, problems: Problems) -> Iterator[Page]:
 def dark_page(
     browser: Browser, browser_context_args: dict[str, Any], problems: Problems
 ) -> Iterator[Page]:
-    """As `page`, for a person whose computer is set to dark."""
+    """As `page`, in a browser that prefers dark colours."""
     context = browser.new_context(**browser_context_args | {"color_scheme": "dark"})
     context.set_default_timeout(WAIT)
     yield problems.watch(context.new_page())
@@ -276,7 +276,7 @@ def dark_page(
     assert not problems, "\n".join(problems)
 
 
-# Once the browser has drawn what it has, and nothing is left for it to do.
+# Waits until the browser has drawn everything and is idle.
 IDLE = (
     "() => new Promise(done => requestAnimationFrame(() => requestIdleCallback(() => done(), {"
     " timeout: 5000 })))"
@@ -284,14 +284,14 @@ IDLE = (
 
 
 def wait_until_settled(page: Page, timeout: float = WAIT) -> Page:
-    """The page, once the app is connected, its script has ended, no placeholder is left and the
-    browser has drawn it all.
+    """Waits until the app is connected, its script has ended, no placeholder is left and the
+    browser has drawn everything. Returns the page.
     """
     app = page.get_by_test_id("stApp")
     expect(app).to_have_attribute("data-test-connection-state", "CONNECTED", timeout=timeout)
     deadline = time.monotonic() + timeout / 1000
     quiet = 0
-    while quiet < 3:  # the state flickers between a click and the run that it causes
+    while quiet < 3:  # The state flickers between a click and the rerun that it causes.
         expect(app).to_have_attribute(
             "data-test-script-state",
             "notRunning",
@@ -307,8 +307,8 @@ def wait_until_settled(page: Page, timeout: float = WAIT) -> Page:
 
 
 def wait_until(page: Page, fact: Callable[[], object]) -> None:
-    """Wait for what the browser tells Python, such as a message of its console: it is heard only
-    while the page is waited for.
+    """Waits until `fact()` is true, for facts that the browser reports through events, such as
+    console messages. Playwright delivers events only while Python waits for the page.
     """
     deadline = time.monotonic() + WAIT / 1000
     while not fact() and time.monotonic() < deadline:
@@ -317,11 +317,13 @@ def wait_until(page: Page, fact: Callable[[], object]) -> None:
 
 @pytest.fixture
 def eventually() -> Callable[..., None]:
-    """`eventually(page, fact)`: wait until a fact is true, or for so long that it will not be."""
+    """`eventually(page, fact)`: waits until `fact()` is true, or until the longest wait has
+    passed.
+    """
     return wait_until
 
 
 @pytest.fixture
 def settled() -> Callable[..., Page]:
-    """`settled(page)`: wait until the app has nothing more to do; the page."""
+    """`settled(page)`: waits until the app has finished, and returns the page."""
     return wait_until_settled

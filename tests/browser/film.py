@@ -1,7 +1,7 @@
-"""The README's film, Attack and then Features with their sliders moving: `python
+"""Makes the README's film, in which the sliders of Attack and then Features move: `python
 tests/browser/film.py [FILE]`, by default docs/film.webp.
 
-An app of its own is started on an empty folder of runs, so the film shows what is shipped.
+It starts its own app with an empty folder of runs, so the film shows only what is shipped.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from conftest import ARGUMENTS, REPOSITORY, Server, chromium, wait_until_settled
 
 SIZE = (960, 540)
-STEP, REST = 220, 1600  # milliseconds a picture is shown: while the slider moves, and at its ends
+# How many milliseconds a picture is shown while the slider moves, and at the slider's ends.
+STEP, REST = 220, 1600
 PAGES = ("attack?img=2&eps=0", "features?eps=0")
 
 
 def pictures(page: Page, address: str) -> list[tuple[Image.Image, int]]:
-    """Every position of the page's slider, from its low end to its high end: (picture, ms)."""
+    """Returns a (picture, milliseconds) pair for every position of the page's slider, from its low
+    end to its high end.
+    """
     page.goto(address)
     wait_until_settled(page)
     slider = page.locator(".screen input[type=range]").first
@@ -48,7 +51,7 @@ def _taken(page: Page) -> Image.Image:
 
 
 def make(file: Path) -> None:
-    """Write the film into `file`."""
+    """Writes the film to `file`."""
     with tempfile.TemporaryDirectory() as place, sync_playwright() as play:
         server = Server(Path(place))
         browser = play.chromium.launch(executable_path=chromium.find(), args=ARGUMENTS)

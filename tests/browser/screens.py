@@ -1,7 +1,8 @@
-"""Pictures of every first screen at 1280×720: `python tests/browser/screens.py [FOLDER] [dark]`.
+"""Takes pictures of every first screen at 1280×720: `python tests/browser/screens.py [FOLDER]
+[dark]`.
 
-Those in `docs/screens` are the light ones. An app of its own is started on an empty folder of runs,
-so what is seen is what is shipped.
+The pictures in `docs/screens` are the light ones. The program starts its own app with an empty
+folder of runs, so the pictures show only what is shipped.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PAGES = {
 
 
 def take(folder: Path, scheme: str) -> None:
-    """Write NAME.png of every page into a folder."""
+    """Writes a picture NAME.png of every page to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place, sync_playwright() as play:
         server = Server(Path(place))

@@ -1,5 +1,5 @@
-"""Each page answers its question without scrolling, in sentences that can be taken in at a glance,
-and moves what it shows without asking the server.
+"""Tests that each page answers its question without scrolling and in short sentences, and that its
+first screen moves without asking the server.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from robustviz.views.screen import wordy
 
-# Every page with a first screen, and whether something on it moves.
+# Every page with a first screen, and whether something on that screen moves.
 SCREENS = {
     "attack": True,
     "attention": True,
@@ -26,7 +26,7 @@ HEIGHT = 720
 
 
 def shown(page: Page, server: str, settled, name: str, **address: str) -> Page:
-    """The page at 1280×720, as it opens."""
+    """Opens the page at 1280×720 and returns it."""
     page.set_viewport_size({"width": 1280, "height": HEIGHT})
     query = "&".join(f"{key}={value}" for key, value in address.items())
     page.goto(f"{server}/{name}?{query}")

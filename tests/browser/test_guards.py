@@ -1,5 +1,5 @@
-"""The guards guard: what `page` watches for is seen, and a deep link works for the first visitor of
-a server.
+"""Tests the guards of the browser tests: `page` notices the problems it watches for, and a deep
+link works for a server's first visitor.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def test_a_page_that_misbehaves_is_noticed(
     for sign in (
         "a complaint",
         "an accident",
-        "http://elsewhere.invalid/",  # the browser does not even ask
+        "http://elsewhere.invalid/",  # The browser blocks this request.
     ):
         eventually(page, lambda sign=sign: any(sign in problem for problem in problems))
         assert any(sign in problem for problem in problems), problems
-    # until the first one's failure is in the console too
+    # Wait until the failure of the first request is in the console too.
     page.evaluate("fetch('http://elsewhere.invalid/').catch(() => 0)")
     problems.clear()
 

@@ -1,6 +1,6 @@
-"""Text of others is everywhere in a run: names of classes, of pictures and of the run, what went
-wrong, what an evaluation says of itself, what an address says. On no page does any of it make the
-browser ask another host for something.
+"""Tests hostile text in a run: in the names of classes, pictures and the run, in errors, in
+evaluations and in addresses. On no page may such text make the browser send a request to another
+host.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from robustviz.training.evaluate import evaluate
 
 PICTURE = "![x](http://evil.example/x.png)"
 NAMES = (
-    PICTURE.replace("/", "∕"),  # which is no character of a file's name
+    PICTURE.replace("/", "∕"),  # File names cannot contain the ordinary slash.
     "<img src=x onerror=fetch('http:evil.example')>",
     "a\n\n[y]: http:evil.example",
 )
@@ -40,7 +40,7 @@ ADDRESS = {
 
 
 def pictures(place: Path) -> Path:
-    """Two dozen drawn pictures in folders with such names, under such names."""
+    """Creates 24 pictures per class in folders with hostile names, under hostile names."""
     rng = np.random.default_rng(0)
     for at, name in enumerate(NAMES):
         (place / name).mkdir(parents=True)
@@ -52,8 +52,8 @@ def pictures(place: Path) -> Path:
 
 
 def hostile_run(home: Path, place: Path, seed: int) -> folder.Run:
-    """A run that was trained on these pictures (its weights are random), with such text wherever
-    a file of it has some.
+    """Creates a run, as if trained on these pictures but with random weights, with hostile text in
+    every field of its files that holds text.
     """
     source = data.source(f"folder:{place}")
     train = data.load(source, "train")
@@ -88,7 +88,7 @@ def hostile_run(home: Path, place: Path, seed: int) -> folder.Run:
 
 
 def damaged(home: Path, like: folder.Run) -> list[str]:
-    """A run that cannot be read, and one that needs a plug-in which is not here."""
+    """Creates a run that cannot be read, and one that needs a missing plug-in."""
     for name in ("broken-run", "lacking-run"):
         (home / name).mkdir()
     said = json.loads((like.path / "config.json").read_text(encoding="utf-8"))
@@ -102,7 +102,7 @@ def damaged(home: Path, like: folder.Run) -> list[str]:
 
 
 def own_data(home: Path, place: Path) -> None:
-    """A data set of the user's own whose file says such things of itself."""
+    """Creates a user's data set whose file contains hostile text."""
     entry = home / ".data" / "pets"
     entry.mkdir(parents=True)
     asked = {"key": "folder", "path": str(place), "size": 12}

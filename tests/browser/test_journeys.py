@@ -1,4 +1,4 @@
-"""What people do, in a real browser: guess, attack, train, share, come back."""
+"""Tests what people do, in a real browser: guess, attack, train, share, come back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PACK = json.loads((REPOSITORY / "checkpoints" / "story" / "story.json").read_tex
 
 
 def choose(page: Page, name: str, option: str) -> None:
-    """Pick an option of a select box by keyboard."""
+    """Chooses an option of a select box by keyboard."""
     box = page.get_by_role("combobox", name=re.compile(f"^{name}|{name}$")).first
     box.click()
     box.fill(option)
@@ -41,13 +41,13 @@ def choose(page: Page, name: str, option: str) -> None:
 
 
 def chart(page: Page, key: str):
-    """A drawn Plotly chart."""
+    """Returns the locator of a drawn Plotly chart."""
     return page.locator(f".st-key-{key} .main-svg").first
 
 
 def test_the_first_page_shows_its_pictures_at_once_without_plotly(page, server, settled):
-    """At once: in the answer to the only thing that the browser asked the app for. How many seconds
-    that takes, B12 measures.
+    """The pictures must be in the answer to the browser's only message to the app. Benchmark B12
+    measures how many seconds that takes.
     """
     requests: list[str] = []
     asked: list[bytes] = []
@@ -94,7 +94,7 @@ def test_the_first_page_leads_to_three_answers(page, server, settled):
         ("Why does a larger budget cost clean accuracy?", "Why can robustness cost accuracy?"),
     ):
         page.goto(server)
-        settled(page)  # a click on a page that is still drawn may be lost
+        settled(page)  # A click on a page that is still being drawn may be lost.
         page.get_by_role("button", name=question).click()
         expect(page.get_by_role("heading", name=title)).to_be_visible()
         settled(page)
@@ -113,8 +113,8 @@ def test_moving_epsilon_by_keyboard_flips_the_label(page, server, settled, probl
     expect(below).to_contain_text("✗")
     expect(page).to_have_url(re.compile(r"eps=16"))
     settled(page)
-    # On a busy machine a picture may be replaced before the browser fetched it; what is shown in
-    # the end must be there.
+    # On a busy machine a picture may be replaced before the browser fetches it, which is no error:
+    # the final pictures must be there.
     problems[:] = [problem for problem in problems if "/media/" not in problem]
     assert page.evaluate(
         "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
@@ -129,7 +129,7 @@ def test_an_address_brings_back_what_was_seen(page, server, settled, browser):
     page.get_by_role("button", name="Image 7").click()
     page.locator("[class*=st-key-img-]").get_by_role("button").last.click()
     expect(page).to_have_url(re.compile("img=8"))
-    page.keyboard.press("Escape")  # the picker
+    page.keyboard.press("Escape")  # Closes the picker.
     settled(page)
     later = page.get_by_test_id("stMain").inner_text()
     assert later != seen
@@ -178,12 +178,12 @@ def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(
     page.get_by_role("button", name="Attack it").click()
     expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible()
     settled(page)
-    # a strip that the next second replaced
+    # A strip of pictures may have been replaced before the browser fetched it.
     problems[:] = [problem for problem in problems if "/media/" not in problem]
 
 
 def serious(page):
-    """What axe finds serious on the page as it is."""
+    """Returns the violations on the current page that axe calls serious or critical."""
     found = Axe().run(page).response["violations"]
     return [
         f"{one['id']}: {one['help']} {[node['target'] for node in one['nodes']][:3]}"
@@ -200,7 +200,7 @@ def test_axe_finds_nothing_serious(request, theme, name, server, settled):
     settled(page)
     found = serious(page)
     assert not found, "\n".join(found)
-    # a WebGL chart takes three; browsers lose some beyond four charts
+    # A WebGL chart needs three contexts, and browsers drop contexts beyond four charts.
     assert page.locator(".gl-canvas").count() <= 3 * 4
 
 
@@ -225,7 +225,7 @@ def test_nothing_is_cut_off_at_400_pixels_nor_at_twice_the_size(page, name, serv
     page.set_viewport_size({"width": 400, "height": 800})
     page.goto(f"{server}/{name}")
     settled(page)
-    for width in (400, 640):  # 640: what a window of 1,280 has at a zoom of 200 %
+    for width in (400, 640):  # A window of 1,280 pixels at a zoom of 200% is 640 pixels wide.
         page.set_viewport_size({"width": width, "height": 800})
         for part in ("document.documentElement", "document.querySelector('[data-testid=stMain]')"):
             page.wait_for_function(f"() => {part}.scrollWidth <= {width}")

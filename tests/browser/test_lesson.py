@@ -1,5 +1,5 @@
-"""The lesson as a student has it: one file from a memory stick, no network, a phone or a laptop,
-the keyboard alone.
+"""Tests the lesson as a student uses it: a single file, no network, on a phone or a laptop, by
+keyboard alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ STEPS = steps(*networks.defaults(networks.on(DATA)))
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The address of the file that the command writes, light and dark."""
+    """Writes the lesson with the command, light and dark, and returns the addresses of the two
+    files.
+    """
     stick = tmp_path_factory.mktemp("stick")
     made = {scheme: stick / f"lesson {scheme}.html" for scheme in ("light", "dark")}
     for scheme, path in made.items():
@@ -35,8 +37,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def student(
     browser: Browser, browser_context_args: dict[str, Any]
 ) -> Iterator[Callable[..., Page]]:
-    """`student(width)`: a page without a network. Any error, and any request that leaves the file,
-    fails the test.
+    """`student(width)`: opens a page without a network. Any error, and any request outside the
+    file, fails the test.
     """
     problems: list[str] = []
     contexts = []
@@ -68,7 +70,7 @@ def tab_to(page: Page, what: str, key: str = "Tab") -> None:
 
 
 def guess(page: Page, option: int) -> None:
-    """By keyboard; arrows choose among the options, Enter sends."""
+    """Guesses by keyboard: arrow keys choose an option, Enter submits it."""
     tab_to(page, "[name=guess]")
     page.keyboard.press("Space")
     for _ in range(option):
@@ -80,7 +82,8 @@ def saved(page: Page, press: Callable[[], None]) -> tuple[str, list[dict[str, st
     with page.expect_download() as coming:
         press()
     content = Path(coming.value.path()).read_bytes()
-    assert content.startswith(b"\xef\xbb\xbf")  # or a spreadsheet garbles names
+    # Without this byte order mark a spreadsheet garbles names.
+    assert content.startswith(b"\xef\xbb\xbf")
     return coming.value.suggested_filename, list(
         csv.DictReader(io.StringIO(content.decode("utf-8-sig")))
     )
@@ -90,7 +93,7 @@ def saved(page: Page, press: Callable[[], None]) -> tuple[str, list[dict[str, st
 def test_it_goes_by_keyboard_alone_from_a_file_to_the_table_of_answers(width, files, student):
     page = student(width)
     page.goto(files["light"])
-    # the first is right, the second wrong, and so on
+    # The guesses are right and wrong in turn, beginning with a right one.
     given = [(step.right + place % 2) % len(step.options) for place, step in enumerate(STEPS)]
     for place, (step, option) in enumerate(zip(STEPS, given, strict=True)):
         expect(page.locator("legend")).to_have_text(step.question)
@@ -100,7 +103,7 @@ def test_it_goes_by_keyboard_alone_from_a_file_to_the_table_of_answers(width, fi
         expect(page.locator(".told")).to_have_text(f"{said} {step.told}")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("document.activeElement.className") == "next"
-        if step.screen.control is not None:  # the slider moves what it says
+        if step.screen.control is not None:  # The slider must change the sentence at the picture.
             tab_to(page, ".here input[type=range]")
             page.keyboard.press("Home")
             values = step.screen.control.values
@@ -109,7 +112,7 @@ def test_it_goes_by_keyboard_alone_from_a_file_to_the_table_of_answers(width, fi
                 f"{values[1]}{step.screen.control.unit}"
             )
         page.locator(".next").focus()
-        page.keyboard.press("Enter")  # on Next step
+        page.keyboard.press("Enter")  # On the button of the next step.
     expect(page.locator(".sum")).to_have_text("4 of 7 guesses right. 7 steps.")
     tab_to(page, ".who")
     page.keyboard.type('=Zoë, "Z"')
@@ -118,7 +121,8 @@ def test_it_goes_by_keyboard_alone_from_a_file_to_the_table_of_answers(width, fi
     assert name == "answers-Zoë-Z.csv"
     assert rows == [
         {
-            "name": '\'=Zoë, "Z"',  # a spreadsheet must not compute what somebody typed
+            # A spreadsheet must not evaluate what somebody typed as a formula.
+            "name": '\'=Zoë, "Z"',
             "step": str(place + 1),
             "question": step.question,
             "guess": step.options[option],

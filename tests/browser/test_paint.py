@@ -1,5 +1,5 @@
-"""The painting canvas in a real browser: by mouse, by keyboard, from an address, on a narrow and on
-a dark page.
+"""Tests the painting canvas in a real browser: by mouse, by keyboard, from an address, on a narrow
+page and on a dark page.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from playwright.sync_api import Page, expect
 
 
 def studio(page: Page, address: str, settled) -> None:
-    """The second thing on the page, on digits: 8×8 pixels, of which the middle sixteen are
-    allowed.
+    """Opens the page on digits and waits for its painting canvas: 8×8 pixels, of which the middle
+    sixteen are allowed.
     """
     page.goto(address)
     settled(page)
@@ -33,11 +33,11 @@ def test_a_stroke_of_the_mouse_is_attacked_and_its_address_shows_the_same(
     page.get_by_label("Brush").select_option("1")
     page.mouse.move(box["x"] + cell / 2, box["y"] + cell / 2)
     page.mouse.down()
-    # one leap: the row must have no gaps
+    # The mouse jumps over the whole row, which must have no gaps.
     page.mouse.move(box["x"] + 7.5 * cell, box["y"] + cell / 2)
     page.mouse.up()
     expect(page.get_by_text("24 of 64 pixels allowed (38 %)")).to_be_visible()
-    # a byte a row
+    # One byte per row.
     assert (
         base64.urlsafe_b64encode(bytes([0xFF, 0, 0x3C, 0x3C, 0x3C, 0x3C, 0, 0])) == b"_wA8PDw8AAA="
     )
@@ -64,7 +64,8 @@ def test_everything_goes_by_keyboard(page, server, settled):
     page.get_by_label("Brush").select_option("1")
     canvas = page.get_by_role("application", name=re.compile("Test image 4"))
     canvas.focus()
-    for key in ("ArrowUp", "ArrowLeft", "Space"):  # from the middle, row 5 and column 5
+    # The cursor starts in the middle, at row 5 and column 5.
+    for key in ("ArrowUp", "ArrowLeft", "Space"):
         canvas.press(key)
     expect(
         page.get_by_text("Row 4, column 4: allowed. 1 of 64 pixels allowed (2 %)")
@@ -83,7 +84,7 @@ def test_everything_goes_by_keyboard(page, server, settled):
     page.get_by_role("button", name="Clear", exact=True).press("Enter")
     expect(page.get_by_text("The budget is another now: attack again.")).to_be_visible()
     settled(page)
-    # back to row 4, column 5: the very mask of before counts again
+    # Back to row 4, column 5: the mask is the same as before, so its result is valid again.
     for key in ("ArrowUp", "ArrowLeft", "ArrowRight", "Space"):
         canvas.press(key)
     expect(page.get_by_text("Row 4, column 5: allowed. 1 of 64")).to_be_visible()

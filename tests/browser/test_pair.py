@@ -1,4 +1,6 @@
-"""Two trainings side by side in a real browser: by keyboard, in both themes, on a phone."""
+"""Tests two trainings side by side in a real browser: by keyboard, in light and dark, and at a
+phone's width.
+"""
 
 from __future__ import annotations
 

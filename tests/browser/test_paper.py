@@ -1,4 +1,4 @@
-"""Figures as files, as public tools read them: a PDF's width, fonts, pictures and type."""
+"""Tests figures as files with public tools: a PDF's width, fonts, pictures and text size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robustviz import figures
 from robustviz.views.attack.result import AccuracyCurve
 from robustviz.views.theme import CLASSES, LIGHT, blank, finish
 
-MM = 72 / 25.4  # points
+MM = 72 / 25.4  # In points.
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def curve() -> go.Figure:
 
 
 def crowd() -> go.Figure:
-    """Two thousand points, which a page draws by WebGL."""
+    """Returns a figure with two thousand points, which a page draws with WebGL."""
     figure, rng = blank(LIGHT, "A crowd"), np.random.default_rng(0)
     for name, colour in zip("ab", CLASSES[LIGHT], strict=False):
         figure.add_scattergl(
@@ -52,7 +52,7 @@ def printed(figure: go.Figure, **how: object) -> pypdf.PageObject:
 
 
 def type_sizes(page: pypdf.PageObject) -> list[float]:
-    """The height of each piece of text, in points on the paper."""
+    """Returns the font size of each piece of text, in points on the paper."""
     found = []
 
     def see(text: str, cm: list[float], tm: list[float], _: object, size: float) -> None:
@@ -67,7 +67,8 @@ def type_sizes(page: pypdf.PageObject) -> list[float]:
 @pytest.mark.parametrize(("width", "mm", "size"), [("84mm", 84, 8), ("174mm", 174, 10)])
 def test_a_pdf_has_the_width_and_the_type_that_were_asked_for(width, mm, size) -> None:
     page = printed(curve(), width=width, height="50mm", size=size)
-    assert float(page.mediabox.width) == pytest.approx(mm * MM, abs=0.1)  # 0.035 mm
+    # The tolerance is 0.035 mm.
+    assert float(page.mediabox.width) == pytest.approx(mm * MM, abs=0.1)
     assert float(page.mediabox.height) == pytest.approx(50 * MM, abs=0.1)
     found = type_sizes(page)
     assert len(found) > 10 and found == pytest.approx([size] * len(found), rel=0.01)
@@ -81,9 +82,10 @@ def test_fonts_are_embedded_and_points_are_no_bitmap() -> None:
     assert not page.images
     for font in resources["/Font"].values():
         inner = font.get_object()["/DescendantFonts"][0].get_object()
-        assert inner["/Subtype"] == "/CIDFontType2"  # no Type 3, which journals refuse
+        assert inner["/Subtype"] == "/CIDFontType2"  # Not Type 3, which journals refuse.
         assert "/FontFile2" in inner["/FontDescriptor"].get_object()
-    assert page.get_contents().get_data().count(b" c\n") > 4 * 2000  # arcs: four to a point
+    # Circles are drawn as vectors, with four arcs per point.
+    assert page.get_contents().get_data().count(b" c\n") > 4 * 2000
 
 
 def test_a_font_that_is_there_is_the_one_that_is_used() -> None:

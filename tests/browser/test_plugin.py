@@ -1,5 +1,5 @@
-"""A plug-in in a real browser: its page in the menu, its data, network and method on the Train
-page, trained by the worker and shown; one that cannot be loaded stops nothing.
+"""Tests a plug-in in a real browser: its page is in the menu, its data, network and method are on
+the Train page, and the worker trains with them. A plug-in that cannot be loaded breaks nothing.
 """
 
 from __future__ import annotations

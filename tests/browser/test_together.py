@@ -1,4 +1,6 @@
-"""Networks side by side in a real browser: by keyboard, in both themes, on a phone."""
+"""Tests networks side by side in a real browser: by keyboard, in light and dark, and at a phone's
+width.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ def test_one_scrubber_moves_three_networks_by_keyboard(request, theme, width, se
     slider.focus()
     slider.press("Home")
     expect(page.get_by_text("Epoch 1: ")).to_be_visible()
-    line = page.locator("svg:visible [data-move^=now]").first  # a line has no width to be seen by
+    # A vertical line has no width, so Playwright does not count it as visible.
+    line = page.locator("svg:visible [data-move^=now]").first
     first = line.get_attribute("transform")
     for _ in range(8):
         slider.press("ArrowRight")

@@ -1,4 +1,6 @@
-"""The tour by keyboard alone, and a class whose phones sleep and return, in a real browser."""
+"""Tests the tour by keyboard alone, and a class whose phones sleep and return, in a real
+browser.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,11 @@ from robustviz.ui import networks
 from robustviz.views.tour.steps import DATA, steps
 
 STEPS = steps(*networks.defaults(networks.on(DATA)))
-MOST = 60  # presses of the Tab key until something must have come
+MOST = 60  # The most presses of the Tab key until the focus must be there.
 
 
 def tab_to(page: Page, what: Locator) -> None:
-    """Press the Tab key until it is there."""
+    """Presses the Tab key until the element has the focus."""
     expect(what).to_be_visible()
     for _ in range(MOST):
         page.keyboard.press("Tab")
@@ -24,12 +26,12 @@ def tab_to(page: Page, what: Locator) -> None:
 
 
 def options(page: Page) -> Locator:
-    """What can be guessed."""
+    """Returns the options that can be guessed."""
     return page.get_by_test_id("stRadio").locator("input")
 
 
 def guess(page: Page, option: int) -> None:
-    """By keyboard: the arrows choose."""
+    """Guesses by keyboard: the arrow keys choose an option."""
     expect(options(page).first).to_be_attached()
     tab_to(page, options(page).first)
     page.keyboard.press("Space")
@@ -106,7 +108,7 @@ def test_a_phone_that_sleeps_and_returns_has_voted_once(
     other.goto(f"{server}/tour?step=3")
     settled(other)
     guess(other, step.right)
-    for page in (other, phone):  # hers without being touched
+    for page in (other, phone):  # The page of the other student updates without being touched.
         expect(
             page.get_by_text(f"The class: 2 of 2 say {step.options[step.right]}.")
         ).to_be_visible()

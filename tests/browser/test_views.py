@@ -1,4 +1,6 @@
-"""The views in a real browser: taking home, choosing an image for all of them, opening fast."""
+"""Tests the views in a real browser: *Take home*, choosing one image for all views, fast
+opening.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ def test_the_camera_of_a_figure_gives_an_svg(page, server, settled):
     )
 
 
-# Where on the screen the loneliest point of a figure lies, and which test image it is.
+# Returns the screen position of a figure's most isolated point, and the number of its test image.
 LONELIEST = """gd => {
     const points = [], x = gd._fullLayout.xaxis, y = gd._fullLayout.yaxis;
     const box = gd.getBoundingClientRect();
@@ -69,21 +71,21 @@ LONELIEST = """gd => {
 }"""
 
 
-# The image of the point under the mouse, after the figure has had its time to look: it does so in
-# the next frames.
+# Returns the image number of the point under the mouse, after the figure has noticed the mouse,
+# which takes a few frames.
 HOVERED = """gd => new Promise(done => requestAnimationFrame(() => requestIdleCallback(
     () => setTimeout(() => done(gd._hoverdata?.[0]?.customdata?.[0] ?? null), 50),
     { timeout: 2000 })))"""
 
 
 def click_a_point(page, key: str) -> int:
-    """Click the loneliest point of the figure `key`, once the figure says that the mouse is on it;
-    the number of its image.
+    """Clicks the most isolated point of the figure `key` once the figure reports that the mouse is
+    over it. Returns the number of its image.
     """
     plot = page.locator(f".st-key-{key} .js-plotly-plot").first
     plot.scroll_into_view_if_needed()
     hovered = None
-    for _ in range(100):  # the page may still move under the mouse
+    for _ in range(100):  # The page may still move under the mouse.
         x, y, number = plot.evaluate(LONELIEST)
         page.mouse.move(x + 1, y)
         page.mouse.move(x, y)
@@ -96,7 +98,7 @@ def click_a_point(page, key: str) -> int:
 
 
 def open_more(page, settled) -> None:
-    """Open the expander at the page's end."""
+    """Opens the *More* expander at the end of the page."""
     page.get_by_text("More", exact=True).last.click()
     settled(page)
 
@@ -107,7 +109,7 @@ def test_a_point_of_the_map_becomes_the_image_of_every_view_and_of_the_address(
     page.goto(f"{server}/features?data=digits&img=300")
     settled(page)
     expect(page.locator(".strip").first).to_contain_text("Image 300 is not among these")
-    # the first screen, by keyboard: its marks are one stop of the Tab key
+    # The first screen by keyboard: all marks together are one stop of the Tab key.
     mark = page.locator(".map").last.locator(".pt[tabindex='0']")
     mark.focus()
     page.keyboard.press("ArrowRight")
@@ -117,7 +119,7 @@ def test_a_point_of_the_map_becomes_the_image_of_every_view_and_of_the_address(
     expect(page).to_have_url(re.compile("img=1(&|$)"))
     settled(page)
     expect(page.locator(".strip").first).to_contain_text("next to")
-    # the slider moves the marks without the server
+    # The slider moves the marks without the server.
     place = page.locator(".map .pt").first
     before = place.bounding_box()
     page.locator(".screen input[type=range]").first.press("Home")
@@ -144,7 +146,7 @@ def test_a_point_of_the_map_becomes_the_image_of_every_view_and_of_the_address(
     settled(other)
     assert other.get_by_test_id("stMain").inner_text() == seen
     other.context.close()
-    # a picture replaced before it was fetched
+    # A picture may have been replaced before the browser fetched it.
     problems[:] = [problem for problem in problems if "/media/" not in problem]
 
 

@@ -1,5 +1,5 @@
-"""Own pictures in a real browser: sent, looked at, trained on, attacked, compared, taken home and
-removed; and what must not get in.
+"""Tests own pictures in a real browser: uploaded, checked, trained on, attacked, compared, taken
+home and removed; and refused where they are hostile.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Settled = Callable[[Page], Page]
 
 
 def photographs(count: int, side: int = 48) -> dict[str, bytes]:
-    """JPEGs cut from two photographs that scikit-learn ships, by the names of files."""
+    """Returns JPEG files, by file name, cut from two photographs that scikit-learn ships."""
     from sklearn.datasets import load_sample_images
 
     rng, files = np.random.default_rng(0), {}
@@ -50,7 +50,7 @@ def packed(files: dict[str, bytes], name: str = "Photos.zip") -> FilePayload:
 
 
 def send(page: Page, settled: Settled, *files: FilePayload) -> None:
-    """Drop files, and wait until the page has taken them."""
+    """Drops files, and waits until the page has received them."""
     with page.expect_response(lambda answer: "/upload_file/" in answer.url) as answer:
         page.locator("input[type=file]").set_input_files(list(files))
     assert answer.value.status == 204
@@ -59,7 +59,7 @@ def send(page: Page, settled: Settled, *files: FilePayload) -> None:
 
 
 def in_memory(server: str) -> str:
-    """What the server says of the memory that uploads take; empty where there are none."""
+    """Returns what the server reports of the memory used by uploads; empty if there are none."""
     opener = build_opener(ProxyHandler({}))
     told = opener.open(f"{server}/_stcore/metrics", timeout=60).read().decode()
     return "".join(line for line in told.splitlines() if "UploadedFileManager" in line)
@@ -70,7 +70,7 @@ def files_below(folder: Path) -> list[str]:
 
 
 def hostile() -> dict[str, tuple[FilePayload, str]]:
-    """Files that nobody should send, and a piece of what is answered."""
+    """Returns hostile files, each with a part of the message that refuses it."""
     link = io.BytesIO()
     with zipfile.ZipFile(link, "w") as archive:
         info = zipfile.ZipInfo("a/passwords.png")
@@ -151,7 +151,7 @@ def test_students_and_visitors_upload_nothing(page, fresh_server, settled, probl
     expect(page.get_by_text("may add pictures here")).to_be_visible()
     expect(page.locator("input[type=file]")).to_have_count(0)
     told = {one.decode() if isinstance(one, bytes) else one for one in sessions}
-    assert told  # the session's own name is among them
+    assert told  # The session's own id must be among them.
     for session in told:
         status = page.evaluate(
             """async session => {
@@ -170,7 +170,7 @@ def test_students_and_visitors_upload_nothing(page, fresh_server, settled, probl
 
 
 def trained(page: Page, settled: Settled, method: str, epochs: int) -> None:
-    """Choose a method on the Train page, which has the data chosen, and train."""
+    """Chooses a method on the Train page, where the data is already chosen, and trains."""
     choose(page, "Method", method)
     settled(page)
     page.get_by_text("More settings").click()
@@ -184,7 +184,7 @@ def trained(page: Page, settled: Settled, method: str, epochs: int) -> None:
 
 
 def again(content: bytes, where: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a notebook prints in another folder, with no runs beside it."""
+    """Runs a notebook in another folder without any runs, and returns what it prints."""
     made: Any = nbformat.reads(content.decode(), as_version=4)
     where.mkdir()
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(where / "runs"))
