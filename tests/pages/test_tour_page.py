@@ -1,4 +1,4 @@
-"""The Tour: guess, then see. Each step has an address of its own, and the score counts."""
+"""Tests the Tour: guess first, then see. Each step has its own address, and the score counts."""
 
 from __future__ import annotations
 
@@ -90,10 +90,11 @@ def test_a_phone_that_slept_finds_what_it_guessed_and_adds_no_vote(
 ) -> None:
     monkeypatch.setattr(votes, "_votes", {})
     monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
-    holding = ["anna"]  # whose phone asks: a session in a test has no cookie
+    # The person whose phone sends the request, because a session in a test has no cookie.
+    holding = ["anna"]
     monkeypatch.setattr(votes, "_voter", lambda: holding[0])
     step = STEPS[2]
-    other = sound(visit("tour", step=3))  # another tab, opened before she guessed
+    other = sound(visit("tour", step=3))  # Another tab, opened before she guessed.
     guess(sound(visit("tour", step=3)), 0)
     woken = sound(visit("tour", step=3))
     assert f"You said {step.options[0]}." in words(woken).replace("*", "")
@@ -102,7 +103,7 @@ def test_a_phone_that_slept_finds_what_it_guessed_and_adds_no_vote(
     holding[0] = "ben"
     assert sound(visit("tour", step=3)).radio
     votes.cast(step.key, 1)
-    votes.cast(step.key, 2)  # the same person's last one counts
+    votes.cast(step.key, 2)  # Only the last vote of a person counts.
     assert votes._votes == {step.key: {"anna": 0, "ben": 2}}
 
 

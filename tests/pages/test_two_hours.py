@@ -1,5 +1,5 @@
-"""docs/two-hours.md: each address in it opens the page that it names with what it says, and its
-figures are those of the kept runs.
+"""Tests docs/two-hours.md: each address in it opens the page it names with the settings it states,
+and its numbers are those of the stored runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.pages.conftest import sound
 
 SHEET = (Path(__file__).resolve().parents[2] / "docs" / "two-hours.md").read_text("utf-8")
 LINKS = sorted(set(re.findall(r"`(/[a-z_]*(?:\?[^`\s]*)?)`", SHEET)))
-TITLES: dict[str, str] = {}  # of pages seen so far
+TITLES: dict[str, str] = {}  # The titles of pages opened so far.
 
 
 def test_the_sheet_has_a_link_for_each_part() -> None:
@@ -49,7 +49,7 @@ def test_a_link_opens_its_page_with_what_it_says(link: str, visit: Callable[...,
 
 
 def table(first: str) -> list[list[str]]:
-    """The rows of the sheet's table whose first column is called so."""
+    """Returns the rows of the sheet's table whose first column has this heading."""
     lines = SHEET[SHEET.index(f"| {first} |") :].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
@@ -77,7 +77,7 @@ def test_the_spread_over_seeds_is_what_report_prints(capsys: pytest.CaptureFixtu
 
 
 def nearest(percent: float) -> int:
-    return int(percent + 0.5 + 1e-9)  # 56.5 is 57, and also where it is 56.49999
+    return int(percent + 0.5 + 1e-9)  # 56.5 becomes 57, also if it is stored as 56.49999.
 
 
 def radius(text: str) -> float:
