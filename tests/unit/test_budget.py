@@ -86,8 +86,8 @@ def test_a_cost_is_said_only_where_every_network_of_it_is_below_every_ordinary_o
 
 def test_whether_the_data_demand_it_is_measured_on_their_images():
     far, near = (family([970, 500], [0.0, 0.2], apart=apart) for apart in (1.0, 0.1))
-    assert "demand no loss" in scene.lesson(far)
-    assert "demand no loss" not in scene.lesson(near)
+    assert "require no loss" in scene.lesson(far)
+    assert "require no loss" not in scene.lesson(near)
 
 
 def test_a_network_that_learned_nothing_is_said():

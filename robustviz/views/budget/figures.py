@@ -19,8 +19,8 @@ def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
     usual = eps_text(meta["usual"])
     figure = blank(
         template,
-        "The same networks, each attacked with its own ε too",
-        "That attack grows with the training, so its line falls by itself",
+        "The same networks, also attacked with their training ε",
+        "That attack gets stronger with the training ε, so its line falls in any case",
         xaxis={
             "title": "ε in training",
             "tickvals": 255 * np.unique(result.eps),
@@ -31,7 +31,7 @@ def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
     lines = (
         ("untouched", result.clean_k, "solid", "circle", "text"),
         (f"attacked with {usual}", result.usual_k, "dash", "circle-open", "text"),
-        ("attacked with its own ε", result.own_k, "dot", "x", "faint"),
+        ("attacked with its training ε", result.own_k, "dot", "x", "faint"),
     )
     for name, counts, dash, symbol, tone in lines:
         line = {"color": colour[tone], "dash": dash, "width": 2}
@@ -42,12 +42,13 @@ def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
         _networks(figure, result, counts, {"color": colour[tone], "symbol": symbol}, name)
     return finish(
         figure,
-        "Accuracy against the budget of the training, three lines.",
+        "Accuracy against the training ε, three lines.",
         result,
-        "Its own ε asks more of every next network. One ε for all shows the trade-off.",
+        "With its training ε, each network faces a stronger attack than the one before. One ε for"
+        " all networks shows the trade-off.",
         sure=f"{meta['attack']}; bars are 95 % intervals over test images, lines are means of"
         " the seeds that learned."
-        " The ordinary network stands at ε = 0, where its own attack does nothing.",
+        " The ordinary network is shown at ε = 0, where the attack changes nothing.",
         interval="bars: 95 % intervals over test images (Wilson)",
     )
 

@@ -12,12 +12,12 @@ from robustviz.views.budget.result import Family, balls, family, known
 TITLE = "Why can robustness cost accuracy?"
 PAPERS = """
 **Why it can.** Tsipras et al. (2019) show a task on which no classifier is accurate and robust.
-Accuracy there comes from many features that an attack can turn. The robust feature is right less
-often. The blobs above are that argument with one feature of each kind.
+Accuracy there comes from many features that an attack can reverse. The robust feature alone is
+less accurate. The blobs above are that argument with one feature of each kind.
 
 **Where it need not.** Yang et al. (2020) measured images of common data sets. Different classes lie
-further apart than twice the usual ε. So a network that is both accurate and robust exists. What
-training loses there is lost in learning, not demanded by the data.
+further apart than twice the usual ε. So a network that is both accurate and robust exists. If
+training loses accuracy there, the cause is learning, not the data.
 """
 SOURCES = """
 Tsipras et al. 2019, *Robustness May Be at Odds with Accuracy*, arXiv 1805.12152.
@@ -77,7 +77,7 @@ def _table(found: Family) -> None:
                 "images": row["n"],
                 "right untouched": row["clean_k"],
                 f"attacked with {usual}": row["usual_k"] if row["usual_k"] >= 0 else None,
-                "attacked with its own ε": row["own_k"],
+                "attacked with its training ε": row["own_k"],
             }
             for row in found.rows()
         ],

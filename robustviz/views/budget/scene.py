@@ -28,13 +28,13 @@ def first(found: Family, blobs: Balls) -> Screen:
     return Screen(
         answer=[answer(blobs, at) for at in range(len(names))],
         picture=f'<div class="tiles" style="gap:1.6rem"><figure style="{half.format(500)}">'
-        f'<p class="above">{_name(found)}, more and more ε, {_seeds(found)}</p>'
+        f'<p class="above">{_name(found)}, with increasing ε, {_seeds(found)}</p>'
         f"{_family(found)}"
         f'<figcaption>{lesson(found)}</figcaption></figure><figure style="{half.format(640)}">'
         '<p class="above">Two classes of points. A square: what an attack may reach</p>'
         f"{plane}{curve}</figure></div>",
         alt=f"Left: {lesson(found)} Right: 60 points of two classes in squares that grow, the"
-        " boundary that a network learns, and the share of fresh points that it gets right.",
+        " boundary that a network learns, and the share of new points that it gets right.",
         sure=protocol(found, blobs),
         control=Control("ε of the squares", names, _start(blobs), "squares"),
         moves=moves | more,
@@ -59,15 +59,17 @@ def answer(blobs: Balls, at: int) -> str:
     n, right = blobs.meta["n"], int(blobs.clean_k[at, 0])
     share, meeting = f"{right:,} of {n:,}", int(blobs.meeting[at])
     if not blobs.eps[at]:
-        return f"Without squares the network learns the gap: {share} fresh points are right."
+        return (
+            f"At ε = 0 the network uses the gap between the classes: {share} new points are right."
+        )
     if not meeting:
         return (
-            f"No squares of the two classes overlap, so robustness need cost nothing: {share} fresh"
-            " points are right."
+            "The squares of the two classes do not overlap, so robustness need not cost accuracy:"
+            f" {share} new points are right."
         )
     return (
         f"The squares of {meeting} of {len(blobs.y)} points overlap the other class: no network can"
-        f" hold them all. Fresh points right: {'only ' * _fell(blobs, at)}{share}."
+        f" be right on all of them. New points right: {'only ' * _fell(blobs, at)}{share}."
     )
 
 
@@ -107,10 +109,10 @@ def apart(found: Family) -> str:
     half, largest = found.meta["apart"] / 2, float(found.eps.max())
     if half >= largest:
         return (
-            f"Balls around its training images overlap only from ε = {eps_text(half)} on: these"
-            " images demand no loss."
+            f"Balls around training images of two classes overlap only from ε = {eps_text(half)}"
+            " on: the data require no loss."
         )
-    return f"Balls around its training images overlap from ε = {eps_text(half)} on."
+    return f"Balls around training images of two classes overlap from ε = {eps_text(half)} on."
 
 
 def unlearned(found: Family) -> list[str]:
@@ -132,17 +134,17 @@ def protocol(found: Family, blobs: Balls) -> list[str]:
     bare = int((found.usual_k < 0).sum())
     low, high = blobs.clean_k[-1].min(), blobs.clean_k[-1].max()
     return [
-        f"Left: every network meets the same attack, {meta['attack']} with"
+        f"Left: every network faces the same attack, {meta['attack']} with"
         f" {eps_text(meta['usual'])}. An attack gives an upper bound on robustness.",
         f"For each ε {_seeds(found)}. Dots are networks. Lines are the means of those that"
         " learned.",
         f"The same {int(found.n.max()):,} test images for all. A cost counts only where 95 %"
-        " intervals of every pair are apart.",
+        " intervals of every pair do not overlap.",
         *unlearned(found),
-        *([f"{bare} of {len(found.n)} networks were not attacked with that ε."] * bool(bare)),
+        *([f"{bare} of {len(found.n)} networks were not evaluated at that ε."] * bool(bare)),
         f"Nearest two of {meta['trained_on']:,} training images of different classes:"
         f" {eps_text(meta['apart'])} apart in their largest pixel.",
-        f"Right: PGD-AT on {len(blobs.y)} points, {blobs.meta['n']:,} fresh ones,"
+        f"Right: PGD-AT on {len(blobs.y)} points, {blobs.meta['n']:,} new ones,"
         f" {blobs.meta['attack']} at each ε. The boundary is seed 0's.",
         f"The curves are means of {blobs.meta['seeds']} seeds. At the largest ε they are right on"
         f" {low} to {high} points.",

@@ -24,7 +24,7 @@ KEPT = "cards-kept"
 @shell.fragment
 def drawer() -> None:
     """The expander on the Compare page; its content is computed only while it is open."""
-    more: Any = stage.more("cards", "Cards of a class: forty runs in one picture")
+    more: Any = stage.more("cards", "Cards of a class: all its runs in one picture")
     with more:
         if more.open:
             _inside()
@@ -49,7 +49,9 @@ def _inside() -> None:
         st.info(line, icon=":material/info:")
     cards: dict[str, Card] = st.session_state.get(KEPT, {})
     if not cards:
-        st.markdown("No cards yet: each student's run gives one, and a method needs three seeds.")
+        st.markdown(
+            "No cards yet. Each run gives one card; comparing methods needs three seeds of each."
+        )
         return
     layers = pile.layers(cards.values())
     screen = strips.screen(layers)
@@ -57,7 +59,7 @@ def _inside() -> None:
     shell.write_address()
     with st.container(horizontal=True):
         widgets.take_home("cards", TITLE, screen, {})
-        if st.button("Put the cards away", key="cards-away", type="tertiary"):
+        if st.button("Remove all cards", key="cards-away", type="tertiary"):
             for key in (KEPT, "cards-said"):
                 st.session_state.pop(key, None)
             shell.forget("cards")
@@ -109,8 +111,8 @@ def _dropped(files: list[UploadedFile]) -> None:
         said.append(f"{len(refused) - SHOWN} more files were refused.")
     if again:
         said.append(
-            f"{again} of the cards told of runs that were here already: the last counts. Students"
-            " who train alike need a seed each."
+            f"{again} of the cards are of runs that were here already: the last card counts."
+            " Students with the same settings need different seeds."
         )
     if full:
         said.append(f"{full} cards are left out: a picture has at most {MOST}.")
@@ -143,7 +145,7 @@ def _table(cards: list[Card], layers: list[pile.Layer]) -> None:
         column_config={
             **{names[at]: column.NumberColumn(format="percent") for at in shown},
             "validation under attack": column.LineChartColumn(
-                help="Epoch by epoch, as its training wrote it down.", y_min=0, y_max=1
+                help="Validation accuracy under attack for each epoch.", y_min=0, y_max=1
             ),
         },
         alt=f"{len(rows)} cards: run, method, seed, what was measured",

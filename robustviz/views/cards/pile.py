@@ -201,15 +201,15 @@ def _said(path: str, value: object) -> str:
 def _why_not(a: Row, b: Row) -> str:
     """Why two rows cannot be compared; empty if they can."""
     if min(len(a.kept), len(b.kept)) < LEAST_SEEDS:
-        return f"fewer than {LEAST_SEEDS} seeds a side"
+        return f"one has fewer than {LEAST_SEEDS} seeds"
     names = sorted(a.settings.keys() | b.settings.keys())
     apart = [name for name in names if a.settings.get(name) != b.settings.get(name)]
     if a.settings["method"]["key"] != b.settings["method"]["key"] and "select" in apart:
         apart.remove("select")  # its default depends on the method
     if len(apart) > 1:
-        return f"they differ in {', '.join(apart[:4])}: in more than one thing"
+        return f"they differ in more than one setting ({', '.join(apart[:4])})"
     if len(set(a.values)) == 1 or len(set(b.values)) == 1:
-        return "all seeds of a side keep the same share, so nothing is known of their spread"
+        return "all seeds of one have the same accuracy, so their variation is unknown"
     return ""
 
 

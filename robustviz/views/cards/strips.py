@@ -42,7 +42,8 @@ def screen(layers: Sequence[Layer]) -> Screen:
             [layer.name for layer in layers],
             0,
             "cards",
-            "Cards that met other images, another attack or another ε stand at another position.",
+            "Cards measured with other images, another attack or another ε are at another"
+            " position.",
         )
         if len(layers) > 1
         else None,
@@ -56,22 +57,24 @@ def answer(layer: Layer) -> str:
     if len(rows) == 1:
         return _alone(rows[0])
     if not pairs:
-        return f"Nothing is said about methods: {LEAST_SEEDS} seeds of each are needed."
+        return f"Methods cannot be compared yet: each needs {LEAST_SEEDS} seeds."
     fit = [pair for pair in pairs if not pair.why]
     if not fit:
-        why = pairs[0].why if len(pairs) == 1 else "no two rows differ in one thing only"
-        return f"Nothing is said about methods: {why}."
+        why = pairs[0].why if len(pairs) == 1 else "no two rows differ in exactly one setting"
+        return f"Methods cannot be compared: {why}."
     if len(fit) == 1:
         return _pair(fit[0], layer.measure.attack == UNTOUCHED)
     apart = sum(pair.apart for pair in fit)
-    return f"{apart} of {len(fit)} pairs of rows differ by more than their seeds do."
+    return f"A difference is shown for {apart} of {len(fit)} pairs of rows."
 
 
 def _alone(row: Row) -> str:
     if len(row.kept) == 1:
         return f"One seed of {row.name} says nothing about the method: more cards are needed."
     low, high = (_percent(value) for value in (row.values[0], row.values[-1]))
-    return f"Same settings, {len(row.kept)} seeds: {low} to {high}. What differs is chance."
+    return (
+        f"Same settings, {len(row.kept)} seeds: {low} to {high}. The differences are due to chance."
+    )
 
 
 def _pair(pair: Pair, untouched: bool) -> str:
@@ -80,8 +83,11 @@ def _pair(pair: Pair, untouched: bool) -> str:
         return f"No difference shown between {pair.a.name} and {pair.b.name}, {seeds}."
     most, least = (pair.a, pair.b) if pair.difference > 0 else (pair.b, pair.a)
     points = 100 * abs(pair.difference)
-    does = "reads" if untouched else "keeps"
-    return f"{most.name} {does} {points:.1f} points more than {least.name}, {seeds}."
+    images = f"{'untouched' if untouched else 'attacked'} images"
+    return (
+        f"{most.name} is right on {images} {points:.1f} percentage points more often than"
+        f" {least.name}, {seeds}."
+    )
 
 
 def _percent(value: float) -> str:
@@ -100,7 +106,7 @@ def _chart(layer: Layer) -> str:
     high = min(1.0, math.ceil(max([*values, *ends]) / step) * step)
     if high <= low:
         low, high = max(0.0, low - step), min(1.0, high + step)
-    label = "right untouched" if layer.measure.attack == UNTOUCHED else "kept under attack"
+    label = "right untouched" if layer.measure.attack == UNTOUCHED else "right under attack"
     out = []
     for at, row in enumerate(layer.rows):
         below = label if at == len(layer.rows) - 1 else ""  # only the last row has the axis
@@ -159,11 +165,11 @@ def _list(layer: Layer) -> str:
     few = sum(len(row.kept) < LEAST_SEEDS for row in layer.rows)
     lines = [_line(pair) for pair in fit[:PAIRS]]
     if len(fit) > PAIRS:
-        lines.append(f"and {len(fit) - PAIRS} pairs more")
+        lines.append(f"and {len(fit) - PAIRS} more pairs")
     if len(rest) > FEW:
         lines.append(
-            f"{len(rest)} pairs are not compared: they differ in more than one thing, or a side has"
-            " no spread."
+            f"{len(rest)} pairs are not compared: they differ in more than one setting, or all"
+            " seeds of a row have the same accuracy."
         )
     else:
         lines += map(_line, rest)
@@ -173,12 +179,12 @@ def _list(layer: Layer) -> str:
 
 
 def _line(pair: Pair) -> str:
-    names = f"{pair.a.name} less {pair.b.name}"
+    names = f"{pair.a.name} minus {pair.b.name}"
     if pair.why:
         return f"{names}: not compared, {pair.why}."
     apart, low, high = map(points_text, (pair.difference, pair.low, pair.high))
     return (
-        f"{names}: {apart} points [{low}, {high}],"
+        f"{names}: {apart} percentage points [{low}, {high}],"
         f" {'a difference' if pair.apart else 'no difference shown'}."
     )
 
@@ -188,15 +194,15 @@ def _sure(layers: Sequence[Layer]) -> list[str]:
     doubted = sum(row.doubted for layer in layers for row in layer.rows)
     twice = max(layer.twice for layer in layers)
     return [
-        "A dot is one training; the dots of a row differ in their seed alone.",
+        "A dot is one training; the dots of a row differ only in the seed.",
         "Below them: the mean over seeds, and its 95 % interval by Student's t.",
-        f"Two rows compare where both have {LEAST_SEEDS} seeds and they differ in one thing.",
+        f"Two rows are compared if both have {LEAST_SEEDS} seeds and only one setting differs.",
         "A difference has Welch's interval, at 95 % for all pairs of a picture together.",
-        "A card tells what somebody measured; its hash guards against slips, not against cheats.",
+        "A card reports what its owner measured; its hash detects mistakes, not cheating.",
         *(
-            [f"Kept apart: {len(layers) - 1} other ways of measuring, at the control's positions."]
+            [f"{len(layers) - 1} other ways of measuring are shown separately: move the control."]
             if len(layers) > 1
-            else [f"All {first.cards} were measured alike."]
+            else [f"All {first.cards} cards were measured in the same way."]
         ),
         *([f"Same settings and seed as another card, counted once: {twice}."] if twice else []),
         *([f"Numbers that the doctor calls unreliable: {doubted}."] if doubted else []),
