@@ -1,6 +1,4 @@
-"""What docs/adding.md shows works as it stands there: one folder and one line, one file and one
-line.
-"""
+"""Tests that the examples in docs/adding.md work exactly as the page prints them."""
 
 from __future__ import annotations
 
@@ -16,8 +14,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXT = (REPOSITORY / "docs" / "adding.md").read_text(encoding="utf-8")
-# Each block of code belongs to the last path named before it, and is a line where it says after
-# what.
+# Each block of code belongs to the last path named before it. Where the page says "after X", the
+# block is a line to insert after X.
 PLACE = re.compile(r"`(robustviz/[a-z_/]+\.py)`(?:, after `([^`]+)`)?")
 BLOCKS = [
     (*PLACE.findall(before)[-1], code)
@@ -32,7 +30,7 @@ pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository with all that the page adds."""
+    """Returns a copy of the repository with everything that the page adds."""
     copy = tmp_path_factory.mktemp("copy")
     litter = shutil.ignore_patterns("__pycache__")
     for name in ("robustviz", "pages", "tests/contracts"):
@@ -52,7 +50,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def python(tree: Path, home: Path, *words: str) -> str:
-    """What Python prints there, with `home` for its runs."""
+    """Runs Python in the copy, with `home` as its folder of runs, and returns what it prints."""
     own = {"PYTHONPATH": str(tree), "ROBUSTVIZ_RUNS": str(home)}
     command = [sys.executable, *words]
     done = subprocess.run(command, cwd=tree, env=os.environ | own, capture_output=True, text=True)

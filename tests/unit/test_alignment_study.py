@@ -1,5 +1,5 @@
-"""The alignment study: its statistics by hand, its tables from the JSON alone, the shipped file,
-and a toy run of it all.
+"""Tests the alignment study: its statistics against values computed by hand, its tables from the
+JSON file alone, the shipped file, and a tiny run of the whole study.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def study() -> dict:
 
 
 def test_source_networks_are_the_units_and_cells_without_an_image_do_not_count(study) -> None:
-    found = shift(study["cells"], "before")  # (10 + 30)/2 points for one source, 4 for the other
+    # (10 + 30)/2 percentage points for one source and 4 for the other.
+    found = shift(study["cells"], "before")
     assert found.mean == pytest.approx(0.12) and found.networks == 2
     low, high = stats.t.interval(0.95, 1, loc=0.12, scale=stats.sem([0.2, 0.04]))
     assert (found.low, found.high) == pytest.approx(
@@ -102,7 +103,8 @@ def test_the_tables_say_what_the_json_says(study) -> None:
     )
     assert "| a | 0 | 90.0 | 91.0 | 90.0 | 88.5 | 0.500 → 0.250 | 0.500 → 0.250 |" in text
     every = next(line for line in text.splitlines() if "every image" in line)
-    assert every.startswith("| PGD-20 | all, every image | 18.8 |")  # (50 + 40 + 50 + 10) of 4·200
+    # The accuracy is (50 + 40 + 50 + 10) of 4·200 images.
+    assert every.startswith("| PGD-20 | all, every image | 18.8 |")
     assert (
         text.endswith(sentence(study))
         and "+12.0 [" in sentence(study)
@@ -156,7 +158,7 @@ def test_the_shipped_study_is_whole_and_has_what_the_specification_asks_for(caps
         targets = {
             one["target"] for one in study["cells"] if (one["net"], one["seed"]) == (net, seed)
         }
-        # unseen, of two other architectures
+        # Targets that the alignment never used, of two other architectures.
         assert len(targets) >= 3 and len({target.split()[0] for target in targets} - {net}) >= 2
     for source in study["sources"]:
         assert source["kl_from_witness"]["witness_soft"] < source["kl_from_witness"]["before"]

@@ -1,4 +1,6 @@
-"""Any network on any images: counted as a run's are, whatever a PyTorch program keeps them in."""
+"""Tests the evaluation of any network on any images: it counts as for a run, whatever kind of data
+set or loader holds the images.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,8 @@ def test_a_network_gives_the_numbers_of_its_run_with_all_findings(
     low, high = mine.interval
     assert low < mine.robust_acc < high
     assert mine.line in str(mine) and str(mine) in mine._repr_markdown_()
-    assert len(run.evaluations()) == 1  # what is counted here is not written down
+    # Evaluations of a network in memory are not saved in the run.
+    assert len(run.evaluations()) == 1
 
 
 @pytest.mark.usefixtures("no_doctor")
@@ -107,14 +110,14 @@ def test_images_between_grey_levels_are_not_rounded(toy: Toy) -> None:
 
 
 class Shuffling(Sampler[int]):
-    """A sampler of a class that nobody knows."""
+    """A sampler of a class that the library does not know."""
 
     def __iter__(self) -> Any:
         return iter(torch.randperm(64))
 
 
 class ShufflingBatches(Sampler[list[int]]):
-    """Whole batches in random order."""
+    """A batch sampler that gives whole batches in random order."""
 
     def __iter__(self) -> Any:
         for batch in torch.randperm(8).tolist():
@@ -140,7 +143,7 @@ def test_a_loader_that_shuffles_is_read_in_order(options: dict[str, Any]) -> Non
 
 
 def test_a_loader_of_batches_that_shuffles_is_read_in_order() -> None:
-    """With `batch_size=None` the data set gives whole batches."""
+    """With `batch_size=None` the data set itself gives whole batches."""
     x = torch.arange(64, dtype=torch.uint8).reshape(32, 2, 1, 1, 1).expand(-1, -1, 1, 2, 2)
     pairs = TensorDataset(x, torch.arange(64).reshape(32, 2))
     assert given(DataLoader(pairs, batch_size=None, shuffle=True)).y.tolist() == list(range(64))

@@ -1,4 +1,6 @@
-"""Images in NumPy files: which arrays they are, and what their numbers mean."""
+"""Tests images in NumPy files: which arrays are images and labels, and how their values are
+scaled.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ def test_bytes_and_whole_numbers_say_it_themselves():
 
 
 def test_what_fits_two_readings_is_not_sure():
-    smooth = RNG.random((20, 9, 8, 3)).astype(np.float32) * 0.5 + 0.25  # on no grey levels
+    # These values are not multiples of 1/255.
+    smooth = RNG.random((20, 9, 8, 3)).astype(np.float32) * 0.5 + 0.25
     verdict = arrays.diagnose((smooth - MEAN) / STD)
     assert not verdict.sure and "Look at the pictures" in verdict.sentence
 

@@ -1,5 +1,6 @@
-"""Attack: every level of ε at once is what each level alone gives; the first screen says what was
-measured, in short sentences; figures take any number of networks.
+"""Tests the Attack page: attacking at all levels of ε together gives what each level alone gives,
+the first screen states the measured numbers in short sentences, and figures take any number of
+networks.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def test_all_levels_at_once_are_each_level_alone(run, attack, target) -> None:
     "key", [pytest.param(key, marks=[pytest.mark.slow] * (key == "autoattack")) for key in NAMES]
 )
 def test_every_attack_runs_on_one_image_or_says_why_not(run, key) -> None:
-    spec = AttackLevelsSpec(5, key, 0.004, 2)  # two levels: the costly ones take long
+    spec = AttackLevelsSpec(5, key, 0.004, 2)  # Only two levels, because some attacks are slow.
     found = measure(run, spec)
     assert list(found.levels) == [0, 1, 2] and np.isfinite(found.probs).all()
     assert key in panel.attacks() and attack_name(found.meta["attack"]).startswith(
@@ -87,7 +88,7 @@ def test_an_attack_without_a_targeted_form_says_so(run) -> None:
 def test_what_the_noise_fooled_was_not_wrong_untouched(runs_home) -> None:
     spec = probes.TrajectorySpec(0, eps=68 / 255)
     found = probes.trajectory(digits("standard"), spec)
-    assert int(found.probs[0].argmax()) != found.y  # the start alone
+    assert int(found.probs[0].argmax()) != found.y  # The random start alone changes the prediction.
     assert found.meta["summary"].startswith("fooled by the noise it starts from")
 
 
@@ -166,7 +167,7 @@ def test_less_eps_looks_like_less_since_the_gain_is_one_for_the_page() -> None:
     found = {"A Standard": levels(3)}
     screen = first.screen(found, {"A Standard": answers(20)}, None, control(), 8)
     shown = screen.moves["a-add-src"][1]
-    assert len(set(shown)) == 17  # no two levels look alike
+    assert len(set(shown)) == 17  # No two levels may have the same picture.
     assert any("× 8 around grey, the same at every ε" in line for line in screen.sure)
     assert screen.answer[8] == "A is right on 30 of 200 attacked images."
 

@@ -1,5 +1,5 @@
-"""What attacks work on: the network as it is now, whatever it is, and nobody's modes, weights or
-gradients are touched.
+"""Tests the copy of a network that attacks use: it always computes what the network computes now,
+for any network, and the network's modes, weights and gradients stay unchanged.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CONVOLUTIONAL = ["small_cnn", "small_resnet", "resnet18", "preact_resnet18", "vg
 def made(
     key: str = "small_resnet", channels: int = 3, size: int = 32, seed: int = 0
 ) -> tuple[Classifier, Tensor, Tensor]:
-    """A network whose batch norm has seen something, images and labels."""
+    """Returns a network whose batch norm has running statistics, images and labels."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = nets.build(key, 5, channels, size, [0.4] * channels, [0.3] * channels)
@@ -51,15 +51,15 @@ def gradient(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def same(fast: nn.Module, net: nn.Module, x: Tensor, y: Tensor) -> bool:
-    """Whether two networks give the same logits and the same gradients, but for a ReLU whose input
-    is 0 but for rounding.
+    """Returns whether two networks give the same logits and the same gradients. One image's
+    gradient may differ, because a ReLU's input may be 0 up to rounding.
     """
     logits, wanted, found = net(x), gradient(net, x, y), gradient(fast, x, y)
     near = (found - wanted).abs().flatten(1).amax(1) < 1e-4 * wanted.abs().max()
     return torch.allclose(fast(x), logits, atol=1e-4, rtol=1e-4) and int(near.sum()) >= len(x) - 1
 
 
-# The same function, whatever was done to the network a moment ago.
+# The copy computes the same function, whatever has just been done to the network.
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,8 @@ def test_the_copy_computes_what_the_network_computes(key: str, channels: int, si
         assert torch.equal(plain(x), net(x)) and torch.equal(
             gradient(plain, x, y), gradient(net, x, y)
         )
-    net, x = net.double(), x.double()  # where no ReLU falls to the other side by rounding
+    # In float64 rounding does not move a ReLU's input to the other side of 0.
+    net, x = net.double(), x.double()
     with attackable(net) as fast:
         assert torch.allclose(gradient(fast, x, y), gradient(net, x, y), rtol=1e-8, atol=1e-12)
 
@@ -222,14 +223,15 @@ def test_a_hook_on_every_module_is_seen() -> None:
 
 
 class OwnForward(nn.Module):
-    """Runs its parts as no container would."""
+    """A network that calls its parts in another order than a container would."""
 
     def __init__(self, body: nn.Sequential) -> None:
         super().__init__()
         self.body, self.head = body, nn.Linear(8, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.body[0](x) + self.body[1](self.body[0](x))  # the convolution alone, then both
+        # The convolution alone, then convolution and batch norm.
+        h = self.body[0](x) + self.body[1](self.body[0](x))
         h = h + self.body[:3](x) + self.body(x)
         return self.head(h.mean((2, 3)))
 
@@ -253,8 +255,8 @@ def test_a_forward_that_calls_parts_of_a_container_by_themselves_is_right() -> N
 
 
 class Restless(nn.Module):
-    """Changes its own layers in every forward pass: it writes over weights, puts others in their
-    place, or another layer.
+    """A network that changes its own layers in every forward pass: it overwrites weights, replaces
+    them, or replaces a layer.
     """
 
     def __init__(self, way: str) -> None:
@@ -288,7 +290,7 @@ def test_layers_that_change_during_a_forward_pass_are_followed(way: str) -> None
 
 
 class Viewing(nn.Module):
-    """Takes its activations for contiguous, as many networks do."""
+    """A network that requires contiguous activations, as many networks do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -315,7 +317,7 @@ def test_images_may_lie_in_memory_as_they_like(layout: str) -> None:
     )
 
 
-# Where no copy can be made.
+# Networks that cannot be copied.
 
 
 def old_weight_norm(net: Classifier) -> None:
@@ -398,7 +400,8 @@ def test_a_kept_copy_takes_up_new_values_in_its_own_memory() -> None:
     with attackable(net) as fast:
         before, where = fast(x), room.addresses(fast)
     with torch.no_grad():
-        net.maps[1].weight.data.mul_(1.5)  # past the version counter
+        # This change does not raise the tensor's version counter.
+        net.maps[1].weight.data.mul_(1.5)
     net.maps[2].running_var.mul_(0.5)  # type: ignore[index, union-attr, operator]
     with attackable(net) as again:
         assert again is fast and room.addresses(fast) == where
@@ -486,7 +489,7 @@ def test_bf16_is_for_networks_of_this_package_on_processors_that_have_it(
             assert torch.allclose(fast(x), one.eval()(x), atol=1e-5) == exact
 
 
-# Threads.
+# Several threads.
 
 
 def test_threads_may_attack_one_network_while_others_use_it() -> None:
@@ -495,7 +498,7 @@ def test_threads_may_attack_one_network_while_others_use_it() -> None:
     attack = PGD(eps=0.03, steps=5)
     wanted = attack(net, x, y)
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # so that threads meet
+    sys.setswitchinterval(1e-6)  # Switch threads very often, so that they interfere if they can.
     try:
         with ThreadPoolExecutor(4) as pool:
             results = list(pool.map(lambda _: attack(net, x, y), range(12)))
@@ -520,15 +523,15 @@ def test_a_network_that_cannot_be_copied_is_one_threads_at_a_time() -> None:
     assert all(torch.equal(found, results[0]) for found in results)
     assert net.training and all(p.requires_grad for p in net.parameters())
     turns = [a for a, b in itertools.pairwise(inside) if a != b]
-    assert len(turns) <= 5  # a thread's forward passes follow one another
+    assert len(turns) <= 5  # All forward passes of one thread's attack follow one another.
 
 
-# A count.
+# Counting the images that withstand an attack.
 
 
 class Slow(PGD):
-    """PGD-12 as counted, one image at a time in fp32 on the network itself: looks after 5, 10 and
-    12 steps.
+    """A reference for PGD-12 in an evaluation: one image at a time, in fp32, on the network itself,
+    which checks the predictions after 5, 10 and 12 steps.
     """
 
     def __call__(self, net, x, y, rng=None):  # type: ignore[no-untyped-def]
@@ -564,7 +567,7 @@ def test_a_count_leaves_an_image_where_it_is_first_misread_and_takes_an_attacks_
     apart = (found - wanted).abs().flatten(1).amax(1)
     assert (
         apart < 1e-6
-    ).float().mean() > 0.9  # where a gradient is nearly 0 its sign is a matter of rounding
+    ).float().mean() > 0.9  # Where a gradient is almost 0, rounding decides its sign.
     right = [count_right(net, x, y, one, seed=2) for one in (attack, slow)]
     assert 5 < int(right[0].sum()) < 35 and int((right[0] != right[1]).sum()) <= 1
 

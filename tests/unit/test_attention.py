@@ -1,5 +1,5 @@
-"""Attention: maps against the grad-cam package and an attack by hand; what the figures say at the
-edges.
+"""Tests the Attention page: its maps against the grad-cam package and an attack written by hand,
+and its figures at extreme values.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from robustviz.views.attention.result import Attention
 from robustviz.views.measure import image_of, images_of, net_of
 from robustviz.views.screen import wordy
 
-# ROAD's package hands tensors to NumPy. Silenced here and not there: `warnings.catch_warnings` is
-# felt by every thread of the app.
+# ROAD's package passes tensors to NumPy. The warning is silenced here and not in the code, because
+# `warnings.catch_warnings` affects all threads of the app.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array_wrap__ must accept context:DeprecationWarning"
 )
-# `probes.attention` is the function
+# `probes.attention` is the function, not this module.
 module = importlib.import_module("robustviz.views.attention.probe")
 NAMES = PACKAGE | {"grad_cam": "GradCAM", "layer_cam": "LayerCAM", "score_cam": "ScoreCAM"}
 
@@ -79,7 +79,7 @@ def test_every_map_is_the_packages_raw_one_and_the_network_is_left_alone(
     with getattr(pytorch_grad_cam, NAMES[method])(
         model=conv(), target_layers=[(other := conv()).maps]
     ) as theirs:
-        theirs.model = other  # its hooks sit on the layers of `other`
+        theirs.model = other  # The package's hooks are on the layers of `other`.
         theirs.activations_and_grads.model = other
         theirs(input_tensor=images[:4], targets=targets)
         maps, gradients = (
@@ -96,7 +96,7 @@ def test_every_map_is_the_packages_raw_one_and_the_network_is_left_alone(
         )
     assert ours.shape == raw.shape == (4, 4, 3) and np.abs(raw).max() > 1e-3
     assert np.allclose(ours, raw, atol=1e-5)
-    lent = conv().eval().requires_grad_(False)  # as sessions share it
+    lent = conv().eval().requires_grad_(False)  # Sessions share a network in this form.
     assert np.array_equal(class_maps(lent, images[:4], labels[:4], method).numpy(), ours)
     assert not any(
         parameter.requires_grad or parameter.grad is not None for parameter in lent.parameters()
@@ -262,7 +262,7 @@ def test_road_tells_a_trained_network_from_a_random_one_and_repeats(run) -> None
 
 
 def test_road_is_high_where_the_map_is_the_reason() -> None:
-    # one bright cell decides: a map of it must score higher than its opposite
+    # One bright cell decides the class: a map of that cell must score higher than its opposite.
     head = nn.Linear(16, 2)
     with torch.no_grad():
         head.weight.zero_()

@@ -1,5 +1,5 @@
-"""The Attention page's first screen: its maps are the probes', its words are true of each case, its
-pictures are what they claim.
+"""Tests the first screen of the Attention page: its maps are those of the probes, its sentences are
+true in every case, and its pictures show the data.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def test_each_level_is_the_attack_of_that_radius_alone(both) -> None:
 
 
 def test_one_claim_has_one_number(both) -> None:
-    """The answer at the run's ε is the same here, on the maps below, and where a person paints."""
+    """The prediction at the run's ε is the same on this screen, on the maps below, and where a
+    person paints.
+    """
     result, run = both["A Standard"], shipped("shapes", "standard")
     maps = probes.attention(run, AttentionSpec(22, eps=run.eps, steps=10, controls=1))
     painted = probes.painted(run, PaintedSpec(22, eps=run.eps, steps=10))
@@ -104,7 +106,9 @@ def test_the_hottest_spot_is_that_of_the_pointing_game(runs_home) -> None:
 
 
 def changed(result: AttentionLevels, was: float, now: float, known: bool = True):
-    """The result with hottest spots on (1) or beside (0) the object, or nowhere (NaN)."""
+    """Returns the result with the hottest spots on the object (1), beside it (0) or nowhere
+    (NaN).
+    """
     on = np.full(len(result.levels), float(now))
     on[0] = was
     spots = np.zeros((len(on), 2)) + np.where(np.isnan(on), np.nan, 5)[:, None]
@@ -138,7 +142,7 @@ def test_the_answer_says_what_the_spots_do(both, a, b, says) -> None:
 def test_a_spot_that_goes_from_one_place_beside_the_object_to_another_does_not_stay(both):
     first, second = both.values()
     far = changed(first, 0, 0)
-    far.hottest[8] += (0, 9)  # a cell is 8 pixels
+    far.hottest[8] += (0, 9)  # 9 pixels are more than one cell of 8 pixels.
     said = overlay.answer({"A Standard": far, "B PGD-AT": changed(second, 0, 0)}, 8)
     assert "A's hottest spot moves elsewhere beside the object under attack; B's stays" in said
     assert not wordy(said)
@@ -200,7 +204,7 @@ def test_enlarging_keeps_constants_and_slopes_and_the_hottest_place(both) -> Non
     assert np.allclose(overlay.enlarged(np.full((4, 3), 2.0), 32, 30), 2)
     slope = overlay.enlarged(np.tile(np.arange(4.0), (4, 1)), 32, 32)[0]
     assert np.allclose(np.diff(slope[12:20]), 1 / 8)
-    for result in both.values():  # the ring stands within a cell of what is drawn reddest
+    for result in both.values():  # The ring is within one cell of the reddest pixel.
         for heat, spot in zip(result.heat, result.hottest, strict=True):
             peak = np.unravel_index(overlay.enlarged(heat, 32, 32).argmax(), (32, 32))
             assert np.hypot(*(spot - peak)) <= 8

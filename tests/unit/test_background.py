@@ -1,4 +1,6 @@
-"""The study of backgrounds: a toy run of it all, what is kept of the real one, and its step."""
+"""Tests the study of backgrounds: a tiny run of the whole study, the stored results of the real
+one, and its step in the tour.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +60,8 @@ def test_the_pair_differs_in_the_cue_alone() -> None:
 
 
 def test_what_was_found_is_the_lesson() -> None:
-    """Seed by seed: with the cue a network loses most where backgrounds change, without it
-    nothing to speak of.
+    """For every seed: with the cue, a network loses most of its accuracy when backgrounds change;
+    without the cue it loses almost nothing.
     """
     n = KEPT["protocol"]["n"]
     for cell in KEPT["cells"]:

@@ -1,5 +1,5 @@
-"""The balls: what is projected lies inside, what lies inside stays, and a random start fills the
-ball.
+"""Tests the norm balls: a projected point lies inside, a point inside does not move, and a random
+start fills the ball.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ seeds, norms = st.integers(0, 2**32 - 1), st.sampled_from(sorted(BALLS))
 
 
 def draw(seed: int, spread: float) -> tuple[Tensor, Tensor, torch.Generator]:
-    """Images in [0, 1] with corners among them, points anywhere, and a generator."""
+    """Returns images in [0, 1] with some pixels exactly 0 or 1, points around them, and a
+    generator.
+    """
     rng = torch.Generator().manual_seed(seed)
     x = (torch.rand((5, 2, 3, 4), generator=rng, dtype=torch.float64) * 1.4 - 0.2).clamp(0, 1)
     return x, x + spread * torch.randn(x.shape, generator=rng, dtype=torch.float64), rng
@@ -68,7 +70,7 @@ def test_a_step_is_as_long_as_asked_and_uphill(seed: int, norm: str, length: flo
     x, gradient, _ = draw(seed, 1.0)
     moved = BALLS[norm](x, 1.0).step(x, gradient, length) - x
     assert torch.allclose(size(moved, norm), torch.full((5,), length, dtype=x.dtype))
-    # the dual norm
+    # The gain of a step is the step length times the dual norm of the gradient.
     best = gradient.flatten(1).abs().sum(1) if norm == "linf" else gradient.flatten(1).norm(dim=1)
     assert torch.allclose((moved * gradient).flatten(1).sum(1), length * best)
 
@@ -85,7 +87,8 @@ def test_a_random_start_fills_the_ball_evenly(norm: str) -> None:
     delta = BALLS[norm](x, 0.2).random_start(torch.Generator().manual_seed(0)) - x
     share = (
         size(delta, norm) / 0.2
-    ) ** 4  # in four dimensions the volume up to a radius grows with its fourth power
+        # In four dimensions the volume up to a radius grows with the fourth power of the radius.
+    ) ** 4
     assert (
         share.mean() == pytest.approx(0.5, abs=4 * math.sqrt(1 / 12 / 4000)) and share.max() > 0.99
     )

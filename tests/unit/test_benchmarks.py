@@ -1,4 +1,4 @@
-"""What docs/speed.md says of speed is what was measured, and what fell short is said."""
+"""Tests that docs/speed.md states the measured speeds and says where a goal was missed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ HELD, FAILED = Gate("as right as the peer", True), Gate("8 images off, at most 3
 
 
 def outcome(*gates: Gate, quick: float = 30.0, wanted: float = 3.0) -> Outcome:
-    """Ours takes 1 s, one peer `quick` s and at least half of that, another takes 2 s and nothing
-    is wanted of it.
+    """Returns an outcome in which our code takes 1 s, the peer "slow" takes `quick` s and `quick`/2
+    s at best, and the peer "near" takes 2 s and has no wanted ratio.
     """
     times = (
         Time(OURS, (1.0, 1.0, 1.0), 5.0),
@@ -44,7 +44,7 @@ def found(*outcomes: Outcome, device: str = "cpu") -> dict[str, report.Items]:
 
 
 def rows(summary: str) -> list[str]:
-    """The table's lines, without its head."""
+    """Returns the rows of the table without its header."""
     return [line for line in summary.splitlines() if line.startswith("| B")]
 
 
@@ -109,8 +109,8 @@ def test_what_is_missed_is_named_with_its_number() -> None:
 
 
 def test_a_share_of_the_rate_is_judged_by_the_median_of_its_races() -> None:
-    """Two formats, three races and one; the first peer is told by itself, and no ratio is wanted of
-    anybody.
+    """Two number formats, with three races and one race. Each peer is reported by itself, and no
+    ratio is wanted.
     """
     fp32 = [
         dataclasses.replace(

@@ -1,4 +1,6 @@
-"""What a larger budget costs: the shipped study, the two blobs, and what the page says of them."""
+"""Tests the page about the cost of a larger ε: the shipped study, the two blobs, and the sentences
+of the page.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ DATA = result.known()
 
 
 def family(clean: list[int], eps: list[float], **more: float) -> Family:
-    """Networks of one data set, 1,000 images each."""
+    """Returns networks of one data set, each evaluated on 1,000 images."""
     n = len(clean)
     counts = np.array(clean)
     meta = {"classes": 10, "apart": 1.0, "usual": eps[-1], "attack": "PGD-20", "data": "shapes"}
@@ -78,7 +80,7 @@ def test_all_that_moves_is_in_the_picture_and_has_a_value_everywhere():
 def test_a_cost_is_said_only_where_every_network_of_it_is_below_every_ordinary_one():
     assert scene.costly(family([970, 960, 800], [0.0, 0.1, 0.2])).tolist() == [0.2]
     assert scene.costly(family([970, 960, 965], [0.0, 0.1, 0.2])).tolist() == []
-    # one seed of the largest ε learned as well as the ordinary network
+    # One seed of the largest ε is as accurate as the ordinary network.
     assert scene.costly(family([970, 800, 968], [0.0, 0.2, 0.2])).tolist() == []
     assert scene.costly(family([800, 700], [0.1, 0.2])).tolist() == []
     assert "No difference" in scene.lesson(family([970, 960], [0.0, 0.1]))
@@ -95,7 +97,7 @@ def test_a_network_that_learned_nothing_is_said():
     assert found.learned.tolist() == [True, False]
     assert "116 of 1000" in scene.unlearned(found)[0]
     assert "1 of 2 learned nothing" in scene.lesson(found)
-    assert found.mean(found.clean_k)[0].tolist() == [0.0]  # and is in no mean
+    assert found.mean(found.clean_k)[0].tolist() == [0.0]  # The mean leaves the network out.
     assert "learned nothing" in scene.first(found, BLOBS).picture
     assert scene.unlearned(family([970, 900], [0.0, 0.2])) == []
 
@@ -111,7 +113,7 @@ def test_squares_overlap_where_two_points_are_closer_than_twice_the_radius():
         meta={"n": 1},
     )
     assert blobs.nearest.tolist() == [1.0, 1.0, 4.7]
-    assert blobs.meeting.tolist() == [0, 0, 2]  # at 0.5 they touch
+    assert blobs.meeting.tolist() == [0, 0, 2]  # At 0.5 the balls only touch.
     assert blobs.first == 2
     assert dataclasses.replace(blobs, eps=np.array([0, 0.1, 0.2])).first == 3
 

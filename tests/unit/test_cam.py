@@ -1,4 +1,4 @@
-"""Large batches go through a network in parts; nobody sees it in the maps."""
+"""Tests that large batches go through a network in parts without changing the maps."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ def test_a_large_batch_goes_through_in_parts_and_gives_the_same_maps(
                 small.setattr(cam, "TOGETHER", 5)
                 sizes.clear()
                 parts = make(conv_net, images, y)
-            of_parts = sizes[-math.ceil(len(images) / 5) :]  # a look at a few comes first
+            # The check of the network on a few images comes first.
+            of_parts = sizes[-math.ceil(len(images) / 5) :]
             assert max(of_parts) == 5 and sum(of_parts) == len(images)
             assert torch.allclose(parts, whole, rtol=0, atol=1e-6)
     hook.remove()
     assert cam.grad_cam(conv_net, images[:0], labels[:0]).shape[0] == 0
 
 
-# What comes in.
+# Which inputs are accepted.
 
 
 def bare(channels: int = 3) -> Classifier:
@@ -49,7 +50,7 @@ def bare(channels: int = 3) -> Classifier:
 
 
 def not_copied(net: Classifier) -> Classifier:
-    net.noise = torch.Generator()  # a copy of it would share it
+    net.noise = torch.Generator()  # A deep copy of the network would share the generator.
     return net
 
 

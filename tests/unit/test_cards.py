@@ -1,4 +1,4 @@
-"""A run's card: small, whole, harmless, and refused where it was changed."""
+"""Tests a run's card: it is small, complete and harmless, and refused if it was changed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_every_seed_that_is_shipped_has_a_card() -> None:
 
 
 def deep(levels: int) -> JSON:
-    """An object in an object, and so on."""
+    """Returns an object nested `levels` deep."""
     found: JSON = {"key": "x"}
     for _ in range(levels):
         found = {"key": "x", "a": found}
@@ -80,7 +80,9 @@ def deep(levels: int) -> JSON:
 
 
 def changed(shipped: Run, change: Callable[[JSON], object], *, signed: bool = True) -> bytes:
-    """The bytes of a card after a change, with a SHA-256 that fits, or the one it had."""
+    """Returns the bytes of a card after a change, with a matching SHA-256, or with the old one if
+    `signed` is False.
+    """
     whole = json.loads(card.of_run(shipped).to_bytes())
     said = whole.pop("sha256")
     change(whole)
@@ -91,7 +93,8 @@ def test_a_number_changed_by_hand_is_refused_and_another_layout_is_not(shipped: 
     def better(whole: JSON) -> None:
         whole["numbers"][1]["right"] += 1
 
-    assert card.read(changed(shipped, lambda whole: None, signed=False))  # on one line now
+    # Only the layout of the JSON has changed.
+    assert card.read(changed(shipped, lambda whole: None, signed=False))
     with pytest.raises(UserError, match=r"^mine\.json was changed after it was written"):
         card.read(changed(shipped, better, signed=False), "mine.json")
     half = card.of_run(shipped).to_bytes()[:-30]
@@ -158,7 +161,7 @@ def test_the_command_writes_it_and_replaces_nothing_else(
     shipped: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], runs_home: Path
 ) -> None:
     out = tmp_path / "F.json"
-    for _ in range(2):  # a card is replaced
+    for _ in range(2):  # The second time the card is replaced.
         assert main(["run", "card", shipped.id, "--out", str(out), "--json"]) == 0
         said = json.loads(capsys.readouterr().out)
         assert said["bytes"] == out.stat().st_size and said["id"] == shipped.id

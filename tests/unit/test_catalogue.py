@@ -1,4 +1,4 @@
-"""Names need no torch: the shipped catalogue says what the registry says."""
+"""Tests the shipped catalogue of names, which needs no torch, against the registry."""
 
 from __future__ import annotations
 

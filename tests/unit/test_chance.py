@@ -1,5 +1,5 @@
-"""Chance of a thread's own: the numbers of the global generator, without touching it, and without
-meeting anybody else's draws.
+"""Tests random numbers of a thread's own: they equal those of the global generator, do not change
+it, and are not affected by other threads.
 """
 
 from __future__ import annotations

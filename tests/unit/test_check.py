@@ -1,5 +1,5 @@
-"""`check` says what is wrong, in order of urgency, on the strangest machine; and knows every
-shipped file by its hash.
+"""Tests the command `check`: it lists problems in order of urgency, also on a strange machine, and
+compares every shipped file with its hash.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from robustviz.ui import launch
 
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of checkpoints with three shipped files, hashed, one run of the user's, and what
-    file managers leave.
+    """Creates a folder of checkpoints with three shipped files and their hashes, a run of the
+    user's, and a file that file managers leave.
     """
     folder = tmp_path / "checkpoints"
     for name in (
@@ -40,7 +40,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, runs_home: Path, shipped: Path) -> None:
-    """Everything but the speed test, on a machine where all is well."""
+    """Simulates a machine where everything is fine, and skips the speed test."""
     monkeypatch.setattr(check, "images_per_second", lambda device: 500.0)
 
 
@@ -60,7 +60,7 @@ def test_a_class_can_join_where_there_is_a_network(monkeypatch: pytest.MonkeyPat
 
 def test_an_address_that_leads_elsewhere_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    # no computer has this address, so nobody answers there
+    # No computer has this address, so nothing answers there.
     monkeypatch.setattr(launch.Network, "found", lambda: launch.Network("240.0.0.1", ""))
     assert not check.check_class(tell=told.append)["ready"]
     (said,) = told
@@ -96,7 +96,7 @@ def test_a_machine_where_all_is_well_is_ready(quick: None) -> None:
         facts["versions"]
     )
     assert json.loads(json.dumps(facts)) == facts
-    assert "".join(told).isascii()  # some consoles know nothing else
+    assert "".join(told).isascii()  # Some consoles can print only ASCII.
 
 
 def test_what_the_pins_name_is_what_is_looked_for() -> None:
@@ -198,7 +198,7 @@ def test_the_speed_test_measures_and_leaves_no_trace() -> None:
     assert torch.get_num_threads() == threads
 
 
-# The hashes.
+# Hashes of the shipped files.
 
 
 def test_the_list_is_sorted_complete_and_the_same_every_time(shipped: Path) -> None:

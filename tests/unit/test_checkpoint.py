@@ -1,5 +1,5 @@
-"""Weights from elsewhere: read without running anything, and fitted to our networks from the names
-of the repositories of PART, TRADES, MART and RobustBench.
+"""Tests checkpoints of other repositories: they are read without running any code, and fitted to
+our networks from the parameter names of PART, TRADES, MART and RobustBench.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ STATE = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).state_dict()
 
 
 class Block(nn.Module):
-    """A block as these repositories name it: `kind` is resnet, preact or wide."""
+    """A residual block with the parameter names of these repositories. `kind` is resnet, preact or
+    wide.
+    """
 
     def __init__(self, kind: str, inside: int, out: int, stride: int) -> None:
         super().__init__()
@@ -96,7 +98,7 @@ class Theirs(nn.Module):
 
 
 def awake(net: nn.Module) -> nn.Module:
-    """With batch norms that do something."""
+    """Gives the batch norms random statistics and weights, and puts the network in eval mode."""
     rng = torch.Generator().manual_seed(1)
     for part in net.modules():
         if isinstance(part, nn.BatchNorm2d):
@@ -117,7 +119,7 @@ THEIRS = [
 def test_their_weights_answer_the_same_in_our_networks(kind: str, key: str, prefix: str) -> None:
     theirs, ours = awake(Theirs(kind)), nets.build(key, 10).eval()
     state = {prefix + name: value for name, value in theirs.state_dict().items()}
-    if prefix == "model.1.":  # a normalisation in front, as RobustBench has it
+    if prefix == "model.1.":  # RobustBench puts a normalisation layer in front.
         state |= {"model.0.mu": torch.full((3, 1, 1), 0.5), "model.0.sigma": torch.ones(3, 1, 1)}
     found = fitted(state, ours.state_dict(), f"nets:{key}", "F")
     ours.load_state_dict(found.state)
@@ -133,7 +135,7 @@ def test_wrappers_names_are_taken_off(prefix: str) -> None:
     assert list(fitted(state, STATE, "mine", "F").state) == list(STATE)
     inside = {
         f"net.{name}": value for name, value in STATE.items()
-    }  # a network that has one itself
+    }  # A network whose own parameter names start with "net.".
     assert list(fitted(inside, inside, "mine", "F").state) == list(inside)
 
 

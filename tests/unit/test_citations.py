@@ -1,5 +1,5 @@
-"""BibTeX: everything that can be chosen has an entry, every entry can be read, and a run gets those
-of what it uses.
+"""Tests the BibTeX entries: everything that can be chosen has one, every entry can be parsed, and a
+run cites what it uses.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from robustviz import citations, cli, registry
 from robustviz.runs import folder
 
 TEXT = citations.FILE.read_text(encoding="utf-8")
-OURS = ("method/standard", "data/shapes", "net/small_cnn")  # nobody else's
+OURS = ("method/standard", "data/shapes", "net/small_cnn")  # These have no paper by others.
 ARXIV = re.compile(r"\d{4}\.\d{5}|\d{4}\.\d{4}")
 
 
 def entries() -> list[tuple[str, str, dict[str, str]]]:
-    """Each entry's kind, name and fields, read strictly: a field a line, braces in pairs."""
+    """Returns each entry's kind, name and fields. Parsing is strict: one field per line, matching
+    braces.
+    """
     found = []
     for entry in TEXT.strip().split("\n\n"):
         first, *lines, last = entry.split("\n")
@@ -64,7 +66,9 @@ def test_everything_that_can_be_chosen_has_an_entry_or_is_ours(kind):
 
 
 def test_the_papers_are_those_that_the_methods_name():
-    """What a page prints of a method and what is cited for it have an author and a year alike."""
+    """The paper that a page names for a method and its BibTeX entry have the same author and
+    year.
+    """
     for key in registry.keys("method"):
         paper, text = registry.get("method", key).paper, citations.bibtex([f"method/{key}"])
         if text:

@@ -1,5 +1,5 @@
-"""Claims: what is written down before the runs is sound, and what is shown follows from the kept
-numbers.
+"""Tests the claims: the expectations written before the runs are valid, and the shown results
+follow from the stored numbers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def test_a_claim_is_one_sentence_and_measures_what_there_is():
 
 
 def test_what_is_shown_follows_from_the_kept_numbers():
-    """`found.json` is what the files of the runs say now."""
+    """`found.json` equals the results computed now from the runs' files."""
     known = {(row.name, row.says, row.data): row for row in result.found().rows}
     now = study.rows()
     assert len(known) == len(now)
@@ -152,7 +152,7 @@ def test_the_line_from_which_it_counts_is_the_margin_where_something_may_be_lost
 
 
 def test_what_is_written_is_what_was_found():
-    """README and docs/claims.md say what `found.json` and the kept numbers say."""
+    """README and docs/claims.md agree with `found.json` and the stored numbers."""
     for file, mark, text in (
         (written.README, "claims", written.counts(result.found())),
         (written.DOCS, "claims", written.summary(result.found())),

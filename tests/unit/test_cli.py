@@ -1,4 +1,6 @@
-"""The command line: what every answer about a run says, and what a person gets who errs."""
+"""Tests the command line: what each command that is about a run answers, and the message for a
+wrong command.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,13 @@ FAST = ["--attack", "fgsm", "--n", "8"]
 
 @pytest.fixture
 def answer(capsys: pytest.CaptureFixture[str], runs_home: Path) -> Any:
-    """What a command answers, as JSON."""
+    """Returns a function that runs a command with --json and returns its answer."""
 
     def ask(*words: str) -> Any:
         assert cli.main([*words, "--json"]) == 0
         out = capsys.readouterr().out
-        assert out.count("\n") == 1  # one line on standard output, progress on the other
+        # Standard output has one line only; progress goes to standard error.
+        assert out.count("\n") == 1
         return json.loads(out)
 
     return ask

@@ -1,4 +1,6 @@
-"""One training in one dataclass: what fills the gaps, what wins, what names a run."""
+"""Tests the config of a training: the defaults, which source of a setting takes precedence, and
+which settings are part of a run's name.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ def test_gaps_are_filled_at_once_from_the_data_set() -> None:
     config = TrainConfig(data="digits")  # type: ignore[arg-type]
     assert config.eps == 0.15 and config.net == "small_resnet" and config.select == "robust"
     gaps = {name for name, value in dataclasses.asdict(config).items() if value is None}
-    assert gaps == {"init"}  # which is no gap: fresh weights
+    assert gaps == {"init"}  # `init` None is a value of its own: new weights.
     assert TrainConfig(data="shapes").eps == 8 / 255  # type: ignore[arg-type]
     assert TrainConfig(method="standard").select == "clean"  # type: ignore[arg-type]
 
@@ -42,7 +44,7 @@ def test_without_a_preset_methods_are_compared_like_for_like() -> None:
                 )
                 for key in from_scratch
             ]  # type: ignore[arg-type]
-        except UserError:  # folder needs a path
+        except UserError:  # The data set `folder` needs a path.
             continue
         assert all(recipe == recipes[0] for recipe in recipes)
 
@@ -67,7 +69,7 @@ def test_larger_images_come_in_smaller_batches_and_steps(size: int, batch: int, 
         flags={"data": "folder:pictures"},
         sets=[("batch_size", "64"), ("lr", "0.1"), ("data.size", str(size))],
     )
-    assert (asked.batch_size, asked.lr) == (64, 0.1)  # what is asked for is what is used
+    assert (asked.batch_size, asked.lr) == (64, 0.1)  # Settings of the user take precedence.
     assert TrainConfig.from_json(json.loads(json.dumps(asked.to_json()))) == asked
 
 
@@ -146,7 +148,7 @@ def test_an_l2_radius_may_be_larger_than_one_only_for_an_l2_attack() -> None:
     assert TrainConfig(method=PGDAT(attack=PGD(norm="l2")), eps=2.0).bound_method.attack.eps == 2.0
 
 
-# What a person typed.
+# Settings from the command line.
 
 
 def test_precedence_is_data_then_preset_then_flags_then_sets() -> None:
@@ -154,7 +156,7 @@ def test_precedence_is_data_then_preset_then_flags_then_sets() -> None:
     assert TrainConfig.make("shapes-taster").epochs == 12
     assert TrainConfig.make("shapes-taster", {"epochs": 4}).epochs == 4
     assert TrainConfig.make("shapes-taster", {"epochs": 4}, [("epochs", "3")]).epochs == 3
-    # a flag that was not given
+    # A flag that was not given.
     assert TrainConfig.make("shapes-taster", {"epochs": None}).epochs == 12
     assert (
         TrainConfig.make(

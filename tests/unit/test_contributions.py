@@ -1,5 +1,5 @@
-"""Contributions: what is shown is what the network computes, gradients as autograd has them, a walk
-as separate attacks.
+"""Tests the Contributions page: what it shows is what the network computes, gradients are those of
+autograd, and a sequence of attack steps equals separate attacks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from robustviz.views.contributions.result import AttackSteps, Carried, Contribut
 from robustviz.views.measure import images_of, net_of
 from robustviz.views.screen import wordy
 
-# `probes.contributions` is the function
+# `probes.contributions` is the function, not this module.
 module = importlib.import_module("robustviz.views.contributions.probe")
 
 
@@ -54,7 +54,7 @@ def run(runs_home) -> folder.Run:
 
 
 def said(figure: Any) -> str:
-    """What stands beside a figure: every sentence short, and so is the protocol."""
+    """Returns the sentence beside a figure, after checking that all its sentences are short."""
     assert not wordy(figure.layout.meta["sentence"]) and not wordy(sure(figure))
     return str(figure.layout.meta["sentence"])
 
@@ -63,7 +63,7 @@ def sure(figure: Any) -> str:
     return str(figure.layout.meta["sure"])
 
 
-# The probes.
+# Tests of the probes.
 
 
 def test_contributions_and_the_bias_are_the_logit(run) -> None:
@@ -78,7 +78,7 @@ def test_contributions_and_the_bias_are_the_logit(run) -> None:
 
 
 def test_golden_shares_of_the_largest_contributions() -> None:
-    # the first: L3 of docs/methods.md, Golden numbers
+    # The first row is golden case L3 of docs/methods.md, Golden numbers.
     parts = np.array([[0.5, 0, -2, 1], [-1, -1, 0, 0], [1, 1, 1, 1]], np.float32)
     found = Contributions(
         parts, np.zeros(3), np.ones_like(parts), np.zeros(3, int), np.zeros(3, int), np.arange(3)
@@ -236,7 +236,8 @@ def test_a_head_that_is_not_linear_gives_the_slope_times_the_feature_and_says_so
 ) -> None:
     linear = probes.contributions.answer(run, ContributionsSpec(n=60))
     net = copy.deepcopy(net_of(run))
-    net.head = torch.nn.Sequential(net.head)  # the same numbers another way
+    # The same function, but the head is not a linear layer.
+    net.head = torch.nn.Sequential(net.head)
     monkeypatch.setattr(module, "net_of", lambda run: net)
     found = probes.contributions.answer(run, ContributionsSpec(n=60))
     assert np.allclose(found.parts, linear.parts, atol=1e-5)
@@ -260,11 +261,13 @@ def test_logits_that_no_feature_leads_to_are_one_clear_sentence(run, monkeypatch
         probes.contributions.answer(run, ContributionsSpec(n=4))
 
 
-# The figures.
+# Tests of the figures.
 
 
 def carried(halves: list[int], method: str, run: str = "r", width: int = 10) -> Contributions:
-    """Images whose answer is carried to equal parts by twice as many features as `halves` says."""
+    """Returns images whose logit is carried in equal parts by twice as many features as `halves`
+    says.
+    """
     parts = np.stack([np.where(np.arange(width) < 2 * half, 1.0, -0.5) for half in halves])
     n = len(halves)
     mask = np.tile(
@@ -423,8 +426,8 @@ def test_opposition_says_less_or_more_only_where_the_interval_excludes_0() -> No
 
 
 def walked(right: list[int], square: int, n: int = 40, only: int = 0) -> AttackSteps:
-    """`right` after 1, 20 and 1000 steps; Square leaves `square`, and fools `only` of those that
-    PGD leaves.
+    """Returns a result with `right` images left after 1, 20 and 1000 steps. Square leaves `square`
+    images, and fools `only` of those that PGD leaves.
     """
     rows, steps = np.arange(n), np.array([1, 20, 1000])
     held = rows < right[-1] - only
@@ -474,12 +477,12 @@ def test_a_logarithmic_axis_always_has_marks() -> None:
     assert ticks(0.35, 0.92)["ticktext"] == ["5"] and ticks(0.9, 1.4)["ticktext"] == ["10", "20"]
 
 
-# The first screen.
+# Tests of the first screen.
 
 
 def many(halves: list[int], width: int = 10) -> Carried:
-    """Images whose answer is carried to equal parts by twice as many features as `halves` says;
-    −1: nothing speaks for it, and it is misread.
+    """Returns images whose logit is carried in equal parts by twice as many features as `halves`
+    says. −1 means that no feature supports the class and the image is misclassified.
     """
     half = np.array(halves)
     k = np.arange(width + 1)
@@ -496,7 +499,8 @@ def test_the_many_images_are_those_of_the_contributions_one_by_one(run) -> None:
     assert found.shares[1] == pytest.approx(
         np.quantile(each.shares[right], 0.5, axis=0, method="higher"), abs=1e-6
     )
-    # the median curve reaches half where half of the images have half of their answer
+    # The median curve reaches one half at the number of features with which half of the images have
+    # half of their logit.
     assert found.shares[1, found.median] >= 0.5 > found.shares[1, found.median - 1]
     low, high = found.interval
     assert low <= found.median <= high

@@ -1,5 +1,5 @@
-"""The short form of `make test-cpus`: other processors, as far as this one can play them, count
-what this one counts.
+"""Tests the short form of `make test-cpus`: simulated other processors must count the same as this
+one.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ import cpus
 import pytest
 from conftest import REPOSITORY
 
-CLOSE = 2  # of 200 images
+CLOSE = 2  # The tolerance, of 200 images.
 
 
 def facts_under(name: str) -> dict[str, Any]:
-    """What a process counts that stands under a setting; what it says on stderr is part of a
-    failure.
-    """
+    """Returns the facts of a process under a setting. If the process fails, its stderr is shown."""
     with cpus.under(name) as environment:
         done = subprocess.run(
             [sys.executable, "-W", "error", str(REPOSITORY / "tests" / "cpus.py"), "facts"],
@@ -35,8 +33,8 @@ def facts_under(name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, dict[str, Any]]:
-    """The facts by setting; the usual one is this process."""
-    # who waits counts no other way
+    """Returns the facts by setting. The usual setting runs in this process."""
+    # Busy processors are left out: they are only slower.
     others = [
         name for name, setting in cpus.SETTINGS.items() if name != "usual" and not setting.busy
     ]
@@ -68,7 +66,7 @@ def test_every_processor_counts_the_same(found: dict[str, dict[str, Any]]) -> No
 @pytest.mark.machine
 def test_the_settings_take_effect(found: dict[str, dict[str, Any]]) -> None:
     assert found["scalar"]["capability"] == "DEFAULT" and found["usual"]["capability"] != "DEFAULT"
-    # what is no x86 has no AVX
+    # Other processors than x86 have no AVX.
     assert found["AVX2"]["capability"] in ("AVX2", "DEFAULT", "NEON", "SVE256")
     assert found["usual"]["onednn"] and not found["without-onednn"]["onednn"]
     if hasattr(os, "sched_getaffinity"):

@@ -1,5 +1,5 @@
-"""A damaged run is one broken folder: whatever lies in its files, opening it is the run or one
-sentence that names the file, and every list of runs goes on without it.
+"""Tests damaged runs: whatever the files of a run contain, opening it gives the run or one sentence
+that names the file, and every list of runs still works.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ JUNK = {
     "long number": b'{"eps": ' + b"9" * 5000 + b"}",
     "zip": b"PK\x03\x04" + bytes(60),
 }
-# A value of another kind, or out of any range, for an entry that is there.
+# Values of a wrong type or out of range that replace an entry.
 ODD = (
     None,
     True,
@@ -61,7 +61,7 @@ ODD = (
 
 @pytest.fixture
 def run(runs_home: Path) -> Run:
-    """A run with every file, beside another one that stays whole."""
+    """Creates a run with every file, beside an undamaged run."""
     for name in (ID, "whole"):
         shutil.copytree(FIXTURE / ID, runs_home / name)
     folder = runs_home / ID
@@ -76,14 +76,16 @@ def run(runs_home: Path) -> Run:
 
 
 def told(error: UserError) -> str:
-    """The sentence of an error, as it can be printed."""
+    """Returns the message of an error, after checking that it is one printable sentence."""
     sentence = str(error)
     assert "\n" not in sentence and sentence.encode() and sentence.endswith(".")
     return sentence
 
 
 def look(run_id: str) -> dict[str, object]:
-    """Everything that can be read of a run; what cannot is the sentence in its place."""
+    """Reads everything that can be read of a run, and returns the value or the error message for
+    each part.
+    """
     seen: dict[str, object] = {}
     reads: dict[str, Callable[[Run], Any]] = {
         "config": lambda run: run.config,
@@ -103,7 +105,9 @@ def look(run_id: str) -> dict[str, object]:
 
 
 def lists_go_on(capsys: pytest.CaptureFixture[str] | None = None) -> str:
-    """What the lists say of the damaged run; the whole one is in all of them."""
+    """Checks that all lists contain the undamaged run, and returns what they say of the damaged
+    one.
+    """
     assert "whole" in [run.id for run in all_runs()]
     assert {"whole", ID} <= {run.id for run in all_runs(damaged=True)}
     assert "whole" in [run.id for run in queue.mine()]
@@ -171,7 +175,7 @@ def test_a_setting_that_is_not_known_here_is_named_with_its_file(
 
 
 def change(file: Path, path: tuple[Any, ...], value: object) -> None:
-    """Set one entry of a JSON file, or leave it out where the value is `...`."""
+    """Sets one entry of a JSON file, or removes it if `value` is `...`."""
     whole = inner = json.loads(file.read_text())
     for name in path[:-1]:
         inner = inner[name]
@@ -183,7 +187,7 @@ def change(file: Path, path: tuple[Any, ...], value: object) -> None:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every entry of a JSON value, inner ones included."""
+    """Returns the paths of all entries of a JSON value, nested ones included."""
     inner = value.items() if isinstance(value, dict) else enumerate(value)
     out = []
     for name, item in inner:
@@ -195,7 +199,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("name", ["config.json", "status.json", "eval.json"])
 def test_every_entry_of_another_kind_or_left_out_breaks_nothing_else(name: str, run: Run) -> None:
-    """Some entries may be left out or changed, and the run is still one: then it opens."""
+    """Some entries may be missing or changed without damage to the run: then the run opens."""
     file = run.path / name
     whole = file.read_bytes()
     odd = (..., *ODD)
@@ -245,7 +249,7 @@ def test_whatever_is_written_into_a_run_the_lists_go_on(data: st.DataObject, run
 def test_a_file_that_may_not_be_read_is_one_sentence(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As root every file may be read, so reading itself refuses."""
+    """root may read every file, so the reading function itself raises the error here."""
     read = Path.read_text
 
     def refused(self: Path, *args: Any, **more: Any) -> str:
@@ -254,7 +258,7 @@ def test_a_file_that_may_not_be_read_is_one_sentence(
         return read(self, *args, **more)
 
     monkeypatch.setattr(Path, "read_text", refused)
-    os.utime(run.path / "config.json")  # else the run that was opened before is still known
+    os.utime(run.path / "config.json")  # Without a new time stamp the cached run would be used.
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
         open_run(ID)
     assert "config.json" in lists_go_on(capsys)

@@ -1,5 +1,5 @@
-"""The room of the data: splits, beginnings, augmentation, downloads that fail, and the files as
-they are published.
+"""Tests data sets: splits, subsets, augmentation, failed downloads, and the file formats as
+published.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ REPO = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def real(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of real images: ROBUSTVIZ_DATA, else shared/data beside the repository; the test
-    skips without it.
+    """Returns the folder of real images: $ROBUSTVIZ_DATA, otherwise shared/data beside the
+    repository. The test is skipped if there is none.
     """
     named = os.environ.get("ROBUSTVIZ_DATA")
     place = Path(named) if named else REPO.parent / "shared" / "data"
@@ -121,7 +121,7 @@ def test_a_stratified_order_is_a_permutation_whose_every_beginning_is_balanced()
     ]
     order = data.stratified_order(y)
     assert sorted(order.tolist()) == list(range(49))
-    for n in range(1, 22):  # until the smallest class has run out
+    for n in range(1, 22):  # Until all images of the smallest class are used.
         counts = y[order[:n]].bincount(minlength=3)
         assert counts.max() - counts.min() <= 1
     assert not torch.equal(order, data.stratified_order(y, seed=1))
@@ -203,7 +203,7 @@ def test_every_source_says_what_a_form_and_a_trainer_need() -> None:
 
 @pytest.fixture
 def numbered() -> torch.Tensor:
-    """Float images 12x2x9x7 whose every value is different."""
+    """Returns float images of shape (12, 2, 9, 7) in which every value is different."""
     return torch.arange(12 * 2 * 9 * 7, dtype=torch.float32).view(12, 2, 9, 7) / (12 * 2 * 9 * 7)
 
 
@@ -246,7 +246,7 @@ def test_a_crop_moves_each_sample_by_its_own_shift_and_repeats_the_edge() -> Non
         ]
         assert len(matches) == 1
         shifts.update(matches)
-    assert len(shifts) == 15  # each of the 5 x 3 shifts came up
+    assert len(shifts) == 15  # Each of the 5 × 3 shifts occurred.
 
 
 # ---- idx
@@ -347,7 +347,7 @@ def test_a_pickle_cannot_reach_a_codec_that_runs_code(tmp_path: Path) -> None:
 
 
 def test_a_compact_file_decodes_to_what_the_stored_format_says() -> None:
-    # the slow twin: one pixel at a time, as the format is described
+    # The reference decodes one pixel at a time, as the format is described.
     rng = np.random.default_rng(1)
     residual = rng.integers(0, 256, (3, 2, 32, 32)).astype(np.uint8)
     slow = np.zeros((2, 3, 32, 32), int)
@@ -407,7 +407,8 @@ def test_a_failed_download_says_what_why_and_what_to_do(
         and str(empty_root / "mnist") in text
         and "ROBUSTVIZ_DATA" in text
     )
-    assert text.count("\n") == 0 and capsys.readouterr().out == ""  # stdout belongs to --json
+    # Standard output is reserved for --json.
+    assert text.count("\n") == 0 and capsys.readouterr().out == ""
     assert not (empty_root / "mnist").exists()
 
 

@@ -1,5 +1,5 @@
-"""A person's own pictures: what is read, what is passed over, and the sentence for what cannot be
-used.
+"""Tests a person's own pictures: which are read, which are skipped, and the message for those that
+cannot be used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _fill(folder: Path, n: int, seed: int, size: tuple[int, int] = (40, 30)) -> 
 
 @pytest.fixture
 def flat(tmp_path: Path) -> Path:
-    """Three classes of 30, 30 and 3 pictures."""
+    """Creates a folder with three classes of 30, 30 and 3 pictures."""
     for seed, (name, n) in enumerate((("dog", 30), ("cat", 30), ("axolotl", 3))):
         _fill(tmp_path / "pets" / name, n, seed)
     return tmp_path / "pets"
@@ -80,7 +80,8 @@ def test_renaming_moving_and_adding_pictures_moves_none_to_another_split(
 
 
 def test_equal_files_are_in_one_split_and_a_class_too_small_is_named() -> None:
-    hashes = [f"{k:064x}" for k in (1, 2, 3, 4, 5, 5, 6, 7)]  # all tiny numbers: all would be train
+    # All hashes are tiny numbers, so by hash alone all images would be in the training split.
+    hashes = [f"{k:064x}" for k in (1, 2, 3, 4, 5, 5, 6, 7)]
     which, small = splits.by_content(hashes, [0, 0, 0, 0, 1, 1, 1, 2])
     assert sorted(set(which[:4])) == [0, 1, 2]
     assert which[4] == which[5] and {which[4], which[6]} == {0, 2}
@@ -103,8 +104,8 @@ def test_pictures_of_every_mode_become_upright_rgb_squares(tmp_path: Path) -> No
     assert np.allclose(colour["rgb.jpg"], (200, 30, 20), atol=4)
     assert np.allclose(colour["grey.png"], 120)
     assert colour["cmyk.jpg"][0] > 200 and colour["cmyk.jpg"][1] < 80
-    assert np.allclose(colour["clear.png"], 255)  # what is clear is white
-    assert np.allclose(colour["deep.png"], 156)  # 16 bits are scaled, not clipped
+    assert np.allclose(colour["clear.png"], 255)  # Transparent pixels become white.
+    assert np.allclose(colour["deep.png"], 156)  # 16-bit values are scaled, not clipped.
     assert not read["palette.gif"][1] and read["rgb.jpg"][1]
 
 
@@ -112,8 +113,8 @@ RAMP = np.tile(np.linspace(0, 1, 16), (16, 1))
 
 
 def _tiff(values: np.ndarray, *, sign: int, bits: int = 0, black: int = 1) -> bytes:
-    """A TIFF of one channel as a camera writes it. `sign`: 1 unsigned, 2 signed, 3 floating;
-    `black`: 0 where 0 is white.
+    """Returns a TIFF with one channel, as a camera writes it. `sign`: 1 unsigned, 2 signed, 3
+    floating point; `black`: 0 if 0 is white.
     """
     end = ">" if values.dtype.byteorder == ">" else "<"
     height, width = values.shape
@@ -141,8 +142,8 @@ def _tiff(values: np.ndarray, *, sign: int, bits: int = 0, black: int = 1) -> by
 
 
 def _png(values: np.ndarray, colour: int, exif: bytes = b"") -> bytes:
-    """A PNG of 16 bits a channel; `colour` as its specification counts: 0 grey, 2 RGB, 4 grey with
-    alpha.
+    """Returns a PNG with 16 bits per channel. `colour` is the PNG colour type: 0 grey, 2 RGB, 4
+    grey with alpha.
     """
 
     def chunk(kind: bytes, body: bytes) -> bytes:
@@ -207,7 +208,9 @@ DEEP = {
 
 
 def _colour_tiff(values: np.ndarray, packed: bool = False) -> bytes:
-    """A TIFF of 16 bits a channel, (H,W,3): what `_tiff` writes, with two tags more."""
+    """Returns a TIFF of an (H, W, 3) array with 16 bits per channel: as `_tiff`, with two more
+    tags.
+    """
     end, (height, width, bands) = "<" if values.dtype.byteorder != ">" else ">", values.shape
     content = zlib.compress(values.tobytes()) if packed else values.tobytes()
     at = 8 + 2 + 10 * 12 + 4
@@ -287,7 +290,7 @@ def test_colours_of_few_bits_keep_their_hue_place_and_transparency(tmp_path: Pat
     (tmp_path / "a.ppm").write_bytes(b"P6\n16 16\n65535\n" + values.astype(">u2").tobytes())
     wanted = (values / 4095).transpose(2, 0, 1)
     turned = Image.Exif()
-    turned[0x0112] = 3  # by 180 degrees
+    turned[0x0112] = 3  # Rotated by 180 degrees.
     (tmp_path / "turned.png").write_bytes(
         _png(values, 2, turned.tobytes().removeprefix(b"Exif\0\0"))
     )
@@ -348,7 +351,7 @@ def test_grey_values_of_any_depth_keep_black_grey_and_white(tmp_path: Path, name
 
 def test_twelve_packed_bits_are_twelve_bits(tmp_path: Path) -> None:
     content = bytearray(_tiff(TWELVE, sign=1, bits=12))
-    content[8 + 2 + 8 : 8 + 2 + 12] = struct.pack("<I", 16)  # two values in three bytes
+    content[8 + 2 + 8 : 8 + 2 + 12] = struct.pack("<I", 16)  # Two values are packed in three bytes.
     (tmp_path / "packed.tif").write_bytes(content)
     pixels, found = pictures.read_picture(tmp_path / "packed.tif", 16)
     assert np.abs(pixels / 255 - RAMP).max() < 1.01 / 255 and found == TYPE
@@ -403,9 +406,10 @@ def test_the_card_counts_deep_pictures_and_leaves_out_what_is_no_number(flat: Pa
 
 def test_the_cameras_orientation_is_applied(tmp_path: Path) -> None:
     picture = np.zeros((16, 16, 3), np.uint8)
-    picture[:4] = 255  # a white bar at the top
+    picture[:4] = 255  # A white bar at the top.
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise: the bar belongs to the right
+    # The picture must be rotated by 90 degrees clockwise, so the bar belongs on the right.
+    exif[0x0112] = 6
     Image.fromarray(picture).save(tmp_path / "turned.png", exif=exif)
     pixels, _ = pictures.read_picture(tmp_path / "turned.png", 16)
     assert pixels[:, :, 12:].min() == 255 and pixels[:, :, :12].max() == 0
@@ -544,7 +548,7 @@ def test_what_lies_elsewhere_is_not_read_where_folders_are_named(
     _fill(tmp_path / "secret" / "wolf", 30, 9)
     (flat / "wolf").symlink_to(tmp_path / "secret" / "wolf", target_is_directory=True)
     (flat / "cat" / "wolf.png").symlink_to(tmp_path / "secret" / "wolf" / "000.png")
-    assert "wolf" in _load(flat)["train"].classes  # on one's own computer a link is a link
+    assert "wolf" in _load(flat)["train"].classes  # On one's own computer links are followed.
     monkeypatch.setenv("ROBUSTVIZ_FOLDERS", os.pathsep.join(["/nowhere", str(flat)]))
     sets = _load(flat)
     assert sets["train"].classes == ("axolotl", "cat", "dog") and sum(map(len, sets.values())) == 63
@@ -557,6 +561,6 @@ def test_a_file_that_would_fill_the_memory_is_counted_and_not_read(
     flat: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open(flat / "cat" / "huge.png", "wb") as file:
-        file.truncate(30_000_000)  # a hole: it takes no place on the disk
+        file.truncate(30_000_000)  # A sparse file takes no space on the disk.
     monkeypatch.setattr(pictures, "MOST_BYTES", 20_000_000)
     assert any("unreadable file was left out" in s.card for s in _load(flat).values())

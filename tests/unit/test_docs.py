@@ -1,5 +1,5 @@
-"""README and docs: every link, path, name, make target and command in them exists, and the site
-builds without a warning.
+"""Tests README and docs: every link, path, name, make target and command in them exists, and the
+site builds without a warning.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from robustviz import cli, paths
 
 ROOT = paths.ROOT
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-YOURS = ("docs/adding.md", "docs/plugins.md")  # name files and names that the reader writes
-# places that a checkout has only after something was run, or that belong to the reader
+# These pages name files and names that the reader creates.
+YOURS = ("docs/adding.md", "docs/plugins.md")
+# Places that exist only after something was run, or that belong to the reader.
 MADE = re.compile(r"checkpoints/runs|build/|data/$|\.venv|.*[<*…{]|.*\.\.")
 TREES = "robustviz|pages|docs|tests|checkpoints|benchmarks|notebooks"
 
@@ -28,7 +29,7 @@ def texts() -> dict[str, str]:
     return {
         page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8")
         for page in PAGES
-        if page.name != "CHANGELOG.md"  # tells of what was
+        if page.name != "CHANGELOG.md"  # The changelog describes earlier versions.
     }
 
 
@@ -90,7 +91,9 @@ def test_every_make_target_exists():
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
-    """Parsers by what is typed after `python -m robustviz`, also those of two words."""
+    """Returns the parsers by the command that follows `python -m robustviz`, including commands of
+    two words.
+    """
     found: dict[str, argparse.ArgumentParser] = {}
 
     def walk(parser: argparse.ArgumentParser, before: str) -> None:
@@ -131,7 +134,9 @@ def test_the_readme_is_short():
 
 @pytest.mark.machine
 def test_the_site_builds_without_a_warning(tmp_path: Path):
-    """Strict: a warning, a dead link inside or a page without a place in the menu fails."""
+    """In strict mode a warning, a broken internal link or a page missing from the menu is an
+    error.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
         cwd=ROOT,

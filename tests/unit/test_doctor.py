@@ -1,4 +1,4 @@
-"""The doctor finds each disease it knows, and lets a healthy network pass."""
+"""Tests the doctor: it finds each fault that it knows, and passes a healthy network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from conftest import Toy
 
 ATTACK = PGD(eps=0.05, steps=10)
-# of 80 images; for what the doctor's own attacks do not matter to
+# For tests in which the doctor's own attacks do not matter. The counts are of 80 images.
 FINE = Consult(unbounded=0, pgd20=40, pgd60=40, square=80)
 
 
@@ -63,7 +63,7 @@ def test_a_change_larger_than_eps_is_found(toy: Toy) -> None:
     assert "budget" in complaints(toy, x=inside, x_adv=inside + 0.051, consulted=FINE)
     one = inside.clone()
     one[79, 1, 8, 6] += 0.2
-    # a single pixel of a single image
+    # A single pixel of a single image.
     assert "budget" in complaints(toy, x=inside, x_adv=one, consulted=FINE)
     assert "budget" in complaints(
         toy, x=inside, x_adv=inside + 0.01, attack=PGD(norm="l2", eps=0.05), consulted=FINE
@@ -79,11 +79,11 @@ def test_pixels_outside_the_unit_range_are_found(by: float, toy: Toy) -> None:
     assert "range" in complaints(
         toy, x=x, x_adv=x_adv, consulted=FINE
     ) and "range" not in complaints(toy, x=x, x_adv=x, consulted=FINE)
-    assert "range" in complaints(toy, x=x_adv, x_adv=x, consulted=FINE)  # in the clean images too
+    assert "range" in complaints(toy, x=x_adv, x_adv=x, consulted=FINE)  # Also in the clean images.
 
 
 class Sick(nn.Module):
-    """A healthy network with something wrong around it."""
+    """A healthy network inside a function that adds a fault."""
 
     def __init__(self, net: nn.Module, disease: Any) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def probabilities(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def saturated(net: nn.Module, x: Tensor) -> Tensor:
-    return net(x) * 1e5  # the softmax is exactly one, its gradient exactly nothing
+    return net(x) * 1e5  # The softmax is exactly 1 and its gradient exactly 0.
 
 
 def staircase(net: nn.Module, x: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def cut_off(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def turned_round(net: nn.Module, x: Tensor) -> Tensor:
-    # the right value, with a gradient that leads the attacker the wrong way
+    # The right logits, with a gradient that points in the wrong direction.
     return net(2 * x.detach() - x)
 
 
@@ -119,8 +119,8 @@ def noisy(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def rough(net: nn.Module, x: Tensor) -> Tensor:
-    """The answer comes from a few grey levels, so its true gradient is nothing; what shows is that
-    of another answer.
+    """The logits come from few grey levels, so their true gradient is zero; the gradient that shows
+    is that of another function.
     """
     return net((x * 10).round() / 10) + 1e-3 * net(1 - x)
 
@@ -164,7 +164,7 @@ def test_more_steps_that_help_the_defender_are_found(
 
 @pytest.mark.slow
 def test_a_gradient_that_only_misleads_is_found_by_an_attack_that_needs_none() -> None:
-    """And by examples that are planted with such a search, on a network that is shipped."""
+    """Examples planted by such a search find it too. The network is a shipped one."""
     run = Run(
         folder.zoo()
         / next(config.run_id for config in zoo.wanted() if config.method.key == "standard")
@@ -254,11 +254,13 @@ def test_in_l2_the_black_box_is_said_not_to_be_measured(toy: Toy) -> None:
     assert last.name == "black-box" and last.ok and last.text.startswith("Not measured")
 
 
-# Warnings: the number may hold, and somebody should look.
+# Warnings: the number may be right, but a person should check it.
 
 
 def finding(toy: Toy, name: str, net: nn.Module | None = None, **given: Any) -> Finding:
-    """One finding on the toy's first 40 images; the doctor's own attacks left what `given` says."""
+    """Returns one finding on the first 40 images of `toy`. `given` replaces how many images the
+    doctor's own attacks left right.
+    """
     x, y = toy.x[:40], toy.y[:40]
     attack, net = given.pop("attack", ATTACK), net or toy.net
     x_adv = given.pop("x_adv", x)
@@ -300,7 +302,7 @@ def test_float64_shows_a_gradient_that_is_too_small_for_float32(toy: Toy) -> Non
 
 def test_gradients_that_are_no_numbers_are_a_warning(toy: Toy) -> None:
     def partly(net: nn.Module, x: Tensor) -> Tensor:
-        # the square root of 0 has an infinite slope, and 0 times that is NaN
+        # The square root has an infinite slope at 0, and 0 times infinity is NaN.
         return net(x) + 0 * (x[:, :1, :1, :1] * 0).sqrt().flatten(1)
 
     found = finding(toy, "gradients", Sick(toy.net, partly))
@@ -311,7 +313,8 @@ def test_gradients_that_are_no_numbers_are_a_warning(toy: Toy) -> None:
 
 def test_an_attack_that_stopped_early_is_a_warning(toy: Toy) -> None:
     x, y = toy.x[:40], toy.y[:40]
-    down = PGD(eps=0.05, steps=10, targeted=True)(toy.net, x, y)  # towards the right answer
+    # The targeted attack moves towards the true class.
+    down = PGD(eps=0.05, steps=10, targeted=True)(toy.net, x, y)
     assert finding(toy, "moved", x_adv=x).warning and finding(toy, "moved", x_adv=down).warning
     assert not finding(toy, "moved", x_adv=ATTACK(toy.net, x, y)).warning
     assert not finding(toy, "moved", x_adv=x, attack=PGD(eps=0.0)).warning
@@ -344,7 +347,7 @@ def test_sentences_are_short(toy: Toy) -> None:
                 assert len(sentence.split()) <= 20, sentence
 
 
-# What comes in.
+# Which inputs are accepted.
 
 
 def findings(

@@ -1,5 +1,6 @@
-"""UMAP's process: it says what is computed here to the last bit, waits for nobody, is started again
-once, and ends with whoever started it, however that ends.
+"""Tests the separate process that computes UMAP: its maps equal those computed in this process, bit
+for bit, no request blocks another, the process is restarted once, and it ends with its parent,
+however the parent ends.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from robustviz.views.features import embedding
 from robustviz.views.features.probe import features_of
 from robustviz.views.measure import images_of
 
-# The real process with a layout that takes no compiling.
+# The real process with a layout function that needs no compilation.
 QUICK = """
 import os
 from robustviz import embedder
@@ -62,7 +63,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[embedder.Embedder]:
 
 
 def eventually(fact: Callable[[], object], seconds: float = 120) -> bool:
-    """Whether it comes true; how soon is the machine's business."""
+    """Waits until `fact()` is true, and returns whether it became true in time."""
     deadline = time.monotonic() + seconds
     while not (found := bool(fact())) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -74,7 +75,9 @@ def ended(pid: int) -> bool:
 
 
 def spent(pid: int | None) -> float:
-    """Seconds of processor time that a process has used: the same however busy the machine is."""
+    """Returns the seconds of CPU time that a process has used, which do not depend on how busy the
+    machine is.
+    """
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
 
@@ -101,7 +104,7 @@ def test_arrays_go_in_and_a_map_comes_out(quick: embedder.Embedder) -> None:
     )
     init = np.full((5, 2), 100, np.float32)
     assert np.array_equal(quick.ask(**question(), init=init), x[:, :2] * 2 + 100.5)
-    large = quick.ask(**question(n=200_000))  # more than any pipe holds
+    large = quick.ask(**question(n=200_000))  # More bytes than a pipe holds.
     assert large is not None and large.shape == (200_000, 2)
     pid = quick.pid
     quick.start()
@@ -197,7 +200,7 @@ def test_it_ends_when_nobody_asks_and_starts_again_for_the_next_question(
             assert one.ask(**question()) is not None
             before.append(pid := one.pid)
             assert pid is not None and ended(pid) and eventually(lambda: one.pid is None)
-            one.start()  # a page that asks for no map
+            one.start()  # A page starts the process without asking for a map.
             assert one.pid is None and not one.ready
         assert before[0] != before[1]
         assert one.ask(**question(seed=13)) is None, "what it dies of is not asked for ever"
@@ -283,11 +286,11 @@ def test_it_ends_with_its_parent_even_while_it_compiles(name: str) -> None:
         text=True,
         preexec_fn=lambda: signal.signal(
             signal.SIGINT, signal.SIG_DFL
-        ),  # what a shell starts with & inherits that it is ignored
+        ),  # A shell that starts a program with & makes it ignore this signal.
     )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
-    assert eventually(lambda: spent(pid) > 0.3)  # into its imports
+    assert eventually(lambda: spent(pid) > 0.3)  # The process is importing its modules.
     assert alive(pid)
     parent.send_signal(getattr(signal, name))
     parent.communicate(timeout=120)
@@ -365,7 +368,7 @@ def test_the_app_starts_one_and_leaves_none_behind(runs_home: Path, port: int) -
     assert ended(found[0].pid)
 
 
-# What it computes.
+# The results.
 
 
 def cloud(n: int, d: int = 16, seed: int = 0) -> torch.Tensor:
@@ -377,7 +380,7 @@ def cloud(n: int, d: int = 16, seed: int = 0) -> torch.Tensor:
 
 
 def test_the_nearest_are_those_of_a_whole_sort_ties_included() -> None:
-    # twins, and rows far from all
+    # Some rows occur twice, and some are far from all others.
     z = torch.cat([cloud(300), cloud(300)[:150], torch.zeros(2, 16), 2 * cloud(300)[:70]])
     for among in (None, z[:400].round()):
         rows, far = embedding.nearest(z, 15, among)
@@ -389,7 +392,7 @@ def test_the_nearest_are_those_of_a_whole_sort_ties_included() -> None:
         assert torch.equal(rows, at[:, :15]) and torch.equal(far, expected[:, :15].clamp(min=0))
     grid = torch.randint(
         0, 3, (200, 2), generator=torch.Generator().manual_seed(0)
-    ).double()  # ties everywhere
+    ).double()  # Many distances are equal.
     block = torch.cdist(grid, grid).round()
     expected, at = block.sort(dim=1, stable=True)
     distance, row = embedding._least(block, 9)
@@ -469,7 +472,8 @@ def test_the_process_and_this_one_draw_the_same_map_to_the_last_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     z, later = cloud(2000), cloud(2000) + 0.2 * cloud(2000, seed=5)
-    apart = torch.cat([cloud(40), 50 + 0.1 * cloud(40, seed=3)])  # a graph of two parts
+    # A neighbour graph with two components.
+    apart = torch.cat([cloud(40), 50 + 0.1 * cloud(40, seed=3)])
     lonely = embedder.Embedder()
 
     def maps() -> list[torch.Tensor]:
@@ -528,14 +532,14 @@ def test_fewer_epochs_for_a_crowd_cost_no_trustworthiness(n: int) -> None:
         assert few > many - 0.01
 
 
-# The film.
+# The film of epochs.
 
 
 def test_a_film_by_umap_goes_from_the_last_epoch_backwards(
     monkeypatch: pytest.MonkeyPatch, runs_home: Path
 ) -> None:
-    """With a layout that takes no compiling: each frame says which features it shows and which
-    frame it came from.
+    """With a layout function that needs no compilation, and whose result shows the features of the
+    frame and the frame it started from.
     """
     run = next(
         run
