@@ -286,7 +286,7 @@ def test_it_ends_with_its_parent_even_while_it_compiles(name: str) -> None:
         text=True,
         preexec_fn=lambda: signal.signal(
             signal.SIGINT, signal.SIG_DFL
-        ),  # A shell that starts a program with & makes it ignore this signal.
+        ),  # A shell that starts a program with & makes it ignore SIGINT, so restore the default.
     )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
