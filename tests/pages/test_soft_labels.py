@@ -52,7 +52,7 @@ def test_it_opens_with_each_network_in_its_own_worst_direction(visit):
     app = sound(visit("soft_labels", data="digits", img=3, eps=12))
     assert screen(app)["control"]["start"] == 12
     assert [each for text in shown["sure"] for each in wordy(text)] == []
-    assert "A slice through thousands of dimensions: compare, do not navigate." in words(app)
+    assert "This is a 2-D slice of a space with thousands of dimensions" in words(app)
     assert not lacking(words(app))
 
 
@@ -73,7 +73,7 @@ def test_hard_or_soft_label_shows_the_shipped_alignment_and_its_numbers(visit):
         )
     }
     assert soft_labels(found, witness="Witness").layout.meta["sentence"] in said
-    assert "The witness is frozen" in said
+    assert "The witness is not trained by the alignment" in said
     surface, _ = specs(app)
     contours = [
         trace for trace in surface["data"] if trace["type"] == "contour" and trace.get("coloraxis")
@@ -92,11 +92,11 @@ def test_an_image_that_the_witness_misreads_is_said_to_be_one(visit):
     right = run.evaluation().right()[0]
     wrong = int((~right).argmax())
     app = sound(visit("soft_labels", data="digits", img=wrong, compared="alignment"))
-    assert "The witness misreads this image as" in words(app)
-    button = next(one for one in app.button if "which it gets right" in one.label)
+    assert "The witness misclassifies this image as" in words(app)
+    button = next(one for one in app.button if "which the witness gets right" in one.label)
     assert f"Show image {int(right.argmax())}," in button.label
     button.click().run()
-    assert "The witness misreads" not in words(sound(app))
+    assert "The witness misclassifies" not in words(sound(app))
 
 
 def test_every_visible_sentence_can_be_read_at_a_glance(visit):
@@ -109,7 +109,7 @@ def test_every_visible_sentence_can_be_read_at_a_glance(visit):
 def test_a_and_b_are_compared_with_their_verdict(visit):
     said = words(opened(visit("soft_labels", data="digits")))
     assert "B PGD-AT is more robust: it is right on" in said
-    assert "**PGD-20.** B PGD-AT is more robust" in said and "frozen" not in said
+    assert "**PGD-20.** B PGD-AT is more robust" in said and "is not trained by the alignment" not in said
 
 
 def test_an_aligned_run_that_is_chosen_is_the_one_shown_and_a_control_is_called_one(visit):
@@ -128,7 +128,7 @@ def test_without_an_alignment_a_sentence_and_a_and_b(visit, few):
 def test_an_alignment_whose_witness_is_gone_is_a_sentence(visit, few, tmp_path):
     shutil.copytree(folder.REPOSITORY / "checkpoints" / "zoo" / ALIGNED, tmp_path / "zoo" / ALIGNED)
     app = sound(visit("soft_labels", data="digits", compared="alignment"))
-    assert f"{ALIGNED} cannot be shown with what it was made of" in words(app)
+    assert f"{ALIGNED} cannot be shown with its source and its witness" in words(app)
     assert "in its worst direction" in screen(app)["answer"][0]
 
 
@@ -174,4 +174,4 @@ def test_a_soft_target_without_a_witness_is_a_sentence_and_the_page_goes_on(visi
 
 def test_one_network_alone(visit, few):
     app = opened(visit("soft_labels", data="digits", a=ordinary("digits", "pgd_at").id, b=""))
-    assert "not decided" not in words(app) and "B" not in screen(app)["answer"][0]
+    assert "no significant difference" not in words(app) and "B" not in screen(app)["answer"][0]

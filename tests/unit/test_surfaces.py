@@ -126,7 +126,7 @@ def test_the_other_direction_ends_where_pgd_ends(run) -> None:
         ({"index": 99999}, "no image 99999"),
         ({"temperature": 0.0}, "0.1 to 100"),
         ({"temperature": 1000.0}, "0.1 to 100"),
-        ({"span": 0.0}, "span 0 is a point"),
+        ({"span": 0.0}, "span 0 is a single point"),
         ({"reference": "no-such-run"}, "no run called"),
         ({"witness": "shapes-standard-small-cnn-s0-67af4565"}, "other images or classes"),
         ({"reference": "shapes-standard-small-cnn-s0-67af4565"}, "other images or classes"),
@@ -368,11 +368,10 @@ def test_all_panels_share_scale_and_lines() -> None:
     said, sure = figure.layout.meta["sentence"], figure.layout.meta["sure"]
     assert "before: 1.00 → 1.50. after: 2.00 → 2.10." in said and not wordy(said)
     assert "before reaches 1.00 along the random direction, and at most 1.50" in sure
-    assert "That is at (+26," in sure and not wordy(sure)
-    assert "The witness is frozen" in said and "difference is 0 everywhere" in said
+    assert "That point is at (+26," in sure and not wordy(sure)
+    assert "The witness is not trained" in said and "surface is the same before and after" in said
     assert (
-        "anywhere on the plane: 1.80 (to the true class), 5.40 (to the witness's soft label)"
-        in sure
+        "on the whole plane: 1.80 (to the true class), 5.40 (to the witness's soft label)" in sure
     )
     relief = figures.surfaces({"before": flat(1, 5), "after": flat(2, 1)}, kind="3d")
     scenes = [relief.layout.scene, relief.layout.scene2]
@@ -417,10 +416,9 @@ def test_a_refined_surface_says_so() -> None:
         ),
     )
     said = figures.surfaces({"one": one, "two": two}, target="both").layout.meta["sure"]
-    assert "Of 50 points 22 were computed, the others interpolated. At 14 of those" in said
+    assert "Of 50 points, 22 were computed and the others interpolated. At 14 of the" in said
     assert (
-        "missed the loss to the true class by at most 0.1 and the loss to the soft label by at most"
-        " 0.5." in said
+        "error is 0.1 in the loss to the true class and 0.5 in the loss to the soft label." in said
     )
     assert (
         "soft" not in figures.surfaces(one).layout.meta["sure"]
@@ -446,8 +444,8 @@ def test_the_weight_surface_sentence() -> None:
     )
     figure = figures.weight_surface({"one": bowl, "two": tilted})
     said, sure = figure.layout.meta["sentence"], figure.layout.meta["sure"]
-    assert "one: 0.100 at its weights, the lowest point of the grid." in said
-    assert "one: at most 0.6 half-way out and 2.1 in all." in sure
+    assert "one: 0.100 at the trained weights, the lowest point of the grid." in said
+    assert "one: at most 0.6 in the inner half and 2.1 on the whole plane." in sure
     assert not wordy(said) and not wordy(sure)
     assert (
         "different architecture" in sure
@@ -459,7 +457,7 @@ def test_the_weight_surface_sentence() -> None:
         | {"refined": {"points": 25, "computed": 11, "tried": 7, "error": {"log10": 0.004}}},
     )
     assert (
-        "interpolation missed log₁₀ of the loss by at most 0.004."
+        "The largest error is 0.004 in log₁₀ of the loss."
         in figures.weight_surface(fine).layout.meta["sure"]
     )
     overflow = figures.weight_surface(
@@ -491,8 +489,8 @@ def test_the_bars_say_entropy_and_divergence() -> None:
     assert [trace.name for trace in figure.data] == ["one-hot", "witness", "before", "after"]
     assert "before: 50% for c0." in said and not wordy(said) and not wordy(sure)
     assert f"before has an entropy of {np.log(2):.2f} nats." in sure
-    assert f"before is {(p * np.log(p / 0.5)).sum():.3f} nats (KL) from" in sure
-    assert "after is 0.000 nats" in sure
+    assert f"before: KL divergence of {(p * np.log(p / 0.5)).sum():.3f} nats from" in sure
+    assert "after: KL divergence of 0.000 nats" in sure
     attacked = figures.soft_labels(found, attacked=True, witness="witness")
     assert "own attack" in attacked.layout.meta["sentence"] and list(
         attacked.data[1].x

@@ -159,19 +159,25 @@ def made(change: int | None, name: str = "A x", y: int = 0) -> WorstDirection:
 @pytest.mark.parametrize(
     ("a", "b", "says"),
     [
-        (2, 9, "A's answer changes within 2 grey levels; B's answer changes within 9, each in"),
+        (2, 9, "A's prediction changes at 2 grey levels; B's prediction changes at 9, each in"),
         (
             2,
             None,
-            "A's answer changes within 2 grey levels; B's answer holds to 16, the picture's edge",
+            "A's prediction changes at 2 grey levels; B's prediction stays right up to 16, the end"
+            " of the picture",
         ),
         (
             None,
             None,
-            "A's answer holds to 16 grey levels, the picture's edge; B's answer holds to 16",
+            "A's prediction stays right up to 16 grey levels, the end of the picture; B's"
+            " prediction stays right up to 16",
         ),
-        (0, 9, "A misreads this image untouched; B's answer changes within 9 grey levels in its"),
-        (0, 0, "A misreads this image untouched; B misreads this image untouched."),
+        (
+            0,
+            9,
+            "A misclassifies the untouched image; B's prediction changes at 9 grey levels in its",
+        ),
+        (0, 0, "A misclassifies the untouched image; B misclassifies the untouched image."),
     ],
 )
 def test_the_verdict_is_what_was_measured(a, b, says) -> None:
@@ -183,7 +189,7 @@ def test_the_verdict_is_what_was_measured(a, b, says) -> None:
 def test_one_network_alone() -> None:
     assert (
         verdict({"A x": made(3)})
-        == "A's answer changes within 3 grey levels in its worst direction."
+        == "A's prediction changes at 3 grey levels in its worst direction."
     )
 
 
@@ -252,9 +258,9 @@ def test_what_an_alignment_changed_is_said_at_every_temperature() -> None:
     assert list(screen.control.values) == [str(t) for t in range(1, 21)]
     middle = before.odds[8, 12], after.odds[8, 12]
     one, two = (f"{np.logaddexp(0, float(each)):.2f}" for each in middle)
-    assert f"To the true class it fell from {one} to {two}." in screen.answer[3]
+    assert f"The loss to the true class fell from {one} to {two}." in screen.answer[3]
     soft = [f"{result.soft(4)[8, 12]:.2f}" for result in (before, after)]
-    assert f"rose from {soft[0]} to {soft[1]} here" in screen.answer[3]
+    assert f"rose from {soft[0]} to {soft[1]} at this image." in screen.answer[3]
     assert len({*screen.answer}) > 10 and "control" not in screen.answer[0]
     assert moved(screen, "share-0")[0] == "75%" and moved(screen, "share-0")[19] == "51%"
     same = alignment(before, before, control="the true classes")

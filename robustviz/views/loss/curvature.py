@@ -65,7 +65,8 @@ def hessian_vector(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
                 raise
             raise UserError(
                 f"torch has no second derivative of {said[1]}, which this network uses, so its"
-                " curvature cannot be measured; write that step out in its forward."
+                " curvature cannot be measured: write that operation out with basic ones in its"
+                " forward."
             ) from error
 
 
@@ -285,8 +286,8 @@ def gradients(run: Run, spec: GradientsSpec) -> Gradients:
         f"‖∂CE/∂x‖₂ {_mean(norm)}",
         *(
             [
-                f"on the true object {_mean(share)} of the gradient, which covers {_mean(area)} of"
-                " the picture"
+                f"share of the gradient on the true object {_mean(share)} (the object covers"
+                f" {_mean(area)} of the image)"
             ]
             if share.size
             else []
@@ -333,8 +334,8 @@ def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
     value, residual = (torch.cat(each).numpy() for each in zip(*parts, strict=True))
     if not np.isfinite(value).all():
         raise UserError(
-            f"The curvature of {run.id} is not finite: its loss overflows. Check its weights, or"
-            " train it again."
+            f"The curvature of {run.id} is not finite, because its loss overflows: check its"
+            " weights, or train it again."
         )
     result = Curvature(
         index.numpy(),
@@ -353,11 +354,11 @@ def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
     )
     median = "{:.3g} [{:.3g}, {:.3g}]".format(*median_interval(value))
     result.meta["summary"] = (
-        f"Top Hessian eigenvalue of the cross-entropy by the pixels over {len(few)} images: median"
-        f" and its 95 % interval {median}, mean {value.mean():.3g}, {int((value < 0).sum())}"
-        f" negative. {smoothing(result)} {int(same.sum())} of {len(few)} answers unchanged;"
-        f" {spec.iterations} Lanczos steps, to within 1 % on {int((residual < 0.01).sum())} of"
-        f" {len(few)}"
+        "Top eigenvalue of the Hessian of the cross-entropy with respect to the pixels, over"
+        f" {len(few)} images: median and its 95 % interval {median}, mean {value.mean():.3g},"
+        f" {int((value < 0).sum())} negative. {smoothing(result)} The measured copy predicts the"
+        f" network's class on {int(same.sum())} of {len(few)} images; {spec.iterations} Lanczos"
+        f" steps, residual below 1 % on {int((residual < 0.01).sum())} of {len(few)}"
     )
     return result
 

@@ -97,7 +97,7 @@ def soft_labels(
     figure.update_xaxes(range=[0, 1], tickvals=[0, 0.5, 1], ticktext=["0", "½", "1"])
     figure.update_yaxes(autorange="reversed", type="category", tickmode="linear", ticks="")
     state = f"attacked, {_attack(first, ' at ')}" if attacked else "untouched"
-    alt = f"Soft-label bars of image {first.meta['index']}, {state}, one panel a network."
+    alt = f"Soft-label bars of image {first.meta['index']}, {state}, one panel per network."
     said = _answers(probs, first, attacked), _doubt(probs, first, attacked, witness)
     return finish(figure, alt, found, *said, clean=not attacked)
 
@@ -127,12 +127,15 @@ def _doubt(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool, witne
     """
     each = [f"{short(name)} has an entropy of {entropy(p):.2f} nats." for name, p in probs.items()]
     far = [
-        f"{short(name)} is {divergence(probs[witness], p):.3f} nats (KL) from the witness's soft"
-        " label."
+        f"{short(name)}: KL divergence of {divergence(probs[witness], p):.3f} nats from the"
+        " witness's soft label."
         for name, p in probs.items()
         if witness in probs and name != witness
     ]
-    most = f"One-hot has 0, all classes alike {np.log(len(first.logits)):.2f}."
+    most = (
+        "The entropy of a one-hot label is 0, that of the uniform distribution"
+        f" {np.log(len(first.logits)):.2f} nats."
+    )
     own = [f"Each network under its own attack: {_attack(first, ', ')}."] if attacked else []
     return "\n\n".join([*each, most, *far, *own])
 
@@ -147,8 +150,8 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
     places = {name: _measures(result) for name, result in found.items()}
     if not any(places.values()):
         raise UserError(
-            "This data has no object masks and there is no other network of it, so there is nothing"
-            " to compare a gradient with."
+            "This data has no object masks and no other network, so there is nothing to compare"
+            " a gradient with: train another network on it."
         )
     figure = go.Figure(
         layout={
@@ -181,8 +184,8 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
         )
     return finish(
         figure,
-        f"Where input gradients lie and which they resemble, mean of {len(first.index)} images with"
-        " 95 % intervals.",
+        "How much of the input gradients lies on the object, and which gradients they resemble:"
+        f" means over {len(first.index)} images with 95 % intervals.",
         found,
         f"{_on_object(found)} {_verdict(found)}".strip(),
         f"{_intervals(found)}\n\n{_moved(found)}".strip(),
@@ -218,7 +221,7 @@ def change(before: Floats, after: Floats) -> str:
     """
     mean, low, high = mean_interval(after - before)
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" + (
-        "" if low > 0 or high < 0 else ", not decided"
+        "" if low > 0 or high < 0 else ", no significant difference"
     )
 
 
@@ -229,13 +232,13 @@ def _on_object(found: Mapping[str, Gradients]) -> str:
     first = next(iter(found.values()))
     if not first.share.size:
         return "This data has no object masks, so where the gradient lies is not measured."
-    said = [f"The object covers {100 * float(first.area.mean()):.1f} % of the picture."]
+    said = [f"The object covers {100 * float(first.area.mean()):.1f} % of the image."]
     for name, result in found.items():
         _, below, above = mean_interval(result.share - result.area)
-        off = "above" if below > 0 else "below" if above < 0 else "not decidedly off"
+        off = "above" if below > 0 else "below" if above < 0 else "not significantly different from"
         said.append(
-            f"{short(name)}: {100 * float(result.share.mean()):.1f} % of the gradient's size"
-            f" lies on it ({off} the area)."
+            f"{short(name)}: {100 * float(result.share.mean()):.1f} % of the gradient's absolute"
+            f" size lies on it ({off} the area)."
         )
     return " ".join(said)
 
@@ -259,7 +262,7 @@ def _verdict(found: Mapping[str, Gradients]) -> str:
     (before, one), (after, two) = pair
     _, low, high = mean_interval(100 * (two.share - one.share))
     way = "more" if low > 0 else "less" if high < 0 else ""
-    said = f"{way} on the object" if way else "no difference shown in semantics, not decided"
+    said = f"{way} on the object" if way else "no significant difference in the share on the object"
     return f"From {short(before)} to {short(after)}: {said}."
 
 
@@ -278,7 +281,7 @@ def _moved(found: Mapping[str, Gradients]) -> str:
     ]
     if one.share.size and two.share.size:
         mean, low, high = mean_interval(100 * (two.share - one.share))
-        parts.insert(0, f"On the object: {mean:+.1f} points [{low:+.1f}, {high:+.1f}].")
+        parts.insert(0, f"On the object: {mean:+.1f} percentage points [{low:+.1f}, {high:+.1f}].")
     norm = f"Gradient norm: {fewer(one.norm, two.norm)}."
     start = f"From {short(before)} to {short(after)}, n = {len(one.index)}."
     return "\n\n".join([start, *parts, norm, _decided(one.norm, two.norm)])
@@ -298,16 +301,25 @@ def fewer(before: Floats, after: Floats) -> str:
     if n == 0:
         return "the same on every image"
     low, high = wilson(k, n)
-    way = "lower on most" if low > 0.5 else "higher on most" if high < 0.5 else "not decided"
+    way = (
+        "lower on most"
+        if low > 0.5
+        else "higher on most"
+        if high < 0.5
+        else "no significant difference"
+    )
     return f"lower on {k} of {n} images, {way}"
 
 
 def _decided(before: Floats, after: Floats) -> str:
     """The interval that decides in `fewer`, in words."""
     if not (n := int((before != after).sum())):
-        return "No image differs."
+        return "The values are equal on every image."
     low, high = wilson(int((after < before).sum()), n)
-    return f"The share on which it is lower has the interval {100 * low:.0f} to {100 * high:.0f} %."
+    return (
+        f"The 95 % interval of the share of images with a lower value is {100 * low:.0f} to"
+        f" {100 * high:.0f} %."
+    )
 
 
 def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = LIGHT) -> go.Figure:
@@ -360,7 +372,9 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
             + "</extra>",
         )
         _median_bar(figure, name, result, at + 0.36, floor, colour)
-    what = "Top Hessian eigenvalue of the loss by the pixels, one point an image"
+    what = (
+        "Top eigenvalue of the Hessian of the loss with respect to the pixels, one point per image"
+    )
     alt, bars = f"{what}, n = {len(first.index)}.", "bars: 95 % intervals of the median"
     return finish(figure, alt, found, _bent(found), _tails(found), interval=bars)
 
@@ -387,7 +401,7 @@ def _median_bar(
 
 def _bent(found: Mapping[str, Curvature]) -> str:
     """The medians, and whether the second network's eigenvalues are lower, in words."""
-    said = ["Curvature of the median image."] + [
+    said = ["Median curvature over the images."] + [
         f"{short(name)}: {np.median(result.eigenvalue):.3g}." for name, result in found.items()
     ]
     if pair := _pair(found):
@@ -403,7 +417,10 @@ def _tails(found: Mapping[str, Curvature]) -> str:
     exact, in words.
     """
     first = next(iter(found.values()))
-    said = [f"The top eigenvalue of the loss's Hessian by the pixels, n = {len(first.index)}."]
+    said = [
+        "The top eigenvalue of the Hessian of the loss with respect to the pixels, n ="
+        f" {len(first.index)}."
+    ]
     for name, result in found.items():
         said += [
             f"{short(name)}: median {spread(*median_interval(result.eigenvalue), '.3g')}.",
@@ -412,8 +429,8 @@ def _tails(found: Mapping[str, Curvature]) -> str:
     if pair := _pair(found):
         said.append(_decided(pair[0][1].eigenvalue, pair[1][1].eigenvalue))
     said.append(
-        "Intervals are of 95 %. The median's is from the order of the values, since a few large"
-        " ones would lead the mean's."
+        "Intervals are 95 % intervals. That of the median uses the order of the values. A few"
+        " large values would dominate an interval of the mean."
     )
     return (
         "\n\n".join(said)
@@ -425,7 +442,7 @@ def _tails(found: Mapping[str, Curvature]) -> str:
             {name: result.residual >= 0.01 for name, result in found.items()},
         )
         + _counted(
-            " The softplus copy answers otherwise than the network on {}.",
+            " The softplus copy predicts another class than the network on {} images.",
             {name: ~result.same for name, result in found.items()},
         )
     )

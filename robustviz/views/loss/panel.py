@@ -43,8 +43,8 @@ TARGETS: dict[str, Literal["hard", "soft"]] = {"3d-hard": "hard", "3d-soft": "so
 TEMPERATURES = [str(each) for each in screen_figures.TEMPERATURES]
 REFINED = 51  # points along each direction of a refined surface, which computes only some
 GRIDS = (21, 41, REFINED)
-DIRECTIONS: dict[Literal["sign", "pgd"], str] = {"sign": "gradient's sign", "pgd": "where PGD ends"}
-LEARNED = {"witness_hard": "the witness's hard answers", "label": "the true classes"}
+DIRECTIONS: dict[Literal["sign", "pgd"], str] = {"sign": "gradient's sign", "pgd": "found by PGD"}
+LEARNED = {"witness_hard": "the witness's hard labels", "label": "the true classes"}
 STATES = {"clean": "Untouched", "attacked": "Attacked"}
 
 
@@ -86,7 +86,7 @@ def first(here: Context) -> tuple[Context, Cast]:
         return here, Cast(widgets.names(here), family[2].id if family else "")
     if (family := _family(here)) is None:
         st.info(
-            f"No model alignment has been trained on {here.data} yet, so models A and B are"
+            f"No model alignment has been trained on {here.data} yet, so networks A and B are"
             " compared. Train one on the Train page.",
             icon=":material/info:",
         )
@@ -136,13 +136,15 @@ def _aligned(here: Context, family: tuple[Run, Run, Run]) -> Context:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
             _said_of_image(here, asked, found)
-            + f"The source is {label(before)}, before and after an alignment. It learned"
+            + f"The source is {label(before)}, before and after its alignment. It learned"
             f" {learned or 'the soft labels'} of the witness, {label(witness)}.",
             width="stretch",
         )
         right = _first_right(witness)
         if _misread(found) and right is not None:
-            st.button(f"Show image {right}, which it gets right", on_click=choose, args=(right,))
+            st.button(
+                f"Show image {right}, which the witness gets right", on_click=choose, args=(right,)
+            )
         widgets.take_home("soft-label", "Hard or soft label?", screen, found, spec)
     return here
 
@@ -156,7 +158,7 @@ def _said_of_image(here: Context, asked: int, found: Mapping[str, WorstDirection
     first = next(iter(found.values()))
     if _misread(found):
         answer = first.meta["classes"][int(first.label.argmax())]
-        return f"**The witness misreads this image as {answer}**, so its soft label leads there. "
+        return f"**The witness misclassifies this image as {answer}**, also in its soft label. "
     return f"Image {here.img}: the first that the witness gets right. " if asked != here.img else ""
 
 
@@ -188,7 +190,7 @@ def _family(here: Context) -> tuple[Run, Run, Run] | None:
             before, witness = relatives(run)
         except UserError as error:
             st.info(
-                f"{run.id} cannot be shown with what it was made of. {error}",
+                f"{run.id} cannot be shown with its source and its witness. {error}",
                 icon=":material/info:",
             )
         else:
@@ -295,8 +297,9 @@ def surface(here: Context, chosen: Cast) -> int:
     st.subheader("The loss around this image, on one plane for all")
     maker = next(iter(chosen.named))
     st.markdown(
-        "A slice through thousands of dimensions: compare, do not navigate. Every panel shows the"
-        f" same plane, made on {maker}. Dotted: the ε box; dashed: the answer changes."
+        "This is a 2-D slice of a space with thousands of dimensions: use it to compare"
+        " networks. Every panel shows the same plane, along the adversarial direction of"
+        f" {maker}. Dotted: the ε box. Dashed: where the prediction changes."
     )
     view, spec = surface_controls(here, chosen)
     if found := widgets.measured(chosen.named, spec, "the surface"):
@@ -313,7 +316,7 @@ def surface(here: Context, chosen: Cast) -> int:
 
 
 def _grid(n: int) -> str:
-    return f"{n} × {n}" + (", refined where it bends" if n == REFINED else "")
+    return f"{n} × {n}" + (", in full only where it bends" if n == REFINED else "")
 
 
 def judged(chosen: Cast) -> None:
@@ -321,9 +324,9 @@ def judged(chosen: Cast) -> None:
     networks' gradients.
     """
     st.subheader(
-        "Is it more semantic, is it more robust?"
+        "Are its gradients more on the object, is it more robust?"
         if chosen.frozen
-        else "Which network is more semantic, which more robust?"
+        else "Which network has more of its gradient on the object, and which is more robust?"
     )
     with widgets.place():
         accuracies(chosen)
@@ -353,18 +356,18 @@ def accuracies(chosen: Cast) -> None:
     kinds = list(dict.fromkeys(kind for each in found.values() for kind in each))
     if not kinds:
         raise UserError(
-            "None of these networks has been evaluated yet, so nothing is known of their accuracy:"
+            "None of these networks has been evaluated yet, so their accuracies are not known:"
             " evaluate them first."
         )
     worst = {name: headline(run.evaluations(), run.eps) for name, run in runs.items()}
     rows = [
-        ["", "Clean", *kinds, "Every attack run"],
+        ["", "Clean", *kinds, "All attacks together"],
         ["---"] * (3 + len(kinds)),
         *(
             [
                 name,
                 *_cells(each, kinds),
-                _cell(one.k, one.n) if (one := worst[name]) else "one only",
+                _cell(one.k, one.n) if (one := worst[name]) else "only one attack",
             ]
             for name, each in found.items()
         ),
@@ -377,8 +380,8 @@ def accuracies(chosen: Cast) -> None:
     )
     line, sure = _compared(found)
     st.markdown(
-        f"Share still right, with 95 % intervals, at ε = {radii}, seed 0."
-        + " Cells with another n are about another set of images." * (len(images) > 1)
+        f"Accuracy with 95 % intervals, at ε = {radii}, seed 0."
+        + " Cells with another n were measured on other images." * (len(images) > 1)
         + f" {line}"
     )
     if sure:
@@ -472,7 +475,7 @@ def curvature(here: Context, chosen: Cast) -> None:
         )
         st.markdown(
             "A click on a point shows its image everywhere. Curvature grows with β, so compare"
-            " values of one β only."
+            " only values measured with the same β."
         )
 
 
@@ -491,6 +494,6 @@ def weights(chosen: Cast) -> None:
     ):
         widgets.draw(surface_figures.weight_surface, found, Frame("weight-surface", spec))
         st.markdown(
-            "Robust networks need not look flatter here: filter-normalised slices do not decide"
-            " robustness."
+            "Robust networks need not look flatter here: a flat filter-normalised slice does"
+            " not mean a robust network."
         )

@@ -16,12 +16,12 @@ from robustviz.types import UserError
 from robustviz.views.result import ProbeSpec, Result
 
 NO_WITNESS = (
-    "There is no witness, so there is no soft label to measure the loss to: choose the true class,"
-    " or name a witness."
+    "There is no witness, so there is no soft label to compute a loss to: choose the loss to"
+    " the true class, or name a witness."
 )
 REFINE_HELP = (
-    "Compute every fourth point, and finer ones only where the surface bends; the rest is"
-    " interpolated and its error measured."
+    "Compute every fourth point, and more points only where the surface bends; interpolate the"
+    " rest and measure the interpolation error."
 )
 
 
@@ -58,12 +58,18 @@ class SoftLabelsSpec(ProbeSpec[SoftLabels]):
     PGD attacks the run's own network.
     """
 
-    index: int = option(0, "Number of the test image.", low=0, kind="image")
+    index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
     temperature: float = option(
-        4.0, "T: the logits are divided by it; 1 is the network's usual output.", low=0.1, high=100
+        4.0,
+        "Temperature T, by which the logits are divided before the softmax; 1 changes nothing.",
+        low=0.1,
+        high=100,
     )
     eps: float | None = option(
-        None, "Radius of the attack in pixel units; empty: the run's.", low=0, kind="radius"
+        None,
+        "Radius ε of the attack, for pixels in [0, 1]; empty: the run's ε.",
+        low=0,
+        kind="radius",
     )
     steps: int = option(10, "Steps of PGD.", low=1, high=1000)
     seed: int = option(0, "Seed of the attack's random start.", low=0)
@@ -158,31 +164,37 @@ class SurfacesSpec(ProbeSpec[Surface]):
     soft label is that of the `witness`.
     """
 
-    index: int = option(0, "Number of the test image.", low=0, kind="image")
-    grid: int = option(21, "Points along each direction, an odd number.", low=3, high=101)
+    index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
+    grid: int = option(21, "Number of grid points along each direction (odd).", low=3, high=101)
     span: float | None = option(
         None,
-        "How far the plane reaches, in pixel units; empty: twice the run's ε.",
+        "Extent of the plane on each side of the image, for pixels in [0, 1]; empty: twice the"
+        " run's ε.",
         low=0,
         high=1,
         kind="radius",
     )
     temperature: float | None = option(
-        None, "T of the soft label; empty: the alignment's, else 4.", low=0.1, high=100
+        None,
+        "Temperature T of the soft label; empty: that of the run's alignment, or 4 if it is"
+        " not aligned.",
+        low=0.1,
+        high=100,
     )
     direction: Literal["sign", "pgd"] = option(
-        "sign", "The adversarial direction: the gradient's sign, or where PGD ends."
+        "sign",
+        "The adversarial direction: the sign of the gradient, or the perturbation that PGD finds.",
     )
     seed: int = option(0, "Seed of the random direction.", low=0)
     reference: str = option(
         "",
-        "Run on which the direction is made; empty: of an aligned run its source, else the run"
-        " itself.",
+        "Run on whose network the adversarial direction is computed; empty: the source of an"
+        " aligned run, otherwise the run itself.",
         kind="run",
     )
     witness: str = option(
         "",
-        "Run whose soft label is the target; empty: of an aligned run its witness, else none.",
+        "Run whose soft label is the target; empty: the witness of an aligned run, otherwise none.",
         kind="run",
     )
     refine: bool = option(False, REFINE_HELP)
@@ -257,14 +269,18 @@ class WorstDirectionSpec(ProbeSpec[WorstDirection]):
     same for every network.
     """
 
-    index: int = option(0, "Number of the test image.", low=0, kind="image")
+    index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
     eps: float | None = option(
-        None, "ε in pixel units; empty: the run's.", low=0, high=1, kind="radius"
+        None, "Radius ε, for pixels in [0, 1]; empty: the run's ε.", low=0, high=1, kind="radius"
     )
-    grid: int = option(25, "Points along each direction: 1 more than a multiple of 6.", low=7)
+    grid: int = option(
+        25, "Number of grid points along each direction: a multiple of 6, plus 1.", low=7
+    )
     seed: int = option(0, "Seed of the random direction.", low=0)
     reference: str = option(
-        "", "Run on which the direction is made; empty: the run itself.", kind="run"
+        "",
+        "Run on whose network the adversarial direction is computed; empty: the run itself.",
+        kind="run",
     )
     witness: str = option("", "Run whose soft label is a target; empty: none.", kind="run")
 
@@ -302,9 +318,9 @@ class WeightSurfaceSpec(ProbeSpec[WeightSurface]):
     """
 
     n: int = option(128, "How many test images.", low=1)
-    grid: int = option(21, "Points along each direction, an odd number.", low=3, high=101)
+    grid: int = option(21, "Number of grid points along each direction (odd).", low=3, high=101)
     span: float = option(
-        1.0, "How far it reaches; 1: as far as the weights are long.", low=0.001, high=10
+        1.0, "Extent of the surface; at 1 each filter moves by its own norm.", low=0.001, high=10
     )
     seed: int = option(0, "Seed of the two directions.", low=0)
     refine: bool = option(False, REFINE_HELP)
@@ -342,9 +358,8 @@ class GradientsSpec(ProbeSpec[Gradients]):
     n: int = option(200, "How many test images.", low=2)
     targets: str = option(
         "",
-        "Runs whose gradients are compared, with commas between; empty: of an aligned run its"
-        " witness and the shipped ordinary networks it never saw, of another the shipped ordinary"
-        " networks.",
+        "Comma-separated runs whose gradients are compared; empty: the witness of an aligned"
+        " run, and the shipped ordinary networks that were not used to train this run.",
         kind="runs",
     )
 
@@ -373,9 +388,9 @@ def smoothing(result: Curvature) -> str:
     """
     beta, relus = result.meta["beta"], result.meta.get("relus")
     if relus == 0:
-        return "It has no ReLU, so it was measured as it is."
-    each = "its ReLUs" if relus is None else f"each of its {relus} ReLUs"
-    return f"Softplus with β = {beta:g} stands in for {each}."
+        return "The network has no ReLU, so it was measured unchanged."
+    each = "each ReLU" if relus is None else f"each of its {relus} ReLUs"
+    return f"For this measurement, softplus with β = {beta:g} replaces {each}."
 
 
 @register("probe/curvature")
@@ -396,8 +411,8 @@ class CurvatureSpec(ProbeSpec[Curvature]):
         high=1000,
     )
     beta: float = option(
-        10.0, "β of the softplus that stands in for each ReLU, if any.", low=10, high=1000
+        10.0, "β of the softplus that replaces each ReLU of the network.", low=10, high=1000
     )
-    seed: int = option(0, "Seed of its random start.", low=0)
+    seed: int = option(0, "Seed of the random start vector of the Lanczos iteration.", low=0)
 
     result = Curvature

@@ -152,9 +152,9 @@ def legend(height: int) -> str:
         for at, name in enumerate(reversed(NAMES), 1)
     ]
     return (
-        '<figure style="width:112px"><p class="above">Loss (share)</p>'
+        '<figure style="width:112px"><p class="above">Loss (probability)</p>'
         f'<svg viewBox="0 0 112 {height}" width="112" aria-hidden="true">{"".join(parts)}</svg>'
-        "<figcaption>Share: the true class's. Line: the answer changes.</figcaption></figure>"
+        "<figcaption>Probability: true class. Line: prediction changes.</figcaption></figure>"
     )
 
 
@@ -213,7 +213,7 @@ def worst_direction(found: Mapping[str, WorstDirection]) -> Screen:
             [str(level) for level in levels],
             start,
             "eps",
-            "How far the dot walks, in grey levels of 255.",
+            "Position of the dot along the direction, in grey levels (of 255).",
             " grey levels",
         ),
         moves,
@@ -233,11 +233,11 @@ def verdict(found: Mapping[str, WorstDirection]) -> str:
     """
     said = {name[:1]: result for name, result in found.items()}
     parts = [
-        f"{name} misreads this image untouched"
+        f"{name} misclassifies the untouched image"
         if result.change == 0
-        else f"{name}'s answer holds to {len(result.line) - 1}, the picture's edge"
+        else f"{name}'s prediction stays right up to {len(result.line) - 1}, the end of the picture"
         if result.change is None
-        else f"{name}'s answer changes within {result.change}"
+        else f"{name}'s prediction changes at {result.change}"
         for name, result in said.items()
     ]
     known = [result.change != 0 for result in said.values()]
@@ -252,12 +252,15 @@ def verdict(found: Mapping[str, WorstDirection]) -> str:
 
 def _protocol(first: WorstDirection) -> list[str]:
     return [
-        "One image, and one training seed a side: another image can say otherwise.",
-        "The direction is made on each network by itself.",
-        f"It is where 20 steps of PGD end at ε = {eps_text(first.eps)}, without a random start.",
-        "The way there is straight, so a shorter one may exist: this is not the smallest ε.",
-        f"Upwards is a random direction, the same for both, seed {first.meta['seed']}.",
-        "Pixels end at black and white, so that every point is a picture.",
+        "This is one image and one training seed per network: other images can give another"
+        " result.",
+        "Each network has its own direction, computed on itself.",
+        f"It is the perturbation of 20 steps of PGD at ε = {eps_text(first.eps)}, without a"
+        " random start.",
+        "Only this straight line is searched, so a smaller perturbation may exist: this is not"
+        " the smallest ε.",
+        f"The vertical axis is a random direction, the same for both, seed {first.meta['seed']}.",
+        "Pixels are clipped to [0, 1], so that every point is a valid image.",
         f"{first.odds.shape[0]} × {first.odds.shape[1]} points were computed; colours and line"
         " between them are interpolated.",
     ]
@@ -351,8 +354,8 @@ def _changed(before: WorstDirection, after: WorstDirection, temperature: int, co
     soft = [float(result.soft(temperature)[at]) for result in (before, after)]
     hard = [float(np.logaddexp(0, result.odds[at])) for result in (before, after)]
     return (
-        f"By the alignment the loss to the witness's soft label {_moved(*soft)} here. To the true"
-        f" class it {_moved(*hard)}."
+        f"Through the alignment, the loss to the witness's soft label {_moved(*soft)} at this"
+        f" image. The loss to the true class {_moved(*hard)}."
         + (f" This is a control: it learned {control}." if control else "")
     )
 
@@ -367,10 +370,11 @@ def _moved(before: float, after: float) -> str:
 
 def _alignment_protocol(before: WorstDirection) -> list[str]:
     return [
-        "One image and one pair of networks: another image can say otherwise.",
-        "All maps show one plane: the worst direction of the source before, and a random one.",
-        f"The direction is where 20 steps of PGD end at ε = {eps_text(before.eps)}.",
+        "This is one image and one pair of networks: other images can give another result.",
+        "All maps show the same plane: the worst direction of the source before alignment, and"
+        " a random one.",
+        f"The direction is the perturbation of 20 steps of PGD at ε = {eps_text(before.eps)}.",
         "To the true class the loss is cross-entropy.",
         "To the soft label it is T²·KL at temperature T, as in the training.",
-        f"The random direction has seed {before.meta['seed']}; pixels end at black and white.",
+        f"The random direction has seed {before.meta['seed']}; pixels are clipped to [0, 1].",
     ]

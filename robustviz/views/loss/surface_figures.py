@@ -110,7 +110,7 @@ def _edges(
             showlegend=False,
             showscale=False,
             hoverinfo="skip",
-            name=f"{said}: answer right",
+            name=f"{said}: prediction right",
             contours={"coloring": "none", "start": 0.5, "end": 0.5, "size": 1},
             line={"color": colour, "width": width, "dash": dash},
             **where,
@@ -188,8 +188,8 @@ def _box(found: Mapping[str, Surface], target: str) -> str:
         i, j = np.unravel_index(int(box.argmax()), box.shape)
         said.append(
             f"{short(name)} reaches {_zero(across)} along the random direction, and at most"
-            f" {_zero(box.max())} in the ε box. That is at"
-            f" ({result.a[inside][i] * 255:+.0f}, {result.b[inside][j] * 255:+.0f}) of it."
+            f" {_zero(box.max())} in the ε box. That point is at"
+            f" ({result.a[inside][i] * 255:+.0f}, {result.b[inside][j] * 255:+.0f}) grey levels."
         )
     return "\n\n".join(said)
 
@@ -218,12 +218,12 @@ def _apart(found: Mapping[str, Surface], targets: Sequence[str]) -> str:
         for each in targets
     )
     both = " and ".join(map(short, names))
-    return f"Largest difference between {both} anywhere on the plane: {largest}."
+    return f"Largest difference between {both} on the whole plane: {largest}."
 
 
 def _frozen(found: Mapping[str, Surface], frozen: str) -> list[str]:
     """A sentence that a frozen network's surface is the same before and after, in a list."""
-    same = "is frozen: one file before and after, so its difference is 0 everywhere."
+    same = "is not trained by the alignment, so its surface is the same before and after."
     return [f"The {frozen.lower()} {same}"] if frozen and frozen in found else []
 
 
@@ -238,12 +238,12 @@ def _interpolated(
         sum(part[what] for part in parts) for what in ("points", "computed", "tried")
     )
     missed = (
-        f"{WORDS[kind]} by at most {max(part['error'][kind] for part in parts):.2g}"
-        for kind in kinds
+        f"{max(part['error'][kind] for part in parts):.2g} in {WORDS[kind]}" for kind in kinds
     )
     return (
-        f"Of {points:,} points {computed:,} were computed, the others interpolated. At {tried} of"
-        f" those, computed too, interpolation missed {' and '.join(missed)}."
+        f"Of {points:,} points, {computed:,} were computed and the others interpolated. At"
+        f" {tried} of the interpolated points the true value was also computed. The largest"
+        f" error is {' and '.join(missed)}."
         if tried
         else ""
     )
@@ -302,7 +302,7 @@ def _around(found: Mapping[str, WeightSurface]) -> str:
         middle = len(result.a) // 2
         here, low = float(result.loss[middle, middle]), float(np.nanmin(result.loss))
         each.append(
-            f"{short(name)}: {here:.3f} at its weights, "
+            f"{short(name)}: {here:.3f} at the trained weights, "
             + ("the lowest point of the grid." if here <= low else f"lowest {low:.3f} elsewhere.")
         )
     return " ".join(["Mean loss.", *each])
@@ -314,13 +314,14 @@ def _further(found: Mapping[str, WeightSurface]) -> str:
         half = np.abs(result.a) <= 0.5 * result.a[-1] + 1e-9
         loss = np.nan_to_num(result.loss, nan=np.inf)
         each.append(
-            f"{short(name)}: at most {float(loss[np.ix_(half, half)].max()):.3g} half-way out"
-            f" and {float(loss.max()):.3g} in all."
+            f"{short(name)}: at most {float(loss[np.ix_(half, half)].max()):.3g} in the inner"
+            f" half and {float(loss.max()):.3g} on the whole plane."
         )
     kinds = {result.meta["architecture"] for result in found.values()}
     return "\n\n".join(
         [
-            f"Cross-entropy of {first.n} images, two directions of seed {first.meta['seed']}.",
+            f"Cross-entropy of {first.n} images; the two directions have seed"
+            f" {first.meta['seed']}.",
             *each,
             *["Networks of different architecture have different directions."] * (len(kinds) > 1),
         ]

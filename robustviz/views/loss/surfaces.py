@@ -43,8 +43,8 @@ def ticks(grid: int, span: float) -> Tensor:
     """
     if grid % 2 == 0:
         raise UserError(
-            f"grid={grid} has no middle, where the untouched image or network stands: take an odd"
-            f" number, {grid + 1} say.",
+            f"grid={grid} has no middle point for the untouched image or the trained weights:"
+            f" use an odd number, such as {grid + 1}.",
             code=2,
         )
     half = grid // 2
@@ -171,7 +171,9 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
     reference, witness = networks_of(run, spec)
     span = 2 * radius(run) if spec.span is None else spec.span
     if span == 0:
-        raise UserError("A surface of span 0 is a point: choose a larger span, 16/255 say.", code=2)
+        raise UserError(
+            "A surface of span 0 is a single point: choose a larger span, such as 16/255.", code=2
+        )
     temperature = spec.temperature or float(getattr(run.config.method, "temperature", 4.0) or 4.0)
     d = adversarial_direction(reference, x, y, spec)
     r, a = rademacher(tuple(x.shape[1:]), spec.seed), ticks(spec.grid, span)
@@ -243,7 +245,8 @@ def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSp
     if spec.direction == "pgd":
         if reference.eps == 0:
             raise UserError(
-                f"{reference.id} has ε = 0, so PGD goes nowhere: take direction=sign.", code=2
+                f"{reference.id} has ε = 0, so PGD cannot move the image: use direction=sign.",
+                code=2,
             )
         return pgd_direction(net, x, y, reference.eps)
     with frozen(net):
@@ -251,8 +254,8 @@ def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSp
     if not slope.any():
         raise UserError(
             f"The loss of {reference.id} has no gradient at image {spec.index} (its output is"
-            " saturated), so there is no adversarial direction: take another image, or another"
-            " reference."
+            " saturated), so there is no adversarial direction: choose another image, or"
+            " another reference."
         )
     return slope.sign()
 
@@ -289,7 +292,8 @@ def worst_direction(run: Run, spec: WorstDirectionSpec) -> WorstDirection:
     eps = radius(run) if spec.eps is None else check_eps(spec.eps)
     if eps == 0 or spec.grid % 6 != 1:
         raise UserError(
-            "A slice needs ε above 0, and a grid of 1 more than a multiple of 6: 8/255 and 25 say.",
+            "The plane needs ε above 0 and a grid that is a multiple of 6, plus 1: for example"
+            " ε = 8/255 and grid = 25.",
             code=2,
         )
     reference = trained_alike(run, spec.reference, "reference") if spec.reference else run
@@ -297,8 +301,8 @@ def worst_direction(run: Run, spec: WorstDirectionSpec) -> WorstDirection:
     d = (pgd_direction(net_of(reference), x, y, eps) * 127).round()
     if not d.any():
         raise UserError(
-            f"PGD does not move image {spec.index} on {reference.id} (its output is saturated), so"
-            " there is no worst direction: take another image."
+            f"PGD does not move image {spec.index} on {reference.id} (its output is saturated),"
+            " so there is no worst direction: choose another image."
         )
     a = torch.arange(-(spec.grid // 3), spec.grid - spec.grid // 3) / (spec.grid // 3) * eps
     result = WorstDirection(
@@ -314,7 +318,7 @@ def worst_direction(run: Run, spec: WorstDirectionSpec) -> WorstDirection:
         else logits_of(net_of(witness), x)[0].log_softmax(0).numpy(),
     )
     change, end = result.change, len(result.line) - 1
-    said = f"holds to {end}" if change is None else f"changes at {change}"
+    said = f"stays right up to {end}" if change is None else f"changes at {change}"
     result.meta.update(
         meta_of(
             run,
@@ -324,9 +328,9 @@ def worst_direction(run: Run, spec: WorstDirectionSpec) -> WorstDirection:
             reference=reference.id,
             witness=witness.id if witness else None,
             weights=run.weights,
-            summary=f"image {spec.index}, a {split.classes[int(y)]}: the answer {said} grey levels"
-            f" along the direction in which 20 steps of PGD at ε = {eps_text(eps)} end on"
-            f" {reference.id}",
+            summary=f"image {spec.index}, a {split.classes[int(y)]}: the prediction {said} grey"
+            f" levels along the perturbation that 20 steps of PGD at ε = {eps_text(eps)}"
+            f" find on {reference.id}",
         )
     )
     return result
