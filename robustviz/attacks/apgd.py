@@ -44,18 +44,21 @@ class APGD(Attack):
 
     loss: Literal["ce", "dlr"] = option(
         "ce",
-        "Cross-entropy, or the difference of logits ratio, which no rescaling of the logits hides.",
+        "Cross-entropy (ce), or the difference-of-logits ratio (dlr), which does not change when"
+        " the logits are rescaled.",
     )
     targets: int = option(
         0,
-        "Runs towards this many of the highest wrong classes; 0: one run away from the true class.",
+        "Number of targeted runs, one towards each of the most likely wrong classes; 0: one"
+        " untargeted run.",
         low=0,
         high=1000,
     )
     steps: int = option(100, "How many steps.", low=1, high=2000)
     restarts: int = option(
         1,
-        "How many runs from different random starts; the worst counts, per image.",
+        "How many runs from different random starts; for each image the most successful one"
+        " counts.",
         low=1,
         high=100,
         advanced=True,
@@ -68,18 +71,19 @@ class APGD(Attack):
     fused = False
     label = "APGD"
     text = (
-        "PGD that halves its own step size where it stops climbing and goes on from its best point."
+        "PGD that halves its step size when the loss stops rising, and continues from its best"
+        " point."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.targets and (self.loss != "dlr" or self.targeted):
             raise UserError(
-                f"targets={self.targets} climbs the targeted DLR, so set loss=dlr as well (APGD-T:"
-                " targets=9)."
+                f"targets={self.targets} uses the targeted DLR loss, so set loss=dlr as well"
+                " (APGD-T: loss=dlr, targets=9)."
                 if self.loss != "dlr"
-                else "targeted=true means one given class, targets the highest wrong ones: set one"
-                " of the two.",
+                else "targeted=true attacks towards the given class, targets towards the most"
+                " likely wrong classes: set only one of them.",
                 code=2,
             )
 
@@ -87,7 +91,7 @@ class APGD(Attack):
         need = 4 if self.targets else 3 if self.loss == "dlr" else 1
         if classes < need:
             raise UserError(
-                f"The {'targeted ' if self.targets else ''}DLR needs at least {need} classes and"
+                f"The {'targeted ' if self.targets else ''}DLR needs at least {need} classes, but"
                 f" this network has {classes}; use APGD with loss=ce.",
                 code=2,
             )

@@ -48,8 +48,8 @@ class AutoAttack(Attack):
     fused = False
     label = "AutoAttack"
     text = (
-        "Four attacks in turn, three with gradients and one without: the field's standard for an"
-        " honest number."
+        "Four attacks one after the other, three with gradients and one without: the standard"
+        " test of robust accuracy."
     )
 
     def check(self, classes: int) -> None:
@@ -71,7 +71,7 @@ class AutoAttack(Attack):
             package = load("pyautoattack").AutoAttack
         except ImportError as error:
             raise UserError(
-                "AutoAttack needs the package pyautoattack, which is not here: pip install"
+                "AutoAttack needs the package pyautoattack, which is not installed: pip install"
                 " 'pyautoattack>=0.2,<0.3'."
             ) from error
         if eps == 0 or not len(x):
@@ -111,8 +111,8 @@ class AutoAttack(Attack):
     ) -> Tensor:
         """Raises UserError: AutoAttack attacks classifiers only, no other objective."""
         raise UserError(
-            "AutoAttack works on a classifier and its labels only; use pgd or apgd to raise another"
-            " objective."
+            "AutoAttack attacks only a classifier and its labels: use pgd or apgd to maximise"
+            " another objective."
         )
 
 

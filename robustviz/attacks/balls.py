@@ -40,14 +40,14 @@ def bounds(eps: float | Tensor, x: Tensor, norm: str = "linf") -> Tensor:
         )
     if eps.dtype == torch.bool or eps.is_complex():
         raise UserError(
-            f"Radii of {str(eps.dtype).removeprefix('torch.')} came, and numbers in pixel units are"
-            " wanted."
+            f"The radii have dtype {str(eps.dtype).removeprefix('torch.')}, but must be real"
+            " numbers, for pixels in [0, 1]."
         )
     eps = eps.to(x).view(-1, 1, 1, 1) if eps.ndim == 1 else eps.to(x)
     if eps.ndim != 4 or any(a not in (1, b) for a, b in zip(eps.shape, x.shape, strict=True)):
         raise UserError(
-            f"A budget of shape {tuple(eps.shape)} does not fit images of shape {tuple(x.shape)};"
-            " use (N,1,H,W)."
+            f"Radii of shape {tuple(eps.shape)} do not fit images of shape {tuple(x.shape)}: use"
+            " (N,), or (N,1,H,W) for a radius per pixel."
         )
     if eps.device.type == "cpu" and eps.numel():
         low, high = (float(value) for value in torch.aminmax(eps.nan_to_num(nan=torch.inf)))
@@ -107,7 +107,7 @@ class L2:
         self.x, self.eps = x, bounds(eps, x, "l2")
         if self.eps.shape[1:] != (1, 1, 1):
             raise UserError(
-                "A budget per pixel is defined for linf only; give one radius per image for l2."
+                "A radius per pixel is defined for linf only: for l2 give one radius per image."
             )
 
     def project(self, z: Tensor) -> Tensor:

@@ -87,23 +87,25 @@ class Attack(Spec):
     """
 
     norm: Literal["linf", "l2"] = option(
-        "linf", "How the size of a change is measured.", advanced=True
+        "linf", "The norm in which the size of the perturbation is measured.", advanced=True
     )
     eps: float | None = option(
         None,
-        "Largest change allowed, in pixel units [0, 1]; empty: the run's.",
+        "The largest perturbation allowed, for pixels in [0, 1]; empty: the training run's ε.",
         low=0,
         kind="radius",
     )
     step_size: float | None = option(
         None,
-        "Length of one step, in pixel units; empty: ε/4 up to 20 steps, else ε/8.",
+        "Step size, for pixels in [0, 1]; empty: ε/4 for up to 20 steps, else ε/8.",
         low=0,
         kind="radius",
         advanced=True,
     )
     targeted: bool = option(
-        False, "If set, the label given is the class to be reached.", advanced=True
+        False,
+        "If set, the given label is the target class that the attack tries to reach.",
+        advanced=True,
     )
 
     kind = "attack"
@@ -229,8 +231,8 @@ class Attack(Spec):
         self._radius(None)
         if rng is not None and not isinstance(rng, torch.Generator):
             raise UserError(
-                f"rng={rng!r} is no generator: use torch.Generator().manual_seed(0), or leave it"
-                " out."
+                f"rng={rng!r} is not a torch.Generator: use torch.Generator().manual_seed(0), or"
+                " leave it out."
             )
         bf16 = bf16 and self.norm == "linf"
         with torch.inference_mode(False), ExitStack() as stack:
@@ -247,9 +249,10 @@ class Attack(Spec):
             y = check_labels(y, len(x), trial.classes, x)
             if self.needs_gradient and not trial.has_gradient:
                 raise UserError(
-                    "The answers of this network do not depend on the image by a gradient (no_grad,"
-                    " detach or argmax in its forward), so no step could be made and every image"
-                    " would seem to withstand: use square, which needs none."
+                    "The logits of this network have no gradient with respect to the image"
+                    " (no_grad, detach or argmax in its forward), so a gradient attack cannot"
+                    " move and every image would seem robust: use square, which needs no"
+                    " gradient."
                 )
             yield Case(ready, x, y, trial, rng or generator(x), exact)
 
@@ -472,8 +475,8 @@ class Attack(Spec):
         own = radius if self.eps is None else self.eps
         if isinstance(own, Tensor) and own.ndim != 1:
             raise UserError(
-                "A budget map says no single ε to take the step size from; give the attack an eps"
-                " or a step_size."
+                "A radius per pixel gives no single ε to derive the step size from: give the"
+                " attack an eps or a step_size."
             )
         return (
             self.default_step(own).view(-1, 1, 1, 1)

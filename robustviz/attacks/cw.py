@@ -29,8 +29,8 @@ class CW(PGD):
 
     label = "CW∞"
     text = (
-        "PGD on the margin between the two best classes, which keeps its gradient where a net is"
-        " very sure."
+        "PGD on the margin between the true class and the best wrong class. Its gradient does"
+        " not vanish where the network is very confident."
     )
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:

@@ -28,22 +28,26 @@ class DIM(MIM):
     """
 
     decay: float = option(
-        0.0, "How much of the direction before goes into the next; 0: none.", low=0, high=10
+        0.0,
+        "Momentum: how much of the previous direction is added to the next; 0: no momentum.",
+        low=0,
+        high=10,
     )
     diversity: float = option(
         0.5, "Probability that a step sees a transformed image.", low=0, high=1
     )
     resize: float = option(
         0.9,
-        "Smallest side of a transformed image as a share of its side; at least one pixel less.",
+        "Smallest side of the shrunk image, as a share of the original side; it shrinks by at"
+        " least one pixel.",
         low=0.1,
         high=1,
     )
 
     label = "DIM"
     text = (
-        "PGD that sees the image shrunk and moved now and then: its images fool other networks more"
-        " often."
+        "PGD that randomly shrinks and shifts the image in some steps: its images transfer"
+        " better to other networks."
     )
 
     def transform_input(self, z: Tensor, rng: torch.Generator) -> Tensor:

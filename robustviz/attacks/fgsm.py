@@ -23,7 +23,7 @@ class FGSM(Attack):
     """
 
     start: Literal["zero", "uniform"] = option(
-        "zero", "Start at the image, or at a random point of the ball."
+        "zero", "Start at the image itself (zero), or at a random point of the ball (uniform)."
     )
 
     label = "FGSM"

@@ -27,11 +27,14 @@ class MIM(Attack):
 
     steps: int = option(10, "How many steps.", low=1, high=2000)
     decay: float = option(
-        1.0, "How much of the direction before goes into the next; 0: none.", low=0, high=10
+        1.0,
+        "Momentum: how much of the previous direction is added to the next; 0: no momentum.",
+        low=0,
+        high=10,
     )
 
     label = "MIM"
-    text = "PGD with momentum: its images fool other networks more often."
+    text = "PGD with momentum: its images transfer better to other networks."
 
     def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
         return ball.x

@@ -97,8 +97,8 @@ def with_gradient(
                 else type(heights).__name__
             )
             raise UserError(
-                f"An objective gives one number an image, shape ({len(z)},), and this one gave"
-                f" {kind}: use reduction='none', or a sum over the rest."
+                f"An objective must return one number per image, shape ({len(z)},), but this one"
+                f" returned {kind}: use reduction='none', or sum over the other dimensions."
             )
         gradient = (
             torch.autograd.grad(heights.sum(), z, allow_unused=True)[0]

@@ -25,19 +25,24 @@ class PGD(Attack):
     steps: int = option(10, "How many steps.", low=1, high=2000)
     restarts: int = option(
         1,
-        "How many runs from different random starts; the worst counts, per image.",
+        "How many runs from different random starts; for each image the most successful one"
+        " counts.",
         low=1,
         high=100,
         advanced=True,
     )
     start: Literal["uniform", "gauss", "zero"] = option(
         "uniform",
-        "Start at a random point of the ball, very near the image, or at it.",
+        "Start at a random point of the ball (uniform), very near the image (gauss), or at the"
+        " image itself (zero).",
         advanced=True,
     )
 
     label = "PGD"
-    text = "Many small steps uphill, back into the ball after each: the usual attack."
+    text = (
+        "Many small gradient steps that raise the loss, each projected back into the ball: the"
+        " standard attack."
+    )
 
     def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
         if self.start != "gauss":

@@ -51,8 +51,8 @@ class Square(Attack):
 
     variant: Literal["autoattack", "paper"] = option(
         "autoattack",
-        "Where squares may lie and how fast they shrink: as in AutoAttack, or anywhere and fitted"
-        " to the queries.",
+        "Where squares may be placed and how fast they shrink: as in AutoAttack, or anywhere and"
+        " fitted to the number of queries (paper).",
         advanced=True,
     )
 
@@ -63,16 +63,16 @@ class Square(Attack):
     needs_gradient = False
     label = "Square"
     text = (
-        "Tries random squares and keeps what helps: it needs no gradient, only the network's"
-        " answers."
+        "Tries random squares and keeps those that raise the loss: it needs only the network's"
+        " logits, no gradient."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.norm != "linf":
             raise UserError(
-                "Square works in the linf norm here: set norm=linf, or use AutoAttack, whose Square"
-                " knows l2.",
+                "Square is implemented for linf only: set norm=linf, or use AutoAttack, whose"
+                " Square supports l2.",
                 code=2,
             )
 
@@ -122,7 +122,7 @@ class Square(Attack):
         size, path = (self.queries + 1) * x.numel() * x.element_size(), list[Tensor]()
         if size > TRACE_BYTES:
             raise UserError(
-                f"Every query of {len(x)} images takes {size / 2**30:.1f} GiB to keep; ask for"
+                f"The trace of {len(x)} images would take {size / 2**30:.1f} GiB of memory: use"
                 " fewer queries or images."
             )
         with self.prepared(net, x, y, rng) as case:

@@ -37,7 +37,10 @@ class AALP(ALP):
         high=1,
     )
     drop: float = option(
-        0.5, "Probability of dropping each of the others, once it has ramped up.", low=0, high=0.95
+        0.5,
+        "Probability of dropping each of the other features, at the end of its rise.",
+        low=0,
+        high=0.95,
     )
     ramp: float = option(
         0.2,
@@ -48,8 +51,8 @@ class AALP(ALP):
     )
     dropped: Literal["low", "top", "random"] = option(
         "low",
-        "Which features may be dropped: those of low contribution, or as controls the top ones or"
-        " any.",
+        "Which features may be dropped: those with low contribution or, as a control, the top"
+        " ones or random ones.",
         advanced=True,
     )
     pair_weight: Literal["adversarial", "clean", "loss", "ones"] = option(
@@ -58,7 +61,8 @@ class AALP(ALP):
 
     contribution: Literal["signed", "magnitude"] = option(
         "signed",
-        "What is low: contributions that speak against the true class, or those near 0.",
+        "Which contributions count as low: the most negative ones, against the true class"
+        " (signed), or those near 0 (magnitude).",
         advanced=True,
         later=True,
     )
@@ -66,13 +70,14 @@ class AALP(ALP):
     label = "AALP (our reading)"
     paper = "Wu et al.: Adaptive adversarial logits pairing (2020; ACM TOMM)"
     text = (
-        "Logit pairing that drops features which contribute little to the true class, or speak"
-        " against it. It pairs an image only as far as its attacked twin is classified already."
+        "Logit pairing that drops features which contribute little to the true class, or count"
+        " against it. Each pair is weighted by the probability of the true class for its"
+        " attacked image."
     )
     choices = (
-        "No official code was found. Our reading: contribution h·W, the same mask for both twins,"
-        " drop rate 0 to .5, weight p(y|x'). Contributions have a sign: in shipped networks, 84 to"
-        " 99 % of those counted as low speak against the class."
+        "No official code was found. Our reading: contribution h·W, the same mask for both"
+        " images of a pair, drop rate 0 to .5, weight p(y|x'). Contributions have a sign: in"
+        " shipped networks, 84 to 99 % of those counted as low are negative, against the class."
     )
 
     def check(self, config: Plan, split: Dataset, net: Classifier) -> None:

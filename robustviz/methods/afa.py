@@ -50,17 +50,21 @@ class AFA(Adversarial):
     """
 
     temperature: float = option(
-        0.1, "τ of the contrastive loss; very small ones make gradients vanish.", low=0.01, high=10
+        0.1,
+        "Temperature τ of the contrastive loss; very small values make gradients vanish.",
+        low=0.01,
+        high=10,
     )
     head: Literal["online", "SLF", "ALF", "AFF"] = option(
         "online",
-        "How the classifier is made: beside the features on detached attacked ones, or in a second"
-        " stage by clean training (SLF), by PGD-AT (ALF) of the head, or by PGD-AT of everything"
-        " (AFF).",
+        "How the linear head is trained: together with the features, on detached attacked"
+        " features (online), or in a second stage: the head on clean images (SLF), the head with"
+        " PGD-AT (ALF), or the whole network with PGD-AT (AFF).",
     )
     inner: Literal["contrastive", "ce"] = option(
         "contrastive",
-        "What the attack climbs: the feature misalignment, or cross-entropy (earlier work).",
+        "What the attack maximises: the contrastive loss of the features, or cross-entropy"
+        " (earlier work).",
     )
     contrast: Literal["clean", "clean+adv"] = option(
         "clean",
@@ -69,7 +73,9 @@ class AFA(Adversarial):
         advanced=True,
     )
     projection: bool = option(
-        False, "Align a learned projection of the features, thrown away afterwards.", advanced=True
+        False,
+        "Align a learned projection of the features, which is discarded after training.",
+        advanced=True,
     )
     head_share: float = option(
         0.25, "Share of the epochs that a second stage takes.", low=0.01, high=0.99, advanced=True
@@ -80,12 +86,12 @@ class AFA(Adversarial):
     paper = PAPER
     text = (
         "Attacks each image so that its features leave their class, then pulls the attacked"
-        " features back to the clean ones of that class. The classifier sits on the aligned"
-        " features."
+        " features back to the clean ones of that class. The classifier is a linear head on the"
+        " aligned features."
     )
     choices = (
         "No official code was found, and summaries of the paper disagree on what attacked images"
-        " are compared with. Our reading: τ = .1, clean images, own twin included, online head."
+        " are compared with. Our reading: τ = .1, clean images, also its own, online head."
     )
 
     @property
@@ -210,10 +216,10 @@ class AFATRADES(TRADES):
 
     label = "AFA + TRADES (our reading)"
     paper = PAPER
-    text = "TRADES and feature alignment together, on one attack that raises both losses."
+    text = "TRADES plus feature alignment: one attack raises both losses together."
     choices = (
-        "No official code was found, and the paper's generated training images are left out. λ = 1"
-        " and τ = .1 are ours."
+        "No official code was found, and the paper's generated training images are not used. λ ="
+        " 1 and τ = .1 are ours."
     )
 
     @property

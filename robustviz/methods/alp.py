@@ -29,12 +29,12 @@ class ALP(Adversarial):
     """
 
     weight: float = option(
-        0.5, "λ: how hard clean and attacked logits are pulled together.", low=0, high=100
+        0.5, "λ: weight of the loss that pulls clean and attacked logits together.", low=0, high=100
     )
     ce: Literal["both", "adv_only", "clean_only"] = option(
         "both",
-        "Which images the cross-entropy sees: both (the authors'), attacked only, or clean only"
-        " (Engstrom et al.'s reading).",
+        "Which images the cross-entropy is computed on: both (the authors'), attacked only, or"
+        " clean only (Engstrom et al.'s reading).",
         advanced=True,
     )
     targets: Literal["untargeted", "least_likely"] = option(
@@ -47,9 +47,9 @@ class ALP(Adversarial):
     label = "ALP"
     paper = "Kannan, Kurakin, Goodfellow: Adversarial logit pairing (2018)"
     text = (
-        "Learns clean and attacked images together and asks for equal logits. On ImageNet its"
-        " published robustness fell to 0.1 % under a stronger attack (Engstrom et al. 2018): look"
-        " at many steps and at Square."
+        "Trains on clean and attacked images together and pulls their logits together. On"
+        " ImageNet its published robustness fell to 0.1 % under a stronger attack (Engstrom et"
+        " al. 2018): test it with many steps and with Square."
     )
     choices = (
         "The attack is untargeted; the authors attack towards the least likely class (a setting"

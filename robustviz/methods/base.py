@@ -194,13 +194,13 @@ class Adversarial(Method):
 
     attack: Attack = option(Attack, "The attack that makes the training images.")
     attack_mode: Literal["eval", "train"] = option(
-        "eval", "Batch-norm mode of the net while it is attacked.", advanced=True
+        "eval", "Mode of the network, and so of batch norm, while it is attacked.", advanced=True
     )
     awp: float = option(
         0.0,
-        "γ of adversarial weight perturbation (AWP): the gradient is taken where the weights are"
-        " worst, this share of each tensor's norm away; 0: none. Its authors take .01 with PGD-AT,"
-        " .005 with TRADES.",
+        "γ of adversarial weight perturbation (AWP): the gradient is computed after the weights"
+        " were moved to raise the loss, by this share of each tensor's norm; 0: no AWP. Its"
+        " authors use .01 with PGD-AT, .005 with TRADES.",
         low=0,
         high=1,
         advanced=True,
@@ -208,8 +208,8 @@ class Adversarial(Method):
     )
     awp_warmup: float = option(
         0.0,
-        "Share of the training without AWP; its authors begin at once with PGD-AT and after a"
-        " twentieth with TRADES.",
+        "Share of the training before AWP begins; its authors use 0 with PGD-AT and .05 with"
+        " TRADES.",
         low=0,
         high=1,
         advanced=True,

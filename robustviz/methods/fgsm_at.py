@@ -23,7 +23,7 @@ class FGSMAT(Adversarial):
     label = "FGSM-AT"
     paper = "Goodfellow, Shlens, Szegedy: Explaining and harnessing adversarial examples (2015)"
     text = (
-        "Trains on one-step attacks. Often it collapses: FGSM accuracy looks perfect while PGD"
-        " accuracy falls to zero (catastrophic overfitting)."
+        "Trains on images attacked with one step. Training often collapses: FGSM accuracy looks"
+        " perfect while PGD accuracy falls to zero (catastrophic overfitting)."
     )
     choices = "Attacked images only, as in Wong et al. 2020; the paper mixes in clean ones."

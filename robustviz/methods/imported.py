@@ -19,8 +19,8 @@ class Imported(Method):
     select = "last"
     paper = "None of robustviz"
     text = (
-        "The network was trained elsewhere and imported with its weights. How it was trained is"
-        " known by its label only."
+        "The network was trained elsewhere and imported with its weights. Only its label says"
+        " how it was trained."
     )
 
     def check(self, config: Plan, split: Dataset, net: Classifier) -> None:

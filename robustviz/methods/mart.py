@@ -24,7 +24,8 @@ class MART(Adversarial):
 
     beta: float = option(
         5.0,
-        "Weight of the pull between clean and attacked predictions on doubtful images.",
+        "β: weight of the loss that pulls clean and attacked predictions together, mostly on"
+        " images whose true class is improbable.",
         low=0,
         high=100,
     )
@@ -36,11 +37,12 @@ class MART(Adversarial):
         " (ICLR 2020)"
     )
     text = (
-        "Like TRADES, but the pull between clean and attacked prediction counts most where the"
-        " clean image is misclassified already."
+        "Like TRADES, but clean and attacked predictions are pulled together most strongly where"
+        " the clean image is misclassified already."
     )
     choices = (
-        "The attack starts very near the image and climbs cross-entropy, as in the authors' code."
+        "The attack starts very near the image and maximises cross-entropy, as in the authors'"
+        " code."
     )
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:

@@ -37,26 +37,31 @@ class ModelAlignment(Method):
 
     source: str | None = option(
         None,
-        "Run whose network is fine-tuned; empty: the shipped ordinary Small ResNet of this data.",
+        "Run whose network is fine-tuned; empty: the shipped Small ResNet with standard training"
+        " on this data.",
         kind="starting run",
     )
     witness: str | None = option(
         None,
-        "Run whose soft labels are learned; empty: the shipped ordinary Small CNN of this data.",
+        "Run whose soft labels are learned; empty: the shipped Small CNN with standard training"
+        " on this data.",
         kind="run",
     )
     temperature: float = option(
-        4.0, "T: higher temperatures show more of the witness's doubt.", low=0.1, high=100
+        4.0,
+        "Temperature T: higher values make the witness's soft labels less confident.",
+        low=0.1,
+        high=100,
     )
     target: Literal["witness_soft", "witness_hard", "label"] = option(
         "witness_soft",
-        "What the source learns: the witness's soft labels, or as controls its hard answer or the"
-        " true class.",
+        "What the source is trained on: the witness's soft labels or, as controls, its predicted"
+        " class or the true class.",
     )
     ce_weight: float = option(
         0.0,
-        "Weight of cross-entropy to the true class beside what the witness teaches; 0, as"
-        " published: labels go unused. Without effect where the true class is the target.",
+        "Weight of an added cross-entropy on the true class; 0, as published: the labels are not"
+        " used. No effect if the true class is the target.",
         low=0,
         high=100,
         advanced=True,
@@ -68,14 +73,14 @@ class ModelAlignment(Method):
     paper = "Ma et al.: Improving adversarial transferability via model alignment (ECCV 2024)"
     text = (
         "An attacker's technique, not a defence: it fine-tunes the attacker's own network to a"
-        " witness's soft labels, so that attacks made on it fool other networks more often. The"
-        " witness never changes."
+        " witness's soft labels, so that attacks made on it transfer better to other networks."
+        " The witness never changes."
     )
     choices = (
-        "Some summaries call it a defence that smooths the witness; the paper and its code freeze"
-        " the witness and attack. T = 4 is the code's, as is a weight of 0 for the true labels. The"
-        " shipped witness learned from part of the images. One that gets every training image right"
-        " would make the control witness_hard the control label."
+        "Some summaries call it a defence that smooths the witness; the paper and its code"
+        " freeze the witness and attack. T = 4 is the code's, as is a weight of 0 for the true"
+        " labels. The shipped witness was trained on part of the images: if a witness is right"
+        " on every training image, the controls witness_hard and label are the same."
     )
     select = "last"
     # settings for fine-tuning, not for training from scratch
@@ -105,15 +110,15 @@ class ModelAlignment(Method):
         _check("witness", witness, split)
         if source.architecture != config.net:
             raise UserError(
-                f"The source {self.source} is a {source.architecture} and this training asks for"
+                f"The source {self.source} is a {source.architecture} but this training is for"
                 f" {config.net}: choose the net {source.architecture}.",
                 code=2,
             )
         weights = source.net().state_dict()
         if weights.keys() != net.state_dict().keys():
             raise UserError(
-                f"The source {self.source} keeps a projection before its head, which a {config.net}"
-                " does not have: choose another source.",
+                f"The source {self.source} has a projection layer before its head, which a"
+                f" {config.net} does not have: choose another source.",
                 code=2,
             )
         net.load_state_dict(weights)
@@ -151,7 +156,8 @@ def _check(role: str, run: TrainedNet, split: Dataset) -> None:
             f"The {role} {run.name} was trained on other classes than {split.key}'s: choose another"
             f" {role}."
             if run.shape == want
-            else f"The {role} {run.name} sees {run.shape[0]} classes in"
-            f" {run.shape[1]}×{run.shape[2]}×{run.shape[2]} images, and {split.key} has {want[0]}"
-            f" in {want[1]}×{want[2]}×{want[2]}: choose a {role} trained on this data."
+            else f"The {role} {run.name} was trained on {run.shape[0]} classes of"
+            f" {run.shape[1]}×{run.shape[2]}×{run.shape[2]} images, but {split.key} has"
+            f" {want[0]} of {want[1]}×{want[2]}×{want[2]}: choose a {role} trained on this"
+            " data."
         )

@@ -44,16 +44,16 @@ class Reweighted(Adversarial):
 
     eps_low: float | None = option(
         None,
-        "Radius of the pixels that matter less, in [0, 1]; empty: 7/8 of ε.",
+        "ε_low: radius of the less important pixels, for pixels in [0, 1]; empty: 7/8 of ε.",
         low=0,
         high=1,
         kind="radius",
     )
     rule: str = option(
         "z>1",
-        "Which pixels matter: z>1, z>0, heat>0.5, top20%, ones, shuffled, jet-compat (the"
-        " release), oracle (shapes: the true object), or all-but-upper-left and its like: all but"
-        " one quarter of the image.",
+        "Which pixels are important, by the CAM map: z>1, z>0, heat>0.5, top20%, ones, shuffled,"
+        " jet-compat (the authors' released code), oracle (shapes: the true object), or"
+        " all-but-upper-left and so on: all but one quarter of the image.",
         kind="rule",
         choices=(*cam.RULES, "oracle"),
     )
@@ -61,31 +61,31 @@ class Reweighted(Adversarial):
         0.25, "Share of the training with the full radius everywhere.", low=0, high=1
     )
     cam: Literal["grad_cam", "layer_cam"] = option(
-        "grad_cam", "How the class-activation map is made.", advanced=True
+        "grad_cam", "Method that computes the class-activation map.", advanced=True
     )
     cam_class: Literal["true", "predicted"] = option(
         "true",
-        "Which class's map: the true one's, or the predicted one's as the authors do.",
+        "Class whose map is computed: the true one, or the predicted one as in the authors' code.",
         advanced=True,
     )
     cam_maps: Literal["last", "before_norm"] = option(
         "last",
         "Which feature maps: the last ones, or those before the last batch norm and ReLU, as the"
-        " authors take them of Wide-ResNet.",
+        " authors use for Wide-ResNet.",
         advanced=True,
         later=True,
     )
     masks_of: Literal["own", "others"] = option(
         "own",
-        "Whose mask an image gets: its own, or the next image's, since the released code mixes"
-        " them up.",
+        "Which mask an image gets: its own, or the next image's, as by mistake in the released"
+        " code.",
         advanced=True,
         later=True,
     )
     apply: Literal["clip", "scale"] = option(
         "clip",
-        "clip: no step leaves a pixel's radius (the authors' code); scale: the finished change is"
-        " multiplied by radius/ε (their description).",
+        "clip: every step is clipped to each pixel's radius (the authors' code); scale: the"
+        " final perturbation is multiplied by radius/ε (their description).",
         advanced=True,
         later=True,
     )
@@ -111,8 +111,8 @@ class Reweighted(Adversarial):
             )
         if self.rule == "oracle" and split.masks is None:
             raise UserError(
-                f"The rule oracle needs true object masks, and {split.key} has none: use the"
-                " data shapes, or the rule z>1."
+                f"The rule oracle needs true object masks, but {split.key} has none: use the data"
+                " shapes, or the rule z>1."
             )
         if self.rule != "oracle":
             cam.check_rule(self.rule)
@@ -121,13 +121,13 @@ class Reweighted(Adversarial):
         few = split.take(2)
         if self.rule == "jet-compat" and few.x.shape[1] != 3:
             raise UserError(
-                f"The rule jet-compat makes one mask for each of three colours, and {split.key} is"
-                " grey: use the rule z>1."
+                f"The rule jet-compat makes one mask for each of three colours, but {split.key}"
+                " is grey: use the rule z>1."
             )
         if not isinstance(getattr(net, "maps", None), nn.Module):
             raise UserError(
-                f"The network {config.net} has no feature maps to make a mask of: use another"
-                " network, or the rule ones."
+                f"The network {config.net} has no feature maps to compute a mask from: use"
+                " another network, or the rule ones."
             )
         # raises UserError if the map has only one cell
         cam.importance_mask(
@@ -196,9 +196,9 @@ PAPER = (
     " training (ICML 2024)"
 )
 CHOICES = (
-    "The mask is the attacked image's own, at the true class, from the heat itself. The released"
-    " code takes another image's, at the predicted class, from jet colours (masks_of, cam_class,"
-    " jet-compat). Its preset is cifar10-part-as-released."
+    "The mask is computed from the attacked image itself, for the true class, from the map's"
+    " values. The released code takes another image's, for the predicted class, from jet colours"
+    " (masks_of, cam_class, jet-compat). Its preset is cifar10-part-as-released."
 )
 
 
@@ -210,8 +210,8 @@ class PART(PGDAT, Reweighted):
     label = "PART"
     paper = PAPER
     text = (
-        "PGD-AT that allows the full ε only where the class-activation map says the class is"
-        " decided, and slightly less elsewhere. Tested at the full ε everywhere."
+        "PGD-AT with the full ε only on pixels that the class-activation map marks as important,"
+        " and slightly less elsewhere. Tested at the full ε everywhere."
     )
     choices = CHOICES
 

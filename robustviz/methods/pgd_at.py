@@ -24,7 +24,7 @@ class PGDAT(Adversarial):
         "Madry et al.: Towards deep learning models resistant to adversarial attacks (ICLR 2018)"
     )
     text = (
-        "Every batch is attacked before it is learned, so the network sees the worst images within"
+        "Every batch is attacked first, so the network trains on the worst images found within"
         " ε. The standard defence."
     )
     choices = "10 steps of ε/4; the network is in evaluation mode while attacked."

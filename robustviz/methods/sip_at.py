@@ -36,7 +36,7 @@ class SIPAT(PGDAT):
 
     salience: str = option(
         "heat>0.5",
-        "Which pixels are left alone: heat>0.5 (Grad-CAM above half of its range), z>1, z>0,"
+        "Which pixels are not perturbed: heat>0.5 (Grad-CAM above half of its range), z>1, z>0,"
         " top20%, or oracle (shapes: the true object).",
         kind="rule",
         choices=(*MAP_RULES, "oracle"),
@@ -48,13 +48,13 @@ class SIPAT(PGDAT):
         " robust accuracy (2025)"
     )
     text = (
-        "PGD-AT whose attack may change the background only: pixels that decide the class stay as"
-        " they are. The opposite of PART. Tested at the full ε everywhere."
+        "PGD-AT whose attack may change only the background: pixels that decide the class are"
+        " not perturbed. The opposite of PART. Tested at the full ε everywhere."
     )
     choices = (
-        "The authors take stored maps of people or of Grad-CAM. Here it is Grad-CAM of the network"
-        " in training, or the true object on shapes. Their paper could not be read whole, their"
-        " code could."
+        "The authors use stored maps, drawn by people or by Grad-CAM. Here it is Grad-CAM of the"
+        " network in training, or the true object on shapes. We could read all of their code,"
+        " but not all of their paper."
     )
 
     @property

@@ -21,8 +21,8 @@ class Standard(Method):
     select = "clean"
     paper = "Textbook"
     text = (
-        "The network learns from the images as they are. Accurate, and easy to fool: the reference"
-        " for everything else."
+        "Trains on clean images only. Accurate and easy to fool: the reference for all other"
+        " methods."
     )
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:

@@ -39,21 +39,27 @@ class SupConMargin(Method):
     margin_weight: float = option(0.5, "λ_m: weight of the margin loss.", low=0, high=100)
     temperature: float = option(0.1, "τ of the contrastive loss.", low=0.01, high=10)
     margin: float = option(
-        1.0, "m: how far apart different classes are pushed on the unit sphere.", low=0, high=2
+        1.0,
+        "m: distance on the unit sphere to which features of different classes are pushed apart.",
+        low=0,
+        high=2,
     )
     reduction: Literal["balanced", "flat"] = option(
-        "balanced", "Weigh both kinds of pairs equally, or every pair.", advanced=True
+        "balanced",
+        "Give same-class and different-class pairs the same total weight (balanced), or"
+        " every pair the same weight (flat).",
+        advanced=True,
     )
     width: int = option(128, "Dimensions of the projection.", low=2, high=4096, advanced=True)
     head: Literal["penultimate", "projected"] = option(
         "penultimate",
-        "What the classifier reads: the features, with the projection thrown away after training,"
-        " or the projection, which then stays in the network.",
+        "Input of the classifier: the features (the projection is discarded after training), or"
+        " the projection (which then stays in the network).",
     )
     pairs: bool = option(
         False,
-        "See the views and batches of the contrast even where both weights are 0, to compare with"
-        " it.",
+        "Train on the augmented views and balanced batches of contrastive training even if both"
+        " weights are 0, as a control.",
         advanced=True,
         later=True,
     )
@@ -65,8 +71,8 @@ class SupConMargin(Method):
         " Supervised Contrastive Learning (2024)"
     )
     text = (
-        "Pulls features of one class together and pushes others apart; it never sees an attack. "
-        "The paper tests with FGSM only, so look at PGD and Square beside it."
+        "Pulls features of one class together and pushes others apart; it never sees an attack."
+        " The paper tests with FGSM only, so also look at PGD and Square."
     )
     choices = (
         "The margin formula and all weights are ours: the paper's are not public. Its figure puts"
@@ -96,12 +102,13 @@ class SupConMargin(Method):
         counts = torch.bincount(split.y, minlength=len(split.classes)).tolist()
         if 1 in counts:
             raise UserError(
-                f"The class {split.classes[counts.index(1)]} has one training image, and"
-                f" {self.label} pairs images of one class: add images, or take out the class."
+                f"The class {split.classes[counts.index(1)]} has one training image, but"
+                f" {self.label} pairs images of one class: add images, or remove the class."
             )
         if int(config.batch_size or 2) < 4:
             raise UserError(
-                "Contrast needs two images of two classes in a batch: set batch_size to 4 or more.",
+                "The contrastive losses need two images of each of two classes in a batch: set"
+                " batch_size to 4 or more.",
                 code=2,
             )
 
@@ -144,7 +151,7 @@ def projector(net: Classifier, width: int) -> nn.Module:
     inside = getattr(net.head, "in_features", None)
     if inside is None:
         raise UserError(
-            "A projection needs to know how many features the network has, so its head must be"
-            " linear: use another network."
+            "The projection needs the number of features, so the network's head must be linear:"
+            " use another network."
         )
     return nn.Sequential(nn.Linear(inside, inside), nn.ReLU(), nn.Linear(inside, width))

@@ -30,7 +30,8 @@ class TRADES(Adversarial):
 
     beta: float = option(
         6.0,
-        "Weight of smoothness against accuracy: higher is more robust and less accurate.",
+        "β: weight of robustness against clean accuracy; higher values are more robust and less"
+        " accurate.",
         low=0,
         high=100,
     )
@@ -47,11 +48,12 @@ class TRADES(Adversarial):
         " 2019)"
     )
     text = (
-        "Learns the clean images and asks that the prediction hardly moves nearby. β trades clean"
-        " accuracy for robustness."
+        "Trains on clean images and penalises a change of the prediction near them. β trades"
+        " clean accuracy for robustness."
     )
     choices = (
-        "Clean images are forwarded once a step, the authors' code does it twice (a setting here)."
+        "Clean images are forwarded once per step; the authors' code does it twice (a setting"
+        " here)."
     )
 
     def attacked(self, net: Classifier, batch: Batch) -> Tensor:

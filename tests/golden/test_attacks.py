@@ -413,7 +413,7 @@ def test_cross_entropy_apgd_works_on_two_classes(linear_net: Classifier) -> None
     ("settings", "word"),
     [
         ({"targets": 9}, "loss=dlr"),
-        ({"targets": 9, "loss": "dlr", "targeted": True}, "one of the two"),
+        ({"targets": 9, "loss": "dlr", "targeted": True}, "only one of them"),
     ],
 )
 def test_settings_of_apgd_that_contradict_each_other_are_refused(

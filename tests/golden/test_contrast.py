@@ -226,7 +226,7 @@ def test_a_network_with_a_projection_is_no_source_of_alignment() -> None:
 
     net = nets.build("small_resnet", 10, 1, 8)
     config = TrainConfig(method=ModelAlignment())
-    with pytest.raises(UserError, match=r"keeps a projection .* choose another source"):
+    with pytest.raises(UserError, match=r"has a projection layer .* choose another source"):
         config.method.initial(
             net, config, data.load("digits", "train", 64), lambda *name, **more: Earlier()
         )

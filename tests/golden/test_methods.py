@@ -1391,14 +1391,14 @@ BAD: dict[str, tuple[list[str], str, int]] = {
     "a witness of other images": (
         ["model_alignment", "method.source=resnet", "method.witness=coloured"],
         (
-            "The witness coloured sees 10 classes in 3×32×32 images, and digits has 10 in 1×8×8:"
-            " choose a witness"
+            "The witness coloured was trained on 10 classes of 3×32×32 images, but digits has 10 of"
+            " 1×8×8: choose a witness"
         ),
         1,
     ),
     "a witness of fewer classes": (
         ["model_alignment", "method.source=resnet", "method.witness=four"],
-        "witness four sees 4 classes .* digits has 10",
+        "witness four was trained on 4 classes .* digits has 10",
         1,
     ),
     "a witness of other classes": (

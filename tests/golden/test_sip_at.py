@@ -105,7 +105,7 @@ def test_on_shapes_the_true_object_stays_as_it_is(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("method", "says"),
     [
-        (SIPAT(salience="oracle"), "needs true object masks, and digits has none"),
+        (SIPAT(salience="oracle"), "needs true object masks, but digits has none"),
         (SIPAT(attack=PGD(norm="l2")), "SIP-AT gives salient pixels the radius 0"),
         (SIPAT(salience="brightest"), "brightest"),
     ],

@@ -193,7 +193,7 @@ def test_model_alignment_says_what_it_lacks_and_takes_a_run_of_the_users(
         next(one for one in app.selectbox if one.label == label) for label in ("source", "witness")
     )
     assert source.options == [
-        "the shipped ordinary Small ResNet of this data",
+        "the shipped Small ResNet with standard training on this data",
         "No adversarial training · Standard · small_resnet · seed 0",
     ]
     assert witness.options[1:] == [
@@ -282,7 +282,7 @@ def test_a_shipped_recipe_is_trained_with_the_next_seed(visit, no_process):
     app = visit("train")
     app.selectbox(key="train-data").set_value("digits")
     app.selectbox(key="train-method").set_value("standard").run()
-    assert "shipped with robustviz already" in words(sound(app))
+    assert "robustviz already includes" in words(sound(app))
     # 0 and 1 of the ordinary Small ResNet are shipped
     assert app.button(key="train-go").label == "Train with seed 2"
     app.button(key="train-go").click().run()
@@ -325,7 +325,7 @@ def test_a_typed_path_leads_to_the_home_folder_and_nowhere_else(visit, monkeypat
     app.selectbox(key="train-data").set_value("folder").run()
     app.text_input(key="train-folder").set_value(asked).run()
     said = " ".join(error.value for error in sound(app).error)
-    assert "is not below" in said or "no path of a folder" in said
+    assert "is not below" in said or "not the path of a folder" in said
 
 
 def test_more_epochs_than_the_server_allows_are_a_sentence(visit, untimed, monkeypatch):
@@ -471,7 +471,7 @@ def test_a_data_set_of_the_user_s_own_is_chosen_by_its_name(
 
 def test_before_a_training_stands_what_it_will_look_like(visit, untimed):
     app = sound(visit("train"))
-    assert "timed a moment ago" in words(app) and "The lines grow while it trains" in words(app)
+    assert "timed a moment ago" in words(app) and "The curves get one point per epoch" in words(app)
     assert len(app.get("vega_lite_chart")) == 1
     assert not wordy("\n".join(each.value for each in app.markdown[:2]))
 
@@ -525,7 +525,7 @@ def test_what_withstood_every_attack_is_the_headline_and_the_ladder_warns(visit,
     assert together.n == 200 and told.endswith("PGD-20 met another set of images.")
     app = sound(visit("train", job="my-afa"))
     assert told in words(app) and warning in words(app)
-    assert "counted on a set of images of its own" in words(app)
+    assert "measured on a different set of images" in words(app)
     table = app.dataframe[0].value
     assert table["every attack"][0] == together.acc and table["of n"][0] == 200 != table["n"][0]
     app = sound(visit("attack", data="shapes", b="my-afa"))

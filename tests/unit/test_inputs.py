@@ -137,13 +137,13 @@ def test_what_is_no_network_no_attack_no_seed_or_no_generator_is_one_sentence(
         (lambda: count_right(conv_net, images, labels, PGD), "no attack"),  # type: ignore[arg-type]
         (lambda: count_right(conv_net, images, labels, ATTACKS[0], seed=1.5), "whole number"),
         (lambda: count_right(conv_net, images, labels, PGD(eps=0.1, targeted=True)), "untargeted"),
-        (lambda: ATTACKS[1](conv_net, images, labels, 5), "generator"),  # type: ignore[arg-type]
+        (lambda: ATTACKS[1](conv_net, images, labels, 5), "Generator"),  # type: ignore[arg-type]
         (lambda: ATTACKS[1](nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), images, labels), "lazy"),
         (
             lambda: PGD(eps=0.1, restarts=2).maximise(lambda z: z.flatten(1), images),
-            "one number an image",
+            "one number per image",
         ),
-        (lambda: APGD(eps=0.1).maximise(lambda z: z.sum(), images), "one number an image"),
+        (lambda: APGD(eps=0.1).maximise(lambda z: z.sum(), images), "one number per image"),
     ):
         with pytest.raises(UserError, match=said):
             work()
