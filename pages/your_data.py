@@ -1,4 +1,4 @@
-"""Your data: what does a network make of your own pictures?"""
+"""Your data: how does a network classify your own pictures?"""
 
 from robustviz.views.your_data import panel
 

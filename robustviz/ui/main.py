@@ -54,7 +54,7 @@ menu = [
     page("compare", "Compare", "Which network is robust, and at what cost?"),
     page("claims", "Claims", "Do the papers' claims hold here?"),
     page("train", "Train", "What if…?"),
-    page("your_data", "Your data", "What does it make of your own pictures?"),
+    page("your_data", "Your data", "How does a network classify your own pictures?"),
     *(
         st.Page(own.show, title=own.title, url_path=own.name.replace("_", "-"), help=own.help)
         for own in plugins.pages()

@@ -57,7 +57,7 @@ def test_one_button_queues_both_with_the_same_seed_and_shows_them(visit):
     assert (asked(app, "beside"), asked(app, "job")) == (a.id, b.id)
     said = words(sound(app.run()))
     assert ":blue[**A**] TRADES · **queued**" in said and ":orange[**B**] PGD-AT" in said
-    assert "The lines grow while they train" in said and len(charts(app)) == 2
+    assert "The curves get one point per epoch" in said and len(charts(app)) == 2
     app.button(key="train-compare").click().run()  # Once more: the two trainings already exist.
     assert len(queue.mine()) == 2
     app.button(key="pair-stop").click().run()
@@ -116,7 +116,7 @@ def test_where_the_queue_takes_one_only_that_one_is_shown_and_it_is_said(visit, 
     app.selectbox(key="train-beside-pgd_at").set_value("trades").run()
     app.button(key="train-compare").click().run()
     (run,) = queue.mine()
-    assert "what it was to be compared with is not: 1 trainings wait" in words(sound(app))
+    assert "the training to compare it with could not start: 1 trainings wait" in words(sound(app))
     assert (asked(app, "job"), asked(app, "beside")) == (run.id, "")
 
 
@@ -132,8 +132,8 @@ def test_the_curves_stand_on_the_axes_of_the_whole_training_and_lead_to_compare(
     first = a.records()[1], b.records()[1]
     kept = [round(one["robust_acc"] * one["n_val"]) for one in first]
     said = words(app)
-    assert f"After epoch 2 A holds {kept[0]} of {first[0]['n_val']} validation images" in said
-    assert f"under PGD-10, B {kept[1]}" in said
+    assert f"After epoch 2 A is right on {kept[0]} of {first[0]['n_val']} validation images" in said
+    assert f"under PGD-10, B on {kept[1]}" in said
     sentence = next(each.value for each in app.markdown if "After epoch" in each.value)
     assert not wordy(sentence)
     for spec in charts(app):
@@ -165,8 +165,8 @@ def test_b_can_be_looked_at_alone(visit):
         ("no-such-run", "no-such-run"),
         ("../../etc/passwd", "is no run id"),
         ("<b>", "is no run id"),
-        ("shapes", "learn from other images"),
-        ("itself", "are one run"),
+        ("shapes", "are trained on different images"),
+        ("itself", "are the same run"),
     ],
 )
 def test_two_that_do_not_compare_are_a_sentence_and_b_is_shown(visit, beside, said):
@@ -180,7 +180,7 @@ def test_other_budgets_do_not_compare(visit):
     visit("train")
     like = ordinary("digits", "pgd_at")
     other = runs.create(dataclasses.replace(like.config, eps=0.01))
-    with pytest.raises(UserError, match="attacked with other budgets"):
+    with pytest.raises(UserError, match="attacked with different ε"):
         pair._check(like, other)
 
 

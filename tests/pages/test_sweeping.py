@@ -38,17 +38,17 @@ def test_a_sweep_of_the_command_line_shows_how_far_each_of_its_runs_is(visit, sw
     app = sound(visit("train"))
     assert "Sweeps" in [each.value for each in app.header]
     assert states(app) == {swept.id: "queued", "third": "waits", "first": "done"}
-    assert "no command goes on with it" in words(app)
+    assert "no command continues it" in words(app)
     with plans.fed("mine", lambda now: None) as tell:
         tell(Now(1, 3, swept, 240.0))
-        assert "going: its next training begins" in words(sound(app.run()))
+        assert "running: the next training starts" in words(sound(app.run()))
 
 
 def test_the_button_stops_the_sweep_and_what_waits(visit, swept):
     app = visit("train")
     app.button(key="sweep-stop").click().run()
     assert swept.status()["state"] == "stopped" and states(sound(app))[swept.id] == "stopped"
-    assert "it rests: the command" in words(app)
+    assert "it is paused: run the command" in words(app)
     assert "sweep-stop" not in [button.key for button in app.button]
 
 

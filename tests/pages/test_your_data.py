@@ -95,7 +95,7 @@ def test_class_by_class_and_what_should_be_known_before_training(visit):
     assert "One class is not enough" in words(app)
     app.text_input(key="your-class").set_value("pёs").run()
     app = sent(app, [("a.png", picture(), "image/png")])
-    assert "2 classes" in words(app) and "accuracies will be rough" in words(app)
+    assert "2 classes" in words(app) and "accuracies will be imprecise" in words(app)
 
 
 def test_the_range_doctor_undoes_a_normalisation(visit):

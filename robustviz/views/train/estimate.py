@@ -40,8 +40,8 @@ def estimate(config: TrainConfig) -> str:
     if config.data.at_hand:
         seconds, batches = _seconds(json.dumps(config.to_json(), sort_keys=True))
         return (
-            f"About **{duration(seconds)}** here, the test included: {config.epochs} epochs of"
-            f" {batches} steps, timed a moment ago."
+            f"About **{duration(seconds)}** on this computer, including the final evaluation:"
+            f" {config.epochs} epochs of {batches} steps, timed a moment ago."
         )
     if registry.of_kind(type(config.data), "folder"):
         # report at once what is wrong with the folder
@@ -53,7 +53,7 @@ def estimate(config: TrainConfig) -> str:
         )
     return (
         f"{config.epochs} epochs. The time left is shown once it runs. The job loads the images,"
-        " and downloads them where need be."
+        " and downloads them if necessary."
     )
 
 

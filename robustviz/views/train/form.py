@@ -40,7 +40,7 @@ def form() -> TrainConfig | None:
     None, with a sentence shown instead, if the settings are invalid or this session may not train.
     """
     if not rights.may_act():
-        st.info(f"{rights.sentence('train')} What is trained is shown here as it goes.")
+        st.info(f"{rights.sentence('train')} Trainings are shown here while they run.")
         return None
     try:
         return _asked()
@@ -89,7 +89,7 @@ def _asked() -> TrainConfig | None:
         changes |= of_data | _fields(start, start, of_run, under, "", across=2)
         changes |= _fields(start, start.method, rest, scope, "method.", across=2)
     if changes.pop(WRONG, False):
-        raise UserError("A setting above is no valid value; look under More settings too.")
+        raise UserError("A setting above is invalid: correct it; look under More settings too.")
     for path, value in changes.items():
         start = registry.with_value(start, path, value)
     return start
@@ -109,7 +109,7 @@ def _check_typed(place: str) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError("That is no path of a folder.") from error
+        raise UserError("This is not the path of a folder.") from error
 
 
 def _choice() -> tuple[str, str, str]:
@@ -169,7 +169,7 @@ def _explain(recipe: str, method: str) -> None:
     cls = registry.get("method", method)
     st.markdown(
         f"{cls.text}  \n*{cls.paper}.*"
-        + (f"  \n**Where we had to choose:** {cls.choices}" if cls.choices else "")
+        + (f"  \n**Our choices:** {cls.choices}" if cls.choices else "")
     )
     if recipe in PRESETS:
         st.markdown(f"**Recipe {recipe}.** {PRESETS[recipe].text}")
@@ -314,7 +314,7 @@ def submit(config: TrainConfig) -> str:
     while _same(config, shipped):
         config = dataclasses.replace(config, seed=config.seed + 1)
     if there:
-        st.markdown(f"With seed {asked} this is shipped with robustviz already: `{there}`.")
+        st.markdown(f"robustviz already includes this network with seed {asked}: `{there}`.")
     if st.button(
         f"Train with seed {config.seed}" if there else "Train",
         type="primary",
@@ -329,8 +329,9 @@ def submit(config: TrainConfig) -> str:
             "Train and compare",
             icon=":material/compare_arrows:",
             key="train-compare",
-            help="Both are trained with the same images, network, seed and settings; their curves"
-            " stand side by side. A is what it is compared with, B what is chosen above.",
+            help="Both networks are trained with the same images, architecture, seed and settings;"
+            " their curves are shown side by side. A is the method compared with, B the one chosen"
+            " above.",
         ):
             try:
                 _compare(config, key)
@@ -369,7 +370,7 @@ def _compare(config: TrainConfig, key: str) -> None:
         beside = beside or queue.submit(other).id
     except UserError as error:
         raise UserError(
-            f"{job} is trained, but what it was to be compared with is not: {error}"
+            f"{job} is being trained, but the training to compare it with could not start: {error}"
         ) from error
     show(job, beside)
 

@@ -59,11 +59,15 @@ def _list() -> None:
         alt=f"{len(rows)} runs with state and accuracies",
     )["selection"]["rows"]
     if "plug-in missing" in [row["state"] for row in rows]:
-        st.markdown("Some need a plug-in that is not here. Choose one: which stands above.")
+        st.markdown(
+            "Some runs need a plug-in that is not here. Select one: its plug-in is named above."
+        )
     if damaged := sum(map(bool, faults)):
-        st.markdown(f"{damaged} damaged. Choose one: what is wrong stands above, beside *Remove*.")
+        st.markdown(
+            f"Damaged runs: {damaged}. Select one: the problem is shown above, beside *Remove*."
+        )
     if any(test and worst and test.images != worst.images for *_, test, worst in told):
-        st.markdown("*every attack* was counted on a set of images of its own.")
+        st.markdown("*every attack* was measured on a different set of images.")
     # only when the selection changes, so that a run started later can be shown
     if chosen and chosen != st.session_state.get("job-row"):
         st.session_state["job-row"] = chosen

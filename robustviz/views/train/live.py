@@ -65,7 +65,7 @@ def watch(config: TrainConfig | None) -> None:
         shell.fragment(_panel, 1.0 if live else None)(run.id, live)
     elif config is not None:
         _curves([], int(config.epochs or 1), float(config.eps or 0))
-        st.markdown("The lines grow while it trains, one point an epoch.")
+        st.markdown("The curves get one point per epoch during training.")
         empty = np.full((1, 32, 32), 0.5, np.float32)
         st.image(
             figures.sheet([empty] * 16, 96, columns=8),
@@ -126,7 +126,7 @@ def _result(run: Run, test: Evaluation) -> None:
     with st.popover("How sure?", type="tertiary", key="train-sure"):
         low, high = stats.wilson(test.robust_k, test.n)
         st.markdown(
-            "This is one network with one training seed: another seed gives another number."
+            "This is one network with one training seed: another seed may give another result."
             f"  \nUnder {test.printed} the 95 % interval is {low:.1%} to {high:.1%} (Wilson)."
             f"  \nThe attack has ε = {eps_text(test.eps)}, its noise seed {test.seed}."
         )
@@ -172,9 +172,9 @@ def _removal(run: Run) -> None:
     if not rights.may_act():
         return
     with st.popover("Remove", icon=":material/delete:", key="remove-ask"):
-        st.markdown(f"This deletes the folder of `{run.id}` with all that is in it, for good.")
+        st.markdown(f"This permanently deletes the folder of `{run.id}` with everything in it.")
         st.button(
-            "Remove it for good",
+            "Delete it permanently",
             key="remove",
             on_click=act,
             args=("remove runs", partial(_remove, run)),
@@ -327,11 +327,12 @@ def _strip(strip: Strip, names: tuple[str, ...]) -> None:
     st.image(
         figures.sheet([*strip.x, *strip.x_adv], 96, columns=count),
         width="stretch",
-        alt=f"Eight validation images, clean above and attacked below. The net says: {answers}",
+        alt=f"Eight validation images, clean above and attacked below. Predictions: {answers}",
     )
-    hold = int((strip.pred_adv == strip.y).sum())
+    right = int((strip.pred_adv == strip.y).sum())
     st.markdown(
-        f"Untouched above, attacked below: {hold} of {count} hold after epoch {strip.epoch}."
+        f"Untouched above, attacked below: after epoch {strip.epoch} the network is right on"
+        f" {right} of {count} attacked images."
     )
 
 

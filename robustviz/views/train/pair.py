@@ -74,12 +74,14 @@ def _panel(a: str, b: str, was_live: bool) -> None:
 def _check(a: Run, b: Run) -> None:
     """Raises UserError if the curves of two runs must not be drawn on the same axes."""
     if a.id == b.id:
-        raise UserError("A and B are one run: choose another to compare it with.")
+        raise UserError("A and B are the same run: choose another one to compare it with.")
     if networks.data_name(a) != networks.data_name(b):
-        raise UserError("These two learn from other images, so their curves do not compare.")
+        raise UserError(
+            "These two are trained on different images, so their curves cannot be compared."
+        )
     if a.eps != b.eps:
         raise UserError(
-            "These two are attacked with other budgets, so their curves do not compare: ε ="
+            "These two are attacked with different ε, so their curves cannot be compared:"
             f" {eps_text(a.eps)} and {eps_text(b.eps)}."
         )
 
@@ -141,7 +143,7 @@ def _curves(runs: dict[str, Run], names: dict[str, str]) -> None:
             alt=f"{title}, validation images, over the epochs. {said or 'Still empty.'}",
         )
     eps = eps_text(runs["a"].eps)
-    st.markdown(f"{_sentence(records['a'], records['b'])} Both meet attacks of ε = {eps}.")
+    st.markdown(f"{_sentence(records['a'], records['b'])} Both are attacked with ε = {eps}.")
 
 
 def _sentence(a: Sequence[Record], b: Sequence[Record]) -> str:
@@ -150,13 +152,14 @@ def _sentence(a: Sequence[Record], b: Sequence[Record]) -> str:
     """
     both = min(len(a), len(b))
     if not both:
-        return "The lines grow while they train, one point an epoch."
+        return "The curves get one point per epoch during training."
     one, other = a[both - 1], b[both - 1]
     kept = [round(each["robust_acc"] * each["n_val"]) for each in (one, other)]
     of = "" if one["n_val"] == other["n_val"] else f" of {other['n_val']}"
     return (
-        f"After epoch {one['epoch']} A holds {kept[0]} of {one['n_val']} validation images under"
-        f" PGD-10, B {kept[1]}{of}. These are two networks: other seeds may differ."
+        f"After epoch {one['epoch']} A is right on {kept[0]} of {one['n_val']} validation images"
+        f" under PGD-10, B on {kept[1]}{of}. These are two networks: with other seeds the result"
+        " may differ."
     )
 
 

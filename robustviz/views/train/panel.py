@@ -11,14 +11,14 @@ from robustviz.views.train import form, jobs, live, pair, sweeping
 def page() -> None:
     """Draw the whole page."""
     with st.container(key="title-row"):
-        st.title("What if it were trained otherwise?", anchor=False)
+        st.title("What if the network were trained differently?", anchor=False)
     st.space("small")
     line = st.empty()
     left, right = st.columns([5, 6], gap="large")
     with left:
         config = form.form()
         cost = form.submit(config) if config is not None else ""
-    line.markdown(cost or "Choose how a network is trained; what it will take is measured here.")
+    line.markdown(cost or "Choose how a network is trained; the time it will take is shown here.")
     with right:
         if not pair.watch():
             live.watch(config)

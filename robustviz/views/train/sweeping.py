@@ -89,13 +89,13 @@ def _place(state: str) -> int:
 def _said(plan: Plan, over: int, busy: bool) -> str:
     """A sentence on whether the sweep continues."""
     if plan.going:
-        return "going: its next training begins when this one ends."
+        return "running: the next training starts when this one ends."
     if over == len(plan.runs):
         return "all done."
     return (
-        "no command goes on with it: what runs goes on to its end, and nothing begins after it."
+        "no command continues it: running trainings finish, and no new one starts."
         if busy
-        else "it rests: the command that started it goes on with it."
+        else "it is paused: run the command that started it again to continue."
     )
 
 

@@ -27,7 +27,7 @@ from robustviz.ui.uploads import take
 from robustviz.views.pictures import png
 from robustviz.views.your_data import preview
 
-TITLE = "What does a network make of your own pictures?"
+TITLE = "How does a network classify your own pictures?"
 BRING = {
     "zip": "A zip or NumPy file",
     "folder": "A folder",
@@ -36,15 +36,16 @@ BRING = {
     "net": "A network",
 }
 HOW = {
-    "zip": "Drop a zip with one folder of pictures a class, or a file of images x and labels y.",
+    "zip": "Drop a zip with one folder of pictures per class, or a file of images x and labels y.",
     "folder": "Drop a folder that holds one folder of pictures for each class.",
-    "class": "Say what is on the pictures, and drop all that show it.",
-    "one": "Drop a picture, say what is on it, and attack it.",
-    "net": "Drop the weights of a known kind of network: safetensors, or a plain file of torch's.",
+    "class": "Name a class, and drop all its pictures.",
+    "one": "Drop a picture, choose its class, and attack it.",
+    "net": "Drop the weights of a known architecture: a safetensors file, or a state dict saved by"
+    " torch.",
 }
 FEW = 200  # test images used to find out which input normalisation a network expects
 LARGER = (
-    "Up to 200 MB and 20,000 pictures. What is larger is named where robustviz runs: `python -m"
+    "Up to 200 MB and 20,000 pictures. For more, run on the computer with robustviz: `python -m"
     " robustviz data add folder:PATH --name NAME`."
 )
 
@@ -106,7 +107,7 @@ def _used(use: Callable[[list[UploadedFile]], object], files: list[UploadedFile]
     spot = st.empty()
     try:
         queue.check_room()
-        with LONG.turn(lambda place: spot.info(f"Number {place} in the line.")):
+        with LONG.turn(lambda place: spot.info(f"Waiting: position {place} in the queue.")):
             use(files)
     except UserError as error:
         st.session_state["your-fault"] = shell.spoken(error)
@@ -230,7 +231,9 @@ def _numbers(draft: Path) -> None:
         widgets.fitted(picture, f"{count} images as they are read now")
     name = ""
     if any(part.y is None for part in found.parts):
-        name = st.text_input("There are no labels. What is on all of them?", key="your-label")
+        name = st.text_input(
+            "The file has no labels. Which class do all its images show?", key="your-label"
+        )
     with st.container(horizontal=True):
         if st.button("Take them", type="primary", key="your-take", icon=":material/check:"):
             rights.check("add pictures")
@@ -239,7 +242,7 @@ def _numbers(draft: Path) -> None:
             st.session_state["your-notes"] = [*st.session_state["your-notes"], *report.notes]
             (draft / "arrays").unlink()
             st.rerun()
-        if st.button("Leave them", key="your-leave"):
+        if st.button("Discard them", key="your-leave"):
             (draft / "arrays").unlink()
             st.rerun()
 
@@ -336,15 +339,15 @@ def _one() -> None:
     run = next(iter(networks.on(data).values()))
     label = str(right.selectbox("What is on it?", list(run.classes), key=f"your-label-{data}"))
     shape, content = run.info["images"], file.read_bytes()
-    if shape["channels"] == 1 and st.toggle("Exchange light and dark", key="your-invert"):
+    if shape["channels"] == 1 and st.toggle("Invert brightness", key="your-invert"):
         content = singles.inverted(content)
     seen = preview.seen_one(content, int(shape["channels"]), int(shape["size"]))
     st.markdown(f"As these networks see it, {shape['size']}×{shape['size']} pixels:")
     with st.container(width=192):
         widgets.fitted(png(seen), f"Your picture {name}, as these networks see it")
     st.markdown(
-        f"They know {len(run.classes)} classes and call every picture one of them."
-        " Of what they never saw, no answer is right."
+        f"They have {len(run.classes)} classes and assign every picture to one of them."
+        " For an object of another class, every prediction is wrong."
     )
     if st.button("Attack it", type="primary", key="your-attack", icon=":material/bolt:"):
         rights.check("add pictures")
@@ -375,7 +378,7 @@ def _network() -> None:
     ours = [key for key in registry.keys("data") if not _placed(key)]
     names = [*own.every(), *ours]
     left, middle, right = st.columns(3)
-    data = left.selectbox("Looked at with", names, names.index("shapes"), key="your-net-data")
+    data = left.selectbox("Evaluate on", names, names.index("shapes"), key="your-net-data")
     kinds = ["", *registry.keys("net")]
     kind = middle.selectbox(
         "It is a", kinds, format_func=lambda key: key or "found by its weights", key="your-net-kind"
@@ -395,7 +398,12 @@ def _network() -> None:
             uploads.throw_away(draft)
         st.session_state["your-net"] = run.id, said
 
-    take("Weights", "net", partial(_used, use), help="Up to 200 MB. No code in it is run.")
+    take(
+        "Weights",
+        "net",
+        partial(_used, use),
+        help="Up to 200 MB. Code in the file is not executed.",
+    )
     _faults()
     run_id, said = st.session_state.get("your-net", ("", []))
     if run_id and (run := networks.trained().get(run_id)):
@@ -446,12 +454,12 @@ def _removal(one: own.Own) -> None:
     st.markdown(
         f"The pictures of **{one.name}** are deleted from this computer."
         if one.uploaded
-        else f"**{one.name}** is forgotten; the pictures in {one.place} stay."
+        else f"**{one.name}** is removed from the list; the pictures in {one.place} are kept."
     )
     too = False
     if runs:
         said = ", ".join(f"`{run.id}`" for run in runs[:5])
-        st.markdown(f"Trained on it, with some of its pictures inside: {said}.")
+        st.markdown(f"These runs were trained on it and contain some of its pictures: {said}.")
         too = st.checkbox(f"Remove {len(runs)} trained network{'s' * (len(runs) > 1)} too", True)
     given = (one.name, runs if too else [])
     if st.button("Remove", type="primary", key="removal", on_click=_remove, args=given):

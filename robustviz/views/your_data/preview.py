@@ -90,7 +90,7 @@ def cautions(counts: dict[str, dict[str, int]]) -> list[str]:
             f" {sizes[rare]:,}. Read the balanced accuracy, in which all classes count alike."
         )
     if sizes[rare] < 20:
-        said.append(f"{rare} has {sizes[rare]} pictures: accuracies will be rough.")
+        said.append(f"{rare} has {sizes[rare]} pictures: accuracies will be imprecise.")
     return said
 
 
