@@ -1,5 +1,5 @@
-"""What is taken home is what was seen: the lines of Python, the table of numbers, the page that
-needs no network.
+"""Tests what *Take home* gives: Python code, a table of numbers and a page that needs no network
+all match what the page shows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from robustviz.views.theme import blank, finish
 
 
 def shown(code: str, monkeypatch: pytest.MonkeyPatch) -> go.Figure:
-    """The figure that lines of Python show."""
+    """Runs Python code and returns the figure it shows."""
     seen: list[go.Figure] = []
     monkeypatch.setattr(go.Figure, "show", lambda figure: seen.append(figure))
     exec(code, {})
@@ -51,7 +51,7 @@ def test_the_lines_make_the_same_figure_of_two_networks(pair, monkeypatch):
     runs = {name: run.id for name, run in pair.items()}
     recipe = Recipe(runs, spec, "accuracy_curve", {"here": 0.1})
     found = {name: probes.accuracy_curve(run, spec) for name, run in pair.items()}
-    assert "seed" not in recipe.code()  # what is as usual is not said
+    assert "seed" not in recipe.code()  # Settings at their default are left out.
     assert shown(recipe.code(), monkeypatch) == figures.accuracy_curve(found, here=0.1)
 
 

@@ -1,4 +1,6 @@
-"""A run's network in files for other programs, each compared with the run before it is kept."""
+"""Tests a run's network in files for other programs. Each file is compared with the run before it
+is kept.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Features: what the probe says of a shipped network is what an independent computation finds, and
-noise is no attack.
+"""Tests the Features probe: its results for a shipped network equal those of an independent
+computation, and noise does not count as an attack.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def run(runs_home):
 
 
 def test_features_are_what_the_head_reads_and_the_answers_are_the_networks(run) -> None:
-    # two batches
+    # Two batches.
     found, net, split = (
         probes.features(run, FeaturesSpec(n=300, steps=3)),
         net_of(run),
@@ -160,7 +160,7 @@ def test_the_same_is_computed_twice_and_the_second_time_read(run, tmp_path, monk
     first = probes.features(run, SPEC)
     (kept,) = (run.notes / "probes").glob("features-*.npz")
     with monkeypatch.context() as patch:
-        patch.setattr(ROOM, "features_of", None)  # whatever computes, fails
+        patch.setattr(ROOM, "features_of", None)  # Any computation would raise an error now.
         read = probes.features(run, SPEC)
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "elsewhere"))
     again = probes.features(run, SPEC)

@@ -1,4 +1,6 @@
-"""A download is counted, goes on where it broke off, and never leaves half a file in place."""
+"""Tests downloads: they are counted, resume where they broke off, and never leave a partial file
+under the final name.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,8 @@ def test_a_data_set_says_whether_it_is_here_and_is_fetched_when_it_is_used(
     monkeypatch.setenv("ROBUSTVIZ_DATA", str(tmp_path))
     digits(monkeypatch, server)
     source = data.MNIST()
-    assert not source.here("test") and not list(tmp_path.iterdir())  # asking fetches nothing
+    # Asking whether the data is here must not download it.
+    assert not source.here("test") and not list(tmp_path.iterdir())
     server.breaks = [100, 0]
     with pytest.raises(UserError, match=r"it was interrupted after .* MB; the next attempt"):
         source.load("test")

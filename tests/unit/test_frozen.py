@@ -1,4 +1,4 @@
-"""`frozen` lends a net and gives it back exactly."""
+"""Tests that `frozen` restores a network's modes and gradients exactly."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def test_a_thread_that_wants_another_mode_waits_for_its_turn(conv_net: Classifie
 
 
 class Stubborn(nn.Module):
-    """Keeps its batch norm in eval mode, as fine-tuning code often does, and folds something when
-    it changes mode.
+    """A network that keeps its batch norm in eval mode, as fine-tuning code often does, and changes
+    an attribute with its mode.
     """
 
     def __init__(self) -> None:

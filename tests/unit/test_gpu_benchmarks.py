@@ -1,5 +1,5 @@
-"""The races that need a GPU, at toy size on a CPU, so that they run when there is one; and what
-they are read against.
+"""Tests the GPU benchmarks with tiny inputs on a CPU, so that they work when there is a GPU, and
+the peak rates they are compared with.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def toy() -> TrainConfig:
-    """Two epochs of three batches of drawn images 20×20, one image left over."""
+    """Returns a training of two epochs of three batches of shapes of 20×20 pixels, with one image
+    left over.
+    """
     return TrainConfig(
         data=data.Shapes(size=20),
         n_train=25,
@@ -78,7 +80,7 @@ def absent(*settings: object) -> setting.Attacker:
     raise ImportError("no package called so")
 
 
-# What a GPU's owner types.
+# The commands that the owner of a GPU types.
 
 
 @pytest.mark.parametrize("name", ON_A_GPU)
@@ -116,12 +118,12 @@ def test_every_item_says_what_it_is():
     assert all(report._title(name) for name in report.items())
 
 
-# The ceilings.
+# The peak rates.
 
 
 def test_the_work_of_an_attack_step_is_counted_as_by_hand():
-    """The convolution forward and back to the image, the head forward and back: two operations a
-    weight and place each.
+    """Counts the convolution and the head, each forward and backward to the image, with two
+    operations per weight and position.
     """
     net = Classifier(nn.Conv2d(3, 5, 3, padding=1), nn.Linear(5, 4))
     assert roofline.step_flops(net, torch.rand(7, 3, 9, 6)) == 2 * 2 * (9 * 3 * 5 * 9 * 6 + 5 * 4)
@@ -130,7 +132,7 @@ def test_the_work_of_an_attack_step_is_counted_as_by_hand():
 
 def test_a_step_on_resnet18_is_two_of_its_forward_passes():
     net = nets.build("resnet18", 10, 3, 32, None, None)
-    # a forward pass takes 1.1108 GFLOP an image by torch's own flop counter
+    # By torch's own counter a forward pass takes 1.1108 GFLOP per image.
     assert roofline.step_flops(net, torch.rand(2, 3, 32, 32)) == pytest.approx(
         2 * 1.1108e9, rel=0.01
     )
@@ -172,7 +174,7 @@ def test_a_share_is_the_rate_over_the_products(monkeypatch):
     )
 
 
-# The two trainings.
+# The two training loops.
 
 
 def test_ours_without_validation_ends_with_the_weights_of_a_training(toy):
@@ -186,8 +188,8 @@ def test_ours_without_validation_ends_with_the_weights_of_a_training(toy):
 
 
 def test_attacks_written_out_end_in_the_corner_of_a_linear_net(linear_net, images):
-    """Ten steps of ε/4 cross the ball from anywhere; a linear net's gradient has the same signs
-    everywhere.
+    """Ten steps of ε/4 cross the whole ball from any start, and a linear network's gradient has the
+    same signs everywhere.
     """
     y = torch.arange(len(images)) % 2
     weight = linear_net.head.weight
@@ -209,7 +211,7 @@ def test_the_usual_loop_learns_what_it_is_shown(toy, resident):
         return float(F.cross_entropy(net(x), y).detach())
 
     before = loss(usual.net)
-    assert before == loss(start.training.net)  # from the same weights
+    assert before == loss(start.training.net)  # Both start from the same weights.
     after = loss(usual.finish())
     assert after < 0.75 * before
     assert usual.loss > 0 and 0 < usual.right <= 12 * 24
@@ -243,7 +245,7 @@ def test_pictures_are_shifted_over_black_and_mirrored():
     )
 
 
-# The races.
+# The benchmarks.
 
 
 def test_b2_races_every_peer_in_both_batch_sizes(toy, monkeypatch):
@@ -309,7 +311,8 @@ def test_b3_races_both_number_formats_against_three_loops(toy):
     for one in (fast, plain):
         (gate,) = one.gates
         assert "1 epochs" in gate.says and "n = 20" in gate.says
-        assert f"{OURS} {trainers.spell(10 * one.times[0].median)}" in one.note  # 80 images from 8
+        # The time was measured on 8 images and is given for 80.
+        assert f"{OURS} {trainers.spell(10 * one.times[0].median)}" in one.note
 
 
 def test_b6_races_its_peers_lines_where_the_peer_is_not_here(toy, monkeypatch):
@@ -326,8 +329,8 @@ def test_b6_races_its_peers_lines_where_the_peer_is_not_here(toy, monkeypatch):
 
 
 def test_the_leanest_peer_written_by_hand_climbs_as_ours_does(linear_net, images):
-    """A linear net's gradient has the same signs everywhere: ten steps of a quarter of ε end in the
-    corner, from anywhere.
+    """A linear network's gradient has the same signs everywhere, so ten steps of ε/4 end in the
+    corner of the ball from any start.
     """
     y = torch.arange(len(images)) % 2
     found = setting.by_hand(linear_net, images, y, 0.1, 0.025, 10)
@@ -348,8 +351,8 @@ def test_unseen_images_are_not_those_learned_from(toy):
 
 @pytest.mark.parametrize("apart", [0, 100])
 def test_a_gate_on_accuracy_is_about_what_both_get_right(toy, monkeypatch, apart):
-    """A network that always says the first class against one that says the last on images of the
-    last alone.
+    """On images of the last class only, compares a network that always predicts the last class with
+    one that predicts the first or the last.
     """
 
     class Says(nn.Module):
@@ -428,7 +431,7 @@ def test_b13_races_whole_trainings_with_seeds_of_their_own(toy, monkeypatch):
         b13_standard, "Ours", lambda config: seeds.append(config.seed) or made(config)
     )
     one = b13_standard.against(config, lambda: 95.0, 2, "note")
-    assert seeds == [0, 1, 2] and len(one.times) == 2  # the first is to warm up
+    assert seeds == [0, 1, 2] and len(one.times) == 2  # The first training is a warm-up.
     mine, theirs = one.gates
     assert not mine.held and "of 2 trainings" in mine.says
     assert theirs.held and theirs.says.startswith("airbench94: 95.00 %")

@@ -1,5 +1,5 @@
-"""`make gpu-check`: what it compares, what it writes where, and that it needs nothing of the
-dashboard.
+"""Tests `make gpu-check`: what it compares, which files it writes, and that it needs no package of
+the dashboard.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ HERE, THERE = ("one", "cpu", contextlib.nullcontext), ("the other", "cpu", conte
 
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A check whose tests pass and whose races are none; where its figures at toy size go."""
+    """Replaces the check's tests by a success and its benchmarks by fixed outcomes. Returns the
+    path of the figures at toy size.
+    """
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(gpu_check, "REPOSITORY", tmp_path)
     monkeypatch.setattr(gpu_check, "TOY_OUT", tmp_path / "toy.json")
@@ -58,7 +60,7 @@ def outcome(held: bool) -> Outcome:
     )
 
 
-# Two devices.
+# Comparing two devices.
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_the_same_device_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_devices_that_count_otherwise_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second one sees every image lighter by half."""
+    """The second device sees every image brighter by 0.5."""
     monkeypatch.setattr(b15_devices, "ROUND", 20)
     monkeypatch.setattr(b15_devices, "TIMED", 4)
     whole, inside = b15_devices.count_right, False
@@ -212,7 +214,9 @@ def test_the_clock_ends_it_with_a_sentence(
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_it_passes_at_toy_size_without_what_a_gpu_server_has_not(tmp_path: Path) -> None:
-    """The whole command and its tests, in processes that cannot import the dashboard's packages."""
+    """Runs the whole command and its tests in processes that cannot import the dashboard's
+    packages.
+    """
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nclass Without:\n    def find_spec(self, name, path=None, target=None):\n     "
         f"   if name.split('.')[0] in {DASHBOARD!r}: raise ModuleNotFoundError(name,"

@@ -1,4 +1,6 @@
-"""Foreign pages cannot drive the app: who is refused, and what browsers are told."""
+"""Tests that pages of other sites cannot control the app: which requests are refused, and which
+headers browsers get.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def ask(
     kind: str = "http",
     **more: Any,
 ) -> tuple[list[Any], bool]:
-    """What a client is sent, and whether the app behind the guard heard of it."""
+    """Returns the messages that a client is sent, and whether the request reached the app behind
+    the guard.
+    """
     heard: list[str] = []
     sent: list[Any] = []
 
@@ -39,7 +43,7 @@ def ask(
     headers += [(b"content-length", str(length).encode()) for length in more.get("lengths", ())]
     method = {"method": more.get("method", "GET")} if kind == "http" else {}
     scope = {"type": kind, "path": path, "headers": headers} | method
-    with contextlib.suppress(StopIteration):  # nothing in it waits, so no loop is needed
+    with contextlib.suppress(StopIteration):  # Nothing inside waits, so no event loop is needed.
         Guard(app)(scope, None, send).send(None)  # type: ignore[arg-type]
     return sent, bool(heard)
 
@@ -49,7 +53,8 @@ def ask(
     ("host", "origin"),
     [
         ("evil.example", None),
-        ("evil.example:8501", "http://evil.example:8501"),  # a name that was led to this computer
+        # A host name that an attacker made to resolve to this computer.
+        ("evil.example:8501", "http://evil.example:8501"),
         ("127.0.0.1.evil.example", None),
         ("localhost.evil.example", None),
         ("", None),
@@ -57,7 +62,7 @@ def ask(
         ([HERE, "evil.example"], None),
         ("[::1", None),
         (HERE, "http://evil.example"),
-        (HERE, "http://127.0.0.1:9999"),  # another server of this computer
+        (HERE, "http://127.0.0.1:9999"),  # Another server on this computer.
         (HERE, "http://localhost:8501"),
         (HERE, "https://127.0.0.1.evil.example:8501"),
         (HERE, "null"),
@@ -101,14 +106,14 @@ def test_a_server_behind_a_name_of_its_own_is_told_so(monkeypatch):
 
 @pytest.fixture
 def invited(monkeypatch):
-    """One session that may upload, and nobody else's."""
+    """Returns the one session that may upload."""
     monkeypatch.setattr(guard, "_invited", {})
     guard.invite("ada")
     return "ada"
 
 
 def upload(session: str, *lengths: object, method: str = "PUT") -> bool:
-    """Whether the app hears of an upload of so many bytes."""
+    """Returns whether an upload of this many bytes reaches the app."""
     path = f"/_stcore/upload_file/{session}/file"
     sent, heard = ask(path=path, method=method, lengths=lengths)
     assert heard or sent[0]["status"] == 403
@@ -131,9 +136,9 @@ def test_uploads_say_how_long_they_are_and_together_are_bounded(invited, monkeyp
     assert not upload("ada", "many") and not upload("ada", -1) and not upload("ada", "9" * 30)
     guard.invite("grace")
     assert upload("ada", 60) and not upload("grace", 60) and upload("grace", 40)
-    guard.invite("ada")  # a page took what was sent
+    guard.invite("ada")  # A page has received ada's upload, so its bytes no longer count.
     assert upload("grace", 60) and not upload("ada", 60)
-    guard.invite("grace", known=lambda session: session == "grace")  # ada has gone
+    guard.invite("grace", known=lambda session: session == "grace")  # The session ada has ended.
     assert not upload("ada", 1)
 
 

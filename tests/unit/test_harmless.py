@@ -1,4 +1,6 @@
-"""Text of others is text: no picture, link, markup or formula comes of it, wherever it enters."""
+"""Tests that text by others stays text: it never becomes a picture, link, markup or formula,
+wherever it appears.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def test_nothing_is_left_that_anybody_would_act_on(text):
     made = harmless(text)
     assert not set("[]<>`$|\\\n\x00\x1b\u202e") & set(made) and "://" not in made
     made.encode()
-    assert harmless(made) == made  # done once more, it stays
+    assert harmless(made) == made  # Applying it again changes nothing.
 
 
 def test_ordinary_names_stay_what_they_are():

@@ -1,5 +1,5 @@
-"""The table of images that `evaluate --out` writes: its counts are those of the evaluation, and a
-row is about the image whose number and file it names.
+"""Tests the table of images that `evaluate --out` writes: its counts equal those of the evaluation,
+and each row describes the image whose number and file it names.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ ID = "digits-pgd-at-small-resnet-s0-0c56e5c2"
 
 @pytest.fixture(autouse=True)
 def _no_doctor(monkeypatch):
-    """What it finds is tested elsewhere, and takes seconds."""
+    """Skips the doctor, which is tested elsewhere and takes seconds."""
     monkeypatch.setattr("robustviz.training.evaluate.examine", lambda *given: ())
 
 
 @pytest.fixture
 def table(runs_home, tmp_path, capsys):
-    """The answer of `evaluate` as JSON, and the rows of its file."""
+    """Returns a function that runs `evaluate` and returns its JSON answer and the rows of its
+    file.
+    """
 
     def ask(run, *words):
         capsys.readouterr()
@@ -63,7 +65,8 @@ def test_counts_verdicts_and_distances_are_those_of_the_evaluation(table):
     x_adv = attacked(run.net(), few.x, few.y, PGD(steps=3, eps=run.eps), seed=5)
     for at, number in enumerate(order):
         row = by_number[number]
-        if row["attacked_right"] == "True":  # else it is left where it was found to be misread
+        # Otherwise the image stays where it was first misclassified.
+        if row["attacked_right"] == "True":
             way = (x_adv[at] - few.x[at]).flatten().double()
             assert float(row["linf"]) == pytest.approx(way.abs().max().item())
             assert float(row["l2"]) == pytest.approx(way.norm().item())

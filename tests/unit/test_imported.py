@@ -1,5 +1,5 @@
-"""Networks from elsewhere as runs: made again as they were, read as they were trained, refused in
-one sentence where anything does not fit.
+"""Tests imported networks as runs: they are rebuilt exactly, get inputs scaled as in their
+training, and are refused with one sentence if anything does not fit.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def nothing():
 
 @pytest.fixture
 def code(tmp_path: Path, runs_home: Path) -> Path:
-    """A file that makes networks, loaded as a person would name it."""
+    """Writes a file with functions that build networks, and returns its path."""
     path = tmp_path / "theirs.py"
     path.write_text(CODE, encoding="utf-8")
     return path
@@ -112,14 +112,15 @@ def test_nothing_is_imported_because_a_folder_says_so(code: Path) -> None:
 
 @pytest.mark.parametrize("reading", ["raw", "half"])
 def test_the_reading_that_answers_best_is_found(runs_home: Path, reading: str) -> None:
-    """A shipped network of shapes, taken out of its own normalisation and put into another. The
-    colours of shapes say nothing, so blue first is as good and is not told apart.
+    """Moves a shipped network for shapes from its own normalisation to another one. Colours in
+    shapes carry no information, so the blue-first reading is equally good and cannot be told apart.
     """
     net = ordinary("shapes").net()
     one = readings.named(reading, 3)
     layer = readings.normalise_of(net)
     first = next(part for part in net.modules() if isinstance(part, nn.Conv2d))
-    with torch.no_grad():  # conv((x - m) / s) as another conv of (x - m') / s', but at the border
+    # Rewrites conv((x − m)/s) as another convolution of (x − m')/s'. Only the border differs.
+    with torch.no_grad():
         mean, std = (
             torch.tensor(each or [usual] * 3).view(1, 3, 1, 1)
             for each, usual in ((one.mean, 0.0), (one.std, 1.0))
@@ -133,14 +134,14 @@ def test_the_reading_that_answers_best_is_found(runs_home: Path, reading: str) -
     found = readings.likely(net, split.x, split.y, 10)
     assert found.reading == one and not found.clear, found.lines
     assert found.text.startswith(f"Unclear: {reading}, bgr-{reading} are not told apart")
-    assert (layer.mean == 0).all() and (layer.std == 1).all()  # as it was
+    assert (layer.mean == 0).all() and (layer.std == 1).all()  # The layer is as it was.
 
 
 def test_blue_first_is_found_where_colour_tells() -> None:
     rng = torch.Generator().manual_seed(0)
     y = torch.arange(90) % 3
     x = 0.4 * torch.rand((90, 3, 4, 4), generator=rng)
-    x[torch.arange(90), 2 - y] += 0.5  # class 0 is blue, 2 is red
+    x[torch.arange(90), 2 - y] += 0.5  # Class 0 is blue and class 2 is red.
     head = nn.Linear(3, 3, bias=False)
     head.weight = nn.Parameter(torch.eye(3))
     net = nets.Classifier(readings.Normalise(3, None, None), head)
@@ -190,7 +191,8 @@ def test_weights_say_what_they_are_of(runs_home: Path, tmp_path: Path) -> None:
     assert f"The weights fit nets:{run.architecture}." in said
     x = data.load("digits", "test").take(9).x
     torch.testing.assert_close(again.net()(x), run.net()(x))
-    assert again.info["network"]["reading"] == "as given"  # its own normalisation came along
+    # The imported network already contains its normalisation.
+    assert again.info["network"]["reading"] == "as given"
     with pytest.raises(UserError, match="A run named twin exists"):
         import_run(tmp_path / "F.pth", data="digits", name="twin")
 

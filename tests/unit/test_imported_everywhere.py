@@ -1,4 +1,4 @@
-"""Networks of other makes, imported, on every page's question: the probes that the pages ask."""
+"""Tests imported networks of other architectures with the probes of every page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_an_imported_network_answers_every_page(source: str, runs_home: Path) ->
     run = import_run(net.state_dict(), data="shapes", model=source, reading="raw", n=4)
     x = data.load("shapes", "test").take(2).x
     with torch.no_grad():
-        if "vit" not in source:  # which gets its images resized
+        if "vit" not in source:  # A ViT gets resized images.
             torch.testing.assert_close(run.net()(x), net.eval()(x))
     attacked = probes.adversarial(run, probes.AdversarialSpec(steps=2))
     assert abs(attacked.x_adv - attacked.x).max() <= run.eps + 1e-6

@@ -1,6 +1,6 @@
-"""How the house is built. Who may import whom (docs/architecture.md): a server trains without the
-dashboard, the first page loads without torch, and nothing runs, downloads or picks a device because
-it was imported. Files and functions are short enough to be read at one go.
+"""Tests the structure of the code. Which modules may import which (docs/architecture.md): a server
+can train without the dashboard, the first page loads without torch, and importing a module runs,
+downloads and chooses nothing. Files and functions are short enough to read.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "robustviz"
 
-# The house from left to right: a file may import its own group and what stands to its left. One
-# pattern fits each module's name within the package.
+# The layers of the package, from the lowest to the highest: a module may import its own layer and
+# lower ones. Exactly one pattern matches each module's name within the package.
 ORDER = (
     r"|imports|install|memory|paths|process|progress|types|terms|chance|stats|registry|plugins|trusted",
     r"training|training\.(evaluation|ladder)|views|views\.result|views\.\w+|views\.\w+\.result",
@@ -32,17 +32,17 @@ ORDER = (
     r"views\.(?!train)\w+\.(?!panel|result|pack|study|report|\w*figures)\w+",
     r"probes|looking|contracts(\.\w+)?|claims(\.\w+)?|views\.\w+\.(study|report)",
     r"ui|ui\.(?!launch|main|server)\w+",
-    r"views\.\w+\.panel|views\.train\.\w+",  # the Train page has one file a part
+    r"views\.\w+\.panel|views\.train\.\w+",  # The Train page has one file per part.
     r"pages(\.\w+)?|cli(\.\w+)?|__main__|ui\.(launch|main|server)|views\.start\.pack|check|zoo|app",
 )
-FIGURES_MAY = {"numpy", "plotly", "PIL"}  # PIL: a strip of pictures is one PNG
+FIGURES_MAY = {"numpy", "plotly", "PIL"}  # PIL, because a strip of pictures is one PNG.
 
 
 def place(module: str) -> int:
-    """The number of the group in which a module stands."""
+    """Returns the number of the layer to which a module belongs."""
     short = module.removeprefix("robustviz").removeprefix(".")
     fitting = [at for at, pattern in enumerate(ORDER) if re.fullmatch(pattern, short)]
-    if len(fitting) == 2:  # a file of all views, and no question's folder
+    if len(fitting) == 2:  # A file that all views share, outside the folder of any view.
         fitting.remove(1)
     assert len(fitting) == 1, f"{module} has no place in the house, or several: give it one here"
     return fitting[0]
@@ -58,20 +58,24 @@ def name(path: Path) -> str:
 
 
 def room(path: Path) -> str:
-    """`robustviz/attacks/pgd.py` -> attacks, `pages/3_x.py` -> pages."""
+    """Returns the first folder: `robustviz/attacks/pgd.py` gives attacks, `pages/3_x.py` gives
+    pages.
+    """
     parts = path.relative_to(REPOSITORY).with_suffix("").parts
     return parts[1] if parts[0] == "robustviz" and len(parts) > 1 else parts[0]
 
 
 def parts_of(whole: str, names: list[str]) -> Iterator[str]:
-    """`from a import b`: the module a.b where there is one, else a."""
+    """For `from a import b`, yields a.b if that is a module, otherwise a."""
     for one in names:
         file = REPOSITORY.joinpath(*whole.split("."), one)
         yield f"{whole}.{one}" if file.is_dir() or file.with_suffix(".py").is_file() else whole
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Every module a file imports, also inside functions, but not what only a type checker sees."""
+    """Yields every module that a file imports, also inside functions, except under
+    TYPE_CHECKING.
+    """
 
     def walk(node: ast.AST) -> Iterator[str]:
         for child in ast.iter_child_nodes(node):
@@ -94,12 +98,12 @@ def those(wanted: Callable[[Path], bool]) -> list[Path]:
 
 
 def script(path: Path) -> bool:
-    """Whether Streamlit runs it, from top to bottom."""
+    """Returns whether Streamlit runs the file as a script."""
     return name(path) in ("app.py", "robustviz/ui/main.py") or room(path) == "pages"
 
 
 def module(path: Path) -> str:
-    """`robustviz/attacks/pgd.py` -> robustviz.attacks.pgd."""
+    """Returns the module of a file: `robustviz/attacks/pgd.py` gives robustviz.attacks.pgd."""
     return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -155,8 +159,8 @@ DEFINES = (
 
 
 def defines(number: int, node: ast.stmt) -> bool:
-    """Whether a statement at the top of a module computes nothing at import: a definition, its
-    docstring, a loop that fills a table, a question about who runs it.
+    """Returns whether a top-level statement computes nothing at import: a definition, the
+    docstring, a loop that fills a table, or a check such as `__name__`.
     """
     if isinstance(node, ast.Expr):
         return number == 0 and isinstance(node.value, ast.Constant)
@@ -177,22 +181,24 @@ def test_a_module_only_defines_things() -> None:
     assert wrong == []
 
 
-# How large things are, and whether they go round in circles.
+# Sizes of files and functions, and cycles of imports.
 
 MODULES = [path for path in sources() if path.is_relative_to(PACKAGE)]
-# Of the whole package: 13,387 before the house was rebuilt, 13,359 after it. Then came sweeps and
-# the tables over seeds (370), the active test and the doctor's warnings (230), what withstood every
-# attack (80), names of networks (80), weight perturbation, SIP-AT and PART as released (130). Then
-# every page got a first screen that needs neither torch nor Plotly, and moves in the browser (1,500
-# for eight pages, their frame, pickers, gallery and drawing included), two pages (Budget 480,
-# Compare 360), the pack, the catalogue and the limit in bytes of what is kept (420), methods drawn
-# (120), and what a class on one server needs (600). What people bring needed as much again as a
-# third of all that: networks from elsewhere (wrapped, found, read, imported: 1,200), plug-ins with
-# the contracts that try them (1,150), pictures and tables of their own and the page that takes them
-# (1,500), evaluating, looking and exporting without a run (500), runs that travel (130), figures,
-# tables and notebooks to take away (800). Claims, the tour and sweeps on a cluster: 900. Networks
-# side by side, cards of a class, two methods trained at once, links to networks that are elsewhere,
-# images that are fetched when asked, the lesson of the background: 1,900.
+# The limit for the whole package. It had 13,387 statements before it was reorganised and 13,359
+# after. Since then came sweeps and the tables over seeds (370), the active test and the doctor's
+# warnings (230), the images that withstood every attack (80), names of networks (80), and weight
+# perturbation, SIP-AT and PART as released (130).
+# Every page got a first screen that needs neither torch nor Plotly and moves in the browser: 1,500
+# for eight pages, including their frame, pickers, gallery and drawing. Two more pages (Budget 480,
+# Compare 360), the pack, the catalogue and the cache's limit in bytes (420), the sketches of
+# methods (120), and a class on one server (600) followed.
+# What people bring of their own: imported networks (wrapping, finding, reading, importing: 1,200),
+# plug-ins with the contracts that test them (1,150), pictures, tables and their page (1,500),
+# evaluating, looking and exporting without a run (500), exporting and importing runs (130),
+# figures, tables and notebooks to take home (800).
+# Claims, the tour and sweeps on a cluster: 900. Networks side by side, cards of a class, training
+# two methods at once, links to networks that are elsewhere, downloading images when asked, and the
+# lesson of the background: 1,900.
 STATEMENTS = 28_400
 
 
@@ -237,7 +243,7 @@ def test_no_two_modules_import_each_other_round_a_circle() -> None:
         visit(start, ())
 
 
-# What Python really does, each in a fresh interpreter.
+# What Python really imports, each in a new interpreter.
 
 
 def run(code: str) -> str:
@@ -255,7 +261,7 @@ def run(code: str) -> str:
 
 
 def modules(*rooms: str) -> list[str]:
-    """The importable modules of some rooms, as far as they are written."""
+    """Returns the importable modules of some packages, as far as they exist."""
     found = []
     for one in rooms:
         for path in [PACKAGE / f"{one}.py", *sorted((PACKAGE / one).rglob("*.py"))]:
@@ -300,7 +306,7 @@ def test_the_main_page_starts_without_torch() -> None:
         pytest.skip("not written yet")
     loaded: set[str] = set()
     todo = [main]
-    while todo:  # what it imports at the top, and what that imports
+    while todo:  # Follow the imports at the top of each file, and those of the imported files.
         path = todo.pop()
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -330,8 +336,8 @@ def test_importing_the_package_imports_nothing_else() -> None:
 
 
 def test_our_own_commands_never_load_triton_and_a_library_s_user_may() -> None:
-    """Two screens of "nanobind: leaked …" at a command's end come from it; torch does without, as
-    on a Mac.
+    """Triton prints two screens of "nanobind: leaked …" at the end of a command. torch works
+    without it, as on a Mac.
     """
     said = "; print(sys.modules.get('triton', 'not asked for'))"
     train = "main(['list', 'methods']); import torch, torchvision, torch._dynamo"
@@ -396,7 +402,7 @@ DASHBOARD = (
 
 
 def test_a_server_without_the_dashboard_can_train() -> None:
-    """Drawn shapes, because digits need scikit-learn and say so."""
+    """Uses shapes, because digits need scikit-learn."""
     code = f"""
 import sys
 from importlib.machinery import PathFinder

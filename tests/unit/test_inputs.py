@@ -1,5 +1,5 @@
-"""What may come in: one sentence for whatever is no image, no label or no classifier, at every
-entrance alike.
+"""Tests bad inputs: what is no image, no label or no classifier gives the same one-sentence error
+at every entry point.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def test_labels_of_every_integer_type_are_the_same_labels(
 
 
 class Gives(nn.Module):
-    """A network that gives something else than logits."""
+    """A network whose output is changed by `make`, for example to something other than logits."""
 
     def __init__(self, net: nn.Module, make: Callable[[Tensor], Any]) -> None:
         super().__init__()
@@ -202,11 +202,11 @@ def test_a_tensor_of_radii_is_checked_like_a_number(
         PGD(steps=2).maximise(PGD().objective(conv_net, labels), images, eps=eps > 0)
 
 
-# Sixteen bits.
+# 16-bit floats.
 
 
 class Louder(nn.Module):
-    """Answers so surely that in float16 nothing is left of its gradient."""
+    """A network with such large logits that its gradient is zero in float16."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -242,11 +242,11 @@ def test_sixteen_bits_keep_the_ball_and_lose_no_gradient(dtype: torch.dtype) -> 
         net.float()
 
 
-# Gradients that are none.
+# Gradients that are NaN or missing.
 
 
 class Rooted(nn.Module):
-    """The same answers, by a root whose gradient is NaN where a pixel is dark."""
+    """The same logits, but through a square root whose gradient is NaN where a pixel is dark."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -280,7 +280,7 @@ def test_a_pixel_without_a_gradient_stays_and_the_others_go_on(
 
 
 class Numberless(nn.Module):
-    """Gives NaN for some of the images."""
+    """A network that returns NaN for some of the images."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -294,13 +294,14 @@ class Numberless(nn.Module):
 def test_an_image_whose_logits_are_no_numbers_is_misread(
     conv_net: Classifier, images: Tensor
 ) -> None:
-    labels = torch.zeros(len(images), dtype=torch.int64)  # argmax of NaN is class 0
+    # argmax of a NaN row is class 0, so these labels would count as correct.
+    labels = torch.zeros(len(images), dtype=torch.int64)
     broken = images.mean((1, 2, 3)) > 0.5
     assert broken.any() and not count_right(Numberless(conv_net), images, labels)[broken].any()
 
 
 class Blind(nn.Module):
-    """Answers without a gradient."""
+    """A network whose output has no gradient."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""`make app` installs by `robustviz.install`: what it says, and which build of torch it takes."""
+"""Tests `robustviz.install`, by which `make app` installs: its messages, and which build of torch
+it chooses.
+"""
 
 import os
 import subprocess
@@ -13,7 +15,7 @@ from robustviz.paths import ROOT
 
 
 def wheel(folder: Path, name: str, version: str) -> None:
-    """A package of one line, as an index would offer it."""
+    """Writes a wheel with one line of code, as a package index would offer it."""
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as file:
         file.writestr(f"{name}_of_a_test/__init__.py", f"version = {version!r}\n")
@@ -45,7 +47,7 @@ def test_the_pins_of_torch_are_found_through_the_developers_file():
         (
             {"torch": "99.1.0+cpu", "torchvision": "9.1.0"},
             (),
-        ),  # without its torchvision it is of no use
+        ),  # Without the matching torchvision the CPU build is of no use.
         ({"torch": "99.0.0+cpu", "torchvision": "9.1.0+cpu"}, ()),
         ({}, ()),
     ],
@@ -58,7 +60,9 @@ def test_the_cpu_build_is_taken_where_both_packages_have_one(tmp_path, offered, 
 
 @pytest.mark.parametrize("gpu", [False, True])
 def test_a_machine_without_a_gpu_gets_the_cpu_build(tmp_path, gpu):
-    """With a GPU pip is left to itself; without one the CPU build is asked for, and said."""
+    """With a GPU, pip chooses the build itself; without one, the CPU build is installed and a
+    message says so.
+    """
     for name, version in PINS.items():
         wheel(tmp_path, name, version)
         wheel(tmp_path, name, f"{version}+cpu")
@@ -82,7 +86,9 @@ def test_a_machine_without_a_gpu_gets_the_cpu_build(tmp_path, gpu):
 
 
 def test_what_is_installed_already_needs_no_index(tmp_path):
-    """Offline, a changed file whose packages are all there is no failure."""
+    """Without a network, a changed requirements file whose packages are all installed is no
+    failure.
+    """
     from importlib.metadata import version
 
     (tmp_path / "wanted.txt").write_text(f"torch=={version('torch').partition('+')[0]}\n")

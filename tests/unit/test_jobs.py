@@ -1,5 +1,5 @@
-"""The queue: one training a device, oldest first; a process that is gone is noticed, and one that
-merely has its id is not it.
+"""Tests the queue: one training per device, oldest first. A process that has ended is noticed, and
+another process with the same id is not mistaken for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from robustviz.types import UserError
 
 @pytest.fixture
 def spawned(runs_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Nothing is started; the ids of what would be, each said to run in this process."""
+    """Starts no process. Returns the ids of the runs that would be started; each is recorded as
+    running in this process.
+    """
     out: list[str] = []
 
     def spawn(run: Run) -> SimpleNamespace:
@@ -46,7 +48,7 @@ def states(*every: Run) -> list[str]:
 
 
 def dead() -> dict[str, float]:
-    """The identity of a process that has ended."""
+    """Returns the identity of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     found = queue.identity(process.pid)
     assert queue.alive(found)
@@ -105,7 +107,7 @@ def test_submitting_again_resumes_what_was_not_finished(
     assert spawned == [run.id, run.id] and run.status()["error"] == "" and run.wanted() == ""
 
 
-# Asking.
+# Requests to pause or stop.
 
 
 @pytest.mark.parametrize(("want", "state"), [("pause", "paused"), ("stop", "stopped")])
@@ -127,7 +129,7 @@ def test_the_command_line_pauses_a_run_and_waits_until_it_has(
 ) -> None:
     run, other = submit(tiny, "one", "other")
 
-    def heard(seconds: float) -> None:  # what its process does while we wait
+    def heard(seconds: float) -> None:  # What the training process does while the command waits.
         assert run.wanted() == "pause"
         run.ask("")
         run.set_status(state="paused")
@@ -135,7 +137,7 @@ def test_the_command_line_pauses_a_run_and_waits_until_it_has(
     monkeypatch.setattr(queue.time, "sleep", heard)
     assert main(["pause", "one"]) == 0
     assert "one is paused; go on with: python -m robustviz resume one" in capsys.readouterr().out
-    assert states(run, other) == ["paused", "running"]  # the next one's turn
+    assert states(run, other) == ["paused", "running"]  # The next run's turn.
     assert main(["pause", "one"]) == 1
     assert "is not running; it is paused" in capsys.readouterr().err
 
@@ -174,7 +176,7 @@ def test_what_runs_or_is_over_or_shipped_cannot_be_queued(
         queue.enqueue(shipped)
 
 
-# Processes that are gone.
+# Processes that have ended.
 
 
 def test_a_run_whose_process_is_gone_is_interrupted_and_can_be_resumed(
@@ -183,7 +185,7 @@ def test_a_run_whose_process_is_gone_is_interrupted_and_can_be_resumed(
     one, _other = submit(tiny, "one", "other")
     one.set_status(**dead())
     assert queue.running() == []
-    assert [run.id for run in queue.pump()] == ["other"]  # its device is free
+    assert [run.id for run in queue.pump()] == ["other"]  # Its device is free again.
     assert states(one) == ["interrupted"] and "resume" in one.status()["error"]
     queue.enqueue(one)
     assert states(one) == ["queued"]
@@ -240,7 +242,7 @@ def test_a_run_that_does_not_stop_when_asked_is_ended_by_its_recorded_process(
     assert process.wait(timeout=60) != 0
 
 
-# One real start, from the queue to the folder.
+# One real start, from the queue to the run folder.
 
 
 def test_a_submitted_run_runs_in_a_process_of_its_own_and_hears_a_stop(
@@ -256,7 +258,7 @@ def test_a_submitted_run_runs_in_a_process_of_its_own_and_hears_a_stop(
             time.sleep(0.02)
         pid = run.status()["pid"]
         assert pid != os.getpid() and queue.alive(run.status())
-        if hasattr(os, "getsid"):  # Ctrl-C in the server's terminal does not reach it
+        if hasattr(os, "getsid"):  # Ctrl-C in the server's terminal does not reach the process.
             assert os.getsid(pid) != os.getsid(0)
     finally:
         stopped = queue.stop(run)
@@ -271,7 +273,7 @@ def test_a_training_that_holds_its_run_is_at_work_whatever_the_clock_says(
 ) -> None:
     (run,) = submit(tiny, "one")
     with run.locked():
-        run.set_status(started=run.status()["started"] - 3600)  # as after a clock that was set
+        run.set_status(started=run.status()["started"] - 3600)  # As if the clock had been changed.
         assert not queue.alive(run.status()) and run.is_held()
         queue.sweep()
         assert states(run) == ["running"]
@@ -325,7 +327,7 @@ def test_more_than_is_allowed_does_not_wait(
     with pytest.raises(UserError, match="1 trainings wait already"):
         queue.submit(tiny, name="third")
     assert not (runs_home / "third").exists()
-    assert queue.submit(tiny, name="second").id == "second"  # it waits already
+    assert queue.submit(tiny, name="second").id == "second"  # This run is already in the queue.
     queue.ask(second, "pause")
     third = queue.submit(tiny, name="third")
     with pytest.raises(UserError, match="wait already"):

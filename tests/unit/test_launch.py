@@ -1,5 +1,5 @@
-"""The launcher: which port, which browser, how it starts, how it ends, and what it says when it
-cannot.
+"""Tests the launcher: which port and browser it uses, how it starts and ends, and its messages when
+it cannot start.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, runs_home: Path, port: int) -> None:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that somebody listens on."""
+    """Yields a port that is in use."""
     with socket.socket() as holder:
         holder.bind((launch.HOST, 0))
         holder.listen()
@@ -54,7 +54,7 @@ def taken() -> Iterator[int]:
 
 
 def child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    """Start `program` instead of Streamlit; it gets the port as its argument."""
+    """Starts `program` instead of Streamlit, with the port as its argument."""
     monkeypatch.setattr(
         launch, "_command", lambda port, at: [sys.executable, "-c", program, str(port)]
     )
@@ -140,7 +140,7 @@ def test_a_server_that_never_answers_is_given_up_and_ended(monkeypatch: pytest.M
         def __init__(self, port: int, network: object = None) -> None:
             super().__init__(port)
             started.append(self.process)
-            assert _eventually(lambda: self._last)  # busy, not slow to begin
+            assert _eventually(lambda: self._last)  # The program is running but does not answer.
 
     monkeypatch.setattr(launch, "_Server", Spy)
     monkeypatch.setattr(launch, "PATIENCE", 1.0)
@@ -233,7 +233,7 @@ def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(
         "HTTP_PROXY": "http://127.0.0.1:9",
         "PORT": str(port),
     }
-    # what a shell starts with & inherits that it is ignored
+    # A shell that starts a program with & makes it ignore SIGINT.
     with (
         open(tmp_path / "errors", "w+") as errors,
         subprocess.Popen(
@@ -321,7 +321,7 @@ def test_two_launchers_never_announce_one_address(tmp_path: Path) -> None:
 
 
 def start(folder: Path, port: int | None, *more: str) -> psutil.Popen:
-    """`python -m robustviz app`, once it has told its address."""
+    """Starts `python -m robustviz app` and returns once it has printed its address."""
     folder.mkdir(parents=True, exist_ok=True)
     quiet = {"ROBUSTVIZ_BROWSER": "0", "ROBUSTVIZ_RUNS": str(folder), "PYTHONUNBUFFERED": "1"}
     chosen = {"PORT": str(port)} if port else {}
@@ -346,7 +346,7 @@ def start(folder: Path, port: int | None, *more: str) -> psutil.Popen:
 
 
 def end(launcher: psutil.Popen) -> None:
-    """End a launcher and what it started."""
+    """Ends a launcher and the processes it started."""
     with contextlib.suppress(psutil.NoSuchProcess):
         for one in [*launcher.children(recursive=True), launcher]:
             with contextlib.suppress(psutil.NoSuchProcess):

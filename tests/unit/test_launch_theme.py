@@ -1,5 +1,5 @@
-"""What `.streamlit/config.toml` promises: nothing leaves this computer, no traceback is shown,
-everything can be read.
+"""Tests the settings in `.streamlit/config.toml`: nothing is sent to other computers, no traceback
+is shown, and all text is readable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ THEMES = ("light", "dark")
 
 
 def luminance(colour: str) -> float:
-    """WCAG 2.2's relative luminance of `#rrggbb`."""
+    """Returns the relative luminance of `#rrggbb` by WCAG 2.2."""
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     red, green, blue = (
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
@@ -33,7 +33,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def mixed(front: str, back: str, share: float) -> str:
-    """`front` at `share` opacity on `back`."""
+    """Returns the colour of `front` at opacity `share` on `back`."""
     values = [
         round(int(front[at : at + 2], 16) * share + int(back[at : at + 2], 16) * (1 - share))
         for at in (1, 3, 5)
@@ -79,7 +79,7 @@ def test_nothing_leaves_this_computer_and_no_traceback_is_shown() -> None:
     assert server["maxUploadSize"] == 200
     assert "headless" not in server and "enableAgentApi" not in server
     assert SETTINGS["client"]["showErrorDetails"] == "none"
-    # a font with an address would be fetched from there
+    # A font given by an address would be downloaded from it.
     assert SETTINGS["theme"]["font"] == "sans-serif"
 
 
@@ -92,7 +92,7 @@ def test_text_can_be_read(name: str) -> None:
         for colour in ("blue", "orange", "green", "red"):
             assert contrast(chosen[f"{colour}TextColor"], back) >= 4.5, (colour, back)
     for back in (chosen["backgroundColor"], chosen["sidebar"]["backgroundColor"]):
-        # how Streamlit draws captions
+        # Streamlit draws captions with this opacity.
         assert contrast(mixed(chosen["textColor"], back, 0.6), back) >= 4.5
     assert contrast(chosen["codeTextColor"], chosen["codeBackgroundColor"]) >= 7
 

@@ -1,4 +1,4 @@
-"""What a user's editor and type checker know of the library."""
+"""Tests what a user's editor and type checker see of the library."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ robustviz.nonsense
 
 
 def mypy(program: Path) -> list[str]:
-    """What mypy says of a program that is outside the repository."""
+    """Returns mypy's messages about a program outside the repository."""
     command = [sys.executable, "-m", "mypy", "--config-file", str(REPOSITORY / "pyproject.toml")]
     command += ["--cache-dir", str(REPOSITORY / ".mypy_cache"), "--no-error-summary", program.name]
     environment = os.environ | {"MYPYPATH": str(REPOSITORY)}
@@ -62,7 +62,7 @@ def mypy(program: Path) -> list[str]:
 
 
 @pytest.mark.machine
-@pytest.mark.timeout(900)  # the first time, before `make types`, it reads all of torch
+@pytest.mark.timeout(900)  # The first time, before `make types`, mypy reads all of torch.
 def test_a_user_s_type_checker_knows_every_name(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     said = mypy(tmp_path / "program.py")
@@ -88,7 +88,7 @@ def test_every_room_is_reached_from_the_package(room: str) -> None:
 
 @pytest.mark.parametrize("name", robustviz.__all__)
 def test_a_function_of_the_package_stays_one_once_its_module_is_imported(name: str) -> None:
-    """A module of its name would take its place on the package."""
+    """A module with the same name would replace the function on the package."""
     found = getattr(robustviz, name)
     load(found.__module__)
     assert callable(found) and getattr(robustviz, name) is found
@@ -106,7 +106,9 @@ def test_a_name_that_is_nowhere_is_an_attribute_error() -> None:
 
 
 def test_the_faces_name_every_probe_and_spec_of_every_question() -> None:
-    """So that editors know them; what they do not name is found too, but without a type."""
+    """`probes` names them so that editors know them. Names it lacks can still be found, but without
+    a type.
+    """
     for name in (*views.modules("probe"), *views.modules("result")):
         for key, value in vars(load(name)).items():
             spec = isinstance(value, type) and issubclass(value, ProbeSpec) and "key" in vars(value)

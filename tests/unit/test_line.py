@@ -1,4 +1,6 @@
-"""The line of measurements: in order, with a place; who has something else to do leaves it."""
+"""Tests the queue of measurements: requests are served in order and know their place, and a request
+that gives up leaves the queue.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def test_they_come_in_order_one_at_a_time_and_know_their_place():
     for number in range(5):
         threads.append(threading.Thread(target=ask, args=(number,)))
         threads[-1].start()
-        while len(line) + len(order) < number + 1:  # until this one stands in the line
+        while len(line) + len(order) < number + 1:  # Until this thread is in the queue.
             pass
     while not {2, 3, 4} <= set(told):
         pass
@@ -34,7 +36,7 @@ def test_they_come_in_order_one_at_a_time_and_know_their_place():
     for thread in threads:
         thread.join(30)
     assert order == [0, 1, 2, 3, 4] and most == [1] and len(line) == 0
-    assert max(told[4]) == 4 and 0 not in told  # the first one never waited
+    assert max(told[4]) == 4 and 0 not in told  # The first thread never waited.
 
 
 def test_whoever_leaves_keeps_nobody_waiting():
@@ -51,7 +53,7 @@ def test_whoever_leaves_keeps_nobody_waiting():
             pass
         assert len(line) == 0
     with pytest.raises(ValueError, match="inside"), line.turn():
-        raise ValueError("inside")  # what fails inside gives its turn back
+        raise ValueError("inside")  # An error inside gives the turn back.
     with line.turn():
         pass
 

@@ -1,4 +1,4 @@
-"""One image without a run, and a network with images as a run in memory."""
+"""Tests looking at one image without a run, and a network with images as a run in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from robustviz.views.measure import images_of, net_of
 
 
 class Own(nn.Module):
-    """Somebody's network with a forward of its own, in train mode."""
+    """A user's network with its own forward, in train mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def test_every_probe_takes_a_network_in_memory(own: Own, runs_home: Path) -> Non
     assert probes.contributions(run).meta["classes"] == list("01234")
     assert len(probes.gradients(run, probes.GradientsSpec(n=6)).norm) == 6
     assert probes.features(run, probes.FeaturesSpec(n=10)).meta["data"] == "given"
-    assert not runs_home.exists()  # nothing was kept
+    assert not runs_home.exists()  # Nothing was saved.
 
 
 def test_which_layer_is_looked_at_is_said_when_it_is_wrapped(own: Own) -> None:

@@ -1,4 +1,4 @@
-"""With many runs a page reads no file twice, and sees at once what was written."""
+"""Tests that with many runs a page reads no file twice, and sees new content at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ sys.addaudithook(lambda event, given: event == "open" and opened.append(str(give
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three hundred runs that were written a while ago."""
+    """Creates three hundred runs that were written a minute ago."""
     shipped = ordinary("digits", "standard").path
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
     for number in range(300):
@@ -34,7 +34,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read(home: Path, look: Callable[[], object]) -> int:
-    """How many of the runs' files `look` opened."""
+    """Returns how many of the runs' files `look` opens."""
     opened.clear()
     look()
     return sum(each.startswith(str(home)) and each.endswith(FILES) for each in opened)
@@ -54,7 +54,7 @@ def test_what_was_read_is_not_read_again(home: Path) -> None:
 def test_what_is_written_is_seen_at_once_however_fast_it_is_written(home: Path) -> None:
     run = folder.open_run("copy-007")
     assert run.status()["epoch"] != 1000
-    for epoch in range(1000, 1200):  # of one length each
+    for epoch in range(1000, 1200):  # The files all have the same length.
         run.set_status(epoch=epoch)
         assert run.status()["epoch"] == epoch
     before = len(run.records())

@@ -1,5 +1,5 @@
-"""What is kept in memory stays below its limit in bytes, the latest of it; what is being made is
-not dropped; two that ask at once wait for one making.
+"""Tests the cache in memory: it stays below its limit in bytes and keeps the latest results, a
+result that is being computed is not dropped, and two requests at once wait for one computation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.pages.conftest import ordinary
 def test_a_thousand_different_questions_leave_it_below_its_limit_with_the_latest_in_it(
     tmp_path, monkeypatch
 ):
-    """Of a real network: its answers come from its folder, which is where most come from."""
+    """Uses a real network, whose answers also come from the folder of its run."""
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
     monkeypatch.setattr(cache, "ANSWERS", kept := Memory(1_000_000))
     shutil.copytree(

@@ -1,5 +1,5 @@
-"""docs/methods.md: its golden numbers are what the code computes, and every file that a text of the
-repository names is one that a reader has.
+"""Tests docs/methods.md: its golden numbers equal what the code computes, and every file that a
+text of the repository names exists.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ COMPUTED: dict[str, Callable[[], Tensor | float]] = {
 
 
 def table() -> dict[str, tuple[str, str]]:
-    """The rows of the page's golden numbers: value and test by name."""
+    """Returns the rows of the page's golden numbers: value and test file by name."""
     part = PAGE.split("\n## Golden numbers\n")[1].split("\n## ")[0]
     rows = (
         [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
@@ -111,12 +111,12 @@ def test_the_page_s_golden_numbers_are_what_the_code_computes(name: str) -> None
     value, test = table()[name]
     assert float(COMPUTED[name]()) == pytest.approx(float(value), abs=1e-6)
     found = (REPOSITORY / "tests" / "golden" / test.split(",")[0]).read_text(encoding="utf-8")
-    # .8 may stand there as a sum of others; the number itself must
+    # The value may stand in the test without trailing zeros.
     assert any(number in found for number in (value, value.rstrip("0").rstrip(".")))
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Every text of the repository that a person reads, by path, its lines joined."""
+    """Yields every text of the repository that people read, as path and text with joined lines."""
     for pattern in ("robustviz/**/*.py", "pages/*.py", "tests/**/*.py", "benchmarks/*.py"):
         yield from _read(pattern)
     for pattern in ("notebooks/*.ipynb", "docs/*.md", "docs/*.toml", "*.md", "*.py", "*.toml"):
@@ -126,13 +126,13 @@ def texts() -> Iterator[tuple[str, str]]:
 
 def _read(pattern: str) -> Iterator[tuple[str, str]]:
     for path in sorted(REPOSITORY.glob(pattern)):
-        # what a text says may go on in the next line, or in the next string of an expression
+        # A sentence may continue in the next line, or in the next string of an expression.
         words = re.sub(r'\s*"?\n\s*(#|f?")?\s*', " ", path.read_text(encoding="utf-8"))
         yield path.relative_to(REPOSITORY).as_posix(), words
 
 
 def strange(path: str, text: str) -> Iterator[str]:
-    """What a text names and no reader has."""
+    """Yields the files and headings that a text names but that do not exist."""
     for folder, name in re.findall(r"((?:[\w.]+/)*)([\w-]+\.md)\b", text):
         beside = f"{Path(path).parent.as_posix()}/{folder}"
         places = (folder, beside) if folder else ("", "docs", "benchmarks")
@@ -143,7 +143,7 @@ def strange(path: str, text: str) -> Iterator[str]:
     for heading in re.findall(r"docs/methods\.md, ([A-Z][^.;:,()]*)", text):
         if not any(heading.startswith(each) for each in HEADINGS):
             yield f"{path}: no heading {heading} in docs/methods.md"
-    # a design that no reader has; the tests' images may lie beside the repository
+    # Such folders exist only outside the repository. Only the tests' images may lie there.
     for rest in re.findall(r"\bshared/(\w*)", text):
         if rest != "data":
             yield f"{path}: shared/{rest} is no file of the repository"

@@ -1,5 +1,5 @@
-"""Why a class is misaligned: the table's numbers are an independent computation's, and a spoilt
-network gets its own cause.
+"""Tests the explanation of misaligned classes: the numbers of the table equal an independent
+computation's, and a network with a fault added on purpose gets the sentence for that fault.
 """
 
 from __future__ import annotations
@@ -69,14 +69,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(shared: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Run:
-    """The ordinary network; what one test measured of it the next one reads."""
+    """Returns the ordinary network. Tests share the folder of runs, so each result is measured
+    once.
+    """
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(shared))
     return shipped("standard")
 
 
 @pytest.fixture
 def spoil(runs_home: Path) -> Callable[[str, Classifier], runs.Run]:
-    """A copy of a shipped run with another network in it."""
+    """Returns a function that makes a copy of a shipped run with another network."""
 
     def make(method: str, net: nn.Module) -> runs.Run:
         like = shipped(method)
@@ -94,8 +96,8 @@ def spoil(runs_home: Path) -> Callable[[str, Classifier], runs.Run]:
 def tuned(
     net: Classifier, y: Tensor, epochs: int, pull: tuple[int, int] | None = None
 ) -> Classifier:
-    """A copy trained on with labels `y` on the digits; `pull`: two classes whose features are drawn
-    together.
+    """Returns a copy of the network, trained further on digits with labels `y`. `pull`: two classes
+    whose mean features are drawn together.
     """
     net = copy.deepcopy(net).requires_grad_(True)
     x, order = data.load("digits", "train").x, torch.Generator().manual_seed(0)
@@ -120,7 +122,7 @@ def tuned(
     return net.eval()
 
 
-# Spoilt on purpose: each gets its own sentence.
+# Faults added on purpose: each gets its own sentence.
 
 
 @pytest.mark.parametrize(
@@ -149,8 +151,8 @@ def test_a_head_bias_shifted_up_takes_images_from_all_others(spoil) -> None:
 
 
 def test_a_smaller_shift_up_is_told_by_the_class_s_own_boundary(spoil) -> None:
-    """It takes no other class's images yet, so only the favoured class shows it: its boundary lies
-    further out.
+    """The class takes no images of other classes yet, so only the favoured class shows the shift:
+    its boundary lies farther out.
     """
     net = copy.deepcopy(shipped("pgd_at").net())
     net.head.bias.data[1] += 3.0
@@ -182,11 +184,11 @@ def test_half_of_one_class_s_labels_wrong(spoil, method, wrong) -> None:
 @pytest.mark.parametrize(
     ("spoilt", "says"),
     [
-        # Trained from scratch for ten epochs with half of one class's labels changed to another's:
-        # the output stays fairly sure.
+        # A network trained from scratch for ten epochs with half of one class's labels changed to
+        # one other class: its output stays fairly confident.
         ({"boundary": 0.17, "boundary_0": 0.145, "confidence": 0.757}, "where labels are wrong"),
-        # For twenty-five epochs, changed to any other's: the images with wrong labels are learned
-        # by heart, one by one.
+        # A network trained for twenty-five epochs with half of the labels changed to any other
+        # class: it memorises the images with wrong labels one by one.
         (
             {
                 "boundary": 0.31,
@@ -202,8 +204,8 @@ def test_half_of_one_class_s_labels_wrong(spoil, method, wrong) -> None:
     ],
 )
 def test_wrong_labels_that_a_long_training_took_in(run, spoilt, says) -> None:
-    """The numbers are those of networks that were spoilt so; training them takes too long for a
-    test.
+    """The numbers are those of networks trained with such labels; training them would take too long
+    for a test.
     """
     found = probes.misalignment(run, SPEC)
     changed = {name: getattr(found, name).copy() for name in spoilt}
@@ -301,7 +303,7 @@ def test_every_number_of_the_table_is_an_independent_computation_s(run) -> None:
         )
         assert found.distance[c] == pytest.approx(apart[c, o] / scale)
         for kind, name in ((adv, "along"), (noise, "along_noise")):
-            # each image to the wrong centre that is nearest to where it ends
+            # Each image moves towards the wrong class centre that is nearest to where it ends.
             far = np.linalg.norm(kind[own][:, None] - centres, axis=2)
             far[:, c] = np.inf
             end = far.argmin(1)
@@ -325,7 +327,7 @@ def test_every_number_of_the_table_is_an_independent_computation_s(run) -> None:
         assert found.train_n[c] == len(right) and found.gap[c] == pytest.approx(
             right.mean() - (seen.pred[own] == c).mean()
         )
-        # the boundary, walked along the line in a thousand steps
+        # The boundary, found in a thousand steps along the line.
         places = []
         for other in range(10):
             line = centres[c] + np.linspace(0, 1, 1001)[:, None] * (centres[other] - centres[c])
@@ -352,7 +354,7 @@ def test_the_auc_is_scikit_learn_s_and_its_interval_hanley_and_mcneil_s(run) -> 
         roc_auc_score((seen.pred_adv != seen.y)[right], (to.max(1) - own)[right]), abs=1e-6
     )
     assert fooled + held == right.sum() and low < area < high
-    # worked by hand: 3 of 4 pairs in order, one tie
+    # Computed by hand: 3 of 4 pairs are in order and one is a tie.
     area, low, high, m, n = auc(np.array([2.0, 1.0]), np.array([1.0, 0.0]))
     assert (area, m, n) == (0.875, 2, 2)
     q1, q2 = 0.875 / 1.125, 2 * 0.875**2 / 1.875
@@ -420,7 +422,7 @@ def test_pairs_are_counted_one_by_one_and_the_margin_is_the_run_s_own(runs_home)
         for j in range(i):
             (same if seen.y[i] == seen.y[j] else different).append(np.linalg.norm(z[i] - z[j]))
     assert found.same.sum() == len(same) and found.different.sum() == len(different)
-    # float32 at an edge
+    # Rounding in float32 may move a distance across the edge of a bin.
     assert np.abs(found.different - np.histogram(different, found.edges)[0]).sum() <= 2
     assert found.margin == run.config.method.margin
     figure = figures.pairs(found)
@@ -564,9 +566,9 @@ def test_a_class_without_an_image_is_said_so(runs_home, monkeypatch) -> None:
 
 @pytest.mark.parametrize("probe", ["misalignment", "pairs", "feature_map"])
 def test_fewer_images_than_usually_vote_are_enough(runs_home, monkeypatch, probe) -> None:
-    """None of these has a setting for the neighbours that vote in the measures beside it."""
+    """None of these probes has a setting for the number of neighbours in its measures."""
     few = images_of(shipped("standard")).take(torch.arange(4))
-    # silhouettes need more images than classes
+    # The silhouette score needs more images than classes.
     few = dataclasses.replace(few, y=few.y[[0, 0, 2, 3]])
     for room in ("misalignment.probe", "features.probe"):
         monkeypatch.setattr(sys.modules[f"robustviz.views.{room}"], "images_of", lambda run: few)

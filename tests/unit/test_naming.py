@@ -1,5 +1,6 @@
-"""What runs are called side by side: two of one method are told apart by what differs, and are
-never called different methods; a finding about two networks says that it is about networks.
+"""Tests the names of runs shown side by side: two runs of one method are distinguished by what
+differs and never called different methods, and a finding about two networks says that it is about
+networks.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from robustviz.training.evaluation import Paired
 
 @pytest.fixture
 def made(tmp_path: Path) -> Callable[..., Run]:
-    """`made("trades", {"method.beta": 1.0}, seed=1)`: a run folder on digits."""
+    """Returns a function such as `made("trades", {"method.beta": 1.0}, seed=1)`, which creates a
+    run folder on digits.
+    """
 
     def one(method: str, sets: dict[str, Any] | None = None, name: str = "", **flags: Any) -> Run:
         config = TrainConfig.make(
@@ -87,7 +90,7 @@ def test_names_say_what_sets_networks_apart(made: Callable[..., Run], name: str)
 def test_runs_of_the_same_settings_are_told_apart_by_their_ids(made: Callable[..., Run]) -> None:
     first, twin = made("pgd_at", name="first"), made("pgd_at", name="twin")
     assert labels([first, twin]) == ["PGD-AT, first", "PGD-AT, twin"]
-    assert labels([first, first]) == ["PGD-AT", "PGD-AT"]  # one network
+    assert labels([first, first]) == ["PGD-AT", "PGD-AT"]  # The same network twice.
     assert labels([]) == []
 
 
@@ -134,5 +137,6 @@ def test_a_label_is_a_network_s_name_and_stays_harmless(runs_home: Path) -> None
         "B, named-1",
         "B, again",
     ]
-    assert one.config == TrainConfig(data="digits", seed=0)  # no setting, no part of an id
+    # The label is not a setting and not part of the id.
+    assert one.config == TrainConfig(data="digits", seed=0)
     assert plain.label == "" and one.label.startswith("!")

@@ -1,4 +1,4 @@
-"""The architectures against published sizes and against independent implementations of their
+"""Tests the architectures against published sizes and independent implementations of their
 blocks.
 """
 
@@ -19,15 +19,15 @@ from robustviz.nets.tiny_vit import Attention, Block
 @pytest.mark.parametrize(
     ("key", "count", "side"),
     [
-        ("preact_resnet18", 11_172_170, 4),  # RobustBench's PreActResNet18 with bn_before_fc
+        ("preact_resnet18", 11_172_170, 4),  # RobustBench's PreActResNet18 with bn_before_fc.
         (
             "vgg11_bn",
             9_220_480 - 2_752 + 5_504 + 5_130,
             4,
-        ),  # torchvision's convolutions less their biases, batch norms, the head
+        ),  # torchvision's convolutions without their biases, plus batch norms and the head.
         pytest.param(
             "wrn_34_10", 46_160_474, 8, marks=pytest.mark.slow
-        ),  # TRADES' WideResNet() without its unused sub_block1
+        ),  # TRADES' WideResNet() without its unused sub_block1.
     ],
 )
 def test_sizes_are_the_published_ones_at_32_pixels(key: str, count: int, side: int) -> None:
@@ -140,9 +140,9 @@ def test_the_transformer_has_second_derivatives(vit: nets.Classifier) -> None:
 def test_the_transformer_knows_places_and_its_maps_lie_on_the_image(vit: nets.Classifier) -> None:
     x = torch.rand(1, 1, 8, 8)
     assert not torch.allclose(vit(x), vit(x.flip(3)), atol=1e-4)
-    grid = nn.Sequential(*list(vit.maps)[:4])  # before the tokens see each other
+    grid = nn.Sequential(*list(vit.maps)[:4])  # The layers before the tokens exchange information.
     changed = x.clone()
-    changed[0, 0, 2:4, 6:8] += 0.5  # the patch in row 1, column 3
+    changed[0, 0, 2:4, 6:8] += 0.5  # The patch in row 1, column 3.
     moved = (grid(x) - grid(changed)).abs().sum((0, 1)) > 1e-6
     assert moved.nonzero().tolist() == [[1, 3]]
     tokens = torch.randn(1, 80, 4, 4)

@@ -1,5 +1,5 @@
-"""Notebooks are committed without outputs; `--nbmake` runs them, and their own assertions hold
-their numbers.
+"""Tests that notebooks are committed without outputs. `--nbmake` runs them, and their own
+assertions check their numbers.
 """
 
 from __future__ import annotations

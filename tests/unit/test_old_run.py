@@ -1,9 +1,9 @@
-"""A run folder of version 0.1.0, trained, evaluated and probed before the house was rebuilt
-(commit 3e586a8), opens today with the same numbers.
+"""Tests that a run folder of version 0.1.0, made before the code was reorganised (commit 3e586a8),
+opens today with the same numbers.
 
-It was made by `train --data digits --method trades --net small_cnn --epochs 8 --seed 3
---device cpu --set attack.steps=4`, `evaluate --attack apgd --n 60`, and the probes accuracy_curve
-and smallest_eps with `--set n=20`.
+It was made by `train --data digits --method trades --net small_cnn --epochs 8 --seed 3 --device cpu
+--set attack.steps=4`, `evaluate --attack apgd --n 60`, and the probes accuracy_curve and
+smallest_eps with `--set n=20`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def test_its_settings_are_read_as_they_were_and_give_the_same_id(run: Run) -> No
     assert (config.eps, config.epochs, config.seed, config.threads) == (0.15, 8, 3, 1)
     assert config.method.attack.steps == 4 and config.run_id == ID
     kept = json.loads((run.path / "config.json").read_text())
-    # without settings that are younger than the run, see Option.later
+    # Settings that are younger than the run are left out, see Option.later.
     asked = registry.encode(config, naming=True)
     assert asked == {name: kept[name] for name in asked}
 
@@ -55,7 +55,9 @@ def test_its_history_and_its_evaluations_are_the_same(run: Run) -> None:
 
 
 def test_its_weights_answer_as_they_did(run: Run) -> None:
-    """Another processor sums in another order, so an image at the edge may fall either way."""
+    """Another processor rounds differently, so an image at the decision boundary may get another
+    prediction.
+    """
     kept, again = run.evaluations()[0], evaluate(run, n=360, seed=0)
     assert again.clean_k == kept.clean_k
     assert abs(again.robust_k - kept.robust_k) <= 3

@@ -1,5 +1,5 @@
-"""Overlap of maps with the true object: golden cases, loops over images, and the table that the
-command prints.
+"""Tests the overlap of maps with the true object: golden cases, a reference with loops over images,
+and the table that the command prints.
 """
 
 from __future__ import annotations

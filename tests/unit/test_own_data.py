@@ -1,5 +1,5 @@
-"""Data sets of the user's own: a name for them, a table of pictures, a function that makes them,
-and what is said of them before anybody trains.
+"""Tests data sets of the user's own: their names, tables of pictures, functions that make a data
+set, and the messages before a training.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SIZE = 8
 
 
 def fill(place: Path, n: int, red: int) -> Path:
-    """A folder of `n` different pictures, more or less red."""
+    """Creates a folder of `n` different pictures with the given amount of red."""
     place.mkdir(parents=True)
     rng = np.random.default_rng(red)
     for k in range(n):
@@ -41,7 +41,7 @@ def fill(place: Path, n: int, red: int) -> Path:
 
 @pytest.fixture
 def pets(tmp_path: Path) -> Path:
-    """Two classes of 20 pictures."""
+    """Creates two classes of 20 pictures."""
     fill(tmp_path / "pets" / "cat", 20, 10)
     fill(tmp_path / "pets" / "dog", 20, 180)
     return tmp_path / "pets"
@@ -49,20 +49,20 @@ def pets(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def here(tmp_path: Path, runs_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory of one's own."""
+    """Makes a temporary folder the working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def said(words: list[str], capsys: pytest.CaptureFixture[str], code: int = 0) -> str:
-    """What a command prints, or its one line where it fails."""
+    """Returns what a command prints, or its error message if it fails."""
     capsys.readouterr()
     assert cli.main(words) == code
     out, err = capsys.readouterr()
     return err if code else out
 
 
-# names
+# Names.
 
 
 def test_a_name_stands_for_the_folder_wherever_it_is_asked_for(pets: Path, here: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_name_stands_for_the_folder_wherever_it_is_asked_for(pets: Path, here:
 
 
 def test_the_name_changes_nothing_about_runs_without_one() -> None:
-    """The ids that runs on folders had before there were names."""
+    """Runs on folders have the same ids as before data sets could have names."""
     config = TrainConfig.make(None, {"data": "folder:/a/b"})
     assert config.run_id == "folder-pgd-at-small-resnet-s0-f446f1c1"
     shipped = "digits-pgd-at-small-resnet-s0-0c56e5c2"
@@ -141,7 +141,7 @@ def test_an_unknown_name_says_where_a_folder_of_that_name_lies(pets: Path, here:
         data.source("pets")
 
 
-# a table of pictures
+# Tables of pictures.
 
 
 def table(here: Path, *rows: str, head: str = "path,label,split") -> Path:
@@ -217,7 +217,7 @@ def test_a_table_in_another_encoding_is_one_sentence(here: Path) -> None:
         data.load(data.Manifest(path=str(here / "t.csv")), "train")
 
 
-# a function
+# Functions that make a data set.
 
 CODE = """
 import numpy as np
@@ -271,7 +271,8 @@ def test_a_function_is_called_only_where_a_person_named_it(
 def test_what_a_function_gives_is_read_or_refused(
     code: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said(["data", "add", "mine.py:make", "--name", "x"], capsys)  # so that its code is known
+    # Adding the data set loads its code.
+    said(["data", "add", "mine.py:make", "--name", "x"], capsys)
     wide = data.load(data.Made(make=f"{code}:channels_last"), "test")
     assert wide.images.shape == (12, 3, 8, 8) and wide.images[0, :, 0, 1].tolist() == [3, 4, 5]
     items = data.load(data.Made(make=f"{code}:items"), "test")
@@ -285,7 +286,7 @@ def test_what_a_function_gives_is_read_or_refused(
             data.load(data.Made(make=f"{code}:{name}"), "test")
 
 
-# what is said before training
+# Messages before a training.
 
 
 def test_a_folder_one_level_too_high_names_the_one_that_is_meant(pets: Path, here: Path) -> None:
@@ -294,7 +295,8 @@ def test_a_folder_one_level_too_high_names_the_one_that_is_meant(pets: Path, her
     with pytest.raises(UserError, match=r"one level too high.*Name .*all.pets\."):
         data.load(Folder(str(here / "all"), SIZE), "train")
     fill(here / "all" / "more" / "cat", 4, 20)
-    fill(here / "all" / "more" / "dog", 4, 30)  # two folders of the same classes: they may be meant
+    # Two folders of the same classes, so these folders may be the classes that were meant.
+    fill(here / "all" / "more" / "dog", 4, 30)
     card = data.load(Folder(str(here / "all"), SIZE), "train").card
     assert "holds the folders cat, dog: if those are the classes" in card
 
@@ -337,7 +339,7 @@ def test_an_accent_is_one_character_and_two_classes_that_look_alike_are_refused(
         Folder(str(pets), SIZE).load("train")
 
 
-# the command line
+# The command line.
 
 
 def test_the_command_adds_lists_and_removes(
@@ -375,12 +377,12 @@ def test_wrong_usage_is_one_line(
     assert says in line and line.count("\n") == 1 and own.every() == {}
 
 
-# a run on it
+# A run on own data.
 
 
 @pytest.fixture
 def run(pets: Path, here: Path) -> runs.Run:
-    """A run on the pets, of a fresh network."""
+    """Creates a run on the pets with a new network."""
     own.add("pets", Folder(path=str(pets), size=SIZE))
     config = TrainConfig(data="pets", method="standard", net="small_cnn")
     images = {"classes": 2, "channels": 3, "size": SIZE, "names": ["cat", "dog"]}
@@ -409,7 +411,7 @@ def test_images_that_moved_are_named_and_give_the_same_answers(
     pets.rename(pets.with_name("moved"))
     memory.WORKING.clear()
     assert "use --data" in said(["evaluate", run.id, "--steps", "3"], capsys, code=1)
-    there = f"folder:{pets.with_name('moved')}"  # its size is the run's
+    there = f"folder:{pets.with_name('moved')}"  # The image size is the run's.
     again = json.loads(
         said(["evaluate", run.id, "--steps", "2", "--data", there, "--json"], capsys)
     )
@@ -429,7 +431,7 @@ def test_other_classes_are_no_place_that_images_moved_to(
     assert "These images have the classes 0, 1, 2" in line and "trained on cat, dog" in line
 
 
-# balanced accuracy
+# Balanced accuracy.
 
 
 def test_each_class_counts_alike() -> None:
@@ -449,7 +451,7 @@ def test_each_class_counts_alike() -> None:
             Evaluation.from_json({**found.to_json(), "by_class": wrong})
 
 
-# small things
+# Various small tests.
 
 
 def test_the_settings_of_a_method_are_listed_as_train_takes_them(

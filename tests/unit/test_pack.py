@@ -1,5 +1,5 @@
-"""The shipped pack answers for the very weights and settings that it was measured on, or not at
-all; and nobody meets a module that is half there.
+"""Tests the shipped pack of precomputed answers: it answers only for the exact weights and settings
+it was measured with; and tests that no thread sees a half-imported module.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SPEC = AccuracyCurveSpec(n=7)
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> folder.Run:
-    """A shipped run, for which the pack holds one answer."""
+    """Returns a shipped run for which the pack contains one answer."""
     one = ordinary("digits", "standard")
     monkeypatch.setattr(pack, "FOLDER", tmp_path)
     write(one, one.weights)
@@ -42,7 +42,8 @@ def write(run: folder.Run, weights: str) -> None:
 def test_it_answers_what_was_measured_and_nothing_else(run):
     found = pack.kept(run, SPEC)
     assert found is not None and (found.n, found.meta["weights"]) == (7, run.weights)
-    assert pack.kept(run, SPEC) is found  # what is drawn of it is kept by the object itself
+    # It must be the same object, because figures are cached on the object.
+    assert pack.kept(run, SPEC) is found
     assert pack.kept(run, AccuracyCurveSpec(n=8)) is None
     assert pack.kept(ordinary("digits", "pgd_at"), SPEC) is None
 
@@ -95,7 +96,7 @@ def test_who_needs_a_module_waits_for_it_and_who_does_not_does_not(tmp_path, mon
     ]
     for one in others:
         one.start()
-    assert imports.load("json") is sys.modules["json"]  # at once
+    assert imports.load("json") is sys.modules["json"]  # Other modules do not have to wait.
     assert not got
     go.set()
     for one in (first, *others):

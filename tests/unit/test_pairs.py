@@ -1,4 +1,4 @@
-"""What Compare may say of runs side by side, and what it must not."""
+"""Tests what Compare may say about two runs, and what it must not say."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def settings(method: str) -> dict[str, object]:
 
 
 def simulated(method: str, shares: np.ndarray, n: int = 10_000) -> list[Trained]:
-    """A training a share, its seed the share's place; the rest as shipped."""
+    """Returns one training per share, whose seed is its position and whose other settings are as
+    shipped.
+    """
     out = []
     for seed, share in enumerate(shares):
         found = Evaluation(
@@ -86,7 +88,8 @@ def test_below_three_seeds_a_side_nothing_is_said() -> None:
     assert "--seeds 0,1,2 --methods fgsm_at,pgd_at --data digits" in found.lines[1]
     a, b = (simulated(key, np.array([0.2, 0.21, 0.22]) + gain) for key, gain in TWO)
     other = [dataclasses.replace(one, settings=one.settings | {"seed": 7}) for one in b[:1]]
-    assert pairs.methods(a[0], b[0], [*a, *other, *b[1:]]).seeds == 2  # seeds that both have
+    # Only seeds of both methods count.
+    assert pairs.methods(a[0], b[0], [*a, *other, *b[1:]]).seeds == 2
     found = pairs.methods(a[0], b[0], [*a, *b])
     assert found.seeds == 3 and found.effect == pytest.approx(0.3)
 
@@ -96,22 +99,22 @@ TWO = (("fgsm_at", 0.0), ("pgd_at", 0.3))
 
 @pytest.mark.parametrize("true", [0.0, 0.014, 0.03])
 def test_an_effect_of_known_size_is_shown_as_often_as_it_should(true: float) -> None:
-    """Ten seeds whose differences scatter by 0.018: their paired t finds no effect in 5 %, and by
-    its noncentral distribution 0.014 in 59 % and 0.03 in all but 0.4 %; its interval holds the
-    truth in 95 %.
+    """Ten seeds whose differences have a standard deviation of 0.018. The paired t test shows an
+    effect of 0 in 5%, and by the noncentral t distribution an effect of 0.014 in 59% and of 0.03 in
+    99.6% of simulations. The interval contains the true effect in 95%.
     """
     from scipy import stats
 
     rng, times, shown, inside = np.random.default_rng(1), 300, 0, 0
     for _ in range(times):
-        start = rng.normal(0.5, 0.03, 10)  # what a seed does to both methods
+        start = rng.normal(0.5, 0.03, 10)  # The effect of the seed on both methods.
         a = simulated("fgsm_at", start)
         b = simulated("pgd_at", start + rng.normal(true, 0.018, 10))
         found = pairs.methods(a[0], b[0], [*a, *b])
         assert found.low is not None and found.high is not None
         shown += found.shown
         inside += found.low <= true <= found.high
-    assert 0.915 <= inside / times <= 0.985  # 95 %, and 2.8 standard errors
+    assert 0.915 <= inside / times <= 0.985  # 95%, within 2.8 standard errors.
     centre, edge = true / 0.018 * 10**0.5, stats.t.ppf(0.975, 9)
     stated = stats.nct.sf(edge, 9, centre) + stats.nct.cdf(-edge, 9, centre) if true else 0.05
     assert abs(shown / times - stated) < 3 * (stated * (1 - stated) / times) ** 0.5
@@ -139,7 +142,7 @@ def test_settings_besides_the_method_are_not_the_method() -> None:
 
 
 def changed(tmp_path: Path, name: str, **more: object) -> Run:
-    """A copy of the shipped PGD-AT run with other settings."""
+    """Returns a copy of the shipped PGD-AT run with other settings."""
     path = tmp_path / name
     ours = ("config.json", "eval.json", "net.safetensors")
     path.mkdir()

@@ -1,4 +1,4 @@
-"""Figures for papers: exact width, one size of type, fixed colours, and a caption that is true."""
+"""Tests figures for papers: the exact width, one text size, fixed colours and a true caption."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def two(template: str = LIGHT) -> go.Figure:
 
 
 def sizes(value: object, of: str = "") -> set[float]:
-    """All sizes of type in a figure's JSON."""
+    """Returns all text sizes in a figure's JSON."""
     if isinstance(value, dict):
         own = {value["size"]} if of.lower().endswith("font") and "size" in value else set()
         return own.union(*(sizes(each, name) for name, each in value.items()))
@@ -60,7 +60,7 @@ def test_it_is_as_wide_as_asked_with_one_size_of_type_and_no_title(width, pixels
     assert sizes({name: json.loads(figure.to_json())[name] for name in ("data",)}) <= {12}
     own = json.loads(figure.to_json())["layout"]
     own.pop("template")
-    assert sizes(own) == {12}  # 9 points at 96 dots an inch
+    assert sizes(own) == {12}  # 9 points are 12 pixels at 96 dots per inch.
 
 
 def test_a_given_height_is_kept_and_its_own_is_no_lower_than_legend_and_plot() -> None:
@@ -82,7 +82,7 @@ def test_lines_are_thin_and_the_page_s_figure_stays_as_it_was() -> None:
 @pytest.mark.parametrize("palette", list(PALETTES))
 @pytest.mark.parametrize("template", [LIGHT, DARK])
 def test_a_network_and_a_class_have_one_colour_in_every_figure(palette, template) -> None:
-    """Also where the page was dark."""
+    """Also if the page was dark."""
     roles, classes = PALETTES[palette]
     paper = for_paper(two(template), palette=palette)
     named = {trace.name: trace.line.color for trace in paper.data if trace.name}
@@ -93,7 +93,8 @@ def test_a_network_and_a_class_have_one_colour_in_every_figure(palette, template
         points.add_scattergl(x=[0], y=[0], mode="markers", marker={"color": colour, "size": 10})
     drawn = for_paper(points, palette=palette)
     assert [trace.marker.color for trace in drawn.data] == list(classes)
-    assert {trace.type for trace in drawn.data} == {"scatter"}  # WebGL would be a bitmap
+    # WebGL would be printed as a bitmap.
+    assert {trace.type for trace in drawn.data} == {"scatter"}
     assert len(set(classes)) == 10 and COLOURS[DARK]["paper"] not in drawn.to_json()
 
 
@@ -203,7 +204,7 @@ def test_strips_are_the_images_pixel_by_pixel_and_eight_times_that() -> None:
     assert native.shape[:2] == (17, 26) and large.shape[:2] == (8 * 17, 8 * 26)
     assert (large[::8, ::8] == native).all()
     assert (native[:8, :8, 0] == np.round(attacked().x[0] * 255)).all()
-    assert not native[8, :, 3].any()  # what lies between is transparent
+    assert not native[8, :, 3].any()  # The gap between the pictures is transparent.
     assert strip([curve()], 8) == b""
 
 

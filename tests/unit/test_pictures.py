@@ -1,4 +1,4 @@
-"""Sheets of small pictures: the PNG that is written here against Pillow's, pixel by pixel."""
+"""Tests sheets of small pictures: the PNG written by our code against Pillow's, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robustviz import figures
 
 
 def slow(images: list[np.ndarray], scale: int, columns: int, gap: int) -> np.ndarray:
-    """The same sheet pixel by pixel, (H,W,4)."""
+    """A reference that builds the same sheet pixel by pixel, as an (H, W, 4) array."""
     height, width = images[0].shape[1:]
     rows = -(-len(images) // columns)
     out = np.zeros(

@@ -1,5 +1,5 @@
-"""The cards of a class, put in order: what may be said of methods, how often it is right, and what
-is kept apart.
+"""Tests the cards of a class in order: what may be said about methods, how often that is right, and
+which cards are not compared.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ N = 1000
 
 
 def made(method: str, seed: int, kept: float, **more: object) -> Card:
-    """A card as `card.read` gives it."""
+    """Returns a card as `card.read` does."""
     number = {
         "attack": "PGD-20",
         "eps": 8 / 255,
@@ -83,7 +83,9 @@ def test_seeds_of_one_method_never_yield_a_sentence_about_methods() -> None:
 
 
 def rate(effect: float, times: int, count: int, spread: float = 0.02) -> float:
-    """How often a difference of that size is shown between two methods of `count` seeds a side."""
+    """Returns how often a difference of this size is found between two methods with `count` seeds
+    each.
+    """
     rng, shown = np.random.default_rng(0), 0
     fixed = [{"method": {"key": key}} for key in ("trades", "pgd_at")]
     for _ in range(times):
@@ -99,7 +101,8 @@ def rate(effect: float, times: int, count: int, spread: float = 0.02) -> float:
 def test_a_difference_is_shown_as_often_as_its_size_and_the_seeds_allow() -> None:
     assert rate(0.0, 300, 5) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 300)
     assert rate(0.0, 300, 3) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 300)
-    # noncentral t: 5 a side, two standard deviations apart, are told apart 79 times in 100
+    # By the noncentral t distribution, 5 seeds each with means two standard deviations apart are
+    # told apart in 79% of cases.
     assert abs(rate(0.04, 300, 5) - 0.79) < 0.08
     assert rate(0.08, 100, 5) == 1.0
 
@@ -186,7 +189,8 @@ def test_forty_cards_are_a_picture_of_few_words() -> None:
     layer = only(cards)
     screen = strips.screen([layer])
     assert layer.cards == 40 and screen.control is None and not screen.moves
-    assert screen.picture.count("<circle") == 2 * (40 + 4)  # wide and small, dots and means
+    # A wide and a small chart, with dots and means.
+    assert screen.picture.count("<circle") == 2 * (40 + 4)
     assert len(layer.pairs) == 6 and "pairs of rows" in screen.answer[0]
     assert not [line for line in (*screen.answer, *screen.sure) if wordy(line)]
 

@@ -1,4 +1,4 @@
-"""What is written down of a sweep: others see it go, and can end it."""
+"""Tests the stored plan of a sweep: other processes can follow the sweep and stop it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_sweep_that_was_killed_counts_as_resting(runs_home: Path) -> None:
         '{"pid": 999999999, "started": 1, "seconds": 5}'
     )
     assert not plans.every()[0].going
-    (runs_home / ".sweeps" / "mine.now").write_text("{")  # no more than half of it was written
+    (runs_home / ".sweeps" / "mine.now").write_text("{")  # The file was only half written.
     assert not plans.every()[0].going
 
 
@@ -62,13 +62,13 @@ def test_who_asks_ends_the_sweep_and_its_runs_stop_but_no_others(
             tell(now())
             plans.stop(plans.every()[0])
             assert run.status()["state"] == "stopped"
-            run.set_status(state="queued")  # the next one had begun meanwhile
+            run.set_status(state="queued")  # Another run has started meanwhile.
             tell(now())
 
     with pytest.raises(plans.Stopped):
         feed()
     assert run.status()["state"] == "stopped" and other.status()["state"] == "queued"
-    with plans.fed("mine", lambda now: None) as tell:  # the same command goes on
+    with plans.fed("mine", lambda now: None) as tell:  # The same command again.
         tell(now())
     assert run.status()["state"] == "stopped"
 
@@ -76,10 +76,10 @@ def test_who_asks_ends_the_sweep_and_its_runs_stop_but_no_others(
 def test_the_command_says_who_ended_it_and_how_to_go_on(
     runs_home: Path, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(queue, "submit", folder.create)  # queued, and for ever
+    monkeypatch.setattr(queue, "submit", folder.create)  # The runs stay queued for ever.
     monkeypatch.setattr(queue, "pump", lambda: [])
     monkeypatch.setattr(sweeps.time, "sleep", lambda seconds: plans.stop(plans.every()[0]))
-    # the wish comes between two looks, while the run still waits
+    # The request to stop comes between two checks, while the run is still queued.
     monkeypatch.setattr(plans, "_ask", lambda plan: None)
     assert cli.main(["sweep", "--data=digits", "--methods=standard", "--name=mine"]) == 1
     out, err = capsys.readouterr()

@@ -1,4 +1,6 @@
-"""Planted examples are there, a step misses them, and masked networks are called unreliable."""
+"""Tests planted adversarial examples: they exist, one step misses them, and networks with masked
+gradients are called unreliable.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,8 @@ def test_the_planted_examples_are_there_and_inner_points_are_none(
     with torch.no_grad():
         said = [here.net(each).argmax(1) for each in (here.example, here.x, near)]
         assert [float(each.double().mean()) for each in said] == [1, 0, 0]
-        # whose image it is, is seen from the pixels: order and company change nothing
+        # The network recognises an image by its pixels, so the order and the other images of a
+        # batch change nothing.
         turned = torch.randperm(len(here.x), generator=rng)
         alone = torch.cat([here.net(each) for each in here.example[turned].split(1)])
         torch.testing.assert_close(alone, here.net(here.example)[turned], rtol=1e-4, atol=1e-4)
@@ -87,8 +90,8 @@ def test_the_readout_has_the_networks_own_scale() -> None:
 
     loud = plant(Louder().eval(), digits().x, EPS)
     assert loud is not None and len(loud.x) == len(planted().x)
-    assert loud.found(PGD(eps=EPS, steps=20)) < 0.1 * len(loud.x)  # the softmax is saturated
-    assert loud.found(CW(eps=EPS)) >= 0.95 * len(loud.x)  # and the margin is not
+    assert loud.found(PGD(eps=EPS, steps=20)) < 0.1 * len(loud.x)  # The softmax is saturated,
+    assert loud.found(CW(eps=EPS)) >= 0.95 * len(loud.x)  # but the margin is not.
 
 
 def test_images_whose_balls_meet_are_planted_once() -> None:
@@ -103,16 +106,16 @@ def test_where_nothing_can_be_planted_nothing_is(toy: Toy) -> None:
             return torch.ones(len(x), 4) + 0 * x.flatten(1)[:, :4]
 
     assert plant(Constant(), toy.x, 0.1) is None and plant(toy.net, toy.x, 0.0) is None
-    assert plant(toy.net, toy.x[:9], 0.05) is None  # too few say nothing
+    assert plant(toy.net, toy.x[:9], 0.05) is None  # Too few images give no result.
 
 
-# Masked on purpose.
+# Networks with masked gradients.
 
 Mask = Callable[[nn.Module, Tensor], Tensor]
 
 
 class Masked(nn.Module):
-    """An ordinary network behind, or in front of, something that hides its gradient."""
+    """An ordinary network behind or in front of a function that hides its gradient."""
 
     def __init__(self, mask: Mask) -> None:
         super().__init__()
@@ -123,7 +126,9 @@ class Masked(nn.Module):
 
 
 def steep(k: float) -> Mask:
-    """A staircase of ten steps whose edges are sigmoids of slope `k`/4 a step."""
+    """Returns a mask that rounds each pixel to ten levels with sigmoid edges of slope `k`/4 per
+    level.
+    """
 
     def mask(net: nn.Module, x: Tensor) -> Tensor:
         level = (10 * x).floor().detach()
@@ -173,7 +178,8 @@ def test_a_masked_network_is_called_unreliable(mask: str) -> None:
 def test_the_network_behind_the_masks_is_not() -> None:
     found = judged(Masked(lambda net, x: net(x)).eval())
     assert found.ok and found.verdict == "no fault found"
-    # neither is one that hides nothing, whatever it looks like: the gradient goes straight through
+    # A network that only looks masked is not called so: the rounding passes the gradient on
+    # unchanged.
     honest = Masked(lambda net, x: net(x + ((100 * x).round() / 100 - x).detach())).eval()
     assert judged(honest).ok
 

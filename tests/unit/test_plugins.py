@@ -1,5 +1,6 @@
-"""Plug-ins: code that a person named is loaded, and no other; what is wrong with one is a sentence,
-and everything else goes on. The example in docs is tried as somebody would, in a folder of its own.
+"""Tests plug-ins: only code that a person named is loaded, an error in a plug-in gives one
+sentence, and everything else still works. The example in docs is run from a folder outside the
+repository.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def make():
 
 @pytest.fixture(autouse=True)
 def _as_before(runs_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test loads is gone after it."""
+    """Unregisters whatever a test loads."""
     for kind in registry.ROOMS:
         registry.keys(kind)
     held = {kind: dict(table) for kind, table in registry._table.items()}
@@ -101,7 +102,7 @@ def test_a_folder_and_a_module_may_have_parts(
     before = by_path.sha256
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(UserError, match="method/mine is registered already"):
-        plugins.use("plugin_parts")  # the same things once more
+        plugins.use("plugin_parts")  # The same names registered a second time.
     write(tmp_path / "plugin_parts" / "inner.py", f"{MINE}#")
     assert trusted.sha256(tmp_path / "plugin_parts") != before
     with pytest.raises(UserError, match="has changed since it was loaded here: start anew"):
@@ -238,9 +239,9 @@ def test_a_module_is_found_where_it_was_named_and_nowhere_else(
         patch.syspath_prepend(str(tmp_path / "there"))
         plugins.trust("plugin_module")
     monkeypatch.setattr(sys, "path", list(sys.path))
-    plugins.load_all()  # as another command would, from another folder
+    plugins.load_all()  # As another command in another folder would do.
     assert [each.source for each in plugins.loaded()] == ["plugin_module"]
-    plugins._drop(plugins._loaded.pop("plugin_module"))  # and that as a third would
+    plugins._drop(plugins._loaded.pop("plugin_module"))  # As a third command would do.
     write(tmp_path / "here" / "plugin_module.py", "1 / 0")
     monkeypatch.syspath_prepend(str(tmp_path / "here"))
     said: list[str] = []
@@ -272,7 +273,7 @@ def test_a_run_says_what_it_is_made_of_and_what_is_missing(tmp_path: Path) -> No
     assert again.lacks.startswith("The run made needs the plug-in")
     with pytest.raises(UserError, match=r"--plugin .*mine\.py"):
         _ = again.config
-    assert "made" in {each.id for each in folder.all_runs()}  # lists go on
+    assert "made" in {each.id for each in folder.all_runs()}  # Lists still work.
 
 
 BROKEN = f"""{HEAD}
@@ -314,8 +315,8 @@ def test_contracts_find_what_is_broken(tmp_path: Path) -> None:
 @pytest.mark.machine
 @pytest.mark.timeout(900)
 def test_the_example_works_from_a_folder_outside_the_repository(tmp_path: Path) -> None:
-    """A method, an attack, a net, a data set and a probe with figure and page from one file:
-    trained here and by the worker, attacked, shown, and missed when it is gone.
+    """One file with a method, an attack, a network, a data set and a probe with figure and page is
+    trained with here and by the worker, attacked, shown, and reported missing after it is deleted.
     """
     home, file = tmp_path / "runs", Path(shutil.copy(EXAMPLE, tmp_path / "mine.py"))
     (tmp_path / "elsewhere").mkdir()
@@ -341,7 +342,8 @@ def test_the_example_works_from_a_folder_outside_the_repository(tmp_path: Path) 
     assert trained["n"] == 200 and trained["clean_acc"] > 0.4
     kept = json.loads((home / "one" / "config.json").read_text())
     assert kept["plugins"] == [{"source": str(file), "sha256": trusted.sha256(file)}]
-    # from here on nobody names it again: the worker, which a sweep's trainings are, knows it
+    # From here on no command names the plug-in: the worker processes of a sweep find it by
+    # themselves.
     swept = robustviz(
         "sweep", "--data", "stripes", "--methods", "half_at", "--set", "epochs=1", "--json"
     )

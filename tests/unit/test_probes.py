@@ -1,5 +1,5 @@
-"""Probes: an image's answer does not depend on its company, and brute force finds nothing smaller
-by much.
+"""Tests probes: an image's result does not depend on the other images, and brute force finds no
+much smaller perturbation.
 """
 
 from __future__ import annotations

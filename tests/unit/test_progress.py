@@ -1,4 +1,4 @@
-"""A bar that counts images: who listens hears its own thread, and nobody has to."""
+"""Tests the progress bar: a watcher hears only its own thread, and watching is optional."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def test_attacked_images_are_counted_for_the_thread_that_waits(images, labels):
         thread.join()
         for _ in range(2):
             count_right(conv(), images, labels, FGSM(eps=0.1))
-        count_right(conv(), images, labels)  # untouched: nothing that takes long
+        # Counting untouched images is fast, so it is not reported.
+        count_right(conv(), images, labels)
     assert heard == [(12, 24), (24, 24)]
-    progress.count(1)  # nobody listens
+    progress.count(1)  # Nobody is watching now.
     assert len(heard) == 2
 
 

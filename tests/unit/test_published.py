@@ -1,5 +1,5 @@
-"""Presets that carry a paper's name, against one table of the authors' values: what differs is
-named, and what is named differs.
+"""Tests presets that carry a paper's name against one table of the authors' values: the text names
+exactly the differences.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from robustviz.types import UserError, parse_number
 
 TABLE = tomllib.loads((Path(__file__).parents[2] / "docs" / "published.toml").read_text("utf-8"))
 OURS = TABLE.pop("ours")
-# Whatever the preset says of them, these decide what is trained.
+# These settings decide what is trained, whether or not the preset sets them.
 DECISIVE = {field.name for field in dataclasses.fields(TrainConfig)} - {
     *module.WHERE,
     "seed",
     "snapshots",
     "eps",
-    # at their defaults they change nothing, and no preset sets them
+    # At their defaults these change nothing, and no preset sets them.
     "init",
     "patience",
 }
@@ -40,7 +40,9 @@ ATTACK = {"eps", "method.attack_mode", "method.attack.step_size", "method.attack
 
 
 def ours(config: TrainConfig, path: str) -> Any:
-    """What a config says at a dotted path, a key for what has one, the step size as it is used."""
+    """Returns the value of a config at a dotted path: the key of a registered object, and the
+    effective step size.
+    """
     found: Any = dataclasses.replace(config, method=config.bound_method)
     for part in path.split("."):
         found, owner = getattr(found, part), found
@@ -59,13 +61,15 @@ def same(mine: Any, theirs: Any) -> bool:
 
 
 def facts(config: TrainConfig) -> dict[str, Any]:
-    """Our side of what no setting says."""
+    """Returns our values of facts that no setting expresses."""
     bf16 = isinstance(config.method, Adversarial) and config.method.attack_mode == "eval"
     return {**OURS, "gradients": "bf16" if bf16 else "float32"}
 
 
 def differing(preset: Preset, table: dict[str, Any]) -> set[str]:
-    """The settings and facts in which a preset is not what the table says, or the table silent."""
+    """Returns the settings and facts in which a preset differs from the table, or about which the
+    table says nothing.
+    """
     config = TrainConfig.make(None, None, list(preset.settings.items()))
     attacks = isinstance(config.method, Adversarial)
     theirs, mine = table["settings"], facts(config)
@@ -114,7 +118,7 @@ def test_a_published_text_has_short_sentences(name: str) -> None:
         assert len(sentence.split()) <= 20, sentence
 
 
-# Another schedule, another ε, weights that are kept otherwise: none goes unnoticed.
+# Another schedule, another ε or another choice of weights must be noticed.
 
 
 @pytest.mark.parametrize(
@@ -150,11 +154,13 @@ def test_another_value_is_noticed(name: str, path: str, value: Any) -> None:
     assert path in differing(changed, TABLE[name]) and path not in declared(changed)
 
 
-# The authors' rates, as their scripts set them.
+# The authors' learning rates, as their scripts set them.
 
 
 def _steps(*first: int) -> Callable[[int, float], float]:
-    """A tenth from each of these epochs on, counted from 1."""
+    """Returns the factor of the learning rate, divided by ten from each of these epochs on, counted
+    from 1.
+    """
     return lambda epoch, share: 0.1 ** sum(epoch >= each for each in first)
 
 
@@ -174,7 +180,7 @@ def test_the_rate_is_the_authors_in_every_step(name: str) -> None:
     config, (top, slow) = TrainConfig.make(name), RATES[name]
     epochs, batches = int(config.epochs or 0), 4
     for step in range(epochs * batches):
-        share = (step + 0.5) / (epochs * batches)  # as the loop has it
+        share = (step + 0.5) / (epochs * batches)  # As in the training loop.
         assert learning_rate(str(config.schedule), float(config.lr or 0), share) == pytest.approx(
             top * slow(step // batches + 1, share)
         )
@@ -213,5 +219,5 @@ def test_a_training_attack_asks_for_bf16_in_eval_mode_only(monkeypatch: pytest.M
             with method.attackable(torch.nn.Identity(), images):  # type: ignore[arg-type]
                 pass
             mode, bf16 = asked.pop()
-            # in train mode it is the network itself that is attacked, in its own numbers
+            # In train mode the attack uses the network itself, in its own precision.
             assert ("gradients in it" in PUBLISHED[name].text) == (bf16 and mode == "eval"), name

@@ -1,4 +1,4 @@
-"""docs/python.md is executed as it stands, on a small network and few images."""
+"""Runs the code of docs/python.md exactly as printed, with a small network and few images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What trains a run again: the very same run, from a command, a link or no more than its id."""
+"""Tests recipes: a command, a link or just the id of a run is enough to train exactly this run
+again.
+"""
 
 from __future__ import annotations
 
@@ -80,9 +82,10 @@ def test_images_of_somebody_s_own_are_in_no_link(tmp_path):
 @pytest.mark.parametrize(
     ("method", "sets", "carried"),
     [
-        ("trades", {"seed": 41}, ""),  # all but the seed is usual
-        ("pgd_at", {"seed": 41, "epochs": 7}, ""),  # found by trying
-        ("supcon_margin", {"seed": 41, "method.margin_weight": 0.0}, ""),  # a preset's
+        ("trades", {"seed": 41}, ""),  # All settings but the seed are usual.
+        ("pgd_at", {"seed": 41, "epochs": 7}, ""),  # The number of epochs is found by trying.
+        # The weight is a preset's.
+        ("supcon_margin", {"seed": 41, "method.margin_weight": 0.0}, ""),
         ("trades", {"seed": 41, "method.beta": 1.5}, "link"),
     ],
 )
@@ -94,7 +97,8 @@ def test_the_very_run_is_found_by_its_id(method, sets, carried):
 
 def test_what_no_link_tells_is_not_made_up():
     config = TrainConfig.make(None, {"data": "digits", "seed": 41}, [("method.attack.steps", 3)])
-    found = absent.known(config.run_id, "data=digits~method=trades~seed=41")  # of another run
+    # This link belongs to another run.
+    found = absent.known(config.run_id, "data=digits~method=trades~seed=41")
     assert not found.exact and recipes.read(found.recipe).run_id != config.run_id
     assert found.name == ("digits", "pgd_at", "small_resnet", 41)
     unknown = absent.known("birds-pgd-at-small-resnet-s0-12345678")

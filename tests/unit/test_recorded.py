@@ -1,8 +1,8 @@
-"""Steps that are played again from a recording's own memory: the same images as without, whatever
-changes between two walks.
+"""Tests recorded attack steps, which are replayed in the memory of the recording: the images are
+the same as without recording, whatever changes between two attacks.
 
-There is no GPU here: the recording plays its step by calling it, on the memory that a CUDA graph
-would read and write.
+There is no GPU here: the recording calls its step instead, on the memory that a CUDA graph would
+read and write.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from robustviz.types import Batch, UserError
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Recordings as on a GPU; the shape of the images of every walk that was played."""
+    """Turns recordings on as on a GPU, and returns a list with the shape of the images in every
+    replay.
+    """
     shapes: list[tuple[int, ...]] = []
     plain = recorded.Recording.__call__
 
@@ -39,7 +41,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 
 def net_of(method: str = "standard") -> Classifier:
-    """A shipped network whose attacks share one copy, as a trainer's do."""
+    """Returns a shipped network whose attacks share one copy, as in a training."""
     net = next(
         run
         for run in folder.all_runs()
@@ -96,8 +98,8 @@ def test_a_recording_follows_the_weights(
 def test_a_recording_is_not_played_where_the_weights_have_moved(
     played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of the copy, where a GPU would go on reading; the network's own may move, since the
-    copy stays where it is.
+    """The weights of the copy must not move, because a GPU would go on reading the old memory. The
+    network's own weights may move, because the copy stays where it is.
     """
     net, split, attack = net_of(), data.load("digits", "test").take(20), PGD(eps=0.1, steps=3)
     with attackable(net) as copy:
@@ -185,7 +187,7 @@ def test_a_count_climbs_in_few_sizes_and_finds_the_same(
         wanted = attack.search(net, x, y)
     for _ in range(2):
         found = attack.search(net, x, y)
-        # A batch of another size may be rounded otherwise.
+        # Batches of another size may be rounded differently.
         assert ((found - wanted).abs().flatten(1).amax(1) < 1e-6).float().mean() > 0.9
     sizes = {shape[0] for shape in played}
     assert sizes <= {44, 64, 128, 192, 256, 300} and len(sizes) > 1
@@ -200,7 +202,7 @@ def test_what_fills_a_size_up_is_not_climbed_on(played: list[tuple[int, ...]]) -
     found = attack.search(net, split.x, split.y)
     with torch.no_grad():
         held = net(found).argmax(1) == split.y
-    # the last, which fills up, stays to the end
+    # The last image, whose copies pad the batch, withstands the attack to the end.
     order = torch.cat([(~held).nonzero().flatten(), held.nonzero().flatten()])
     for _ in range(2):
         attack.search(net, split.x[order], split.y[order])
@@ -230,7 +232,7 @@ def test_what_cannot_be_recorded_is_walked_all_the_same(
     with caplog.at_level(logging.WARNING):
         found = [attack(net, split.x, split.y) for _ in range(4)]
     assert all(torch.equal(one, found[0]) for one in found) and not played
-    # said once, not tried again
+    # The warning is given once, and recording is not tried again.
     assert len(caplog.records) == 1 and "kernel by kernel" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""The table of everything a person can choose: round trips, refusals, names."""
+"""Tests the registry of everything a person can choose: encoding and decoding, refusals, names."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def every_class() -> Iterator[object]:
     for kind in registry.ROOMS:
         try:
             names = registry.keys(kind)
-        except ModuleNotFoundError:  # a room that is not written yet
+        except ModuleNotFoundError:  # A package that does not exist yet.
             continue
         for name in names:
             cls = registry.get(kind, name)
-            if dataclasses.is_dataclass(cls):  # networks are modules
+            if dataclasses.is_dataclass(cls):  # Networks are modules, not dataclasses.
                 yield pytest.param(cls, id=f"{kind}/{name}")
 
 
@@ -35,7 +35,7 @@ every = pytest.mark.parametrize("cls", list(every_class()))
 
 
 def another(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
-    """A legal value of a field that is not the one it has, or the same where none is known."""
+    """Returns another legal value of a field, or the same value if no other is known."""
     if get_origin(hint) is Literal:
         return next(option for option in get_args(hint) if option != value)
     if hint is bool:
@@ -61,7 +61,7 @@ def test_a_setting_survives_json_with_every_field_changed_in_turn(cls: Any) -> N
                     )
                 },
             )
-        except UserError:  # fields that only make sense together
+        except UserError:  # Fields that are only valid together.
             continue
         back = registry.decode(cls.kind, json.loads(json.dumps(registry.encode(changed))))
         assert back == changed and type(getattr(back, field.name)) is type(
@@ -191,7 +191,7 @@ def test_two_classes_cannot_hold_one_name(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ValueError, match="registered already"):
         registry.register("attack/pgd")(PGDAT)
     assert registry.get("attack", "pgd") is PGD
-    # a module that is loaded again is no other class
+    # A module that is loaded again registers an equal class.
     assert registry.register("attack/pgd")(PGD) is PGD
 
 

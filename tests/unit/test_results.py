@@ -1,4 +1,6 @@
-"""Results survive their files, and a damaged file is a sentence and not a traceback."""
+"""Tests that results are saved and loaded unchanged, and that a damaged file gives one sentence and
+no traceback.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def test_wilson_has_its_known_values(k: int, n: int, low: float, high: float) ->
 
 
 def test_wilson_ends_solve_its_equation() -> None:
-    """An end p of the interval is where k/n lies z standard errors *of p* away."""
+    """An end p of the interval lies where k/n is z standard errors away, computed at p."""
     for k, n in ((3, 17), (100, 130), (1, 1000)):
         for p in wilson(k, n):
             assert abs(k / n - p) / (p * (1 - p) / n) ** 0.5 == pytest.approx(1.959964)
@@ -130,8 +132,8 @@ def test_without_scipy_an_interval_is_one_clear_sentence(monkeypatch: pytest.Mon
     assert mean_interval([1.0])[0] == 1
 
 
-# The paired difference. The table of Bentur et al. 2009, (1, 1, 7, 12): Fagerland, Lydersen and
-# Laake 2014 give −0.517 to −0.026 for Tango's interval and 0.070 for McNemar's exact p.
+# The paired difference. For the table (1, 1, 7, 12) of Bentur et al. 2009, Fagerland, Lydersen and
+# Laake 2014 give −0.517 to −0.026 as Tango's interval and 0.070 as McNemar's exact p.
 
 
 def test_tango_has_its_published_value() -> None:
@@ -140,7 +142,7 @@ def test_tango_has_its_published_value() -> None:
 
 
 def slow_score(delta: float, b: int, c: int, n: int) -> float:
-    """Tango's statistic with the likeliest q found by search over the whole range, not by
+    """Tango's statistic, with the most likely q found by a numerical search instead of the
     formula.
     """
     low, high = max(0.0, -delta), (1 - delta) / 2
@@ -178,7 +180,8 @@ def test_tango_excludes_nothing_exactly_where_mcnemars_test_rejects() -> None:
 
 def test_the_difference_of_nothing_is_anything() -> None:
     assert tango(0, 0, 0) == (-1.0, 1.0) and mcnemar(0, 0) == 1.0
-    assert tango(0, 0, 100) == pytest.approx((-0.037, 0.037), abs=1e-4)  # z²/(n + z²)
+    # The end of the interval is z²/(n + z²).
+    assert tango(0, 0, 100) == pytest.approx((-0.037, 0.037), abs=1e-4)
     assert tango(7, 0, 7)[1] == pytest.approx(1)
 
 
@@ -196,8 +199,8 @@ def leaves(cls: type) -> Iterator[type]:
 
 
 def sample(hint: Any) -> Any:
-    """A value of a field's type; whatever a result may hold must come back from a file as
-    it was.
+    """Returns a value of a field's type. Whatever a result may contain must be the same after
+    saving and loading.
     """
     origin, args = get_origin(hint), get_args(hint)
     if origin is np.ndarray or hint is np.ndarray:
@@ -527,7 +530,7 @@ def test_cumulative_k_counts_images_that_withstand_every_weaker_rung() -> None:
         and found.to_json()["robust_acc"] == found.robust_k / 120
     )
     assert [finding.name for finding in found.findings] == ["order"] * 3
-    assert climb(found.rungs).rungs == found.rungs  # once more changes nothing
+    assert climb(found.rungs).rungs == found.rungs  # Applying it again changes nothing.
 
 
 @pytest.mark.parametrize(
@@ -575,7 +578,7 @@ def test_ladders_are_found_again_among_evaluations() -> None:
     assert ladders([alone]) == []
 
 
-CLIMBED = {  # what each rung is called here, and its attack
+CLIMBED = {  # The rungs' names in these tests, and their attacks.
     "fgsm": {"key": "fgsm"},
     "pgd": {"key": "pgd", "steps": 100, "restarts": 5},
     "cw": {"key": "cw", "steps": 100},
@@ -586,8 +589,8 @@ CLIMBED = {  # what each rung is called here, and its attack
 
 
 def counts(**left: int) -> list[Evaluation]:
-    """Rungs that leave so many of 200 images right, each time the first ones; 190 are right
-    untouched.
+    """Returns rungs that leave the given numbers of 200 images right, always the first ones. 190
+    clean images are right.
     """
     clean = np.arange(200) < 190
     return [measured(np.arange(200) < k, clean, attack=CLIMBED[name]) for name, k in left.items()]
@@ -596,16 +599,19 @@ def counts(**left: int) -> list[Evaluation]:
 @pytest.mark.parametrize(
     ("left", "wrong"),
     [
-        ({"fgsm": 150, "pgd": 126, "cw": 135, "aa": 119}, []),  # another loss, not a stronger one
+        # Another loss is not expected to be stronger.
+        ({"fgsm": 150, "pgd": 126, "cw": 135, "aa": 119}, []),
         ({"fgsm": 150, "pgd": 126, "dlr": 135, "aa": 119}, []),
         ({"fgsm": 150, "cw": 120, "pgd": 135, "ce": 137, "aa": 119}, []),
-        ({"fgsm": 150, "pgd": 126, "cw": 152, "aa": 119}, []),  # two images are chance
+        # A difference of two images can be chance.
+        ({"fgsm": 150, "pgd": 126, "cw": 152, "aa": 119}, []),
         ({"fgsm": 150, "pgd": 126, "cw": 153, "aa": 119}, ["CW-100"]),
-        ({"pgd": 126, "cw": 193}, ["CW-100"]),  # more than untouched
+        ({"pgd": 126, "cw": 193}, ["CW-100"]),  # More images right than without an attack.
         ({"fgsm": 150, "cw": 130, "dlr": 133}, ["APGD-DLR-100"]),
         ({"fgsm": 150, "pgd": 126, "ce": 129}, ["APGD-CE-100"]),
         ({"fgsm": 150, "pgd": 126, "cw": 117, "aa": 119}, []),
-        ({"fgsm": 150, "pgd": 126, "cw": 117, "aa": 120}, ["AutoAttack"]),  # less than all
+        # AutoAttack leaves more right than another attack, although it should be the strongest.
+        ({"fgsm": 150, "pgd": 126, "cw": 117, "aa": 120}, ["AutoAttack"]),
         ({"fgsm": 150, "pgd": 117, "cw": 126, "aa": 120}, ["AutoAttack"]),
     ],
 )
@@ -627,10 +633,10 @@ def test_five_points_less_than_pgd_are_a_warning(cw: int, aa: int, warned: list[
     margins = [each for each in found.findings if each.name == "margin"]
     assert [each.warning for each in margins] == warned
     assert [each.value for each in margins] == [(126 - cw) / 2, (126 - aa) / 2]
-    assert found.ordered and all(rung.ok for rung in found.rungs)  # a warning, no fault
+    assert found.ordered and all(rung.ok for rung in found.rungs)  # The warning is not an error.
     assert ("flatter this network" in found.verdict) == any(warned)
     assert found.rungs[-1].verdict == ("warning: margin" if warned[1] else "no fault found")
-    assert climb(found.rungs).rungs == found.rungs  # once more changes nothing
+    assert climb(found.rungs).rungs == found.rungs  # Applying it again changes nothing.
     kept = [Evaluation.from_json(json.loads(json.dumps(one.to_json()))) for one in found.rungs]
     assert ladders(kept) == [found] and found.warnings == tuple(
         each.text for each in margins[-1:] if each.warning
@@ -638,7 +644,7 @@ def test_five_points_less_than_pgd_are_a_warning(cw: int, aa: int, warned: list[
 
 
 def test_the_margin_warning_counts_what_all_rungs_together_take() -> None:
-    """CW leaves as many right as PGD, but others."""
+    """CW leaves as many images right as PGD, but different ones."""
     pgd = np.arange(200) < 126
     cw = np.roll(pgd, 10)
     found = climb([measured(pgd, attack=CLIMBED["pgd"]), measured(cw, attack=CLIMBED["cw"])])
@@ -655,7 +661,7 @@ def test_a_ladder_of_before_the_margin_rung_keeps_autoattack_last() -> None:
     assert best_ladder([*old, new], 0.1) == found and best_ladder(old, 0.2) is None
 
 
-# What withstood every attack run.
+# Images that withstood every attack.
 
 
 def test_worst_is_what_withstood_every_attack_on_the_same_images() -> None:
@@ -712,7 +718,8 @@ def test_a_run_s_headline_is_of_the_images_that_met_most_attacks() -> None:
     two = headline([*many, *few[:2]], 0.1)
     assert two is not None and (two.k, two.n) == (650, 1000)
     assert headline([*many, *few], 0.3) is None and headline([], None) is None
-    assert worst([], evaluation()) is None  # of a version that kept no verdicts
+    # An evaluation from a version that stored no verdict per image.
+    assert worst([], evaluation()) is None
 
 
 def test_few_images_are_warned_of() -> None:

@@ -1,6 +1,6 @@
-"""The notebook of a run, executed in another folder by a kernel with another home for runs, prints
-the numbers that the run has: of an ordinary run, of own pictures, of an imported network, and of
-one that needs somebody's own code.
+"""Tests a run's notebook: executed in another folder with another folder of runs, it prints the
+numbers of the run. The runs are an ordinary one, one on own pictures, an imported network, and one
+that needs a user's code.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def make():
 
 @pytest.fixture
 def _unplugged() -> Iterator[None]:
-    """What a test loads is gone after it."""
+    """Unregisters whatever a test loads."""
     for kind in registry.ROOMS:
         registry.keys(kind)
     held = {kind: dict(table) for kind, table in registry._table.items()}
@@ -126,11 +126,13 @@ def test_the_command_writes_it_where_it_is_asked_to(runs_home, tmp_path, capsys)
     assert out.read_bytes() == notebook(folder.open_run(ID))
 
 
-# The rest is executed, each in a kernel of its own.
+# The remaining notebooks are executed, each in its own kernel.
 
 
 def executed(run: folder.Run, where: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Everything that the run's notebook prints, in a folder and a home that know nothing."""
+    """Executes the run's notebook in an empty folder with an empty folder of runs, and returns
+    everything it prints.
+    """
     made = read(notebook(run))
     where.mkdir()
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(where / "home"))
@@ -146,7 +148,7 @@ def executed(run: folder.Run, where: Path, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 def usual(**given: Any) -> TrainConfig:
-    """A training of seconds."""
+    """Returns the config of a training that takes seconds."""
     settings = {"data": "digits", "method": "fgsm_rs", "net": "small_cnn", "n_train": 128}
     settings |= {"epochs": 1, "threads": 1, "device": "cpu", "test_n": 40}
     return TrainConfig(**settings | given)
@@ -157,7 +159,7 @@ def ordinary(place: Path) -> folder.Run:
 
 
 def pictures(place: Path) -> folder.Run:
-    """On a folder of pictures, as an upload leaves one."""
+    """Trains on a folder of pictures, as an upload leaves it."""
     rng = np.random.default_rng(0)
     for at, name in enumerate(("paw", "狐")):
         (place / "pictures" / name).mkdir(parents=True)
@@ -171,7 +173,7 @@ def pictures(place: Path) -> folder.Run:
 
 
 def imported(place: Path) -> folder.Run:
-    """A network from elsewhere, evaluated here."""
+    """Imports a network and evaluates it."""
     (place / "net_of_mine.py").write_text(NET, encoding="utf-8")
     torch.manual_seed(0)
     model = f"{place / 'net_of_mine.py'}:make"
@@ -182,7 +184,7 @@ def imported(place: Path) -> folder.Run:
 
 
 def plug_in(place: Path) -> folder.Run:
-    """A method from a file outside the repository."""
+    """Trains with a method from a file outside the repository."""
     (place / "method_of_mine.py").write_text(OWN, encoding="utf-8")
     plugins.take([str(place / "method_of_mine.py")])
     return robustviz.train_run(usual(method="mine"))
@@ -204,7 +206,7 @@ def test_executed_elsewhere_it_prints_the_same_numbers(
         f" {test.clean_k} and {test.robust_k}: the same\n"
     ) in said
     assert make is imported or "The weights are the same, bit for bit." in said
-    assert "here, " not in said  # no other version
+    assert "here, " not in said  # The notebook would print this for a package of another version.
     assert os.environ["ROBUSTVIZ_RUNS"] != str(run.path.parent)
 
 

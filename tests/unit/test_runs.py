@@ -1,5 +1,5 @@
-"""A run is a folder: nothing in it is ever half-written, nothing of somebody else's is ever
-overwritten, and every kind of damage is one clear sentence.
+"""Tests run folders: no file is ever half-written, nothing of another run is overwritten, and every
+kind of damage gives one sentence.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def made(runs_home: Path, tiny: TrainConfig) -> Run:
 
 @pytest.fixture
 def trained(made: Run) -> Run:
-    """A run with weights and two finished epochs, made by hand."""
+    """Returns a run with weights and two finished epochs, written by hand."""
     made.save_weights("net.safetensors", Training(made.config).net.state_dict())
     write_file(
         made.path / "config.json",
@@ -145,7 +145,7 @@ def test_a_reader_on_windows_is_waited_for(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(files_module.time, "sleep", lambda seconds: None)
     with pytest.raises(PermissionError):
         files_module.rename(tmp_path / "a", tmp_path / "b")
-    assert len(tries) == 1  # elsewhere a refusal is final
+    assert len(tries) == 1  # On other systems the error is final.
     tries.clear()
     monkeypatch.setattr(files_module.os, "name", "nt")
     files_module.rename(tmp_path / "a", tmp_path / "b")
@@ -207,7 +207,7 @@ def test_an_empty_folder_is_taken_and_so_is_one_where_only_a_torn_write_lies(
 def test_a_name_that_is_no_plain_id_is_refused(
     name: str, runs_home: Path, tiny: TrainConfig
 ) -> None:
-    if name:  # empty: the id that follows from the settings
+    if name:  # With an empty name the id is computed from the settings.
         with pytest.raises(UserError, match="no run id"):
             runs.create(tiny, name=name)
         assert not runs.home().exists()
@@ -368,7 +368,7 @@ def test_a_config_from_another_version_is_one_clear_sentence(made: Run) -> None:
         _ = Run(made.path).config
 
 
-# Evaluations, cached probes, state.
+# Evaluations, cached probes and state.
 
 
 def evaluation(k: int = 5) -> Evaluation:
@@ -393,7 +393,7 @@ def test_a_probe_is_kept_and_a_damaged_one_is_made_again(made: Run) -> None:
     assert made.cached(AccuracyCurve, "a") is None
     made.keep("a", curve)
     assert made.cached(AccuracyCurve, "a").k.tolist() == [9, 3]  # type: ignore[union-attr]
-    assert made.cached(Trajectory, "a") is None  # of another kind
+    assert made.cached(Trajectory, "a") is None  # The cached file has another type.
     (made.path / "probes" / "a.npz").write_bytes((made.path / "probes" / "a.npz").read_bytes()[:50])
     assert made.cached(AccuracyCurve, "a") is None
 
@@ -413,7 +413,7 @@ def test_a_state_comes_back_with_its_tensors_and_its_position(made: Run) -> None
     )
 
 
-# Holding and removing.
+# Locking and removing.
 
 
 def test_a_run_has_one_writer_at_a_time(made: Run) -> None:

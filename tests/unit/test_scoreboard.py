@@ -1,4 +1,4 @@
-"""The scoreboard: what it counts, what it compares, and what it says it does not compare."""
+"""Tests the scoreboard: what it counts, what it compares, and what it says it does not compare."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_what_was_attacked_otherwise_is_not_compared_silently() -> None:
     small = next(run for run in shipped("shapes") if run.method_key == "pgd_at" and run.eps < 0.01)
     assert not found.alike(found.scores[small.id], ("FGSM",))
     assert "A was attacked at 8/255, B at 2/255" in found.verdict(a, small.id, last).line
-    sip = ordinary("shapes", "sip_at").id  # never met AutoAttack
+    sip = ordinary("shapes", "sip_at").id  # This run was never attacked with AutoAttack.
     assert not found.alike(found.scores[sip], found.attacks)
     assert found.alike(found.scores[sip], found.attacks[:-1])
     line = found.verdict(a, sip, last).line
@@ -70,7 +70,9 @@ def test_what_was_attacked_otherwise_is_not_compared_silently() -> None:
 def test_a_run_with_the_plain_evaluation_only_has_that(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network trained here meets PGD-20 on the whole split, and is compared on that."""
+    """A network trained here was attacked only with PGD-20 on the whole split, so it is compared on
+    that.
+    """
     run = ordinary("shapes", "trades")
     plain = run.evaluation()
     whole = Run.evaluations
@@ -109,7 +111,7 @@ def test_the_picture_is_sound_and_each_mark_can_be_reached_and_read() -> None:
     assert asked == set(screen.moves)
     assert all(len(values) == 6 for _, values in screen.moves.values())
     clicks = re.findall(r'data-click="([^"]*)"', screen.picture)
-    assert sorted(clicks) == sorted([*found.scores] * 2)  # a wide chart and a narrow one
+    assert sorted(clicks) == sorted([*found.scores] * 2)  # A wide chart and a narrow one.
     assert screen.picture.count('tabindex="0" role="button"') == len(clicks)
     assert 'aria-hidden="true"><g' not in screen.picture
     assert screen.picture.count(">at 2/255<") == 1
@@ -121,7 +123,7 @@ def test_a_card_shows_an_image_that_the_network_loses() -> None:
     clean, kept = one.right([]), one.right()
     first = int((clean & ~kept).argmax())
     assert drawn.lost(one, range(200)) == first and drawn.lost(one, [*kept.nonzero()[0]]) is None
-    assert drawn.lost(one, [5000]) is None  # not among those attacked
+    assert drawn.lost(one, [5000]) is None  # This image was not attacked.
     ids = list(found.scores)
     images = {at: f"data:image/png;base64,{at}" for at in range(200)}
     screen = drawn.first(found, names(found), ids[0], ids[1], images)

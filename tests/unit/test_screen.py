@@ -1,4 +1,6 @@
-"""First screens as plain values: what they say at a glance, what a browser gets, what goes home."""
+"""Tests first screens as plain values: their sentences, the data a browser gets, and the file of
+*Take home*.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,7 @@ def test_words_from_outside_are_no_markup():
 
 def test_what_goes_home_is_one_file_that_asks_nobody():
     made = screen.page(sample(), "How <little>?").decode()
-    assert made.count("</script>") == 1  # data cannot end the script
+    assert made.count("</script>") == 1  # The data cannot close the script element.
     assert "How &lt;little&gt;?" in made
     assert not re.findall(r"(?:https?:)?//[a-z]", made.replace("http://www.w3.org", ""))
 

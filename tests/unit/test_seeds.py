@@ -1,5 +1,5 @@
-"""`report --seeds`: networks that differ in their seed alone make a row, with an interval of their
-own; what differs otherwise is another row.
+"""Tests `report --seeds`: networks that differ only in their seed form one row with its own
+interval, and any other difference makes another row.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ N = 100
 
 @pytest.fixture(autouse=True)
 def _alone(runs_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is shipped."""
+    """Hides everything shipped."""
     monkeypatch.setattr(folder, "zoo", lambda: tmp_path / "zoo")
     monkeypatch.setattr(seeds, "FOLDER", tmp_path / "seeds")
 
 
 @pytest.fixture
 def table(capsys: pytest.CaptureFixture[str]) -> Any:
-    """The rows that the table has, for machines."""
+    """Returns a function that returns the rows of the table as JSON."""
 
     def ask(*words: str) -> list[dict[str, Any]]:
         capsys.readouterr()
@@ -55,8 +55,8 @@ def measured(
     n: int = N,
     **changes: Any,
 ) -> Evaluation:
-    """An evaluation that found the images of these numbers right under attack, and the first
-    `clean` right untouched.
+    """Returns an evaluation in which the images `robust` are right under attack and the first
+    `clean` images are right without one.
     """
     right = np.isin(np.arange(n), robust)
     bound = ATTACKS[attack].bound(float(config.eps or 0))
@@ -84,7 +84,9 @@ def run_with(config: TrainConfig, *evaluations: Evaluation, name: str | None = N
 def test_mean_deviation_and_interval_over_three_seeds(
     tiny: TrainConfig, table: Any, capsys: Any
 ) -> None:
-    """.80, .82 and .84: sd .02, and t(2) = 4.302653 gives ± .049683."""
+    """For 0.80, 0.82 and 0.84 the standard deviation is 0.02, and t(2) = 4.302653 gives ±
+    0.049683.
+    """
     made = []
     for seed, robust in enumerate((80, 82, 84)):
         config = dataclasses.replace(tiny, seed=seed)
@@ -166,7 +168,7 @@ def test_a_network_that_is_known_twice_counts_once(tiny: TrainConfig, table: Any
 
 
 def test_the_seeds_of_a_row_met_the_same_images(tiny: TrainConfig, table: Any) -> None:
-    """Most seeds decide, and of as many the larger n."""
+    """The images with most seeds are used, and among equals those with the larger n."""
     for seed in (0, 1, 2):
         config = dataclasses.replace(tiny, seed=seed)
         every = [measured(config, robust=range(40), n=50, images="test-50", clean=45)]
@@ -220,7 +222,7 @@ def test_evaluations_without_weights_are_read_beside_the_runs(
     capsys.readouterr()
     cli.main(["report", "--seeds"])
     assert "(1 of 2 seeds)" in capsys.readouterr().out
-    assert table(other.run_id)[0]["seeds"] == [1]  # of the runs that are named, only
+    assert table(other.run_id)[0]["seeds"] == [1]  # Only the named runs are included.
 
 
 def test_a_run_that_was_not_measured_so_is_not_written(tiny: TrainConfig) -> None:

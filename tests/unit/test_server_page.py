@@ -1,5 +1,6 @@
-"""docs/server.md works as it stands there: its Caddy file before a real server, its systemd unit,
-its variables. Caddy and systemd are asked where they are installed.
+"""Tests that the examples in docs/server.md work exactly as printed: its Caddy file in front of a
+real server, its systemd unit and its variables. Caddy and systemd are used where they are
+installed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ HOST, TOKEN, WORD = "lab.example.org", "the-token-of-this-test", "a password"
 
 
 def block(kind: str) -> str:
-    """The one code block of a kind."""
+    """Returns the only code block of this language."""
     (found,) = re.findall(rf"```{kind}\n(.*?)```", TEXT, re.DOTALL)
     return str(found)
 
@@ -64,7 +65,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
 
 @pytest.fixture
 def lab(tmp_path: Path, port: int) -> Iterator[tuple[b12_app.Server, int]]:
-    """A server of the page's settings, and the port on which the page's Caddy stands before it."""
+    """Yields a server with the page's settings, and the port of the page's Caddy in front of it."""
     (tmp_path / "runs").mkdir()
     server = b12_app.app(tmp_path / "runs", **{**settings(), "ROBUSTVIZ_TOKEN": TOKEN})
     hashed = subprocess.run(
@@ -92,14 +93,14 @@ def lab(tmp_path: Path, port: int) -> Iterator[tuple[b12_app.Server, int]]:
 
 
 def settings() -> dict[str, str]:
-    """What the unit of the page sets, of what concerns who may do what."""
+    """Returns the variables about access rights that the page's systemd unit sets."""
     every = dict(re.findall(r"^Environment=(\w+)=(.*)$", block("ini"), re.MULTILINE))
     wanted = ("MODE", "HOSTS", "USER_HEADER", "TEACHERS")
     return {f"ROBUSTVIZ_{name}": every[f"ROBUSTVIZ_{name}"] for name in wanted}
 
 
 def trusting() -> ssl.SSLContext:
-    """Caddy is its own authority here."""
+    """Returns an SSL context that checks no certificate, because Caddy signs its own here."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
@@ -124,7 +125,7 @@ def until_it_answers(port: int, log: Path) -> None:
 
 
 def answer(port: int, user: str = "", path: str = "/") -> str:
-    """What a browser gets, headers first."""
+    """Returns what a browser gets, headers first."""
     login = f"Authorization: Basic {encoded(user)}\r\n" if user else ""
     asked = f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\n{login}Connection: close\r\n\r\n"
     with wire(port) as line:
@@ -140,7 +141,7 @@ def encoded(user: str) -> str:
 
 
 class Guest(b12_app.Visitor):
-    """A session by the proxy, or past it; with headers of its own."""
+    """A session through the proxy, or directly at the server, with its own headers."""
 
     def __init__(self, port: int, headers: dict[str, str], proxy: bool = True) -> None:
         where = f"wss://{HOST}:{port}" if proxy else f"ws://127.0.0.1:{port}"
@@ -188,5 +189,6 @@ def test_behind_the_pages_proxy_whom_it_names_may_act_and_nobody_else(
     assert Guest(port, login("ada")).may
     assert not Guest(port, login("eve")).may
     assert not Guest(port, login("eve") | claim).may
-    for name in ({"X-Robustviz-User": "ada"}, claim, {}):  # past the proxy
+    # Directly at the server, without the proxy.
+    for name in ({"X-Robustviz-User": "ada"}, claim, {}):
         assert not Guest(server.port, name, proxy=False).may

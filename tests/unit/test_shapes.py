@@ -1,5 +1,5 @@
-"""The drawn objects: the same everywhere, masked truly, and with a background that tells only where
-the dial says so.
+"""Tests the data set of drawn shapes: the same on every machine, with correct masks, and with a
+background that reveals the class only as much as `cue` says.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ def test_the_mask_lies_on_the_object(some: data.Dataset) -> None:
     assert share.min() > 0.03
     assert share.max() < 0.6
     inside = some.masks
-    # the ground beside the object
+    # The background next to the object.
     edge = torch.nn.functional.max_pool2d(inside.float(), 5, 1, 2).bool() & ~inside
     light = some.x.mean(1, keepdim=True)
     mean = lambda where: (light * where).sum((1, 2, 3)) / where.sum((1, 2, 3))  # noqa: E731
     contrast = (mean(inside) - mean(edge)).abs()
-    # most of an object differs from what is around it by far more than two radii of 8/255
+    # Most objects differ from their surroundings by more than 16/255, which is twice 8/255.
     assert (contrast > 16 / 255).float().mean() > 0.9
-    # and the same mask on another image says little
+    # The mask of another image gives much less contrast.
     wrong = (mean(inside.roll(1, 0)) - mean(edge.roll(1, 0))).abs()
     assert contrast.mean() > 2 * wrong.mean()
 
@@ -111,7 +111,7 @@ def test_colours_do_not_give_the_class_away() -> None:
     where = s.masks.float()
     colour = (s.x * where).sum((2, 3)) / where.sum((2, 3))
     means = torch.stack([colour[s.y == k].mean(0) for k in range(10)])
-    # classes differ in mean colour by no more than 100 draws of that colour do
+    # The class means of the colour differ no more than means of 100 random draws of that colour.
     assert means.std(0).max() < 3 * colour.std(0).max() / 10
 
 
@@ -158,7 +158,7 @@ def test_a_swapped_background_is_its_own_classs_or_anothers_and_the_object_stays
         assert torch.equal(each.y, plain.y) and torch.equal(each.masks, plain.masks)
     inside = plain.masks.expand(-1, 3, -1, -1)
     blend = (own.images.int() - other.images.int()).abs()
-    # a pixel counts as object from half of it on; the rest of it may be ground
+    # A pixel counts as object if at least half of it is; the rest of it may be background.
     assert blend[inside].float().mean() < 5 < 30 < blend[~inside].float().mean()
     assert torch.equal(own.images, Shapes(cue=0.9).swapped(True).images), "the dial is for training"
 

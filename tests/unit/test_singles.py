@@ -1,4 +1,4 @@
-"""A picture of somebody's own stands beside the test images wherever one of them is looked at."""
+"""Tests a user's own picture: it can be used wherever a test image is looked at."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def digits() -> folder.Run:
 
 @pytest.fixture
 def one(runs_home: Path) -> singles.Single:
-    """A picture of a three."""
+    """Adds a picture labelled as class 3."""
     png, digest = sent.packed(RNG.integers(0, 256, (20, 20, 3), dtype=np.uint8))
     return singles.add(png, digest, "mine.png", digits().classes[3], "digits")
 
@@ -47,7 +47,7 @@ def test_what_is_asked_of_test_images_can_be_asked_of_it(one, kind: type[ProbeSp
     y = np.ravel(getattr(result, "y", 3))
     assert (y == 3).all()
     kept = [path for path in folder.home().rglob("*") if path.is_file()]
-    assert {path.parent.name for path in kept} == {str(one.number)}  # no answer shows it on disk
+    assert {path.parent.name for path in kept} == {str(one.number)}  # No answer is saved on disk.
 
 
 def test_what_lasts_is_not_kept_of_it_either(one, monkeypatch):

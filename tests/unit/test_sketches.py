@@ -1,4 +1,4 @@
-"""Methods in place: one short sentence and three drawings for each, in text that can be read."""
+"""Tests the sketches of methods: one short sentence and three drawings each, with readable text."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def test_a_sketch_is_sound_svg_in_the_text_s_own_colour(key: str) -> None:
     root = ElementTree.fromstring(drawn)
     assert root.attrib["role"] == "img" and root.attrib["aria-label"] == sketches.alt(key)
     assert float(root.attrib["font-size"]) >= 14 and root.attrib["viewBox"].startswith("0 0 360 ")
-    # A's blue and B's orange mean networks; text and lines follow the page, light or dark
+    # A's blue and B's orange stand for networks, so sketches use neither; text and lines have the
+    # colours of the page, light or dark.
     colours = set(re.findall(r"#[0-9A-F]{6}", drawn))
     assert colours <= {sketches.NOISE, sketches.GOOD}
     lowest = max(float(one.attrib["y"]) for one in root.iter("{http://www.w3.org/2000/svg}text"))

@@ -1,5 +1,5 @@
-"""Soft labels and loss surfaces: every point is a loss that can be evaluated directly; sentences
-are right at the edges.
+"""Tests soft labels and loss surfaces: every point is a loss that can be computed directly, and the
+sentences are true at extreme values.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def test_weights_move_in_a_copy_and_the_middle_is_the_network_itself(
 
 
 def grown(function, grid):
-    """`refined` of a function of row and column that is drawn as it is, and its true values."""
+    """Returns `refined` for a function of row and column, and the function's true values."""
     true = np.array([[function(i, j) for j in range(grid)] for i in range(grid)], dtype=float)
     return refined(lambda i, j: true[i, j][:, None], lambda flat: flat, grid), true
 
@@ -218,7 +218,7 @@ def test_a_plane_needs_every_fourth_point_and_a_cubic_is_met_exactly(grid) -> No
 
 
 def test_where_it_bends_every_point_is_computed_and_the_error_is_what_was_tried() -> None:
-    # node 20, so cells on both sides bend
+    # The bend lies at node 20, so the cells on both sides contain it.
     found, true = grown(lambda i, j: max(0, i - 20) + 0.001 * np.sin(j), 41)
     assert found.computed[18:23].all() and not found.computed[30:39].all(1).any()
     assert found.computed.mean() < 0.5
@@ -322,7 +322,7 @@ def test_the_command_writes_a_file_that_reads_back(name, run, tmp_path, capsys) 
     assert "0.1 to 100" in said and "Traceback" not in said
 
 
-# What is drawn and said.
+# Drawings and sentences.
 
 
 def flat(height=1.0, slope=0.0, *, soft=True, eps=0.1, y=0, **change) -> Surface:
@@ -364,7 +364,7 @@ def test_all_panels_share_scale_and_lines() -> None:
     assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0.0, pytest.approx(6.6))
     assert np.asarray(drawn[0].z)[:, 0] == pytest.approx([0.0] * 5) and np.asarray(drawn[0].z)[
         0
-    ] == pytest.approx([0, 0.5, 1, 1.5, 2])  # along x: a
+    ] == pytest.approx([0, 0.5, 1, 1.5, 2])  # The first direction a runs along x.
     said, sure = figure.layout.meta["sentence"], figure.layout.meta["sure"]
     assert "before: 1.00 → 1.50. after: 2.00 → 2.10." in said and not wordy(said)
     assert "before reaches 1.00 along the random direction, and at most 1.50" in sure

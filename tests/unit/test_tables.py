@@ -1,4 +1,4 @@
-"""Tables as CSV, LaTeX and HTML: each number is the one that was measured, and no name breaks a
+"""Tests tables as CSV, LaTeX and HTML: each number is the measured one, and no name breaks a
 table.
 """
 
@@ -64,7 +64,8 @@ def test_conditions_must_all_hold_and_a_sort_is_by_value_with_gaps_last():
     assert names(filter=["eps=8/255", "n>100"]) == ["c 50 %"]
     assert names(sort="robust") == ["b&2", "a_1", "c 50 %"]
     assert names(sort="robust", descending=True) == ["a_1", "b&2", "c 50 %"]
-    assert names(sort="n") == ["b&2", "a_1", "c 50 %"]  # 20 < 100 < 1000, not as text
+    # Sorted as numbers, 20 < 100 < 1000, and not as text.
+    assert names(sort="n") == ["b&2", "a_1", "c 50 %"]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_latex_has_as_many_cells_in_each_line_and_no_sign_of_its_own(capsys):
 
 
 class Cells(HTMLParser):
-    """The cells of a table, in rows."""
+    """Parses the cells of an HTML table, row by row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,7 +162,8 @@ def test_the_csv_of_a_run_has_its_counts(runs_home, capsys):
 
 
 def test_over_seeds_the_csv_has_mean_deviation_and_interval(monkeypatch, capsys):
-    monkeypatch.setattr(folder, "all_runs", list)  # what is shipped without weights will do
+    # The shipped evaluations without weights are enough.
+    monkeypatch.setattr(folder, "all_runs", list)
     files = list(seeds.FOLDER.glob("digits-fgsm-at-*"))
     monkeypatch.setattr(seeds, "FOLDER", type("Folder", (), {"glob": lambda self, name: files})())
     words = ["report", "--seeds", "--filter", "data=digits", "--filter", "method=fgsm_at"]

@@ -1,4 +1,4 @@
-"""The tour's questions: what counts as right was measured, and its sentences are short."""
+"""Tests the questions of the tour: the right options were measured, and the sentences are short."""
 
 from __future__ import annotations
 
@@ -40,19 +40,20 @@ def test_a_step_is_short_and_can_be_guessed(each):
 
 
 def test_the_counts_are_those_of_the_shipped_answers():
-    """Read from the files by other means: PGD-20 at 8/255 on the first 200 images."""
+    """Counted in another way: from the evaluation with PGD-20 on the first 200 images."""
     for key, run_id in (("attack", PAIR[0]), ("defend", PAIR[1])):
         evaluation = folder.open_model(run_id).evaluation()
         assert evaluation is not None
         first = int(evaluation.right()[1][:200].sum())
         told = step(key).options[step(key).right]
         assert told.endswith(" of 200")
-        # the pack's attack starts at smaller radii and keeps what fell: it may find a few more
+        # The pack's attack starts at smaller radii and keeps the images it fooled there, so it may
+        # fool a few more.
         assert first - 8 <= int(told.split()[0]) <= first
 
 
 def test_how_often_the_attack_fools_is_the_count_of_the_shipped_answers():
-    """A picture is fooled if it is right untouched and wrong attacked."""
+    """An image is fooled if it is right untouched and wrong under attack."""
     run = folder.open_model(PAIR[0])
     answers = pack.kept(run, AnswersSpec(folder.open_model(PAIR[1]).eps))
     assert answers is not None

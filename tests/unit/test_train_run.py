@@ -1,4 +1,4 @@
-"""Trainings from Python, from other weights, that end early."""
+"""Tests trainings from Python: with callbacks, from other weights, and with early stopping."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def test_a_training_from_python_is_a_run_that_goes_on_where_it_was_left(runs_hom
             heard.append("begin")
 
         def on_epoch(self, run: Any, record: EpochRecord) -> None:
-            heard.append(len(run.records()))  # it is written down by then
+            # The record is already saved when the callback is called.
+            heard.append(len(run.records()))
 
         def on_end(self, run: Any, state: str) -> None:
             heard.append(state)
@@ -83,7 +84,7 @@ def test_tensorboard_reads_what_was_written(runs_home: Path) -> None:
 def test_patience_ends_a_training_that_gets_no_better() -> None:
     still = dataclasses.replace(TINY, epochs=9, lr=0.0, patience=2, method="standard")
     training = Training(still)
-    for part in training.net.modules():  # nothing moves, not even running statistics
+    for part in training.net.modules():  # Nothing may change, not even running statistics.
         if isinstance(part, torch.nn.BatchNorm2d):
             part.momentum = 0.0
     assert len(list(training.epochs())) == 3 and training.ended == "done"
@@ -105,14 +106,14 @@ def test_a_training_begins_from_a_run_or_a_file(runs_home: Path, tmp_path: Path)
         net = Training(config).net.state_dict()
         assert all(torch.equal(value, net[name]) for name, value in kept.items())
         assert config.run_id not in (TINY.run_id, dataclasses.replace(TINY, seed=3).run_id)
-    # other classes: everything but the head
+    # With another number of classes, all weights but the head's are used.
     fewer = {name: value[:4] if name.startswith("head.") else value for name, value in kept.items()}
     save_file(fewer, file)
     other = Training(dataclasses.replace(TINY, init=str(file), seed=3)).net.state_dict()
     fresh = Training(dataclasses.replace(TINY, seed=3)).net.state_dict()
     for name, value in other.items():
         assert torch.equal(value, (fresh if name.startswith("head.") else kept)[name])
-    # as another repository calls the parts, and names of a file are in no order
+    # Another repository may name the parts differently, and a file may list the names in any order.
     torch.save({"net": {f"module.{name}": fewer[name] for name in sorted(fewer)}}, other_file)
     config_of_file = dataclasses.replace(TINY, init=str(other_file), seed=3)
     again = Training(config_of_file).net.state_dict()

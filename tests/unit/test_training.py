@@ -1,5 +1,5 @@
-"""Training: bit for bit the same for one seed, stopped and resumed anywhere; and fair between
-methods.
+"""Tests training: the same bit for bit for one seed, also when stopped and resumed anywhere, and
+fair between methods.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ pytestmark = pytest.mark.usefixtures("small_splits")
 
 @dataclass(frozen=True)
 class TwoStages(Method):
-    """The body first, then a new linear head on the body as it is."""
+    """A method with two stages: first the whole network, then a new linear head on the fixed
+    body.
+    """
 
     key = "two_stages"
     label = "Two stages"
@@ -70,7 +72,7 @@ def finished(
 
 
 def plain(record: EpochRecord | dict[str, Any]) -> dict[str, Any]:
-    """A record without the time it took."""
+    """Returns a record without its time."""
     fields = record.to_json() if isinstance(record, EpochRecord) else record
     return {name: value for name, value in fields.items() if name != "seconds"}
 
@@ -79,12 +81,13 @@ def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-# One seed, one result.
+# One seed gives one result.
 
 
 @pytest.mark.parametrize("method", registry.keys("method"))
 def test_one_seed_gives_one_result_bit_for_bit(method: str, tiny: TrainConfig) -> None:
-    net = "small_resnet" if method == "model_alignment" else tiny.net  # its source's
+    # Model alignment needs the architecture of its source.
+    net = "small_resnet" if method == "model_alignment" else tiny.net
     config = dataclasses.replace(tiny, method=method, epochs=2, augment="crop_flip", net=net)
     torch.manual_seed(1)
     one, records = finished(config)
@@ -93,7 +96,8 @@ def test_one_seed_gives_one_result_bit_for_bit(method: str, tiny: TrainConfig) -
     everywhere = torch.get_rng_state()
     other, again = finished(config)
     assert same_bits(one.state()[0], other.state()[0]) and records == again
-    assert torch.equal(torch.get_rng_state(), everywhere)  # the global generator is nobody's
+    # The global random generator is unchanged.
+    assert torch.equal(torch.get_rng_state(), everywhere)
 
 
 def test_another_seed_gives_another_result(tiny: TrainConfig) -> None:
@@ -106,7 +110,7 @@ def test_another_seed_gives_another_result(tiny: TrainConfig) -> None:
     )
     one, other = (Training(dataclasses.replace(tiny, seed=0)) for _ in range(2))
     other.epoch = 1
-    # each epoch has its own order
+    # Each epoch has its own order.
     assert not torch.equal(torch.cat(one._batches()), torch.cat(other._batches()))
 
 
@@ -164,7 +168,7 @@ def test_an_epoch_shows_every_image_once_and_progress_runs_from_zero_to_one(
     assert run.ended == "done"
 
 
-# Stopped anywhere, resumed bit for bit.
+# Stopped anywhere and resumed, bit for bit.
 
 
 def freeze(run: Training) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -257,18 +261,19 @@ def test_the_second_stage_trains_a_new_head_on_a_body_at_rest(
     body = [name for name in nets[0] if name.startswith("maps.")]
     assert any("running_mean" in name for name in body)
     assert not all(torch.equal(nets[0][name], nets[1][name]) for name in body)
-    # weights and running statistics
+    # Both the weights and the running statistics.
     assert all(torch.equal(nets[1][name], nets[3][name]) for name in body)
-    assert len(heads) == 2 and not torch.equal(heads[1], nets[1]["head.weight"])  # drawn anew
-    assert not torch.equal(nets[2]["head.weight"], nets[3]["head.weight"])  # and trained
-    assert optimisers == [0, 0]  # no momentum crosses over
+    # The head is initialised anew,
+    assert len(heads) == 2 and not torch.equal(heads[1], nets[1]["head.weight"])
+    assert not torch.equal(nets[2]["head.weight"], nets[3]["head.weight"])  # and trained.
+    assert optimisers == [0, 0]  # The optimiser starts without momentum in each stage.
     assert len(run.optimiser.state) == 2  # type: ignore[union-attr]
     assert {name for name, p in run.net.named_parameters() if p.requires_grad} == {
         "head.weight",
         "head.bias",
     }
     rates = [record.lr for record in records]
-    assert rates[:2] == rates[2:]  # the schedule restarts
+    assert rates[:2] == rates[2:]  # The schedule starts again in each stage.
 
 
 @pytest.mark.parametrize(
@@ -301,7 +306,7 @@ def test_every_stage_gets_its_share_and_at_least_one_epoch(
         Training(dataclasses.replace(tiny, method=two_stages, epochs=len(shares) - 1))
 
 
-# Numbers.
+# The numbers.
 
 
 @pytest.mark.parametrize(
@@ -370,7 +375,7 @@ def test_the_running_average_is_what_is_judged_and_kept(tiny: TrainConfig) -> No
         assert torch.allclose(run.best[name], slow[name], atol=1e-6)
     assert not torch.allclose(run.best["head.weight"], run.net.head.weight)
     assert run.judged is run.ema
-    # batch norm's come from the net
+    # The statistics of batch norm are copied from the network.
     assert all(torch.equal(value, run.best[name]) for name, value in run.net.named_buffers())
 
 
@@ -445,7 +450,9 @@ def test_accuracies_are_counted_on_the_validation_split_as_said(tiny: TrainConfi
 def judged(
     config: TrainConfig, scores: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> Training:
-    """A training whose validation finds these counts of (clean, robust) images right."""
+    """Returns a training whose validation counts the given numbers of (clean, robust) images as
+    right.
+    """
     flat = iter([count for pair in scores for count in pair])
     monkeypatch.setattr(loop, "count_right", lambda *a, **k: torch.ones(next(flat)))
     run = Training(dataclasses.replace(config, method="standard", epochs=len(scores)))
@@ -471,7 +478,7 @@ def test_the_best_epoch_is_chosen_as_asked_and_ties_go_to_the_later(
     assert [record["best"] for record in run.records] == marks[select]
 
 
-# Things that go wrong.
+# Errors.
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -491,7 +498,8 @@ def test_a_loss_that_is_no_number_stops_the_training_with_advice(
         Diverged, match=r"epoch 2; kept epoch 1\. Try a lower learning rate than 0\.1\."
     ) as caught:
         list(run.epochs())
-    assert (run.epoch, run.batch) == (1, 0)  # at once, not at the end of the epoch
+    # The training stops at once, not at the end of the epoch.
+    assert (run.epoch, run.batch) == (1, 0)
     assert (
         isinstance(caught.value, UserError)
         and run.best_epoch == 1

@@ -1,5 +1,5 @@
-"""Transfer: what qualifies, against all sixteen cases; every count against a loop over images;
-before and after in pairs.
+"""Tests Transfer: which images qualify, in all sixteen cases; every count against a loop over
+images; before and after alignment in pairs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from robustviz.views.transfer.probe import qualified, targets_of
 from robustviz.views.transfer.result import Transfer
 from robustviz.views.transfer.study import made
 
-# `probes.transfer` is the function
+# `probes.transfer` is the function, not this module.
 module = importlib.import_module("robustviz.views.transfer.probe")
 
 
@@ -38,7 +38,7 @@ def test_one_of_sixteen_cases_qualifies_where_the_published_parity_lets_eight_pa
     found = qualified(*cases.T)
     assert found.tolist() == [all(case) for case in cases] and found.sum() == 1
     published = ((cases[:, 0] == cases[:, 1]) == cases[:, 2]) == cases[:, 3]
-    # both wrong untouched and "not fooled" counts there
+    # The published formula also accepts the case in which all four conditions are false.
     assert published.sum() == 8 and published[0]
     assert qualified(*torch.tensor(cases).T).tolist() == found.tolist()
 
@@ -85,7 +85,8 @@ def test_every_count_is_what_a_loop_over_images_counts(shipped) -> None:
             zip(right(ours, few.x), clean, right(ours, x_adv), strict=True)
         )
     ]
-    assert 2 < sum(counts) < n and held  # there is something to tell apart
+    # The data must contain images that qualify and images that do not.
+    assert 2 < sum(counts) < n and held
     assert found.qualified[0].tolist() == counts and found.n[0] == sum(counts)
     assert found.k[0] == sum(counts[i] and not shown[i] for i in range(n))
     assert found.error[0] == found.k[0] / found.n[0] and tuple(found.interval[0]) == wilson(
@@ -163,7 +164,7 @@ def test_the_images_are_the_chosen_attacks_and_the_result_is_kept(shipped, monke
     x_adv = MIM(eps=0.2, steps=5, step_size=0.05)(source.net(), few.x, few.y)
     assert (first.wrong[0] == (target.net()(x_adv).argmax(1) != few.y).numpy()).all()
     assert Transfer.from_npz(first.to_npz()).meta == first.meta
-    monkeypatch.setattr(module, "attacked", None)  # whoever attacks now fails
+    monkeypatch.setattr(module, "attacked", None)  # Any attack would raise an error now.
     again = transfer(source, spec)
     assert (again.qualified == first.qualified).all() and (again.kl == first.kl).all()
     with pytest.raises(TypeError):
@@ -172,7 +173,7 @@ def test_the_images_are_the_chosen_attacks_and_the_result_is_kept(shipped, monke
 
 @pytest.fixture(scope="module")
 def blinks(tmp_path_factory) -> Iterator[dict[str, folder.Run]]:
-    """A source, a witness, two targets, and the source aligned; all barely trained."""
+    """Trains a source, a witness, two targets and the aligned source, all for a short time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBUSTVIZ_RUNS", str(tmp_path_factory.mktemp("runs")))
         registry.keys("net")
@@ -230,7 +231,8 @@ def test_an_aligned_run_is_compared_with_itself_before_on_the_images_that_qualif
     assert after.models == [
         blinks[name].id for name in ("aligned", "one", "two", "source", "witness")
     ]
-    assert after.kl[4, 0] < after.kl[4, 3]  # nearer to the witness than before
+    # The aligned network is nearer to the witness than before.
+    assert after.kl[4, 0] < after.kl[4, 3]
     assert "since before the alignment" in after.meta["summary"]
 
 
@@ -246,7 +248,7 @@ def test_unless_told_otherwise_the_targets_are_the_other_ordinary_networks_that_
     blinks, monkeypatch
 ) -> None:
     monkeypatch.setattr(folder.Run, "shipped", property(lambda run: True))
-    # these learned from few images, see test_witness.py
+    # These networks were trained on few images, see test_witness.py.
     usual = {"recipe": {"n_train": blinks["one"].info["n_train"]}}
     monkeypatch.setattr(folder.catalogue, "facts", lambda kind, key: usual)
     monkeypatch.setattr(

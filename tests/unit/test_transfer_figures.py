@@ -1,5 +1,5 @@
-"""Transfer's figures: the numbers in the cells are those of a count by hand, and the sentences hold
-at the edges.
+"""Tests Transfer's figures: the numbers in the cells equal counts by hand, and the sentences are
+true at extreme values.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def made(
     aligned: bool = False,
     **meta: Any,
 ) -> Transfer:
-    """A result on twenty images: of each target how many qualify, and on how many of these, from
-    the first, it is wrong.
+    """Returns a result on twenty images. For each target, the first `qualified` images qualify, and
+    the target is wrong on the first `wrong` images.
     """
     models = [run, *targets, *(("old", "teacher") if aligned else ())]
     rows = np.arange(N)
@@ -69,7 +69,7 @@ def test_each_cell_has_its_error_its_interval_and_its_n() -> None:
     figure = figures.transfer(found, b="two")
     map_, grey = figure.data
     assert np.allclose(np.array(map_.z, float), [[25, 10], [100, np.nan]], equal_nan=True)
-    # fewer than thirty images: a cell is grey, whatever its error
+    # With fewer than thirty images a cell is grey.
     assert np.isfinite(np.array(grey.z, float)).tolist() == [[True, True], [True, False]]
     assert grey.text[0] == map_.text[0] and grey.text[1][1] == ""
     low, high = (100 * value for value in wilson(5, 20))
@@ -152,7 +152,8 @@ def test_what_cannot_be_compared_is_one_clear_sentence() -> None:
 def test_the_likeness_map_says_whether_alignment_brought_the_answers_nearer() -> None:
     figure = figures.prediction_kl(made("b", [16, 12], [8, 12], aligned=True))
     assert np.array(figure.data[0].z).shape == (5, 5) and figure.data[0].x[0] == "source"
-    # source 0, targets 1 and 2, before 3, witness 4: the KL is a tenth of the distance in this list
+    # The models are 0 source, 1 and 2 targets, 3 before, 4 witness. The KL is a tenth of the
+    # distance in this list.
     assert "is 0.100 before the alignment and 0.400 after" in said(
         figure
     ) and "nearer to 1 of 2 unseen targets" in said(figure)
@@ -214,7 +215,9 @@ MODELS = {
 def fooled(
     wrong: dict[tuple[str, str], range], misread: dict[str, range] | None = None, n: int = 100
 ) -> Fooled:
-    """A result on `n` images: which of them a source's attack makes a model misread."""
+    """Returns a result on `n` images: which of them each model misclassifies under each source's
+    attack, and which without an attack.
+    """
     rows, models, sources = np.arange(n), list(MODELS), ["a", "soft", "label"]
     clean = [np.isin(rows, (misread or {}).get(model, range(0))) for model in models]
     bits = [
@@ -261,7 +264,7 @@ def test_a_bar_a_target_and_what_alignment_changes_is_counted_in_pairs() -> None
         "small CNN, seed 0",
         "B PGD-AT",
     ]
-    # of the eight that B misreads attacked, four are misread untouched
+    # B misclassifies eight images under attack, four of which it also misclassifies untouched.
     assert first.counts(result, bars[-1], "a") == (4, 6)
     screen = first.screen(result, "a", bars)
     assert screen.answer == [

@@ -1,4 +1,4 @@
-"""Runs travel as zip files: what goes out comes in again, and nothing else does."""
+"""Tests runs as zip files: what is exported can be imported unchanged, and nothing else can."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_run_comes_in_as_it_went_out(packed: Path, shipped: Run) -> None:
     assert run.path == folder.home() / "again" and run.config == shipped.config
     assert run.weights == shipped.weights and run.status()["state"] == "done"
     assert [one.key for one in run.evaluations()] == [one.key for one in shipped.evaluations()]
-    assert [*folder.home().iterdir()] == [run.path]  # nothing is left beside it
+    assert [*folder.home().iterdir()] == [run.path]  # No other folder is left.
     with pytest.raises(UserError, match="A run named again exists"):
         travel.import_zip(packed, name="again")
     with pytest.raises(UserError, match="exists: choose another name"):

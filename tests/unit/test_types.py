@@ -1,4 +1,4 @@
-"""Numbers and radii as people type them."""
+"""Tests numbers and radii as people type them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people send: zips, folders, single files; good ones, odd ones and hostile ones."""
+"""Tests uploads: zips, folders and single files, both good and hostile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHADES = np.random.default_rng(0)
 
 
 def picture(kind: str = "PNG", size: tuple[int, int] = (12, 10), mode: str = "RGB") -> bytes:
-    """Any picture, another one at each call."""
+    """Returns a picture, a different one in each call."""
     made = Image.fromarray(SHADES.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).convert(mode)
     out = io.BytesIO()
     made.save(out, kind)
@@ -29,7 +29,7 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (12, 10), mode: str = "RG
 
 
 def zipped(**files: bytes) -> io.BytesIO:
-    """A zip; `__` in a name is a slash."""
+    """Returns a zip. `__` in a name stands for a slash."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
@@ -171,7 +171,8 @@ def test_a_damaged_table_is_one_sentence(draft):
 
 def test_names_that_are_utf_8_without_saying_so_are_read(draft):
     content = zipped(Katze__1=picture(), Hund__1=picture()).getvalue()
-    content = content.replace(b"Katze", "Кот"[:2].encode() + b"a")  # as long, and unflagged
+    # A name of the same length in UTF-8, without the flag for UTF-8.
+    content = content.replace(b"Katze", "Кот"[:2].encode() + b"a")
     send(draft, io.BytesIO(content))
     assert list(uploads.counts(draft)) == ["Hund", "Коa"]
 
@@ -180,7 +181,7 @@ def test_names_that_are_utf_8_without_saying_so_are_read(draft):
 
 
 def odd_pictures() -> dict[str, tuple[bytes, str]]:
-    """Pictures of all sorts, and what is said of them."""
+    """Returns unusual pictures, and what is said about them."""
     turned, moving = io.BytesIO(), io.BytesIO()
     noise = Image.fromarray(SHADES.integers(0, 256, (10, 20, 3), dtype=np.uint8))
     exif = noise.getexif()
@@ -216,16 +217,16 @@ def test_pictures_of_all_sorts_are_kept_as_a_network_can_see_them(tmp_path, name
 
 def test_a_turned_picture_stands_upright(tmp_path):
     half = Image.new("RGB", (20, 20), "black")
-    half.paste("white", (0, 0, 20, 10))  # its upper half is light
+    half.paste("white", (0, 0, 20, 10))  # The upper half is white.
     exif, out = half.getexif(), io.BytesIO()
-    exif[0x0112] = 3  # held upside down
+    exif[0x0112] = 3  # EXIF says that the camera was upside down.
     half.save(out, "PNG", exif=exif)
     with Image.open(io.BytesIO(sent.read(out.getvalue(), tmp_path / "work").png)) as shown:
         assert shown.getpixel((10, 2)) == (0, 0, 0) and shown.getpixel((10, 17)) == (255,) * 3
 
 
 def wide(width: int, height: int) -> bytes:
-    """A PNG that says it is so large, in few bytes."""
+    """Returns a small PNG file whose header states this size."""
     small = bytearray(picture(size=(8, 8)))
     small[16:24] = struct.pack(">II", width, height)
     small[29:33] = struct.pack(">I", zlib.crc32(bytes(small[12:29])))
@@ -380,7 +381,7 @@ def test_a_server_that_reads_some_folders_only_reads_what_was_uploaded(
     assert len(data.load(data.source("letters"), "train")) > 0
 
 
-# One picture.
+# A single picture.
 
 
 def test_a_single_picture_has_a_number_of_its_own_until_it_is_removed(runs_home):

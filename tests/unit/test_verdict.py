@@ -1,4 +1,4 @@
-"""Verdicts about methods: simulated differences of known size get the right one."""
+"""Tests verdicts about methods: simulated differences of known size get the right verdict."""
 
 import math
 
@@ -13,7 +13,9 @@ SIMULATED = 600
 
 
 def rate(word: str, effect: float, sd: float = 0.02, seeds: int = 5, **more: object) -> float:
-    """How often simulated runs of two methods whose true difference is `effect` get that word."""
+    """Returns the share of simulations of two methods with true difference `effect` that get this
+    verdict.
+    """
     rng = np.random.default_rng(0)
     found = 0
     for _ in range(SIMULATED):
@@ -24,12 +26,12 @@ def rate(word: str, effect: float, sd: float = 0.02, seeds: int = 5, **more: obj
 
 
 def bound(share: float) -> float:
-    """Four standard errors of a share of the simulations."""
+    """Returns four standard errors of a share of the simulations."""
     return 4 * math.sqrt(share * (1 - share) / SIMULATED)
 
 
 def test_no_difference_is_seldom_called_one():
-    """Two-sided 5 %, so 2.5 % on the side of the claim; with ten claims a tenth of it."""
+    """5% two-sided, so 2.5% in the direction of the claim, and a tenth of that with ten claims."""
     assert rate("seen here", 0.0) <= 0.025 + bound(0.025)
     assert rate("seen here", 0.0, claims=10) <= 0.0025 + bound(0.0025)
 
@@ -40,7 +42,9 @@ def test_a_method_that_is_worse_is_never_seen_as_better():
 
 
 def test_what_runs_would_notice_is_noticed_as_often_as_said():
-    """The true standard error gives the size; found at least as often, up to the approximation."""
+    """The size is computed from the true standard error. Such an effect must be found at least as
+    often as stated, up to the approximation.
+    """
     size = 0.02 / math.sqrt(5) * (t_quantile(4) + t_quantile(4, 2 * POWER - 1))
     found = rate("seen here", size, smallest=1e-6)
     assert POWER - 0.05 <= found <= POWER + 0.12
@@ -58,7 +62,7 @@ def test_not_worse_needs_an_interval_above_the_margin():
 
 
 def test_a_small_true_difference_is_not_called_one_that_counts():
-    """It is there for sure, but it does not count."""
+    """The difference is certainly there, but too small to count."""
     assert rate("not seen here", 0.005, sd=1e-4, smallest=0.01) == 1
 
 
@@ -83,7 +87,9 @@ def test_two_seeds_decide_nothing_even_if_no_more_were_wanted():
 
 
 def test_one_method_against_itself_is_never_a_difference_of_methods():
-    """Many pairs of groups of seeds of one method: as often as chance allows, and corrected for."""
+    """Two random halves of the seeds of one method: a difference is found no more often than chance
+    allows, with the correction for many claims.
+    """
     rng = np.random.default_rng(1)
     seen = 0
     for _ in range(SIMULATED):

@@ -1,10 +1,9 @@
-"""A training step on a GPU only queues work: asking a tensor for a number, or for a shape that
-depends on numbers, would wait for all that is queued, and so would a copy from one memory to the
-other.
+"""Tests that a training step on a GPU only queues work. Reading a value of a tensor, a shape that
+depends on values, or a copy between CPU and GPU would wait for all queued work.
 
-There may be no GPU here. torch's fake tensors, which have a shape and a device and no numbers,
-stand in for one: they refuse to say a number and to work with tensors of another device. Theirs is
-called "meta"; "cuda" cannot go backwards without a GPU.
+There may be no GPU here. torch's fake tensors, which have a shape and a device but no values, stand
+in for one: they refuse to give a value and to combine with tensors of another device. Their device
+is "meta", because "cuda" has no backward pass without a GPU.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ WAITS = (DataDependentOutputException, DynamicOutputShapeException)
 
 
 class Carried(AssertionError):
-    """A tensor went from one memory to the other."""
+    """Raised when a tensor is copied between devices."""
 
 
 class NoCopies(TorchDispatchMode):
-    """Refuses copies between devices."""
+    """Raises an error for copies between devices."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -51,13 +50,13 @@ class NoCopies(TorchDispatchMode):
 
 
 def steps(config: TrainConfig) -> Training:
-    """A training after two steps on a device that is not there; the warm-up of the first may copy,
-    its numbers are unknown too.
+    """Returns a training after two steps on a fake device. The first step is a warm-up and may
+    copy, but may not read values either.
     """
     run = Training(config)
     order, stage = run._batches(), run.plan[0][0]
     run._enter(stage, fresh=True)
-    run.watched = False  # as on a GPU
+    run.watched = False  # As on a GPU.
     run._generator = lambda *purpose: torch.Generator()  # type: ignore[method-assign]
     with FakeTensorMode() as fake:
 
@@ -86,8 +85,8 @@ def steps(config: TrainConfig) -> Training:
 
 @pytest.fixture(autouse=True)
 def _no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which does not know the device and has nothing to do in fp32; and a copy of a fake network is
-    of the same fakes.
+    """Turns autocast off, which does not know the fake device and does nothing in fp32, and lets
+    copies of a fake network share its fake mode.
     """
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())
     monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, memo: mode, raising=False)
@@ -96,7 +95,8 @@ def _no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_splits")
 @pytest.mark.parametrize("method", registry.keys("method"))
 def test_a_step_waits_for_nothing(method: str, tiny: TrainConfig) -> None:
-    net = "small_resnet" if method == "model_alignment" else tiny.net  # its source's
+    # Model alignment needs the architecture of its source.
+    net = "small_resnet" if method == "model_alignment" else tiny.net
     run = steps(dataclasses.replace(tiny, method=method, net=net, augment="crop_flip", ema=0.5))
     assert run.sums and {value.device.type for value in run.sums.values()} == {"meta"}
 

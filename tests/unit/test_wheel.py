@@ -1,4 +1,6 @@
-"""A wheel holds what is shipped, and an installed copy works: where the user's runs go, too."""
+"""Tests the wheel: it contains everything that is shipped, and an installed copy works, also with
+the user's folder of runs.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ PARTS = ("robustviz", "pages", ".streamlit", "app.py", "setup.py", "pyproject.to
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, made of a copy: a build leaves folders behind."""
+    """Builds the wheel from a copy of the repository, because a build leaves folders behind."""
     copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in (*PARTS, "README.md", "LICENSE"):
         source = paths.ROOT / name
@@ -36,7 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an installed copy."""
+    """Unpacks the wheel and returns the folder."""
     place = tmp_path_factory.mktemp("installed")
     with zipfile.ZipFile(wheel) as file:
         file.extractall(place)
@@ -44,7 +46,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def python(installed: Path, home: Path, *words: str) -> str:
-    """What Python prints that has the installed copy and not this checkout."""
+    """Runs Python with the installed copy instead of this checkout, and returns what it prints."""
     own = {"PYTHONPATH": str(installed), "XDG_DATA_HOME": str(home), "LOCALAPPDATA": str(home)}
     own |= {"HOME": str(home)}
     environment = {
@@ -70,7 +72,7 @@ def test_a_wheel_holds_the_networks_the_pages_and_the_types(wheel: Path) -> None
     assert {"robustviz/py.typed", "robustviz/cli/train.py"} <= names
     claims = [file for file in (paths.ROOT / "checkpoints/claims").rglob("*") if file.is_file()]
     assert {file.relative_to(paths.ROOT).as_posix() for file in claims} <= shipped
-    # 26.6 MB with the budget family and the films; checkpoints may hold 40
+    # 26.6 MB with the budget family and the films; the limit for checkpoints is 40 MB.
     assert wheel.stat().st_size < 30_000_000
 
 

@@ -1,5 +1,5 @@
-"""The witness of model alignment: the shipped ones are wrong at times, and a network that learned
-from part of the images is nobody's default witness or target.
+"""Tests the witness of model alignment: the shipped witnesses are sometimes wrong, and a network
+trained on part of the images is never chosen as witness or target by default.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from robustviz.views.transfer.probe import ordinary
 
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of shipped runs without any."""
+    """Replaces the shipped runs by an empty folder."""
     monkeypatch.setattr(folder, "zoo", lambda: tmp_path)
     return tmp_path
 
@@ -44,7 +44,7 @@ def test_what_learned_from_part_of_the_images_is_not_ordinary(key: str, shipped:
     assert folder.find_run(None, data=usual.data, net="small_cnn").id == found.id
     other = ship(dataclasses.replace(usual, seed=1), shipped)
     assert {run.id for run in ordinary(weak, ())} == {found.id, other.id}
-    # by name it is found
+    # It can still be found by its name.
     assert folder.find_run(weak.id).id == weak.id
 
 
@@ -52,7 +52,9 @@ def test_what_learned_from_part_of_the_images_is_not_ordinary(key: str, shipped:
 def test_the_shipped_aligned_networks_learned_from_a_witness_that_is_wrong_at_times(
     key: str,
 ) -> None:
-    """Else its hard answers are the labels, and two of the three networks are one."""
+    """Otherwise its hard predictions would equal the labels, and two of the three networks would be
+    the same.
+    """
     aligned = {
         config.method.target: config  # type: ignore[attr-defined]
         for config in zoo.wanted([key])

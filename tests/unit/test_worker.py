@@ -1,7 +1,7 @@
-"""A training can be killed anywhere, and the disk can be full anywhere: what is resumed ends bit
-for bit the same.
+"""Tests trainings that are killed at any point, or whose disk is full at any point: the resumed
+training ends with the same result, bit for bit.
 
-In this process a kill is an exception that nothing may handle, raised in the k-th write or rename,
+Within this process a kill is an exception that no code catches, raised in the k-th write or rename,
 for every k. A few real kills of real processes follow.
 """
 
@@ -37,12 +37,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Killed(BaseException):
-    """What no one may catch."""
+    """An exception that no code may catch."""
 
 
 class Faults:
-    """Counts the writes and renames of a run folder and makes the k-th fail, `once` or from there
-    on.
+    """Counts the writes and renames of a run folder and makes the k-th one fail, only that one
+    (`once`) or all from there on.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Faults:
 
 
 def outcome(run: Run) -> dict[str, Any]:
-    """All that a training leaves, without times."""
+    """Returns everything that a training leaves, without times."""
     run = Run(run.path)
     return {
         "net": (run.path / "net.safetensors").read_bytes(),
@@ -105,7 +105,9 @@ def config(tiny: TrainConfig) -> TrainConfig:
 
 @pytest.fixture
 def quick(runs_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole run in a tenth of a second: a dozen images to judge by, no doctor."""
+    """Makes a whole run take a tenth of a second: twelve validation and test images, and no
+    doctor.
+    """
     whole = data.load
     monkeypatch.setattr(
         data,
@@ -134,7 +136,7 @@ def test_a_kill_in_any_write_or_rename_is_made_good_by_a_resume(
         faults.arm(k)
         try:
             run = whole_run(config, name=f"killed-{k}")
-            break  # there is no k-th write any more
+            break  # The training has no k-th write.
         except Killed:
             faults.arm(0)
             run = whole_run(config, name=f"killed-{k}")
@@ -142,8 +144,8 @@ def test_a_kill_in_any_write_or_rename_is_made_good_by_a_resume(
     assert k > 30
 
 
-# config, status, two epochs of weights, state, metrics and strip, evaluation: each written and
-# renamed
+# The config, status, weights of two epochs, state, metrics, strip and evaluation are each written
+# and renamed.
 
 
 @pytest.mark.usefixtures("quick")
@@ -230,7 +232,8 @@ def test_a_finished_run_folder_holds_what_was_promised(config: TrainConfig) -> N
 def test_last_holds_the_last_epoch_and_net_the_best(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = iter([9, 9, 3, 3])  # clean and robust, first and second epoch: the first is best
+    # The clean and robust counts of the first and second epoch: the first is the best.
+    counts = iter([9, 9, 3, 3])
     monkeypatch.setattr(loop, "count_right", lambda *a, **k: torch.ones(next(counts)))
     run = whole_run(config)
     alone = loop.Training(config)
@@ -293,14 +296,14 @@ def test_a_wish_in_the_folder_is_heard_and_taken_back(
         == "paused"
     )
     assert run.status()["epoch"] == 1 and not (run.path / "control.json").exists()
-    run.ask("stop")  # an old wish does not end a new start
+    run.ask("stop")  # A request from before does not stop a new start.
     assert worker.execute(run) == "done"
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_wish_left_while_the_process_was_starting_is_heard(config: TrainConfig) -> None:
     run = folder.create(config)
-    # as the queue does when it starts a process
+    # As the queue does when it starts a process.
     run.set_status(state="running", **queue.identity())
     run.ask("pause")
     assert worker.execute(run) == "paused" and run.status()["batch"] == 0
@@ -326,21 +329,21 @@ def test_the_heartbeat_says_where_the_training_is(
     assert tested[0][0] == 0 and tested[-1][0] > 0 and len({total for _, total in tested}) == 1
     assert [images for images, _ in tested] == sorted(images for images, _ in tested)
     etas = [beat["eta"] for beat in seen if beat.get("phase") == "train"]
-    assert etas[:5] == [None] * 5 and etas[-1] is not None  # five steps make an estimate
+    assert etas[:5] == [None] * 5 and etas[-1] is not None  # An estimate needs five steps.
     assert run.status()["phase"] == "" and run.status()["eta"] is None
 
 
 def test_the_estimate_is_the_median_step_times_the_steps_left() -> None:
     beat = worker._Heartbeat(Run(Path("nowhere")))
     beat.steps.extend([2.0, 2.0, 1.0, 90.0])
-    # 2 steps of this epoch, 4 of the next
+    # 2 steps of this epoch and 4 of the next.
     now = loop.Tick(epoch=1, epochs=3, batch=2, batches=4, phase="train")
     assert beat.eta(now) is None
     beat.steps.append(2.0)
     assert beat.eta(now) == 12.0
 
 
-# Things that go wrong.
+# Errors.
 
 
 @pytest.mark.usefixtures("quick")
@@ -367,7 +370,7 @@ def test_whatever_goes_wrong_is_written_down_as_a_sentence(
         with pytest.raises(UserError, match=words):
             worker.execute(run)
     assert run.status()["state"] == "failed" and words in run.status()["error"]
-    assert worker.execute(run) == "done"  # and it can be resumed
+    assert worker.execute(run) == "done"  # The run can be resumed.
     assert run.status()["error"] == ""
 
 
@@ -444,7 +447,7 @@ def test_two_processes_do_not_write_one_run(runs_home: Path, config: TrainConfig
     run = folder.create(config)
     with run.locked(), pytest.raises(UserError, match="another process"):
         worker.execute(Run(run.path))
-    assert run.status()["state"] == "queued"  # the refused one did not write either
+    assert run.status()["state"] == "queued"  # The process that was refused did not write either.
 
 
 def test_usage_and_unknown_runs_have_their_exit_status(
@@ -527,7 +530,9 @@ def finished(epochs: int) -> Callable[[Run], bool]:
 
 @pytest.fixture
 def long(runs_home: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
-    """A training that another process, which knows registered networks only, takes a second for."""
+    """Returns a training that takes a second in another process, which knows only registered
+    networks.
+    """
     monkeypatch.setattr(evaluate, "examine", lambda *a, **k: ())
     return dataclasses.replace(config, epochs=6, net="small_resnet")
 

@@ -1,7 +1,7 @@
-"""Several processes for one training: together they compute what one computes, and where one fails
-all end with one sentence.
+"""Tests a training in several processes: together they compute what one process computes, and if
+one fails all end with a single message.
 
-torchrun starts two real processes; what they do stands in tests/together.py.
+torchrun starts two real processes, which run tests/together.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, runs_home: Path) -> None:
-    """As in the other processes."""
+    """The same test networks and splits as in the other processes."""
     monkeypatch.setattr(data, "load", data.load)
     monkeypatch.setattr(evaluate, "examine", evaluate.examine)
     monkeypatch.setattr(
@@ -89,7 +89,7 @@ def argv(command: str = "train", **settings: Any) -> list[str]:
 
 
 def said(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """What our own processes said, without torchrun's report of who ended how."""
+    """Returns the messages of our own processes, without torchrun's report."""
     return [line for line in done.stderr.splitlines() if line.startswith("robustviz: ")]
 
 
@@ -99,7 +99,7 @@ def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], atol: fl
     )
 
 
-# Together they compute what one computes.
+# Together they compute what one process computes.
 
 SAME = {
     "standard": {"method": "standard", "augment": "crop_flip", "ema": 0.5, "net": "plain"},
@@ -122,7 +122,7 @@ OTHER = {
 
 @pytest.mark.usefixtures("small")
 def test_two_processes_train_what_one_trains_and_write_one_run(tmp_path: Path) -> None:
-    """One launch for all of it: starting two processes costs more than the trainings."""
+    """One launch for everything, because starting two processes takes longer than the trainings."""
     done = act(
         {
             "out": str(tmp_path),
@@ -132,8 +132,8 @@ def test_two_processes_train_what_one_trains_and_write_one_run(tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr
     for name in SAME | OTHER:
-        # both processes have the same weights, momentum and figures; running statistics are the
-        # first one's
+        # Both processes have the same weights, momentum and metrics. The running statistics are
+        # those of the first process.
         one, other = (load_file(tmp_path / f"{name}-{rank}.safetensors") for rank in (0, 1))
         moved = [key for key in one if not torch.equal(one[key], other[key])]
         assert all("running_" in key or key.startswith("sum/") for key in moved), (name, moved)
@@ -151,7 +151,8 @@ def test_two_processes_train_what_one_trains_and_write_one_run(tmp_path: Path) -
             )
             assert {**mine, "losses": 0, "seconds": 0} == {**theirs, "losses": 0, "seconds": 0}
 
-    # Batch norm sees a process's own part, and the first one's is what counts.
+    # Batch norm sees only the part of its own process, and the statistics of the first process are
+    # saved.
     alone = Training(TrainConfig.make(None, together.BASE | OTHER["batch_norm"]))
     first = alone._batches()[0][World(0, 2).part(33)]
     alone.net.train()(alone.images[first].float() / 255)
@@ -160,7 +161,7 @@ def test_two_processes_train_what_one_trains_and_write_one_run(tmp_path: Path) -
         kept["net/maps.2.running_mean"], alone.net.get_buffer("maps.2.running_mean"), atol=1e-6
     )
 
-    # The run by the command line.
+    # The run started by the command line.
     assert main([*argv(augment="crop_flip"), "--name", "one"]) == 0
     one, two = folder.open_run("one"), folder.open_run("two")
     assert {path.relative_to(one.path) for path in one.path.rglob("*")} == {
@@ -175,7 +176,7 @@ def test_two_processes_train_what_one_trains_and_write_one_run(tmp_path: Path) -
         2,
     ] and "processes" not in one.records()[0]
     assert two.status()["state"] == "done" and two.evaluation().n == 12  # type: ignore[union-attr]
-    assert json.loads(done.stdout)["id"] == "two"  # and nothing else, once
+    assert json.loads(done.stdout)["id"] == "two"  # The answer is printed once, and nothing else.
     lines = done.stderr.splitlines()
     assert sum(line.startswith("epoch") for line in lines) == 2 and not any(
         "Warning" in line for line in lines
@@ -183,7 +184,7 @@ def test_two_processes_train_what_one_trains_and_write_one_run(tmp_path: Path) -
     assert any(line.startswith("2 processes share every batch") for line in lines)
 
 
-# One that fails ends all of them.
+# If one process fails, all end.
 
 
 @pytest.mark.slow
@@ -219,7 +220,7 @@ def test_however_a_process_fails_there_is_one_sentence(
         {"out": str(tmp_path), "fails": fails, "how": how, "argv": [*asked, "--name", "two"]}
     )
     assert done.returncode == 1 and len(said(done)) <= 1, done.stderr
-    if how == "kill":  # torchrun may end the first process before it can say anything
+    if how == "kill":  # torchrun may end the first process before it can print anything.
         assert "SIGKILL" in done.stderr and folder.open_run("two").status()["state"] in (
             "failed",
             "running",
@@ -246,7 +247,7 @@ def test_a_pause_reaches_all_and_one_process_can_go_on(
     one, two = folder.open_run("one"), folder.open_run("two")
     assert close(one.net().state_dict(), two.net().state_dict())  # type: ignore[arg-type]
     for mine, theirs in zip(two.records(), one.records(), strict=True):
-        # both parts of the batch before the pause are in it
+        # Both parts of the batch before the pause are included.
         assert mine["losses"] == pytest.approx(theirs["losses"], rel=1e-4)
 
 
@@ -273,7 +274,7 @@ def test_the_commands_of_the_readme(runs_home: Path) -> None:
     assert len(said(done)) == 1 and "train and resume" in said(done)[0] and not done.stdout
 
 
-# What needs no second process.
+# Tests without a second process.
 
 
 @pytest.mark.parametrize("together_", [1, 2])
@@ -315,7 +316,7 @@ def test_the_parts_of_a_batch_are_the_batch_that_one_process_sees(
         )
     if whole.views is not None:
         assert torch.equal(torch.cat([one.views, other.views], dim=1), whole.views)
-        # pairs of a class
+        # Pairs of one class.
         assert all(
             (part.y.view(-1, 2)[:, 0] == part.y.view(-1, 2)[:, 1]).all() for part in (one, other)
         )
@@ -325,7 +326,7 @@ def test_the_parts_of_a_batch_are_the_batch_that_one_process_sees(
         method != "supcon_margin",
         method != "part",
     )
-    # each draws its own noise for the attack
+    # Each process draws its own noise for the attack.
     assert len({batch.rng.initial_seed() for batch in (whole, one, other)}) == 3
 
 
@@ -335,7 +336,7 @@ def test_alone_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"a": torch.tensor(1.0)}
     assert World().broadcast(3, 4) == [3, 4] and World().mean(values) is values
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    monkeypatch.setenv("WORLD_SIZE", "1")  # torchrun with one process
+    monkeypatch.setenv("WORLD_SIZE", "1")  # torchrun with one process.
     assert world.join() == World(0, 1)
 
 
@@ -350,7 +351,7 @@ def test_of_several_that_fail_the_first_speaks(
         assert main(["train", "--epochs", "many"]) == 2
         return bool(capsys.readouterr().err)
 
-    # where nothing says where the store is: rank 0
+    # If no store is known, rank 0 prints the message.
     assert [spoke(1), spoke(0), spoke(1)] == [False, True, False]
     monkeypatch.setattr(world, "_store", (torch.distributed.HashStore(), 0, 2))
     assert [spoke(1), spoke(0), spoke(1)] == [True, False, True]
@@ -369,7 +370,7 @@ def test_several_machines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(world, "_store", None)
-    # a function of this name hides it
+    # A function with the same name hides the module.
     module = importlib.import_module("torch.distributed.rendezvous")
     monkeypatch.setattr(
         module, "rendezvous", lambda url: iter([(torch.distributed.HashStore(), 0, 4)])
@@ -401,7 +402,7 @@ def test_a_batch_too_small_to_share_is_refused_and_a_rest_too_small_left_out(
     ] == [32, 32, 4]
     with pytest.raises(UserError, match=r"8 processes need at least 16 images .* in batches of 12"):
         Training(dataclasses.replace(tiny, batch_size=12), World(0, 8))
-    with pytest.raises(UserError, match="at least 8 images"):  # two classes in each part
+    with pytest.raises(UserError, match="at least 8 images"):  # Each part needs two classes.
         Training(dataclasses.replace(tiny, method="supcon_margin", batch_size=6), World(0, 2))
 
 

@@ -1,5 +1,5 @@
-"""The first screens of the Loss page: every point is what the network answers there, and the
-sentences say what was measured.
+"""Tests the first screens of the Loss page: every point is the network's output there, and the
+sentences state what was measured.
 """
 
 from __future__ import annotations
@@ -130,11 +130,13 @@ def test_the_command_writes_a_file_that_reads_back(run, tmp_path, capsys) -> Non
     assert len(out.read_bytes()) < 12_000, "a dozen images of four networks are shipped"
 
 
-# What is drawn and said.
+# Drawings and sentences.
 
 
 def made(change: int | None, name: str = "A x", y: int = 0) -> WorstDirection:
-    """A network whose answer changes at a grey level, of two classes; ε is 8/255."""
+    """Returns a result of a network with two classes whose prediction changes at grey level
+    `change`; ε is 8/255.
+    """
     a = np.arange(-8, 17) / 255
     odds = np.repeat(((a * 255) - (99 if change is None else change - 0.5))[:, None], 25, 1)
     levels = np.arange(17) - (99 if change is None else change - 0.5)
@@ -198,7 +200,9 @@ def moved(screen: Screen, name: str) -> list[str]:
 
 
 def sound(screen: Screen) -> None:
-    """What moves is in the picture, at every position; no sentence is too long."""
+    """Checks that every moving part is in the picture and has a value at every position of the
+    slider, and that no sentence is too long.
+    """
     assert screen.control is not None
     named = set(" ".join(re.findall(r'data-move="([^"]+)"', screen.picture)).split())
     assert set(screen.moves) <= named
@@ -236,7 +240,8 @@ def test_colours_are_intervals_of_the_share() -> None:
         with Image.open(io.BytesIO(bands(np.full((7, 7), value), odds, 9))) as drawn:
             pixel = drawn.convert("RGB").getpixel((4, 4))
         assert "#{:02X}{:02X}{:02X}".format(*pixel) == colour
-    slope = np.repeat(np.arange(7.0)[:, None], 7, 1)  # grows along a, which is drawn to the right
+    # The values grow along a, which is drawn to the right.
+    slope = np.repeat(np.arange(7.0)[:, None], 7, 1)
     with Image.open(io.BytesIO(bands(slope, np.arange(9) - 2.5, 70))) as drawn:
         row = [drawn.getpixel((at, 35)) for at in range(70)]
     assert row == sorted(row) and len(set(row)) == 7

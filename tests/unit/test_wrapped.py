@@ -1,5 +1,5 @@
-"""Any classifier as one of ours: the same logits, maps that are the layer's, features that the last
-layer reads; nothing of the module is changed, and what cannot be is one clear sentence.
+"""Tests wrapping any classifier: the same logits, maps of the chosen layer, features that the last
+layer reads. The module itself is unchanged, and what cannot be wrapped gives one sentence.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCALE: dict[str, Any] = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}
 
 
 class ByHand(nn.Module):
-    """Somebody's own network: activations and pooling are functions, one ReLU is used twice."""
+    """A user's network: activations and pooling are function calls, and one ReLU is used twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class ByHand(nn.Module):
 
 
 class Says(nn.Module):
-    """A network of which only the answer matters."""
+    """A network whose output is computed by `says`."""
 
     def __init__(self, says: Callable[[Tensor, nn.Module], Any]) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     ),
     "by_hand": ByHand,
 }
-WHERE = {  # maps, the head, the maps' shape at 48 pixels
+WHERE = {  # The layer of the maps, the head, and the maps' shape at 48 pixels.
     "resnet18": ("layer3", "fc", (256, 3, 3)),
     "mobilenet_v3_small": ("features.8", "classifier.3", (48, 3, 3)),
     "vit_tiny": ("blocks.1.norm1", "head", (192, 6, 6)),
@@ -109,7 +109,7 @@ def test_the_parts_are_what_the_module_computes_and_it_is_left_alone(name: str, 
         assert torch.equal(net(x), logits) and torch.equal(parts.logits, logits)
     assert parts.maps.shape[1:] == shape and torch.equal(parts.features, seen["features"])
     tokens = seen["maps"]
-    if tokens.ndim == 3:  # the class token comes first
+    if tokens.ndim == 3:  # The class token comes first.
         tokens = tokens[:, 1:].transpose(1, 2).reshape(parts.maps.shape)
     assert torch.equal(parts.maps, tokens)
     assert torch.allclose(net.head(parts.features), logits, atol=1e-5)
@@ -121,7 +121,7 @@ def test_the_parts_are_what_the_module_computes_and_it_is_left_alone(name: str, 
 @pytest.mark.parametrize("name", FOUR)
 def test_maps_are_the_slopes_of_the_bare_module(name: str, x: Tensor) -> None:
     module, (at, _, shape) = made(name), WHERE[name]
-    # at 48 pixels the last maps have no 4x4 cells, and the last that have are taken
+    # At 48 pixels the last maps are smaller than 4×4 cells, so an earlier layer is used.
     net = wrap(module, maps=at, **SCALE, shape=(3, 48, 48))
     y = torch.tensor([0, 1, 2, 3, 0, 1])
     found = cam.grad_cam(net, x, y)
@@ -139,7 +139,7 @@ def test_maps_are_the_slopes_of_the_bare_module(name: str, x: Tensor) -> None:
     if own.ndim == 3:
         own, slope = (each[:, 1:].transpose(1, 2).reshape(len(x), *shape) for each in (own, slope))
     expected = (slope.mean((2, 3), keepdim=True) * own).sum(1)
-    scale = expected.abs().max()  # an untrained mobilenet's slopes are tiny
+    scale = expected.abs().max()  # The gradients of an untrained mobilenet are tiny.
     assert scale > 0 and torch.allclose(found / scale, expected / scale, atol=1e-4)
     for method in ("layer_cam", "hires_cam"):
         assert class_maps(net, x[:2], y[:2], method).shape == (2, *shape[1:])
@@ -156,7 +156,7 @@ def test_what_is_found_fits_the_size_of_the_images() -> None:
 @pytest.mark.parametrize(
     ("make", "maps", "head", "grid"),
     [
-        # where nobody says it, images have 224 pixels
+        # By default images have 224 pixels.
         (lambda: torchvision.models.resnet18(), "layer4", "fc", None),
         (lambda: torchvision.models.vgg11(), "features", "classifier.6", None),
         (lambda: torchvision.models.densenet121(), "features", "classifier", None),
@@ -225,7 +225,8 @@ def test_attacks_find_on_the_wrapped_what_they_find_on_the_bare_module(
             attack(each, x, y, rng=torch.Generator().manual_seed(0)) for each in (net, module)
         )
         assert torch.allclose(on_ours, on_theirs, atol=1e-4)
-    with attackable(net) as fast, torch.no_grad():  # a copy with fused layers is looked into too
+    # A copy with fused layers gives its maps and features too.
+    with attackable(net) as fast, torch.no_grad():
         for one, two in zip(fast.parts(x), net.parts(x), strict=True):
             assert torch.allclose(one, two, atol=1e-4)
 
@@ -346,11 +347,11 @@ def test_a_copy_s_layers_are_looked_at_in_the_copy(x: Tensor) -> None:
         assert not torch.equal(twin.parts(x).logits, net.parts(x).logits)
 
 
-# What cannot be.
+# What cannot be wrapped.
 
 
 class Restless(nn.Module):
-    """Dropout that eval mode does not know of."""
+    """A network whose dropout is active in eval mode too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -361,7 +362,7 @@ class Restless(nn.Module):
 
 
 class Hidden(ByHand):
-    """A layer that is called behind its parent's back."""
+    """A network with a layer that its forward never calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -439,7 +440,7 @@ def test_a_method_that_trains_the_parts_says_that_it_cannot(x: Tensor) -> None:
 
 
 class Fused(nn.Module):
-    """torch's fused attention, called by itself."""
+    """A network that calls torch's fused attention directly."""
 
     def __init__(self) -> None:
         super().__init__()

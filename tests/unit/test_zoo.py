@@ -1,5 +1,5 @@
-"""What is shipped: whole, small, what the settings of today would make, and what docs/results.md
-says of it.
+"""Tests what is shipped: complete, small, what today's settings would produce, and consistent with
+docs/results.md.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from robustviz.types import UserError
 from robustviz.views.start.pack import FOLDER
 
 SHIPPED = [runs.zoo() / config.run_id for config in zoo.wanted()]
-# may have next to no robustness, and say so; SIP-AT, whose attacks touch the background only, keeps
-# half on digits
+# These methods may have almost no robustness, and say so. SIP-AT, whose attacks change only the
+# background, keeps half of its accuracy on digits.
 WEAK = ("standard", "fgsm_at", "supcon_margin", "model_alignment", "sip_at")
 runs_of = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 
@@ -97,7 +97,7 @@ def test_what_is_shipped_stays_small() -> None:
 
 
 def test_each_seeds_evaluations_are_whole_and_the_first_seeds_are_shipped() -> None:
-    """Of further seeds those are there that were trained; `report --seeds` counts them."""
+    """Of further seeds, those that were trained are there; `report --seeds` counts them."""
     every = {config.run_id: config for config in zoo.evaluated()}
     there = {path.stem for path in seeds.FOLDER.glob("*.json")}
     assert {name for name, config in every.items() if config.seed == 0} <= there <= set(every)
@@ -174,8 +174,8 @@ BY_AUTOATTACK = (
 @pytest.mark.slow
 @runs_of
 def test_every_shipped_evaluation_is_found_again(path, runs_home) -> None:
-    """Within three images: another processor rounds differently. AutoAttack takes minutes, so four
-    networks stand for all.
+    """The counts must agree within three images, because another processor rounds differently.
+    AutoAttack takes minutes, so only four networks are tested with it.
     """
     run = Run(path)
     for told in run.evaluations():
@@ -195,7 +195,7 @@ def numbers(cells: list[str]) -> list[float]:
 
 @pytest.mark.slow
 def test_the_readme_says_how_far_the_maps_lie_on_the_objects(capsys, runs_home):
-    """To half a point: another processor rounds differently."""
+    """To half a percentage point, because another processor rounds differently."""
     from robustviz.cli import main
 
     block = (
@@ -219,12 +219,14 @@ def test_the_readme_says_how_far_the_maps_lie_on_the_objects(capsys, runs_home):
         )
 
 
-# How it is made, with three tiny trainings.
+# How the zoo is made, with three tiny trainings.
 
 
 @pytest.fixture
 def made(runs_home, tiny, small_splits, tmp_path, monkeypatch):
-    """A zoo of two networks, of which one has another seed; the ids of what is trained."""
+    """Prepares a zoo of two networks, one of them with a second seed. Returns their configs and the
+    ids of the trained runs.
+    """
     one = dataclasses.replace(tiny, epochs=1, snapshots=1)
     other = dataclasses.replace(tiny, epochs=1, method="standard")
     third = dataclasses.replace(tiny, epochs=1, seed=1)
@@ -255,13 +257,13 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_what_is_shipped_is_trained_measured_and_copied_once(made, runs_home, capsys) -> None:
     workshop = runs_home / ".zoo-build"
-    worker.execute(runs.create(made.one, folder=workshop))  # a piece that is finished already
+    worker.execute(runs.create(made.one, folder=workshop))  # A run that is finished already.
     shipped = zoo.make()
-    assert made.trained == [made.other.run_id, made.third.run_id]  # the cheaper one first
+    assert made.trained == [made.other.run_id, made.third.run_id]  # The cheaper run comes first.
     assert [run.id for run in shipped] == [made.one.run_id, made.other.run_id]
     assert os.environ["ROBUSTVIZ_RUNS"] == str(runs_home)
     names = {path.name for path in (made.folder / "zoo").iterdir()}
-    assert names == {made.one.run_id, made.other.run_id}  # and not yesterday's
+    assert names == {made.one.run_id, made.other.run_id}  # The old folder is removed.
     for run in shipped:
         assert run.shipped and run.evaluation().n == 40 and run.weights
         assert len(ladders(run.evaluations())[0].rungs) == 2 and len(run.records()) == 1
