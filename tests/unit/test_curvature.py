@@ -1,5 +1,5 @@
-"""Curvature and input gradients: golden numbers, a dense Hessian, and gradients taken image by
-image.
+"""Tests curvature and input gradients against golden numbers, a dense Hessian, and gradients
+computed one image at a time.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def test_relu_hides_the_curvature_that_softplus_shows(conv_net, images, labels) 
 
 
 class Twin(nn.Module):
-    """The layers of `conv_net`, but its ReLUs are calls of a function."""
+    """A network with the layers of `conv_net`, whose ReLUs are function calls."""
 
     def __init__(self, net: nn.Module, relu) -> None:
         super().__init__()
