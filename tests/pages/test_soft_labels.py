@@ -1,5 +1,5 @@
-"""Soft labels & loss: the page shows what the probes say, of an alignment where there is one, and
-no address breaks it.
+"""Tests the page *Soft labels & loss*: it shows the probes' results, those of an alignment where
+there is one, and no address breaks it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def specs(app):
 
 
 def screen(app):
-    """The first screen's data."""
+    """Returns the data of the first screen."""
     every = (json.loads(each.proto.json) for each in app.get("bidi_component"))
     return next(data for data in every if "answer" in data)
 
@@ -109,7 +109,10 @@ def test_every_visible_sentence_can_be_read_at_a_glance(visit):
 def test_a_and_b_are_compared_with_their_verdict(visit):
     said = words(opened(visit("soft_labels", data="digits")))
     assert "B PGD-AT is more robust: it is right on" in said
-    assert "**PGD-20.** B PGD-AT is more robust" in said and "is not trained by the alignment" not in said
+    assert (
+        "**PGD-20.** B PGD-AT is more robust" in said
+        and "is not trained by the alignment" not in said
+    )
 
 
 def test_an_aligned_run_that_is_chosen_is_the_one_shown_and_a_control_is_called_one(visit):

@@ -1,4 +1,6 @@
-"""Train: the form follows the registry, bad input is a sentence, a job's every state is shown."""
+"""Tests the Train page: the form follows the registry, bad input gives one sentence, and every
+state of a job is shown.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +33,19 @@ from tests.pages.conftest import ordinary, sound, words
 
 @pytest.fixture(autouse=True)
 def _folders(monkeypatch, tmp_path):
-    """Pictures of tests lie outside the home folder."""
+    """Allows the tests' image folders, which lie outside the home folder."""
     monkeypatch.setenv("ROBUSTVIZ_FOLDERS", os.pathsep.join(["/no/such", str(tmp_path)]))
 
 
 @pytest.fixture
 def no_process(monkeypatch):
-    """Jobs stay in the queue: nothing is started."""
+    """Keeps jobs in the queue: no training process is started."""
     monkeypatch.setattr(queue, "pump", lambda: [])
 
 
 @pytest.fixture
 def untimed(monkeypatch):
-    """The estimate checks the settings as it does always, and times nothing."""
+    """Makes the time estimate check the settings as usual, but return fixed times."""
 
     @functools.cache
     def checked(settings: str) -> tuple[float, int]:
@@ -55,7 +57,7 @@ def untimed(monkeypatch):
 
 @pytest.fixture
 def submitted(monkeypatch):
-    """The configs that were handed over to be trained; nothing is."""
+    """Collects the configs that would be trained, and trains nothing."""
     seen: list[TrainConfig] = []
 
     def submit(config: TrainConfig) -> runs.Run:
@@ -67,7 +69,7 @@ def submitted(monkeypatch):
 
 
 def write_weights(folder: Path) -> None:
-    """Weights, untrained, that fit the run folder's network."""
+    """Saves untrained weights that fit the network of the run folder."""
     from safetensors.torch import save_file
 
     from robustviz import nets
@@ -100,7 +102,7 @@ def test_each_method_has_its_form_its_words_and_a_config(visit, untimed, submitt
             runs.find_run
         )
         go = app.button(key="train-go")
-        # what is shipped already is offered with the next seed
+        # If the run is shipped already, the button offers the next seed.
         seed = int(go.label.split()[-1]) if go.label != "Train" else 0
         go.click().run()
         assert (
@@ -145,7 +147,8 @@ def test_the_settings_of_part_reach_the_config(visit, untimed, submitted):
         field("text_input", "eps low").value == ""
         and "oracle" in field("selectbox", "rule").options
     )
-    assert field("selectbox", "rule").proto.accept_new_options  # z>0.7 and the like
+    # Other rules can be typed, such as z>0.7.
+    assert field("selectbox", "rule").proto.accept_new_options
     field("text_input", "eps low").set_value("4/255")
     field("selectbox", "rule").set_value("oracle").run()
     app.button(key="train-go").click().run()
@@ -222,7 +225,7 @@ def test_recipes_are_grouped_and_bring_their_settings(visit, untimed, submitted)
     assert submitted.pop().run_id == TrainConfig.make("digits-afa-slf").run_id
     app.selectbox(key="train-recipe").set_value("svhn-part").run()
     assert "Differs:" in words(sound(app)) and "0.0035" in [one.value for one in app.text_input]
-    # a schedule is chosen, or typed as it is said
+    # A schedule can be chosen or typed.
     assert [box.proto.accept_new_options for box in app.selectbox if box.value == "step@79/80"] == [
         True
     ]
@@ -283,7 +286,7 @@ def test_a_shipped_recipe_is_trained_with_the_next_seed(visit, no_process):
     app.selectbox(key="train-data").set_value("digits")
     app.selectbox(key="train-method").set_value("standard").run()
     assert "robustviz already includes" in words(sound(app))
-    # 0 and 1 of the ordinary Small ResNet are shipped
+    # Seeds 0 and 1 of the usual Small ResNet are shipped.
     assert app.button(key="train-go").label == "Train with seed 2"
     app.button(key="train-go").click().run()
     assert [run.info["seed"] for run in queue.mine()] == [2]
@@ -303,15 +306,15 @@ def test_a_demo_server_does_not_train_stop_or_resume(visit, monkeypatch, tmp_pat
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
     run = runs.create(TrainConfig(data="digits", method="standard", seed=77))
     run.set_status(state=state)
-    monkeypatch.setattr(queue, "_spawn", None)  # a worker would be an error
+    monkeypatch.setattr(queue, "_spawn", None)  # Starting a worker would raise an error.
     live_buttons = visit("train", job=run.id)
     if state != "queued":
-        live_buttons.button(key="resume")  # it is there on one's own computer
+        live_buttons.button(key="resume")  # The button is there on one's own computer.
     monkeypatch.setenv("ROBUSTVIZ_DEMO", "1")
     app = sound(visit("train", job=run.id))
     assert "Nobody may train here" in words(app) and f"**{state}**" in words(app)
     assert not {"Train", "Resume", "Pause", "Stop"} & {button.label for button in app.button}
-    if state != "queued":  # pressed on a page that was drawn before
+    if state != "queued":  # Pressed on a page that was drawn earlier.
         live_buttons.button(key="resume").click().run()
         assert run.status()["state"] == state
     with pytest.raises(UserError, match="Nobody may train here"):
@@ -361,8 +364,8 @@ def test_larger_images_of_a_folder_bring_a_smaller_batch(visit, untimed, submitt
 
 @pytest.fixture
 def newcomers(monkeypatch):
-    """A method, its attack and two data sets that nobody has heard of; whatever a setting is, its
-    class alone says.
+    """Registers a new method, an attack and two data sets. Only their classes say what their
+    settings are.
     """
     for kind in registry.ROOMS:
         registry.keys(kind)
@@ -464,7 +467,7 @@ def test_a_data_set_of_the_user_s_own_is_chosen_by_its_name(
     app.button(key="train-go").click().run()
     assert submitted.pop().data == data.source("pets")
     data.own.remove("pets")
-    app.run()  # the page was open when it was removed
+    app.run()  # The page was open when the data set was removed.
     assert "As long as pets" not in words(app)
     assert sound(app).selectbox(key="train-data").value != "pets" and not app.error
 
@@ -509,13 +512,16 @@ def test_names_of_runs_follow_from_what_a_setting_is(newcomers, tmp_path):
 
     own = run("a", "dotted", belt=7 / 255, length=7 / 255, model="any", root="any")
     assert naming.unusual(own) == ("belt=7/255", "length=0.027451")
-    changed = registry.with_value(own.config, "data.dots", 5)  # acts in training only
+    # This setting matters only in training.
+    changed = registry.with_value(own.config, "data.dots", 5)
     assert networks.data_name(run("b", changed.data)) == networks.data_name(own) == "dotted"
     assert networks.data_name(run("c", "album:/home/me/pets")).startswith("pets-")
 
 
 def test_what_withstood_every_attack_is_the_headline_and_the_ladder_warns(visit, no_process):
-    """AFA on shapes, which the margin rung and AutoAttack show up."""
+    """Uses AFA on shapes, whose weakness the margin loss in the attack ladder and AutoAttack
+    reveal.
+    """
     own = runs.home() / "my-afa"
     shutil.copytree(ordinary("shapes", "afa").path, own)
     run = runs.Run(own)
@@ -540,7 +546,7 @@ def test_what_withstood_every_attack_is_the_headline_and_the_ladder_warns(visit,
     ("mode", "folders", "asked", "may"),
     [
         ("own", "", "{home}/pets", True),
-        ("own", "", "{home}/link", False),  # which leads out of it
+        ("own", "", "{home}/link", False),  # A link that leads out of the home folder.
         ("own", "", "{data}/folder", True),
         ("own", "{home}/pets", "{home}/other", False),
         ("own", "{home}/pets", "{home}/pets/../other", False),
