@@ -1,5 +1,5 @@
-"""Single attacks against golden numbers, against slow twins that share no line with them, and
-against AutoAttack's own parts.
+"""Tests each attack against golden numbers, against slow reference implementations written
+independently, and against the components of the AutoAttack package.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 class Coarse(nn.Module):
-    """The net with its logits rounded: the same answers, no gradient."""
+    """The network with rounded logits: nearly the same predictions, but no gradient."""
 
     def __init__(self, net: nn.Module, steps: float = 20.0) -> None:
         super().__init__()
@@ -54,9 +54,10 @@ class Coarse(nn.Module):
         return (self.net(x) * self.steps).round() / self.steps
 
 
-# Momentum, diverse inputs, translation invariance, margin: two steps, one image at a time.
+# Momentum, diverse inputs, translation invariance and margin loss: two steps, computed one image at
+# a time.
 
-# an image and the number of the step -> what the net is shown
+# A function from an image and the step number to the image that the network is shown.
 Look = Callable[[Tensor, int], Tensor]
 
 
@@ -101,7 +102,7 @@ def test_mim_equals_its_slow_twin_and_without_decay_pgd(
 
 
 def slow_resize(length: int, target: int) -> Tensor:
-    """The matrix (target, length) of linear interpolation between pixel centres."""
+    """Returns the (target, length) matrix of linear interpolation between pixel centres."""
     matrix = torch.zeros(target, length, dtype=torch.float64)
     for i in range(target):
         at = min(max((i + 0.5) * length / target - 0.5, 0.0), length - 1.0)
@@ -112,7 +113,8 @@ def slow_resize(length: int, target: int) -> Tensor:
 
 
 def slow_look(seed: int, share: float) -> Look:
-    """What DIM shows: shrunk to a random size between `share` and one pixel less than whole, at a
+    """Returns the input transform of DIM: with probability 0.5 the image is shrunk to a random
+    size, from `share` of its height or width up to one pixel less than all of it, and put at a
     random place on black.
     """
     draws = torch.rand(100, generator=seeded(seed)).tolist()
@@ -255,7 +257,9 @@ def slow_apgd(
     norm: str,
     steps: int,
 ) -> Tensor:
-    """Algorithm 1 of the paper for one image (1,C,H,W), its names kept."""
+    """Algorithm 1 of the paper for one image of shape (1, C, H, W), with the paper's variable
+    names.
+    """
 
     def project(z: Tensor) -> Tensor:
         if norm == "linf":
@@ -353,8 +357,8 @@ def test_restarts_and_targets_of_apgd_fool_more_and_no_image_less(toy: Toy) -> N
 def test_apgd_with_targets_walks_to_the_highest_wrong_classes_in_turn(
     conv_net: Classifier, images: Tensor
 ) -> None:
-    """On a net that cannot be fooled, the run to the t-th target ends where the targeted DLR of
-    that class is high.
+    """When no image ever counts as fooled, the runs target the wrong classes in descending order of
+    their clean logits.
     """
     with torch.no_grad():
         logits = conv_net(images)
@@ -395,7 +399,8 @@ def test_too_few_classes_are_one_clear_sentence_before_any_work(
     linear_net.register_forward_hook(lambda *_: calls.append(1))
     with pytest.raises(UserError, match=f"at least {need} classes and this network has 2"):
         attack(*two_class(linear_net))
-    assert len(calls) <= 3  # a look at three images, and at two of them alone
+    # The network check uses three images, two of them alone, and the attack itself must not start.
+    assert len(calls) <= 3
     attack.check(need)
     with pytest.raises(UserError):
         attack.check(need - 1)
@@ -427,7 +432,7 @@ def test_settings_of_apgd_that_contradict_each_other_are_refused(
 
 
 def test_sides_of_the_squares_follow_the_schedule_of_the_paper() -> None:
-    def slow(query: int) -> float:  # of 10,000
+    def slow(query: int) -> float:  # The fractions are of 10,000 queries.
         for mark, halved in (
             (8000, 512),
             (6000, 256),
@@ -517,7 +522,7 @@ def test_square_asks_only_for_images_that_are_still_right(toy: Toy) -> None:
     handle = toy.net.register_forward_hook(lambda module, args, out: asked.append(len(args[0])))
     found = Square(eps=0.05, queries=200)(toy.net, toy.x, toy.y)
     handle.remove()
-    look, asked = asked[:3], asked[3:]  # at three images, before the search
+    look, asked = asked[:3], asked[3:]  # The network check, on three images, precedes the search.
     assert (
         look == [3, 1, 1]
         and len(asked) <= 202
@@ -564,7 +569,7 @@ def test_autoattack_leaves_tracing_and_the_log_alone_and_says_nothing(
     before, log = sys.gettrace(), logging.getLogger("auto-attack")
     try:
         sys.settrace(tracer)
-        # warns of zero gradients, if it may
+        # AutoAttack would warn of zero gradients here if its output were not suppressed.
         AutoAttack(eps=0.3)(Coarse(toy.net), toy.x[:4], toy.y[:4])
         kept = sys.gettrace()
     finally:
@@ -599,7 +604,7 @@ def test_autoattack_fools_as_many_as_its_parts(toy: Toy) -> None:
     assert 0 < right(AutoAttack(eps=eps)) <= min(map(right, parts)) < 40
 
 
-# Parity with AutoAttack's own parts, on a shipped net.
+# Parity with the components of the AutoAttack package, on a shipped network.
 
 
 @pytest.fixture(params=["digits-pgd-at-small-resnet-s0", "digits-standard-small-resnet-s0"])
@@ -611,14 +616,14 @@ def shipped(request: pytest.FixtureRequest) -> tuple[Classifier, Tensor, Tensor,
 
 
 def part(name: str, net: nn.Module, x: Tensor, y: Tensor, eps: float) -> int:
-    """How many images one part of AutoAttack leaves right."""
+    """Returns how many images are still classified correctly after one component of AutoAttack."""
     from pyautoattack import AutoAttack as Package
 
     net.requires_grad_(False)
     work = Package(
         net, norm="Linf", eps=eps, version="custom", attacks=[name], seed=0, device="cpu"
     )
-    work.apgd.n_restarts, work.verbose = 1, False  # as in the standard version
+    work.apgd.n_restarts, work.verbose = 1, False  # As in AutoAttack's standard version.
     found, _ = work.run_standard_evaluation(x, y)
     return int((net(found).argmax(1) == y).sum())
 

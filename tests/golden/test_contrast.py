@@ -1,5 +1,6 @@
-"""What the contrastive methods and AALP compare, against their sources: one view where nothing
-augments, an attack that climbs the contrast that training descends, contributions that have a sign.
+"""Tests what the contrastive methods and AALP compare, against their sources: a single view where
+there is no augmentation, an attack that maximises the same contrast that training minimises, and
+signed contributions.
 """
 
 from __future__ import annotations
@@ -40,11 +41,13 @@ def training(preset: str, **flags: object) -> Training:
     return Training(TrainConfig.make(preset, {"n_train": 65, "epochs": 1, "device": "cpu"} | flags))
 
 
-# SupCon and margin: views.
+# SupCon and margin: the views.
 
 
 def met(run: Training, patch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
-    """What the contrast compares in an epoch of `run`: points and labels of each batch."""
+    """Trains `run` and returns the features and labels that the SupCon loss was given for each
+    batch.
+    """
     seen: list[tuple[Tensor, Tensor]] = []
     whole = losses.supcon
     patch.setattr(
@@ -55,7 +58,7 @@ def met(run: Training, patch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]
 
 
 def twins(z: Tensor, y: Tensor) -> int:
-    """How many positives lie on their anchor."""
+    """Returns how many positive pairs have identical features."""
     apart = torch.cdist(z.double(), z.double(), compute_mode="donot_use_mm_for_euclid_dist")
     return int(((apart < 1e-6) & (y[:, None] == y)).sum()) - len(z)
 
@@ -69,10 +72,10 @@ def test_where_nothing_augments_no_positive_lies_on_its_anchor(
     for batch in batches:
         assert batch.views is not None and batch.views.shape == (1, *batch.x.shape)
         assert torch.equal(batch.views[0], batch.x)
-    # 65 images of ten classes: some come twice in an epoch, to make a pair
+    # 65 images of ten classes: some images occur twice in an epoch so that their class has a pair.
     index = torch.cat([batch.index for batch in batches])
     assert len(index) > len(index.unique()) == 65
-    run = training("digits-supcon-all", batch_size=128)  # and here in one batch
+    run = training("digits-supcon-all", batch_size=128)  # The whole epoch is one batch here.
     assert len(run._batches()) == 1
     found = met(run, monkeypatch)
     assert len(found) == 1 and len(found[0][0]) == 65
@@ -158,7 +161,7 @@ def test_what_later_settings_do_to_the_name_of_a_run() -> None:
     assert "contribution" not in registry.encode(AALP(), naming=True)
 
 
-# SupCon and margin: what the classifier reads.
+# SupCon and margin: the input of the classifier.
 
 
 @pytest.mark.usefixtures("small_splits")
@@ -206,7 +209,7 @@ def test_behind_the_projection_stand_the_classifier_and_the_contrast() -> None:
     assert float(terms["supcon"].detach()) == pytest.approx(supcon, abs=1e-5)
     sum(terms.values()).backward()
     assert all(p.grad is not None for p in run.net.parameters())
-    # the other way round, the classifier does not see the projection
+    # In the plain method, the classifier does not see the projection.
     terms = plain.method.loss(plain.net, batch, plain.aux)
     (seen,) = torch.autograd.grad(
         terms["ce"],
@@ -239,7 +242,7 @@ def test_the_paper_is_called_what_it_is_called() -> None:
     )
 
 
-# AFA: what is climbed is what is descended.
+# AFA: the attack maximises the loss that training minimises.
 
 
 def features(net: Classifier) -> Callable[[Tensor], Tensor]:
@@ -263,7 +266,7 @@ def test_the_feature_attack_climbs_the_loss_that_training_descends(
         assert climbed == pytest.approx(descended, abs=1e-12)
     other = AFA(contrast=CONTRASTS[contrast == "clean"]).misalignment(net, None, x, labels)
     assert not torch.allclose(climb(moved), other(moved), atol=1e-3)
-    # what an image is compared with stands still: only the anchor moves
+    # The features that an image is compared with are held constant: only the anchor moves.
     z = moved.clone().requires_grad_(True)
     (found,) = torch.autograd.grad(climb(z).sum(), z)
     with torch.no_grad():
@@ -296,11 +299,11 @@ def test_each_attack_raises_its_own_contrast_more_than_the_other_attack_does() -
             assert max(high, key=high.__getitem__) == own, high
 
 
-# AALP: contributions have a sign.
+# AALP: contributions are signed.
 
 
 def test_a_magnitude_keeps_what_speaks_loudly_against_the_class() -> None:
-    c = torch.tensor([[0.5, 0.0, -2.0, 1.0]]).repeat(2000, 1)  # L3
+    c = torch.tensor([[0.5, 0.0, -2.0, 1.0]]).repeat(2000, 1)  # Golden case L3.
     kept = {}
     for contribution in ("signed", "magnitude"):
         method = AALP(contribution=contribution)  # type: ignore[arg-type]
@@ -318,8 +321,8 @@ def test_a_magnitude_keeps_what_speaks_loudly_against_the_class() -> None:
 
 
 def against(run: folder.Run) -> tuple[float, float]:
-    """The share of features that speak against the class, among the half that counts as low: by
-    signed contribution, by magnitude.
+    """Returns the share of features with a negative contribution among the half of features that
+    counts as low, once ranked by signed contribution and once by magnitude.
     """
     net, few = run.net(), data.load(run.config.data, "test").take(torch.arange(300))
     with torch.no_grad():

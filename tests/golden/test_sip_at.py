@@ -1,5 +1,5 @@
-"""SIP-AT: salient pixels are left alone in the start and in every step; with nothing salient it is
-PGD-AT.
+"""Tests SIP-AT: salient pixels stay unperturbed at the start and in every step; where no pixel is
+salient, SIP-AT equals PGD-AT.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def of(x: Tensor, y: Tensor, objects: Tensor | None = None) -> Batch:
 
 @pytest.fixture
 def objects(images: Tensor) -> Tensor:
-    """Any pixels; nothing of the first image, everything of the second."""
+    """Returns object masks: random pixels, except none in the first image and all in the second."""
     mask = torch.rand(len(images), 1, *images.shape[2:], generator=torch.Generator().manual_seed(1))
     mask = mask > 0.5
     mask[0], mask[1] = False, True
@@ -44,7 +44,7 @@ def test_salient_pixels_are_those_of_the_clean_image_and_all_others_may_go_to_ep
         method = SIPAT(attack=attack, salience="oracle").bound(EPS)
         x_adv = method.attacked(conv_net, of(images, labels, objects))
         kept = objects.clone()
-        kept[1] = False  # all of it salient says nothing
+        kept[1] = False  # A mask that covers the whole image is ignored.
         kept = kept.expand_as(images)
         assert torch.equal(x_adv[kept], images[kept])
         far = (x_adv - images).abs()
