@@ -1,5 +1,5 @@
-"""Forty students' cards dropped at once on the Compare page, in a real browser, by a phone's width
-and by keyboard.
+"""Tests forty students' cards dropped together on the Compare page, in a real browser, also at a
+phone's width and by keyboard.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Settled = Callable[[Page], Page]
 
 
 def students(count: int) -> list[FilePayload]:
-    """A card each, of one run whose seed and numbers are others each time."""
+    """Returns `count` cards of one run, each with another seed and other numbers."""
     first = card.of_run(folder.open_run("digits-pgd-at-small-resnet-s0-0c56e5c2"))
     out = []
     for seed in range(count):
