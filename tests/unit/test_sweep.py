@@ -1,5 +1,5 @@
-"""A sweep: a grid becomes trainings, the cheapest first; what is done is kept, what was killed goes
-on to the same weights, and what is wrong is one sentence.
+"""Tests sweeps: a grid becomes trainings, the cheapest first; finished runs are kept, killed runs
+resume and reach the same weights, and errors are one sentence.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def ids(**given: Any) -> list[str]:
 def submitted(
     runs_home: Path, tiny: TrainConfig, small_splits: None, monkeypatch: pytest.MonkeyPatch
 ) -> list[str]:
-    """A queue that trains in this process, at once; the ids of what it was given."""
+    """Replaces the queue by one that trains in this process at once. Returns the ids of the
+    submitted runs.
+    """
     out: list[str] = []
 
     def submit(config: TrainConfig) -> Run:
@@ -49,7 +51,7 @@ def submitted(
 
 
 def words(*more: str) -> list[str]:
-    """A sweep of two methods and two seeds as it is typed."""
+    """Returns the command line of a sweep over two methods and two seeds."""
     small = [f"--set={name}={value}" for name, value in SMALL.items()]
     return ["sweep", "--data=digits", "--methods=standard,fgsm_rs", "--seeds=0,1", *small, *more]
 
@@ -159,7 +161,7 @@ def test_a_file_and_points_beside_it_are_refused(
     assert "no TOML" in capsys.readouterr().err and not submitted
 
 
-# Its name.
+# The name of a sweep.
 
 
 def test_another_grid_under_the_same_name_is_refused(
@@ -186,7 +188,7 @@ def test_a_run_s_id_names_the_same_points_whatever_their_order(
     assert len(list((runs_home / ".sweeps").iterdir())) == 1 and len(submitted) == 4
 
 
-# Many points.
+# Large grids.
 
 
 def many(*more: str) -> list[str]:
@@ -219,11 +221,11 @@ def test_many_points_are_trained_where_that_is_meant(
     assert cli.main(words()) == 0
 
 
-# The order.
+# The order of the trainings.
 
 
 def test_the_cheapest_comes_first(submitted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "all_runs", list)  # nothing was measured yet
+    monkeypatch.setattr(folder, "all_runs", list)  # No times have been measured yet.
     grid = {"methods": ["pgd_at", "fgsm_rs", "standard"], "set": SMALL | {"epochs": [2, 1]}}
     configs = Grid.make(grid).configs()
     assert sweeps.follow(configs) == {}
@@ -269,7 +271,7 @@ def test_what_starts_from_another_point_comes_after_it(
     aligned = TrainConfig.make(
         None, {"method": "model_alignment"}, [*small.items(), ("method.source", source.run_id)]
     )
-    assert sweeps.work(aligned) < sweeps.work(source)  # cheaper, and last all the same
+    assert sweeps.work(aligned) < sweeps.work(source)  # It is cheaper, but must still come last.
     monkeypatch.setattr(
         sweeps, "estimate", lambda configs: {c.run_id: sweeps.work(c) for c in configs}
     )
@@ -277,7 +279,7 @@ def test_what_starts_from_another_point_comes_after_it(
     assert Run(folder.home() / aligned.run_id).status()["state"] == "done"
 
 
-# Going on.
+# Resuming.
 
 
 def test_what_is_done_is_kept_and_the_rest_goes_on(
@@ -349,7 +351,7 @@ def test_ctrl_c_says_how_to_go_on_and_how_to_stop(
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(queue, "submit", folder.create)  # queued, and for ever
+    monkeypatch.setattr(queue, "submit", folder.create)  # The runs stay queued for ever.
     monkeypatch.setattr(sweeps.time, "sleep", interrupted)
     assert cli.main(words()) == 1
     out, err = capsys.readouterr()
@@ -402,7 +404,7 @@ def test_a_killed_sweep_ends_with_the_weights_of_one_that_was_not(
         over = [run for run in queue.mine() if run.status()["state"] == "done"]
         worked = next((run for run in queue.running() if over), None)
     assert worked is not None
-    first.kill()  # the sweep first, so that it does not start another
+    first.kill()  # The sweep is killed first, so that it does not start another run.
     first.communicate()
     process = psutil.Process(worked.status()["pid"])
     process.kill()
