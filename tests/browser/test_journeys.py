@@ -82,7 +82,7 @@ def test_guessing_leads_to_the_reveal(page, server, settled):
     expect(
         page.get_by_text(f"{PACK['robust']['robust_k']} of {PACK['robust']['n']}")
     ).to_be_visible()
-    page.get_by_role("button", name="See how").click()
+    page.get_by_role("button", name="See the attack").click()
     expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible()
     settled(page)
 

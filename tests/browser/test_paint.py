@@ -47,7 +47,7 @@ def test_a_stroke_of_the_mouse_is_attacked_and_its_address_shows_the_same(
     expect(page.get_by_text("24 of 64 pixels (38%) may change by")).to_be_visible()
     settled(page)
     assert (
-        page.get_by_text("This attacker is weaker than the one of every robust number").count() == 1
+        page.get_by_text("This attack is weaker than the one used for robust accuracy").count() == 1
     )
     seen = page.get_by_test_id("stMain").inner_text().split("Centre")[1]
     other = browser.new_context().new_page()
@@ -82,7 +82,7 @@ def test_everything_goes_by_keyboard(page, server, settled):
     page.get_by_role("button", name="Attack within this budget").press("Enter")
     expect(page.get_by_text("28 of 64 pixels (44%) may change by")).to_be_visible()
     page.get_by_role("button", name="Clear", exact=True).press("Enter")
-    expect(page.get_by_text("The budget is another now: attack again.")).to_be_visible()
+    expect(page.get_by_text("The budget has changed: attack again.")).to_be_visible()
     settled(page)
     # Back to row 4, column 5: the mask is the same as before, so its result is valid again.
     for key in ("ArrowUp", "ArrowLeft", "ArrowRight", "Space"):

@@ -43,7 +43,7 @@ def test_the_first_screen_is_the_probes_maps_over_the_image(visit):
     assert data["control"]["start"] == 8 and app.session_state["eps"] == "8"
     for name, result in found.items():
         assert data["moves"][f"{name[0].lower()}-said"][1][16] == overlay.said(result, 16)
-    assert "Paint the attacker's budget" in said and not lacking(said)
+    assert "Paint the attack's budget" in said and not lacking(said)
 
 
 def test_below_it_stands_what_part_makes_of_the_image_and_under_more_all_the_rest(visit):

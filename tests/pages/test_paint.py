@@ -55,7 +55,7 @@ def test_attacking_says_what_the_probe_says_of_both_networks(opened):
     }
     assert figures.painted(found).layout.meta["sentence"] in words(sound(app))
     app.slider(key="paint_low").set_value(5).run()
-    assert "The budget is another now: attack again." in words(sound(app))
+    assert "The budget has changed: attack again." in words(sound(app))
 
 
 def test_an_address_with_a_mask_shows_its_finding_at_once(visit, few):
@@ -103,7 +103,8 @@ def _refuse(real):
     def cells_of(run, index, mask):
         if mask == "part":
             raise paint.UserError(
-                "This network has no feature maps to make PART's mask of: choose other pixels."
+                "This network has no feature maps, so PART's mask cannot be computed: choose other"
+                " pixels."
             )
         return real(run, index, mask)
 
@@ -158,7 +159,7 @@ def test_a_guess_is_revealed_with_the_numbers_of_the_study_and_of_the_paper(
         quadrant_study.compact({"command": "x", "protocol": protocol, "cells": cells})
     )
     app = opened()
-    assert "Choose one, then read what training says." in words(app) and "quadrant-reveal" not in [
+    assert "Choose one, then see what training shows." in words(app) and "quadrant-reveal" not in [
         one.key for one in app.button
     ]
     app.radio(key="quadrant").set_value("lower-left").run()
@@ -178,6 +179,6 @@ def test_a_guess_is_revealed_with_the_numbers_of_the_study_and_of_the_paper(
 def test_without_a_study_a_sentence_stands_in_its_place(opened, monkeypatch, tmp_path):
     monkeypatch.setattr(quadrant_study, "FOLDER", tmp_path)
     app = opened(quadrant="upper-left")
-    assert "There is no quadrant study of shapes yet" in words(app) and "paint-attack" in [
+    assert "There is no quadrant study on shapes yet" in words(app) and "paint-attack" in [
         button.key for button in app.button
     ]

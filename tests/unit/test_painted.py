@@ -208,7 +208,7 @@ def test_everything_painted_is_the_uniform_attack_of_the_attack_page(run) -> Non
         assert (
             found.uniform
             == np.array_equal(found.x_adv, found.x_full)
-            == ("the attacker of every robust number" in found.meta["summary"])
+            == ("the same on every pixel" in found.meta["summary"])
         )
 
 
@@ -270,7 +270,7 @@ def made(
             made(1, 2, 0),
             "4 of 16 pixels (25%) may change by 8/255. The others may not change at all.",
             (
-                "dog (80%) → owl (80%): this model was fooled. 8/255 on every pixel fools it, too"
+                "dog (80%) → owl (80%): the network was fooled. 8/255 on every pixel fools it, too"
                 " (cat, 80%)."
             ),
         ),
@@ -278,7 +278,7 @@ def made(
             made(1, 1, 0, low=2 / 255),
             "4 of 16 pixels (25%) may change by 8/255. The others may change by 2/255.",
             (
-                "dog (80%) → dog (80%): it holds against this attack. But 8/255 on every pixel"
+                "dog (80%) → dog (80%): it withstands this attack. But 8/255 on every pixel"
                 " would have fooled it (cat, 80%)."
             ),
         ),
@@ -286,7 +286,7 @@ def made(
             made(1, 1, 1),
             "",
             (
-                "dog (80%) → dog (80%): it holds against this attack. It holds against 8/255 on"
+                "dog (80%) → dog (80%): it withstands this attack. It withstands 8/255 on"
                 " every pixel, too (dog, 80%)."
             ),
         ),
@@ -294,37 +294,37 @@ def made(
             made(1, 2, 1),
             "",
             (
-                "The same PGD with 8/255 on every pixel missed that (dog, 80%). What fools with a"
-                " smaller budget counts there as well."
+                "The same PGD with 8/255 on every pixel did not fool it (dog, 80%). But that budget"
+                " contains this perturbation, so it is not robust there."
             ),
         ),
         (
             made(0, 2, 2),
             "",
             (
-                "This model is wrong already without an attack: it says cat (80%), it is a dog."
-                " Attacked: owl (80%)."
+                "The network is wrong already without an attack: it predicts cat (80%), the true"
+                " class is dog. Attacked: owl (80%)."
             ),
         ),
         (
             made(1, 1, 0, share=0),
             "0 of 16 pixels (0%) may change by 8/255. The others may not change at all.",
-            "Nothing can happen: dog (80%) → dog (80%). But",
+            "No pixel may change: dog (80%) → dog (80%). But",
         ),
         (
             made(1, 2, 2, share=1),
             "16 of 16 pixels (100%) may change by 8/255.",
-            "That is the same budget everywhere, the attacker of every robust number.",
+            "The budget is the same on every pixel, as in the attacks used for robust accuracy.",
         ),
         (
             made(1, 1, 1, low=8 / 255),
             "The others may change by 8/255.",
-            "That is the same budget everywhere",
+            "The budget is the same on every pixel",
         ),
         (
             made(1, 1, 1, eps=0.0),
             "may change by 0/255. The others may not change at all.",
-            "Nothing can happen",
+            "No pixel may change",
         ),
     ],
 )
@@ -333,7 +333,7 @@ def test_every_case_has_its_sentence(found: Painted, budget: str, outcome: str) 
     said = figures.painted(found).layout.meta["sentence"]
     assert not wordy(said)
     assert found.meta["outcome"] in said and said.count(found.meta["budget"]) == 1
-    assert ("Holding here is no robustness" in said) == (not found.uniform)
+    assert ("does not show robustness" in said) == (not found.uniform)
 
 
 def test_the_figure_shows_both_networks_and_says_the_budget_once() -> None:

@@ -219,7 +219,8 @@ def test_one_seed_decides_nothing(study) -> None:
     figure = figures.quadrants(result, picked="upper-right")
     assert (
         "inf" not in figure.to_json().lower()
-        and "+4.0 points ahead under attack: no difference shown" in figure.layout.meta["sentence"]
+        and "+4.0 percentage points ahead under attack: no difference shown"
+        in figure.layout.meta["sentence"]
     )
 
 
@@ -299,7 +300,7 @@ def test_the_figure_speaks_of_the_pick_first(study) -> None:
         and len(figure.to_json()) < 400 * 1024
     )
     best = figures.quadrants(result, picked="upper-left").layout.meta["sentence"]
-    assert "It is the best of the four here, but the lead is not decided." in best
+    assert "It is the best of the four, but no clear lead is shown." in best
     assert figures.quadrants(result).layout.meta["sentence"] == result.meta["summary"]
     assert Quadrants.from_npz(result.to_npz()).names == result.names
 
@@ -312,7 +313,7 @@ def test_the_file_is_json_with_a_line_a_cell(study) -> None:
 def test_the_report_trains_nothing(study, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(quadrant_study, "FOLDER", tmp_path)
     monkeypatch.setattr(quadrant_study, "measure", None)
-    assert main(["--report"]) == 1 and "no quadrant study of shapes" in capsys.readouterr().err
+    assert main(["--report"]) == 1 and "no quadrant study on shapes" in capsys.readouterr().err
     file_of("shapes").write_bytes(compact(study))
     assert main(["--report"]) == 0 and capsys.readouterr().out.strip() == markdown(study)
 

@@ -23,7 +23,7 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
     names = first.meta["classes"]
     figure = blank(
         template,
-        f"What {names[first.y]} is left with",
+        f"Softmax output for {names[first.y]}, the true class",
         f"test image {first.meta['index']}",
         barmode="group",
         bargap=0.25,
@@ -48,12 +48,12 @@ def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) 
             textposition="outside",
             cliponaxis=False,
             marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}},
-            hovertemplate="%{y}: %{x:.1%}, says %{text}<extra>" + name + "</extra>",
+            hovertemplate="%{y}: %{x:.1%}, predicted %{text}<extra>" + name + "</extra>",
         )
     same = len({result.meta["budget"] for result in several.values()}) == 1
     weaker = (
-        "This attacker is weaker than the one of every robust number, who may change each"
-        f" pixel by {eps_text(first.eps)}. Holding here is no robustness."
+        "This attack is weaker than the one used for robust accuracy, which may change each"
+        f" pixel by {eps_text(first.eps)}. Withstanding it does not show robustness."
     )
     sentences = [
         *([first.meta["budget"]] if same else []),

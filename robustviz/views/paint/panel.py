@@ -39,7 +39,7 @@ BUTTONS = {  # label and help text; the buttons are also how keyboard users pain
         "PART mask",
         "The pixels that PART calls important for model A: Grad-CAM at the true class, z > 1.",
     ),
-    "all": ("All", "Every pixel: the attacker of every robust number."),
+    "all": ("All", "Every pixel, as in the attacks used for robust accuracy."),
     "none": ("Clear", "No pixel."),
 }
 
@@ -79,7 +79,7 @@ def what_if(here: Context, steps: int, seed: int) -> None:
     mask shows its result at once.
     """
     st.session_state.setdefault("paint-linked", "paint" in st.query_params)
-    st.subheader("What if you chose the pixels? Paint the attacker's budget")
+    st.subheader("What if you chose the pixels? Paint the attack's budget")
     with widgets.place():
         run = folder.open_model(here.a)
         left, right = st.columns(2, gap="large")
@@ -196,7 +196,7 @@ def _attack(
     st.markdown(
         f"{cells.mean():.0%} of the image may change by {level}/255, the rest by {low}/255. "
         + (
-            "The budget is another now: attack again."
+            "The budget has changed: attack again."
             if "paint-asked" in state
             else "Attack to see whether that is enough."
         )

@@ -45,7 +45,8 @@ def cells_of(run: Run, index: int, mask: str) -> Bools:
     if mask == "part":
         if not isinstance(getattr(net, "maps", None), torch.nn.Module):
             raise UserError(
-                "This network has no feature maps to make PART's mask of: choose other pixels."
+                "This network has no feature maps, so PART's mask cannot be computed: choose other"
+                " pixels."
             )
         chosen = cam.importance_mask(
             methods.PART().heat(net, x, y), "z>1", (x.shape[2], x.shape[3])
@@ -130,21 +131,25 @@ def outcome(result: Painted) -> str:
     )
     if before != result.y:
         return (
-            f"This model is wrong already without an attack: it says {names[before]} ({was:.0%}),"
-            f" it is a {names[result.y]}. Attacked: {names[after]} ({now:.0%})."
+            f"The network is wrong already without an attack: it predicts {names[before]}"
+            f" ({was:.0%}), the true class is {names[result.y]}. Attacked: {names[after]}"
+            f" ({now:.0%})."
         )
     moved = f"{names[before]} ({was:.0%}) → {names[after]} ({now:.0%})"
     held = after == result.y
     idle = result.eps == 0 or (result.eps_low == 0 and not result.mask.any())
-    verdict = "it holds against this attack" if held else "this model was fooled"
-    out = f"Nothing can happen: {moved}." if idle else f"{moved}: {verdict}."
+    verdict = "it withstands this attack" if held else "the network was fooled"
+    out = f"No pixel may change: {moved}." if idle else f"{moved}: {verdict}."
     if result.uniform:
-        return f"{out} That is the same budget everywhere, the attacker of every robust number."
+        return (
+            f"{out} The budget is the same on every pixel, as in the attacks used for robust"
+            " accuracy."
+        )
     everywhere, answer = f"{eps_text(result.eps)} on every pixel", f"({names[full]}, {then:.0%})"
     there = {
-        (True, True): f"It holds against {everywhere}, too {answer}.",
-        (True, False): f"The same PGD with {everywhere} missed that {answer}. What fools with a"
-        " smaller budget counts there as well.",
+        (True, True): f"It withstands {everywhere}, too {answer}.",
+        (True, False): f"The same PGD with {everywhere} did not fool it {answer}. But that budget"
+        " contains this perturbation, so it is not robust there.",
         (False, True): f"But {everywhere} would have fooled it {answer}.",
         (False, False): f"{everywhere} fools it, too {answer}.",
     }

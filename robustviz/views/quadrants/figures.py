@@ -76,14 +76,15 @@ def _of(result: Quadrants, picked: str) -> str:
     )
     if at == best:
         return (
-            f"{sentence} It is {'decidedly ' if decided else ''}the best of the"
-            f" four{'' if decided else ' here, but the lead is not decided'}."
+            f"{sentence} It is the best of the four, but no clear lead is shown."
+            if not decided
+            else f"{sentence} It is the best of the four, and its lead is statistically clear."
         )
     mean, low, high = 100 * result.robust_lead[at]
     return (
         f"{sentence} The best, {result.names[best].replace('-', ' ')}, is"
-        f" {spread(mean, low, high, '+.1f')} points ahead under attack:"
-        f" {'decided' if low > 0 else 'no difference shown'}."
+        f" {spread(mean, low, high, '+.1f')} percentage points ahead under attack:"
+        f" {'a difference' if low > 0 else 'no difference shown'}."
     )
 
 

@@ -23,7 +23,7 @@ from robustviz.views.quadrants.result import Quadrants
 def puzzle(here: Context) -> None:
     """Draw the whole part. A page opened by a link with a guess shows the result at once."""
     st.session_state.setdefault("quadrant-linked", "quadrant" in st.query_params)
-    st.subheader("Puzzle: which quarter of the image needs the attacker's budget least?")
+    st.subheader("Puzzle: in which quarter of the image does a smaller training ε cost least?")
     with widgets.place():
         study = load("robustviz.views.quadrants.study")
         file = study.file_of(study.Study.data)
@@ -47,7 +47,7 @@ def puzzle(here: Context) -> None:
                 f"A network on {meta['data']} is trained with ε = {eps_text(meta['eps'])}, but one"
                 f" quadrant gets only {eps_text(meta['eps_low'])}. All are tested alike:"
                 f" {meta['attack']} with {eps_text(meta['test_eps'])} everywhere. Where does the"
-                " smaller budget cost least accuracy under attack?"
+                " smaller ε cost the least accuracy under attack?"
             )
             picked = st.radio(
                 "Your guess",
@@ -60,7 +60,7 @@ def puzzle(here: Context) -> None:
             )
             shell.write_address()
             if picked is None:
-                st.markdown("Choose one, then read what training says.")
+                st.markdown("Choose one, then see what training shows.")
                 return
             if st.button(
                 "Reveal", type="primary", key="quadrant-reveal", icon=":material/visibility:"

@@ -316,7 +316,7 @@ def read(data: str = Study.data) -> JSON:
     """The study of a data set, as JSON. Raises UserError if there is none."""
     if not file_of(data).exists():
         raise UserError(
-            f"There is no quadrant study of {data} yet: make it with python -m"
+            f"There is no quadrant study on {data} yet: run python -m"
             f" robustviz.views.quadrants.study --data {data}."
         )
     return folder.read_json(file_of(data))
@@ -328,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m robustviz.views.quadrants.study",
-        description="Which quadrant needs the attacker's budget least?",
+        description="In which quadrant does a smaller training radius cost least?",
     )
     parser.add_argument("--data", default=Study.data, help="the data set (default: %(default)s)")
     parser.add_argument(

@@ -83,7 +83,11 @@ def question(pack: JSON, number: int) -> None:
                     type="primary",
                     width="stretch",
                 )
-    st.toggle("Enlarge", key="enlarge", help="This is the size at which they are.")
+    st.toggle(
+        "Enlarge",
+        key="enlarge",
+        help=f"The pictures have {NATIVE}×{NATIVE} pixels; off shows them in this size.",
+    )
 
 
 def _guess(number: int, side: str) -> None:
@@ -159,7 +163,7 @@ def reveal(pack: JSON, guesses: list[str]) -> None:
 
 def hold(pack: JSON) -> None:
     """The second question: does a network trained on attacked pictures withstand the attack?"""
-    st.subheader("Will a network trained on attacked pictures hold?", anchor=False)
+    st.subheader("Will a network trained on attacked pictures withstand the attack?", anchor=False)
     if "hold" not in st.session_state:
         with st.container(horizontal=True):
             for word in ("Yes", "No"):
@@ -189,7 +193,7 @@ def hold(pack: JSON) -> None:
                 )
                 st.markdown(
                     f"**{said['adv']}** ({said['adv_p']:.0%}): "
-                    + ("fooled" if said["fooled"] else "it holds")
+                    + ("fooled" if said["fooled"] else "not fooled")
                 )
     with st.popover("How sure?", type="tertiary"):
         st.markdown("\n".join(f"- {each}" for each in sure(pack)))
@@ -201,10 +205,10 @@ def price(pack: JSON) -> str:
     low, high = pack["price"]["interval"]
     both = f"{robust} against {ordinary} of {pack['robust']['n']} are right"
     if low > 0:
-        return f"It has no price here: untouched, {both}."
+        return f"Robustness has no price here: on untouched images, {both}."
     if high < 0:
-        return f"The price: untouched, {both}."
-    return f"Its price on untouched images: no difference is shown, {both}."
+        return f"The price of robustness: on untouched images, {both}."
+    return f"On untouched images no difference is shown: {both}."
 
 
 def sure(pack: JSON) -> list[str]:
@@ -215,8 +219,8 @@ def sure(pack: JSON) -> list[str]:
     worst = net.get("worst")
     return [
         "An attack gives an upper bound on robustness.",
-        "One network a side: other seeds may differ.",
-        f"The counts: {pack['attack']}, ε = {pack['eps_text']}, seed {pack['seed']}, full knowledge"
+        "Each method has one network here: with other seeds the result may differ.",
+        f"The attack: {pack['attack']}, ε = {pack['eps_text']}, seed {pack['seed']}, full knowledge"
         " of the weights.",
         f"95 % interval of the robust network's share: {low}–{high} %.",
         f"Untouched, {gained} images only the robust network gets right, {lost} only the ordinary"
@@ -229,8 +233,8 @@ def sure(pack: JSON) -> list[str]:
             if worst
             else []
         ),
-        f"The pictures were drawn by seed. Each was attacked alone, by {pack['shown']}, as on the"
-        " Attack page.",
+        f"The pictures were chosen at random with a fixed seed. Each was attacked on its own, by"
+        f" {pack['shown']}, as on the Attack page.",
         f"Made by `{pack['command']}`.",
     ]
 
@@ -241,8 +245,8 @@ def onward(pack: JSON) -> None:
     with st.container(horizontal=True, key="doors"):
         doors = (
             ("Take the tour", "tour", ":material/route:"),
-            ("See how", "attack", ":material/bolt:"),
-            ("Teach it", "train", ":material/model_training:"),
+            ("See the attack", "attack", ":material/bolt:"),
+            ("Train a network", "train", ":material/model_training:"),
             ("Why does it work?", "features", ":material/scatter_plot:"),
         )
         for said, name, icon in doors:
