@@ -1,5 +1,5 @@
-"""Painted budgets: the text of a mask, the pixels that are meant, the attack against a slow twin,
-and every sentence.
+"""Tests painted budgets: the text of a mask, the pixels that a name means, the attack against a
+slow reference, and every sentence.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from robustviz.views.measure import images_of, net_of
 from robustviz.views.paint.result import Painted
 from robustviz.views.screen import wordy
 
-# `probes.painted` itself is the function
+# `probes.painted` is the function, not this module.
 ROOM = importlib.import_module("robustviz.views.paint.probe")
 TEXT = importlib.import_module("robustviz.views.paint.result")
 
@@ -61,7 +61,7 @@ def test_a_mask_comes_back_from_its_text_which_fits_an_address(
     cells = np.random.default_rng(rows).random((rows, columns)) < 0.4
     text = TEXT.to_text(cells)
     assert len(text) == length <= 256 and np.array_equal(TEXT.from_text(text, rows, columns), cells)
-    # one bit at a time
+    # A reference, one bit at a time.
     bits = "".join("1" if cell else "0" for cell in cells.flatten()).ljust(
         -(-rows * columns // 8) * 8, "0"
     )
@@ -97,7 +97,7 @@ def test_large_images_are_painted_in_blocks() -> None:
 
 
 def test_a_block_is_allowed_or_forbidden_as_a_whole(run, monkeypatch) -> None:
-    monkeypatch.setattr(TEXT, "CELLS", 3)  # 8 pixels in cells of 3, 3 and 2
+    monkeypatch.setattr(TEXT, "CELLS", 3)  # 8 pixels are split into cells of 3, 3 and 2.
     found = painted(run, mask=TEXT.to_text(np.array([[1, 0, 0], [0, 0, 0], [0, 0, 1]], bool)))
     expected = np.zeros((8, 8), bool)
     expected[:3, :3] = expected[6:, 6:] = True
@@ -129,7 +129,7 @@ def test_the_strongest_pixels_are_those_with_the_steepest_loss(run) -> None:
     twin, chosen = copy.deepcopy(net_of(run)).double(), ROOM.cells_of(run, 5, "strongest")
     slope = np.zeros((8, 8))
     with frozen(twin), torch.no_grad():
-        for place in np.ndindex(8, 8):  # central differences, a pixel at a time, in float64
+        for place in np.ndindex(8, 8):  # Central differences in float64, one pixel at a time.
             step = torch.zeros_like(few.x).double()
             step[(0, 0, *place)] = 1e-4
             high, low = (
@@ -153,7 +153,7 @@ def test_the_part_mask_is_parts(run) -> None:
 def slow(
     run: folder.Run, index: int, budget: np.ndarray, eps: float, steps: int, seed: int
 ) -> np.ndarray:
-    """PGD within a budget, written out once more."""
+    """A reference implementation of PGD within a budget per pixel."""
     few, net = images_of(run).take(torch.tensor([index])), net_of(run)
     budget_ = torch.from_numpy(budget).float()
     x = few.x
@@ -218,13 +218,13 @@ def test_the_network_is_left_as_it_was(run) -> None:
     for mask in ("strongest", "part"):
         painted(run, mask=mask, steps=2)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    # for life
+    # The cached network is shared, so it must stay in eval mode and without gradients.
     assert not any(module.training for module in net.modules()) and not any(
         p.requires_grad for p in net.parameters()
     )
 
 
-# What is said.
+# The sentences.
 
 
 def made(
@@ -236,7 +236,7 @@ def made(
     eps: float = 8 / 255,
     low: float = 0.0,
 ) -> Painted:
-    """A hand-made result of class 1 of three, with these answers."""
+    """Returns a result for an image of class 1 of three, with the given predictions."""
     mask = np.zeros((4, 4), bool)
     mask.flat[: round(16 * share)] = True
     rows = [np.where(np.arange(3) == answer, 0.8, 0.1) for answer in (before, after, full)]

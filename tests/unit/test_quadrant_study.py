@@ -1,5 +1,5 @@
-"""The quadrant study: its rules and budgets, its statistics against scipy, its sentences, its file,
-and a toy run of it all.
+"""Tests the quadrant study: its rules and budgets, its statistics against scipy, its sentences, its
+file, and a tiny run of the whole study.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from robustviz.views.screen import wordy
 def test_each_rule_leaves_out_its_quarter_whatever_the_map_says(images) -> None:
     for rule, (low, right) in cam.QUADRANTS.items():
         expected = np.ones((9, 7), bool)
-        for r, c in np.ndindex(9, 7):  # 9 rows and 7 columns: the halves are 4 and 5, 3 and 4
+        # With 9 rows and 7 columns the halves have 4 and 5 rows, and 3 and 4 columns.
+        for r, c in np.ndindex(9, 7):
             expected[r, c] = ((r >= 4), (c >= 3)) != (bool(low), bool(right))
         for heat in (
             torch.rand(12, 3, 2),
@@ -65,7 +66,7 @@ def test_part_gives_the_quarter_the_smaller_radius_from_the_first_batch_on_witho
 ) -> None:
     method = PART(rule="all-but-lower-right", eps_low=6 / 255, warmup=0.0).bound(12 / 255)
     batch = Batch(images, labels, torch.arange(12), 0, 0.0, torch.Generator(), None, None)
-    budget = method.budget(torch.nn.Identity(), batch)  # a network that has no maps at all
+    budget = method.budget(torch.nn.Identity(), batch)  # The network has no feature maps at all.
     assert budget[0, 0, 4:, 3:].unique().tolist() == pytest.approx([6 / 255]) and budget[
         0, 0, :4
     ].unique().tolist() == pytest.approx([12 / 255])
@@ -112,8 +113,8 @@ def test_the_trainings_are_the_papers_on_the_recipe_of_shapes() -> None:
 
 @pytest.fixture
 def study() -> dict:
-    """Two seeds: upper-left leads under attack by 4 and 6 points, and in clean images by 0
-    and 2.
+    """Returns a study of two seeds in which upper-left leads by 4 and 6 percentage points under
+    attack, and by 0 and 2 on clean images.
     """
     cells = []
     for seed, shift in ((0, 0), (1, 10)):
@@ -147,7 +148,9 @@ def study() -> dict:
 
 
 def test_four_equal_quadrants_are_seldom_said_to_differ(study) -> None:
-    """5 % at most, and a verdict on the best asks for three such leads at once."""
+    """At most 5% of simulations show a lead, and naming a best quadrant needs three leads at
+    once.
+    """
     rng, decided, some = np.random.default_rng(0), 0, 0
     for _ in range(300):
         study["protocol"]["seeds"] = list(range(5))
@@ -173,7 +176,7 @@ def test_seeds_are_paired_and_only_whole_ones_count(study) -> None:
         {"variant": "upper-left", "seed": 2, "n": 200, "clean_k": 0, "robust_k": 0}
     )
     result = result_of(study)
-    # the control of one seed alone is left out
+    # The control with only one seed is left out.
     assert result.names == list(PLACES) and result.meta["seeds"] == [0, 1]
     assert result.robust[0].tolist() == [0.44, 0.51] and result.robust[1].tolist() == [0.4, 0.45]
     low, high = stats.t.interval(1 - 0.05 / 6, 1, loc=0.05, scale=stats.sem([0.04, 0.06]))
