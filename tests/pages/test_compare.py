@@ -56,7 +56,7 @@ def test_a_network_of_the_user_s_is_there_and_marked(visit):
 
 def test_a_click_makes_a_and_the_next_one_b(visit, monkeypatch):
     app = sound(visit("compare"))
-    assert "it becomes :blue[**A**]" in words(app)
+    assert "to make it :blue[**A**]" in words(app)
     here = panel.Context("shapes", A, B, 0)
     state: dict[str, str] = {}
     monkeypatch.setattr(panel.st, "session_state", state)
@@ -71,7 +71,7 @@ def test_the_pickers_open_the_scoreboard(visit):
     app = sound(visit("compare"))
     app.button(key="board-b").click().run()
     sound(app)
-    assert "Click a mark: it becomes B." in words(app)
+    assert "Click a mark to make it B." in words(app)
     assert screen(app, 1)["answer"] == screen(app)["answer"]
 
 
@@ -114,9 +114,9 @@ def test_two_networks_side_by_side_are_moved_by_one_epoch_scrubber(visit, monkey
         assert not wordy(text), text
     said = words(app)
     assert "**A and B.** Same seed, same batches: what differs is the method." in said
-    assert "**A and C.** Same settings, other seed: what differs is chance." in said
-    assert "Both are of one method, so nothing is said about methods here." in said
-    assert "2 seeds have both methods" in said or "3 seeds" in said
+    assert "**A and C.** Same settings, different seeds: any difference is due to chance." in said
+    assert "Both have the same method, so methods are not compared." in said
+    assert "2 seeds were trained with both methods" in said or "3 seeds" in said
     assert "Tango, paired" in said
 
 

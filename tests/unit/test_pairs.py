@@ -71,7 +71,7 @@ def test_two_seeds_of_one_method_never_yield_a_sentence_about_methods() -> None:
     for first, second in alike:
         found = pairs.methods(first, second, known)
         assert found.effect is None and not found.shown
-        assert found.lines == ("Both are of one method, so nothing is said about methods here.",)
+        assert found.lines == ("Both have the same method, so methods are not compared.",)
 
 
 def test_many_simulated_seeds_of_one_method_say_nothing_about_methods() -> None:
@@ -84,7 +84,9 @@ def test_many_simulated_seeds_of_one_method_say_nothing_about_methods() -> None:
 def test_below_three_seeds_a_side_nothing_is_said() -> None:
     a, b = (simulated(key, np.array([0.2, 0.2]) + gain) for key, gain in TWO)
     found = pairs.methods(a[0], b[0], [*a, *b])
-    assert found.effect is None and found.lines[0].startswith("2 seeds have both methods")
+    assert found.effect is None and found.lines[0].startswith(
+        "2 seeds were trained with both methods"
+    )
     assert "--seeds 0,1,2 --methods fgsm_at,pgd_at --data digits" in found.lines[1]
     a, b = (simulated(key, np.array([0.2, 0.21, 0.22]) + gain) for key, gain in TWO)
     other = [dataclasses.replace(one, settings=one.settings | {"seed": 7}) for one in b[:1]]
@@ -125,7 +127,7 @@ def test_the_shipped_seeds_tell_two_methods_apart() -> None:
     a, b = (pairs.trained(ordinary("digits", key)) for key in ("standard", "fgsm_at"))
     found = pairs.methods(a, b, known)
     assert found.shown and found.seeds >= 3 and found.effect is not None and found.effect > 0.3
-    assert found.lines[0].startswith(f"Over {found.seeds} seeds FGSM-AT holds ")
+    assert found.lines[0].startswith(f"Over {found.seeds} seeds FGSM-AT is right ")
     assert "n = 360" in found.lines[-1]
     wide = pairs.methods(a, b, known, at_once=3)
     assert wide.high - wide.low > found.high - found.low  # type: ignore[operator]
@@ -157,7 +159,9 @@ def test_what_differs_between_two_trainings_is_said(tmp_path: Path) -> None:
     run, fgsm = ordinary("digits", "pgd_at"), ordinary("digits", "fgsm_at")
     assert pairs.kin(run, fgsm) == "Same seed, same batches: what differs is the method."
     other = changed(tmp_path, "s1", seed=1)
-    assert pairs.kin(run, other) == "Same settings, other seed: what differs is chance."
+    assert (
+        pairs.kin(run, other) == "Same settings, different seeds: any difference is due to chance."
+    )
     assert pairs.kin(run, run) == "Same settings, same seed: the same training twice."
     both = pairs.kin(other, fgsm)
     assert both.startswith("They differ in method and seed: this pair alone cannot tell")
@@ -181,7 +185,7 @@ def test_other_data_and_other_test_images_are_refused(tmp_path: Path) -> None:
         text = text.replace(each, f"{number:016d}")
     (other.path / "eval.json").write_text(text, "utf-8")
     said = pairs.apart(run, Run(other.path))
-    assert "other images" in said and "evaluate both on the same split" in said
+    assert "different images" in said and "evaluate both on the same split" in said
 
 
 def test_one_network_against_one_is_said_with_its_paired_interval() -> None:

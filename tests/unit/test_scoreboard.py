@@ -87,7 +87,7 @@ def test_a_run_with_the_plain_evaluation_only_has_that(
     assert line.startswith(
         "B is more robust: it is right on 743 of 1000 attacked images, A on 121."
     )
-    assert line.endswith("Both met PGD-20 only.")
+    assert line.endswith("Both were attacked only with PGD-20.")
     monkeypatch.setattr(Run, "evaluations", lambda self: [])
     assert board(shipped("shapes")) is None
 

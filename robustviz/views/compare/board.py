@@ -122,14 +122,15 @@ def first(
         answer=answers(board, a, b),
         picture=f'{STYLE}<div class="board"><div class="wide">{pictures[0]}</div>'
         f'<div class="small">{pictures[1]}</div>{_key(board, names)}</div>',
-        alt=f"{len(board.scores)} networks: clean accuracy across, kept under attack up.",
+        alt=f"{len(board.scores)} networks: clean accuracy across, accuracy under attack up.",
         sure=(
             *verdict.sure,
             f"The attacks: {', '.join(board.attacks)}.",
-            f"Up: images of {board.n} that are right under every attack up to the control.",
-            "Across: accuracy on all untouched test images that were measured.",
+            f"Vertical axis: share of {board.n} images right under all attacks up to the control.",
+            "Horizontal axis: accuracy on all untouched test images that were evaluated.",
             "Crosses: 95 % intervals over images (Wilson) of one network, not of its method.",
-            "Hollow marks met other images, another ε or fewer attacks: do not compare heights.",
+            "Hollow marks have other images, another ε or fewer attacks: do not compare their"
+            " heights.",
             "A larger mark was trained at a larger ε.",
         ),
         control=Control(
@@ -137,7 +138,7 @@ def first(
             ("none", *board.attacks),
             last,
             "attacks",
-            "Each position adds an attack: what is kept must withstand all of them.",
+            "Each position adds an attack; an image counts only if it is right under all of them.",
         ),
         moves=moves,
     )
@@ -158,7 +159,7 @@ def _axes(board: Board, width: int, height: int) -> Plot:
         (low, 1.005),
         (-0.02, 1.02),
         "accuracy on untouched images",
-        "kept under attack",
+        "right under attack",
         [(value, f"{value:.0%}") for value in marks],
         [(value, f"{value:.0%}") for value in (0, 0.25, 0.5, 0.75, 1)],
         left=72,
@@ -221,9 +222,9 @@ def _kept(board: Board, one: Score, at: int) -> str:
     """The tooltip's line on the number of images kept at a position of the control."""
     k, n = board.counted(one, at)
     if not at:
-        return f"{k} of {n} right, nothing attacked"
-    apart = "" if board.alike(one, board.attacks[:at]) else ": not as the others"
-    return f"{k} of {n} kept at ε = {eps_text(one.on.eps).split(' ')[0]}{apart}"
+        return f"{k} of {n} right, not attacked"
+    apart = "" if board.alike(one, board.attacks[:at]) else ": not comparable"
+    return f"{k} of {n} right at ε = {eps_text(one.on.eps).split(' ')[0]}{apart}"
 
 
 def _notes(one: Score, plot: Plot, usual: float) -> list[str]:
@@ -297,7 +298,7 @@ def _tip(
         ""
         if shown is None
         else f'<use href="#{own[0]}-image-{shown}" x="{text + 8:g}" y="8"/>'
-        f'<text x="{text + 8:g}" y="79" class="note">it loses {shown}</text>'
+        f'<text x="{text + 8:g}" y="79" class="note">fooled: {shown}</text>'
     )
     return (
         f'<g id="{own}-tip" class="tip" transform="translate({left:g} {plot.height / 2 - tall:g})">'
@@ -330,7 +331,7 @@ def _key(board: Board, names: Mapping[str, Name]) -> str:
         for colour, shape in [mark(key)]
     )
     rows += (
-        f"<li>{_spot(4, 'hollow')}hollow: attacked at another ε, or less: not comparable</li>"
+        f"<li>{_spot(4, 'hollow')}hollow: another ε or fewer attacks, not comparable</li>"
         f"<li>{_spot(5)}{_spot(9)}trained at a small, a large ε</li>"
     )
     return f'<ul class="key" aria-label="Methods">{rows}</ul>'

@@ -105,14 +105,14 @@ def apart(first: Run, second: Run) -> str:
     """
     if first.data_key != second.data_key or first.classes != second.classes:
         return (
-            f"{first.id} learnt {first.data_name} and {second.id} {second.data_name}: choose"
-            " networks of one data set."
+            f"{first.id} was trained on {first.data_name} and {second.id} on {second.data_name}:"
+            " choose networks of one data set."
         )
     met = [{one.images for one in run.evaluations() if one.images} for run in (first, second)]
     if all(met) and not met[0] & met[1]:
         return (
-            f"{first.id} and {second.id} were tested on other images, so their numbers do not"
-            " compare: evaluate both on the same split."
+            f"{first.id} and {second.id} were evaluated on different images, so their numbers"
+            " cannot be compared: evaluate both on the same split."
         )
     return ""
 
@@ -123,18 +123,18 @@ def kin(first: Run, second: Run) -> str:
     methods draws balanced batches.
     """
     if first.imported or second.imported:
-        return "One was trained elsewhere: nobody here knows its seed and its batches."
+        return "One was trained elsewhere, so its seed and batches are not known."
     a, b = (_settings(run.config) for run in (first, second))
     differing = sorted(name for name in {*a, *b} if a.get(name) != b.get(name))
     if not differing:
         return "Same settings, same seed: the same training twice."
     if differing == ["seed"]:
-        return "Same settings, other seed: what differs is chance."
+        return "Same settings, different seeds: any difference is due to chance."
     if differing == ["method"]:
         whole = a["method"]["key"] != b["method"]["key"]
         what = "the method" if whole else "a setting of the method"
         if first.config.method.balanced != second.config.method.balanced:
-            return f"Same seed, but one draws its batches in pairs of a class: {what} differs."
+            return f"Same seed, but one method draws balanced batches: {what} differs."
         return f"Same seed, same batches: what differs is {what}."
     names = [SAID.get(name, name) for name in differing]
     return f"They differ in {listed(names)}: this pair alone cannot tell which of them matters."
@@ -187,7 +187,7 @@ def network(first: Trained, second: Trained, names: tuple[str, str]) -> Verdict:
         and b.robust_right
     ]
     if not every:
-        return Verdict(f"{' and '.join(names)} met no {ATTACK} on the same images.", ())
+        return Verdict(f"{' and '.join(names)} have no {ATTACK} evaluation on the same images.", ())
     a, b = max(every, key=lambda both: (both[0].n, both[0].eps == first.settings["eps"]))
     rights = [np.logical_and(*one.right()) for one in (a, b)]
     return held(*rights, attack=ATTACK, eps=a.eps, seed=a.seed, names=names)
@@ -202,17 +202,17 @@ def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: 
     (Bonferroni).
     """
     if first.method == second.method:
-        return Over(("Both are of one method, so nothing is said about methods here.",))
+        return Over(("Both have the same method, so methods are not compared.",))
     a, b = ({**one.settings, "seed": 0, "method": 0} for one in (first, second))
     if a != b:
-        return Over(("More than the method differs, so nothing is said about methods here.",))
+        return Over(("More than the method differs, so methods cannot be compared.",))
     left, right, where = _common(first, second, every)
     both = sorted(left.keys() & right.keys())
     if len(both) < LEAST_SEEDS:
         return Over(
             (
-                f"{len(both)} {'seed has' if len(both) == 1 else 'seeds have'} both methods:"
-                f" a sentence about methods needs {LEAST_SEEDS}.",
+                f"{len(both)} {'seed was' if len(both) == 1 else 'seeds were'} trained with both"
+                f" methods: comparing methods needs {LEAST_SEEDS}.",
                 _how(first, second),
             ),
             len(both),
@@ -224,16 +224,17 @@ def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: 
     found = Over((), len(both), effect, low, high)
     more, less = names[::-1] if effect > 0 else names
     line = (
-        f"Over {len(both)} seeds {more} holds {100 * abs(effect):.1f} points more than {less}."
+        f"Over {len(both)} seeds {more} is right {100 * abs(effect):.1f} percentage points more"
+        f" often under attack than {less}."
         if found.shown
         else f"Over {len(both)} seeds no difference between {names[0]} and {names[1]} is shown."
     )
     return Over(
         (
             line,
-            f"{names[1]} less {names[0]}: {points_text(effect)} points.",
+            f"{names[1]} minus {names[0]}: {points_text(effect)} percentage points.",
             f"Its 95 % interval over seeds (paired t): {points_text(low)} to"
-            f" {points_text(high)} points.",
+            f" {points_text(high)} percentage points.",
             *([f"It holds for all {at_once} pairs shown here together."] if at_once > 1 else []),
             where,
         ),

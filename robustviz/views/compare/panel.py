@@ -51,7 +51,7 @@ def _view(here: Context) -> None:
     shell.write_address()  # here: a rerun of the fragment skips the rest of the page
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
-            f"Click a mark: it becomes :{shell.side_colour(turn)}[**{turn.upper()}**]; the next"
+            f"Click a mark to make it :{shell.side_colour(turn)}[**{turn.upper()}**]; the next"
             f" click chooses **{'A' if turn == 'b' else 'B'}**."
         )
         widgets.take_home("compare", TITLE, screen, {})
@@ -88,7 +88,7 @@ def _drawer(side: str) -> None:
         st.info("No network of this data has been evaluated yet.")
         return
     seen = stage.show(f"board-{side}", _screen(found, runs, here))
-    st.markdown(f"Click a mark: it becomes {side.upper()}.")
+    st.markdown(f"Click a mark to make it {side.upper()}.")
     if seen.clicked in runs:
         _take(side, seen.clicked, here)
 
@@ -130,7 +130,7 @@ def _table(found: Board, runs: dict[str, Run], here: Context) -> None:
     )
     chosen = [order[at] for at in event["selection"]["rows"] if at < len(order)]
     if not chosen:
-        st.markdown("Choose a row to read what its method does, and to make it A or B.")
+        st.markdown("Select a row to read what its method does, and to make it A or B.")
         return
     with st.container(width=480):
         methods.explain(runs[chosen[0]].method_key)
@@ -167,21 +167,21 @@ def _columns() -> dict[str, Any]:
     column = st.column_config
     grey = "In grey levels of 255. "
     return {
-        "side": column.TextColumn("", help="Which one is A, which is B."),
-        "network": column.TextColumn(help="Method, what is unusual about it, network, seed."),
+        "side": column.TextColumn("", help="Which network is A and which is B."),
+        "network": column.TextColumn(help="Method, unusual settings, architecture, seed."),
         "trained at ε": column.NumberColumn(
-            help=f"{grey}0: it never saw an attack. Empty: nobody knows."
+            help=f"{grey}0: trained without attacks. Empty: unknown."
         ),
         "untouched": column.NumberColumn(format="percent", help=term("clean accuracy")),
         "under attack": column.NumberColumn(
             format="percent", help="Share right under every attack that was run on the same images."
         ),
-        "kept": column.NumberColumn(help="So many images withstood every attack."),
-        "of": column.NumberColumn(help="So many images were attacked."),
+        "kept": column.NumberColumn(help="Number of images right under every attack."),
+        "of": column.NumberColumn(help="Number of images attacked."),
         "attacked at ε": column.NumberColumn(
-            help=f"{grey}Rows with another ε do not compare in accuracy under attack."
+            help=f"{grey}Accuracy under attack cannot be compared between rows with different ε."
         ),
-        "attacks": column.NumberColumn(help="How many attacks it met on these images."),
+        "attacks": column.NumberColumn(help="Number of attacks run on these images."),
         "hardest": column.TextColumn(help="The last of these attacks; AutoAttack is the hardest."),
         "s an epoch": column.NumberColumn(
             format="%.1f", help="Seconds an epoch took where it was trained; machines differ."
@@ -276,7 +276,7 @@ def _classes(found: Board, here: Context) -> None:
         told.append(f"{side.upper()}: {one.plain.printed}, {one.plain.n} images.")
     if not columns:
         return
-    heads = ["all images", "every class counted alike", *names]
+    heads = ["all images", "mean over classes (balanced)", *names]
     table = {"class": heads, "images": [sum(counts), sum(counts), *counts], **columns}
     share = st.column_config.NumberColumn(format="percent")
     st.dataframe(
@@ -287,7 +287,8 @@ def _classes(found: Board, here: Context) -> None:
         alt=f"{len(names)} classes: accuracy of A and B, untouched and under attack",
     )
     st.markdown(
-        " ".join(told) + " The balanced accuracy counts every class alike, however few its images."
+        " ".join(told) + " The balanced accuracy is the mean over classes, however few images a"
+        " class has."
     )
 
 
@@ -318,6 +319,6 @@ def _evaluations(found: Board, runs: dict[str, Run]) -> None:
         alt=f"{len(rows)} evaluations",
     )
     st.markdown(
-        "These are networks, one of a method and seed. `python -m robustviz report --seeds`"
+        "Each row is one network: one method with one seed. `python -m robustviz report --seeds`"
         " compares methods over seeds."
     )

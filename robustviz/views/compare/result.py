@@ -43,9 +43,9 @@ class AlongsideSpec(ProbeSpec[Alongside]):
     """
 
     index: int = option(0, "Number of the first image.", low=0, kind="image")
-    n: int = option(60, "How many test images on the map.", low=1)
-    shown: int = option(6, "Of how many of them there are pictures.", low=1, high=20)
-    frames: int = option(6, "At most so many kept epochs.", low=0, high=50)
+    n: int = option(60, "Number of test images on the feature map.", low=1)
+    shown: int = option(6, "Number of these images shown as pictures.", low=1, high=20)
+    frames: int = option(6, "Maximum number of kept epochs.", low=0, high=50)
     steps: int = option(10, "Steps of PGD.", low=1, high=1000)
     seed: int = option(0, "Seed of the attack's noise.", low=0, high=2**32 - 1)
 

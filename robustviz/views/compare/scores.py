@@ -191,20 +191,18 @@ def _noted(verdict: Verdict, met: Sequence[str], wanted: Sequence[str], whom: st
     missing = [name for name in wanted if name not in met]
     if not missing:
         return verdict
-    few = len(met) < len(missing)
-    said = (
-        f"{whom} met {listed(met) or 'none'} only"
-        if few
-        else (f"Not run on {whom.lower()}: {listed(missing)}")
-    )
+    was = "were" if whom == "Both" else "was"
+    said = f"Not run on {whom.lower()}: {listed(missing)}"
+    if len(met) < len(missing):
+        said = f"{whom} {was} " + (f"attacked only with {listed(met)}" if met else "not attacked")
     return dataclasses.replace(verdict, line=f"{verdict.line} {said}.")
 
 
 def _unlike(first: Score, second: Score) -> str:
     if first.on.eps != second.on.eps:
         radii = (eps_text(one.on.eps).split(" ")[0] for one in (first, second))
-        return "A was attacked at {}, B at {}: their heights do not compare.".format(*radii)
-    return "A and B met no attack on the same images: their heights do not compare."
+        return "A was attacked at {}, B at {}: their heights cannot be compared.".format(*radii)
+    return "A and B were not attacked on the same images: their heights cannot be compared."
 
 
 def board(runs: Iterable[Run]) -> Board | None:

@@ -75,24 +75,24 @@ def together(sides: Sequence[Side], verdict: Verdict, template: str = LIGHT) -> 
             positions,
             len(positions) - 1,
             "epoch-together",
-            "Pictures are of the last kept epoch up to it; the last position has the chosen"
-            " weights.",
+            "The pictures come from the last epoch so far whose weights were kept; the last"
+            " position has the chosen weights.",
         ),
         moves=moves,
     )
 
 
 def _sure(known: Sequence[Alongside]) -> Iterator[str]:
-    yield "The curves are of validation images, which also chose the best epoch."
-    yield "Pictures before the end are of the last epoch up to it whose weights were kept."
-    yield "Where no weights were kept that early, the earliest that there are stand."
+    yield "The curves are for validation images, which were also used to choose the best epoch."
+    yield "At each epoch, the pictures come from the last epoch so far whose weights were kept."
+    yield "If no weights were kept that early, the earliest kept ones are shown."
     for found in known[:1]:
         attack = attack_name(found.meta["attack"])
-        yield "At each epoch that epoch's own network is attacked."
+        yield "At each epoch the network of that epoch is attacked."
         yield f"{attack} at ε = {eps_text(float(found.meta['eps']))}, seed {found.meta['seed']}."
-        yield f"The maps of features have n = {len(found.y)} test images, too few for a percentage."
-        yield "Each network's features lie on a plane of its own: compare shapes, not places."
-        yield "Red speaks for the true class, teal against it; each network has its own scale."
+        yield f"The feature maps show n = {len(found.y)} test images, too few for a percentage."
+        yield "Each network's feature map has its own axes: compare shapes, not places."
+        yield "Red is evidence for the true class, teal against it; each network has its own scale."
 
 
 def _at(records: Sequence[Record], epoch: int) -> Record | None:
@@ -108,13 +108,15 @@ def _leader(sides: Sequence[Side], epoch: int) -> str:
         if (record := _at(side.records, epoch))
     }
     if len(held) < 2:
-        return f"Epoch {epoch}: one network alone has come so far."
+        return f"Epoch {epoch}: only one network has results so far."
     most, least = max(held, key=held.__getitem__), min(held, key=held.__getitem__)
     if held[most] == held[least]:
-        return f"Epoch {epoch}: all hold {held[most]:.0%} of the attacked validation images."
+        return (
+            f"Epoch {epoch}: all are right on {held[most]:.0%} of the attacked validation images."
+        )
     return (
-        f"Epoch {epoch}: {most} holds most attacked validation images, {held[most]:.0%}; {least}"
-        f" holds {held[least]:.0%}."
+        f"Epoch {epoch}: {most} leads with {held[most]:.0%} of the attacked validation images"
+        f" right, {least} is last with {held[least]:.0%}."
     )
 
 
@@ -286,7 +288,7 @@ def _planes(found: Alongside, letter: str, template: str) -> str:
     return (
         f'<svg viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="Feature map of {letter}">'
         f"{''.join(frames)}</svg>"
-        '<p class="faint">● untouched, × attacked, dark where misread.</p>'
+        '<p class="faint">● untouched, × attacked, dark where misclassified.</p>'
     )
 
 
