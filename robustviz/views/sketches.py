@@ -125,8 +125,8 @@ BLOCKS = {
     ),
 }
 
-_ANSWER = Step("The network answers", ("network", "answer"))
-_LEARN = Step("Weights move to the true class", ("weights",))
+_ANSWER = Step("The network predicts", ("network", "answer"))
+_LEARN = Step("Weights learn the true class", ("weights",))
 _ATTACK = Step("Many small steps inside ε", ("many steps", "attacked"))
 _FURTHEST = Step("Attack that changes the outputs most", ("many steps", "attacked"))
 _MAP = Step("A map shows the important pixels", ("image", "heat"))

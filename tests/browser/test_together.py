@@ -36,10 +36,10 @@ def test_one_scrubber_moves_three_networks_by_keyboard(request, theme, width, se
         slider.press("ArrowRight")
     expect(page.get_by_text("Epoch 9: ")).to_be_visible()
     assert line.get_attribute("transform") != first
-    expect(page.get_by_text("answers of the weights of epoch 6:")).to_have_count(2)
-    expect(page.get_by_text("answers of the chosen weights:")).to_have_count(1)
+    expect(page.get_by_text("predictions of the weights of epoch 6:")).to_have_count(2)
+    expect(page.get_by_text("predictions of the chosen weights:")).to_have_count(1)
     slider.press("End")
-    expect(page.get_by_text("answers of the chosen weights:")).to_have_count(3)
+    expect(page.get_by_text("predictions of the chosen weights:")).to_have_count(3)
     settled(page)
     found = serious(page)
     assert not found, "\n".join(found)

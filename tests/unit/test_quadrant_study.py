@@ -196,9 +196,10 @@ def test_a_lead_is_decided_only_where_it_excludes_0_for_all_three(study) -> None
         if cell["variant"] == "upper-left":
             cell["robust_k"] = 88 + 10 * cell["seed"]
     result = result_of(study)
-    assert result.best("robust") == (0, True) and "points below: decided for each" in sentence(
-        result
-    )
+    assert result.best("robust") == (
+        0,
+        True,
+    ) and "points below: each difference is clear" in sentence(result)
     tied = next(
         cell for cell in study["cells"] if (cell["variant"], cell["seed"]) == ("lower-left", 0)
     )
@@ -207,7 +208,7 @@ def test_a_lead_is_decided_only_where_it_excludes_0_for_all_three(study) -> None
     assert (
         result.best("robust") == (0, False)
         and result.robust_lead[1, 1] > 0
-        and "decided for each" not in sentence(result)
+        and "each difference is clear" not in sentence(result)
     )
 
 
@@ -237,7 +238,7 @@ def test_ties_are_said_as_ties(study) -> None:
     for cell in study["cells"]:
         cell["clean_k"], cell["robust_k"] = 160, 80
     said = sentence(result_of(study))
-    assert said.count("The others are 0.0 points below: no difference shown.") == 2
+    assert said.count("The others are 0.0 percentage points below: no difference shown.") == 2
 
 
 def test_the_full_radius_is_told_apart_from_the_shipped_network() -> None:

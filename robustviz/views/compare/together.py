@@ -216,7 +216,7 @@ def _strips(found: Alongside, letter: str, frame: Sequence[int], moves: Moves) -
     yield f'<p data-move="which-{letter}"></p>'
     moves[f"which-{letter}"] = (
         "text",
-        [f"Attacked, answers of {_weights(int(found.epochs[now]))}:" for now in frame],
+        [f"Attacked, with the predictions of {_weights(int(found.epochs[now]))}:" for now in frame],
     )
     for at in range(len(found.epochs)):
         said = f"{few} attacked test images, {_weights(int(found.epochs[at]))}"

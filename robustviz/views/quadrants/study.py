@@ -232,8 +232,8 @@ def sentence(result: Quadrants) -> str:
         parts.append(
             f"Best {what}: {100 * table[at, 0]:.1f} %, with the smaller radius"
             f" {result.names[at].replace('-', ' ')}. The others are"
-            f" {least if least == most else f'{least} to {most}'} points below:"
-            f" {'decided for each' if decided else undecided}."
+            f" {least if least == most else f'{least} to {most}'} percentage points below:"
+            f" {'each difference is clear' if decided else undecided}."
         )
     return " ".join([*parts, *_everywhere(result)])
 
