@@ -43,7 +43,7 @@ def measure(run: Run, metrics: Iterable[str], setup: Setup, seed: int) -> dict[s
     for metric in sorted(set(metrics) - known.keys()):
         value = float(WAYS[metric](run, setup, seed))
         if not np.isfinite(value):
-            raise UserError(f"{run.id}: {metric} is {value}, which no verdict can rest on.")
+            raise UserError(f"{run.id}: {metric} is {value}, so there can be no verdict.")
         known[metric] = value
         content: JSON = {
             "config": run.config.to_json(),

@@ -84,7 +84,7 @@ def expectations(rows: Iterable[Row]) -> str:
     begun = [row for row in rows if row.seeds]
     lines = ([r.label, r.data, r.says, r.text, difference(r)] for r in begun)
     rest = len(rows) - len(begun)
-    more = f"\n\nOf {rest} more nothing was measured yet." if rest else ""
+    more = f"\n\n{rest} more have not been measured yet." if rest else ""
     return table(["claim of", "data", "expected", "verdict", "difference"], lines) + more
 
 

@@ -95,14 +95,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        return _failed("interrupted; a training goes on with `python -m robustviz resume RUN`.")
+        return _failed("interrupted; to continue a training use `python -m robustviz resume RUN`.")
     except ModuleNotFoundError as error:
         return _failed(
             f"the package {error.name} is not installed; install it, or everything with:"
             f" {paths.INSTALL}"
         )
     except MemoryError:
-        return _failed("the memory is full; use fewer images or a smaller batch.")
+        return _failed("out of memory; use fewer images or a smaller batch.")
     except Exception as error:
         if os.environ.get("ROBUSTVIZ_DEBUG"):
             raise

@@ -38,14 +38,15 @@ COMMANDS = (
             "--no-browser": {"action": "store_true"},
             "--class": {
                 "action": "store_true",
-                "help": "let a class on the local network look; only the teacher acts",
+                "help": "let a class on the local network view the app; only the teacher can change"
+                " things",
             },
         },
     ),
     Command(
         "check",
         check,
-        "say whether this machine is ready",
+        "check whether this machine is ready for robustviz",
         {
             "--class": {
                 "action": "store_true",

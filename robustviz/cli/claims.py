@@ -33,10 +33,13 @@ COMMANDS = (
     Command(
         "claims",
         do,
-        "train and measure what the papers' claims need, and say which are seen here",
+        "train and measure what is needed to test the papers' claims, and show the verdicts",
         {
             "data": {"nargs": "*", "metavar": "DATA", "help": "on these only, such as digits"},
-            "--report": {"action": "store_true", "help": "train nothing: what is known so far"},
+            "--report": {
+                "action": "store_true",
+                "help": "train nothing, show the verdicts known so far",
+            },
             "--networks": {
                 "action": "store_true",
                 "help": "the accuracies of the networks instead of the verdicts",

@@ -44,7 +44,7 @@ def listing(args: argparse.Namespace) -> int:
         raise UserError("Which plug-in? Name it: plugins forget SOURCE.", code=2)
     if args.source:
         trusted.forget(args.source)
-        text = f"{args.source} is loaded no more; its file is left alone."
+        text = f"{args.source} is no longer loaded; its file is unchanged."
         return show(args, {"forgotten": args.source}, text)
     wrong: list[str] = []
     plugins.load_all(tell=wrong.append)
@@ -64,7 +64,7 @@ COMMANDS = (
     Command(
         "contracts",
         contracts,
-        "say whether a plug-in's things keep what all things of their kind promise",
+        "test whether a plug-in's classes keep what all classes of their kind promise",
         {},
     ),
     Command(
@@ -72,7 +72,7 @@ COMMANDS = (
         listing,
         "list the plug-ins that are loaded, or forget one",
         {
-            "what": {"choices": ("forget",), "nargs": "?", "help": "load it no more by itself"},
+            "what": {"choices": ("forget",), "nargs": "?", "help": "stop loading it automatically"},
             "source": {"metavar": "FILE|MODULE", "nargs": "?"},
         },
     ),

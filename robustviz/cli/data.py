@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 ELSEWHERE: Arguments = {
     "--data": {
         "metavar": "SOURCE",
-        "help": "images of the same classes from another place, as folder:PATH: where they moved",
+        "help": "images of the same classes in another place, as folder:PATH, for example after"
+        " they were moved",
     }
 }
 WHAT = "folder:PATH, FILE.csv (path,label,split), package.module:make or FILE.py:make"
@@ -73,7 +74,7 @@ def _add(args: argparse.Namespace) -> int:
             + ", ".join(f"{name} {count:,}" for name, count in _count(each).items())
             for split, each in splits.items()
         ),
-        f"It is called {added.name} from now on: python -m robustviz train --data {added.name}",
+        f"Its name is {added.name}; use it with: python -m robustviz train --data {added.name}",
     ]
     return show(args, facts, "\n".join(lines))
 
@@ -107,7 +108,7 @@ def _remove(args: argparse.Namespace) -> int:
     stays = f"; what lies in {added.place} stays." if added and not added.uploaded else "."
     lines = [
         f"{args.which} is removed{stays}",
-        *([f"Trained on it, and kept: {', '.join(runs)}."] if runs else []),
+        *([f"Runs that were trained on it are kept: {', '.join(runs)}."] if runs else []),
     ]
     return show(args, {"removed": args.which, "runs": runs}, "\n".join(lines))
 
@@ -116,13 +117,14 @@ COMMANDS = (
     Command(
         "data",
         do,
-        "give images of your own a name, list such names, or remove one",
+        "name a data set of your own, list your data sets, or remove one",
         {
             "what": {"choices": ("add", "list", "remove")},
             "which": {"nargs": "?", "metavar": "SOURCE|NAME", "help": f"to add: {WHAT}"},
-            "--name": {"help": "what it is called from now on: a-z, 0-9, '-' and '_'"},
+            "--name": {"help": "its name, of a-z, 0-9, '-' and '_'"},
             **settings("FIELD=VALUE", "any setting of the source, like size=64"),
         },
-        "Pictures stay where they are; a name is removed without them, and runs stay too.",
+        "Pictures are not moved. Removing a data set keeps its runs, and pictures in folders of"
+        " your own.",
     ),
 )

@@ -29,8 +29,8 @@ def do(args: argparse.Namespace) -> int:
     run = data.on(args.data, folder.open_run(args.run))
     if args.out and (args.attack == "ladder" or Path(args.out).suffix.lower() != ".csv"):
         raise UserError(
-            "--out writes a table of images under one attack: name a file that ends in .csv, and"
-            " not the ladder.",
+            "--out writes a table of images for one attack: use a file name ending in .csv, and not"
+            " --attack ladder.",
             code=2,
         )
     if args.attack == "ladder":
@@ -166,7 +166,8 @@ COMMANDS = (
             "--seed": {"type": int, "default": 0},
             "--out": {
                 "metavar": "FILE.csv",
-                "help": "a row an image: file, label, answers clean and attacked, distance",
+                "help": "one row for each image: file, label, predictions clean and attacked,"
+                " distance",
             },
             "--device": {**DEVICE, "default": "auto"},
         },

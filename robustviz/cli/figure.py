@@ -38,7 +38,7 @@ def do(args: argparse.Namespace) -> int:
     found = _measured(runs, spec)
     several = _takes_several(draw)
     if len(found) > 1 and not several:
-        raise UserError(f"The figure {args.figure} is of one network: name one run.", code=2)
+        raise UserError(f"The figure {args.figure} shows one network: give one run.", code=2)
     drawn = draw(found if several else next(iter(found.values())), **options)
     made = for_paper(
         drawn, args.width, height=args.height, font=args.font, size=args.size, palette=args.palette
@@ -52,7 +52,7 @@ def do(args: argparse.Namespace) -> int:
     facts |= {"height_mm": round(made.layout.height * 25.4 / 96, 2)}
     facts["runs"] = [about(run) for run in runs]
     if any(trace.type in ("surface", "scatter3d") for trace in made.data):
-        say("A relief is drawn by WebGL and a bitmap in the file; --set kind=contour is vector.")
+        say("A 3D surface is a bitmap in the file; --set kind=contour gives vector graphics.")
     lines = [said, f"type: {', '.join(held)}" if held else "", str(out)]
     return show(args, facts, "\n".join(filter(None, lines)))
 
@@ -186,7 +186,7 @@ COMMANDS = (
     Command(
         "figure",
         do,
-        "draw a figure of runs as a file for a paper, and say its caption",
+        "draw a figure of runs as a file for a paper, and print its caption",
         {
             "run": {"metavar": "RUN", "nargs": "+"},
             "figure": {
@@ -199,9 +199,9 @@ COMMANDS = (
                 "help": "the ending says which: .pdf, .svg, .png (600 dots an inch)",
             },
             "--width": {"default": "84mm", "help": "as 84mm, 17.4cm, 3.3in or 240pt"},
-            "--height": {"default": "", "help": "likewise; left out: what the contents need"},
+            "--height": {"default": "", "help": "as --width (default: what the contents need)"},
             "--font": {"default": FONT, "help": "a font of this computer, as 'Times New Roman'"},
-            "--size": {"type": float, "default": 8.0, "help": "of all type, in points"},
+            "--size": {"type": float, "default": 8.0, "help": "font size in points"},
             "--palette": {"default": "robustviz", "choices": list(PALETTES)},
             **settings(
                 "NAME=VALUE", "any setting of the probe or option of the figure, like n=100"

@@ -14,7 +14,7 @@ def do(args: argparse.Namespace) -> int:
 
     if args.net and args.model:
         raise UserError(
-            "--net names a network that is known here, --model a function of yours: give one.",
+            "--net names a known network and --model your own function: give only one of them.",
             code=2,
         )
     run = import_run(
@@ -84,7 +84,7 @@ COMMANDS = (
                 "metavar": "FILE",
                 "help": "safetensors, or what torch.save wrote of a state_dict, also nested",
             },
-            "--data": {"required": True, "help": "the images to look at it with, see `list data`"},
+            "--data": {"required": True, "help": "the data set to use with it, see `list data`"},
             "--net": {
                 "default": "",
                 "metavar": "NET",
@@ -93,8 +93,8 @@ COMMANDS = (
             "--model": {
                 "default": "",
                 "metavar": "FILE.py:make",
-                "help": "a function of yours that makes the network, or pkg.mod:make; its code is"
-                " run and trusted from now on",
+                "help": "your own function that makes the network, or pkg.mod:make; its code is"
+                " run, now and later",
             },
             "--name": {"default": "", "metavar": "ID", "help": "the run's id"},
             "--label": {"default": "", "help": "what pages and tables call it"},
@@ -102,8 +102,8 @@ COMMANDS = (
             "--entry": {"default": "", "help": "which of several weights in the file, like ema"},
             "--reading": {
                 "default": "",
-                "help": "how it reads images: raw, cifar, imagenet, half, 0-255, mnist, bgr,"
-                " bgr-imagenet, … (default: what answers best on test images)",
+                "help": "how its inputs are normalised: raw, cifar, imagenet, half, 0-255, mnist,"
+                " bgr, bgr-imagenet, … (default: the one with the best test accuracy)",
             },
             "--mean": {"type": numbers, "metavar": "R,G,B", "help": "instead of --reading"},
             "--std": {"type": numbers, "metavar": "R,G,B"},
@@ -111,10 +111,10 @@ COMMANDS = (
             "--maps": {"metavar": "LAYER", "help": "the layer of feature maps (default: found)"},
             "--features": {"metavar": "LAYER", "help": "the layer of features (default: found)"},
             "--head": {"metavar": "LAYER", "help": "the last layer (default: found)"},
-            "--logits": {"help": "where the logits are, in an answer that is no tensor"},
+            "--logits": {"help": "where the logits are if the output is not a tensor"},
             "--grid": {"type": sides, "metavar": "HxW", "help": "rows and columns of its tokens"},
             "--eps": {"type": number, "help": "radius of its attacks (default: the data's)"},
-            "--n": {"type": int, "default": 500, "help": "test images that readings are tried on"},
+            "--n": {"type": int, "default": 500, "help": "test images for choosing --reading"},
             "--device": {**DEVICE, "default": "auto"},
         },
     ),

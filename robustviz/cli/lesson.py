@@ -27,7 +27,7 @@ COMMANDS = (
     Command(
         "lesson",
         do,
-        "write the guided tour as one file that needs no server and no network",
+        "write the guided tour as one file that works without a server and offline",
         {
             "--out": {"default": "lesson.html", "metavar": "FILE", "help": "where to"},
             "--scheme": {"default": "light", "choices": ("light", "dark")},

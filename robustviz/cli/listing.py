@@ -144,7 +144,7 @@ COMMANDS = (
     Command(
         "list",
         do,
-        "list what can be chosen, or the runs",
+        "list methods, attacks, data sets, networks, presets, probes or runs",
         {
             "what": {
                 "choices": ("methods", "attacks", "data", "nets", "presets", "probes", "runs")

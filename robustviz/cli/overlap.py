@@ -90,6 +90,6 @@ def _facts(overlap: Overlap) -> JSON:
 def _note(overlap: Overlap) -> str:
     return (
         "Means over the first n test images; {cam} of the {of} class, mask {rule}, PGD-{steps} at"
-        " each run's ε, seed {seed}. IoU: Student's t; pointing: Wilson. A blind guess gets about"
-        " {:.3f} and {:.3f}."
+        " each run's ε, seed {seed}. IoU: Student's t; pointing: Wilson. Chance level: about {:.3f}"
+        " and {:.3f}."
     ).format(overlap.chance.mean(), overlap.area.mean(), **overlap.meta)

@@ -45,7 +45,7 @@ def prepare(args: argparse.Namespace) -> int:
     every = [(link, _asked(link)) for link in args.link]
     for link, asked in every:
         if asked.other:
-            say(f"{link}: only the usual settings are measured, not {', '.join(asked.other)}.")
+            say(f"{link}: only default settings are measured; ignored: {', '.join(asked.other)}.")
         rows += [
             {"link": link} | _answered(run_id, spec)
             for run_id in asked.sides
@@ -54,8 +54,8 @@ def prepare(args: argparse.Namespace) -> int:
     failed = [row for row in rows if row["state"] == "failed"]
     known = sum(row["state"] == "kept" for row in rows)
     text = (
-        f"{len(rows)} answers of {len(every)} pages: {known} were kept already,"
-        f" {len(rows) - known - len(failed)} measured, {len(failed)} cannot be given."
+        f"{len(rows)} results for {len(every)} pages: {known} were cached,"
+        f" {len(rows) - known - len(failed)} measured, {len(failed)} failed."
     )
     return show(args, rows, text)
 
@@ -130,7 +130,7 @@ COMMANDS = (
     Command(
         "prepare",
         prepare,
-        "measure beforehand what pages open with, for a class",
+        "measure in advance what pages show first, for a class",
         {
             "link": {
                 "nargs": "+",

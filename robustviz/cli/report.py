@@ -23,8 +23,8 @@ EVALUATIONS = [
 ]
 NONE = "No evaluations yet: train a run first."
 APART = (
-    "Not all rows of one data set met the same images: compare only those whose `images` agree (in"
-    " the table or in --json)."
+    "Not all rows of one data set were evaluated on the same images: compare only rows with equal"
+    " `images` (in the table or in --json)."
 )
 
 
@@ -119,7 +119,7 @@ def _against(run: folder.Run, evaluation: Evaluation, base: folder.Run) -> tuple
         return None, "–"
     alike = [other for other in base.evaluations() if PROTOCOL(other) == PROTOCOL(evaluation)]
     if not alike:
-        return None, "not measured alike"
+        return None, "no matching evaluation"
     try:
         pairs = paired(evaluation, alike[0])
     except UserError as error:
@@ -173,13 +173,14 @@ COMMANDS = (
         "the table of evaluations",
         {
             "run": {"metavar": "RUN", "nargs": "*"},
-            "--ladder": FLAG | {"help": "one row a run: accuracy under each attack of the ladder"},
+            "--ladder": FLAG | {"help": "one row for each run: accuracy under each attack"},
             "--overlap": FLAG
             | {"help": "how well each run's class activation maps lie on the true object (shapes)"},
-            "--seeds": FLAG | {"help": "a row a method and ε: means and intervals over its seeds"},
+            "--seeds": FLAG
+            | {"help": "one row for each method and ε: means and intervals over seeds"},
             "--against": {
                 "metavar": "BASE",
-                "help": "the difference to this run, image by image, where both were measured so",
+                "help": "the paired difference to this run, where both have the same evaluation",
             },
             **tables.ARGUMENTS,
         },

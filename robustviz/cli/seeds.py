@@ -40,10 +40,10 @@ HEAD = ["data", "method", "net", "ε", "settings", "seeds", "n", "clean", *ATTAC
 NONE = "No evaluations yet: train a run first."
 NOTE = (
     "Each cell: mean ± standard deviation over the seeds [95 % interval of the mean, Student's t]."
-    " *Both*: images that are right untouched and under both attacks. The attacks have the ε of the"
-    " training; all seeds of a row met the same n test images."
+    " *Both*: images on which the network is right untouched and under both attacks. The attacks"
+    " have the ε of the training; all seeds of a row were evaluated on the same n test images."
 )
-ONE = "Of one seed there is no interval: such a row says nothing about its method."
+ONE = "With one seed there is no interval: such a row allows no conclusion about its method."
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ def do(args: argparse.Namespace) -> int:
     grid = sweeps.Grid.read(Path(args.file)) if args.file else sweeps.Grid.make(_typed(args))
     if args.file and (given := _typed(args)):
         raise UserError(
-            f"The points stand in {args.file}: leave out {', '.join(f'--{name}' for name in given)}"
-            " here, or write them there.",
+            f"The grid is defined in {args.file}: leave out"
+            f" {', '.join(f'--{name}' for name in given)} here, or put it into the file.",
             code=2,
         )
     if ASK < grid.count <= sweeps.MOST and not args.yes:
@@ -158,14 +158,14 @@ COMMANDS = (
     Command(
         "sweep",
         do,
-        "train a grid of settings, the cheapest first, and go on where it was left off",
+        "train a grid of settings, the cheapest first; an interrupted sweep is continued",
         {
             "file": {"metavar": "FILE.toml", "nargs": "?", "help": "the grid"},
             "--data": {"type": _values, "metavar": "A,B", "help": "without a file: the data sets"},
             "--methods": {"type": _values, "metavar": "A,B", "help": "see `list methods`"},
             "--nets": {"type": _values, "metavar": "A,B", "help": "see `list nets`"},
             "--seeds": {"type": _numbers, "metavar": "0,1,2"},
-            "--preset": {"help": "what the points have in common; see `list presets`"},
+            "--preset": {"help": "settings shared by all points; see `list presets`"},
             **settings("PATH=A,B", "the values of any setting, like eps=2/255,4/255 or epochs=5"),
             "--name": {
                 "metavar": "NAME",

@@ -17,7 +17,7 @@ from robustviz.views.result import csv_of
 
 Row = tuple[JSON, list[str]]  # the row's values for machines, and its cells as text
 
-EMPTY = "No row is left: choose another --filter."
+EMPTY = "No row matches: choose another --filter."
 FORMATS = ("markdown", "csv", "latex", "html")
 PACKED = ("clean_right", "robust_right")  # packed bits, one for each image: not shown as columns
 IS: dict[str, Callable[[Any, Any], bool]] = {
@@ -55,15 +55,15 @@ ARGUMENTS: Arguments = {
     },
     "--columns": {
         "metavar": "A,B,…",
-        "help": "these columns only, in this order: of the table, or of those that csv has",
+        "help": "show only these columns, in this order (of the table or of --format csv)",
     },
     "--filter": {
         "metavar": "COLUMN=VALUE",
         "action": "append",
         "default": [],
-        "help": "these rows only; also !=, <, <=, >, >= and ~ (contains); may be given again",
+        "help": "show only these rows; also !=, <, <=, >, >= and ~ (contains); may be given again",
     },
-    "--sort": {"metavar": "COLUMN", "help": "in the order of this column"},
+    "--sort": {"metavar": "COLUMN", "help": "sort by this column"},
     "--descending": {"action": "store_true", "help": "with --sort: the largest first"},
 }
 

@@ -24,9 +24,9 @@ DAY = 86_400.0
 TEMPORARY = re.compile(r"\..+\.(\d+)-\d+\.tmp")  # file names that `write_file` uses
 FRESH = 60.0  # seconds: a younger temporary file may still be in use
 CACHE, OTHER, KILLED = (
-    "an answer about a shipped network",
-    "an answer about other weights",
-    "left by a write that was killed",
+    "a cached result for a shipped network",
+    "a cached result for other weights",
+    "left by an interrupted write",
 )
 
 
@@ -65,8 +65,9 @@ def tidy(args: argparse.Namespace) -> int:
     }
     lines = [*_counted(found), *(f"{path} could not be removed." for path in kept)]
     lines.append(
-        f"{'Removed' if args.yes else 'May go'}: {size / 1e6:,.1f} MB in"
-        f" {len(found) - len(kept)} files{'.' if args.yes or not found else '; add --yes.'}"
+        f"{'Removed' if args.yes else 'Can be removed'}: {size / 1e6:,.1f} MB in"
+        f" {len(found) - len(kept)} files"
+        f"{'.' if args.yes or not found else '; add --yes to remove them.'}"
     )
     lines += [f"Damaged: {each['reason']}\n  {each['command']}" for each in damaged]
     return show(args, value, "\n".join(lines)) or bool(kept)
@@ -205,7 +206,7 @@ COMMANDS = (
             "--most": {
                 "type": number,
                 "metavar": "GB",
-                "help": "the oldest of it, until the rest takes no more",
+                "help": "remove the oldest files until the rest takes at most this",
             },
             "--yes": {"action": "store_true", "help": "remove it"},
         },

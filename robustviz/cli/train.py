@@ -57,7 +57,7 @@ def resume(args: argparse.Namespace) -> int:
         )
     if run.imported:
         raise UserError(
-            f"{run.id} was imported, so there is no training to go on with; measure it with:"
+            f"{run.id} was imported, so there is no training to continue; evaluate it with:"
             f" python -m robustviz evaluate {run.id}",
             code=2,
         )
@@ -69,7 +69,7 @@ def _train(args: argparse.Namespace, run: folder.Run, here: world.World) -> int:
 
     if here.main:
         say(
-            f"{run.id} is trained already; this is what it gave."
+            f"{run.id} is already trained; these are its results."
             if run.status().get("state") in folder.OVER
             else f"run {run.path}"
         )
@@ -109,14 +109,14 @@ SETTINGS = (
 )
 SEVERAL_GPUS = (
     "Several GPUs of one machine: torchrun --standalone --nproc-per-node N -m robustviz train …"
-    " They share every batch; batch norm, and a loss that compares images, see each one's part of"
-    " it. resume goes on with as many, or with another number."
+    " Every batch is divided among the GPUs; batch norm, and losses that compare images, use the"
+    " part on each GPU. resume works with any number of GPUs."
 )
 COMMANDS = (
     Command(
         "train",
         do,
-        "train a model and evaluate it",
+        "train a network and evaluate it",
         {
             "--data": {
                 "help": "digits, shapes, …, folder:PATH, FILE.csv, or a name that `data add` gave"
@@ -133,12 +133,13 @@ COMMANDS = (
             "--device": DEVICE,
             "--init": {
                 "metavar": "RUN|FILE",
-                "help": "go on from the weights of a run or a file; another head is drawn anew",
+                "help": "start from the weights of a run or a file; a head of another size is"
+                " initialised anew",
             },
             "--patience": {
                 "type": int,
                 "metavar": "K",
-                "help": "stop after K epochs without a better validation figure",
+                "help": "stop after K epochs without a better validation accuracy",
             },
             "--test-n": {
                 "type": int,
@@ -147,7 +148,7 @@ COMMANDS = (
             },
             "--preset": {"help": "see `list presets`"},
             **settings("PATH=VALUE", "any setting, like method.beta=6; see SETTINGS below"),
-            "--out": {"metavar": "DIR", "help": "the folder that gets the run folder"},
+            "--out": {"metavar": "DIR", "help": "the folder in which the run folder is made"},
             "--name": {"metavar": "ID", "help": "the run's id"},
             "--label": {"metavar": "TEXT", "help": "what pages and tables call the network"},
         },

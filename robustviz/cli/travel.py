@@ -26,9 +26,9 @@ def do(args: argparse.Namespace) -> int:
         facts = {"run": str(run.path)} | about(run) | {"file": str(path), "bytes": size}
         return show(args, facts, f"{path}: {run.id}, {size / 1e6:.1f} MB")
     if args.out:
-        raise UserError("--out is for run export: a run comes among your runs.", code=2)
+        raise UserError("--out is for run export: an imported run is added to your runs.", code=2)
     run = travel.import_zip(args.run, name=args.name, say=say)
-    return show(args, {"run": str(run.path)} | about(run), f"{run.id} is among your runs")
+    return show(args, {"run": str(run.path)} | about(run), f"{run.id} was added to your runs")
 
 
 def _card(args: argparse.Namespace) -> int:

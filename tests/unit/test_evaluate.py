@@ -562,7 +562,7 @@ def test_the_report_names_attacks_faults_and_differences(
         rows[0]["against"]["verdict"] == pairs.verdict and rows[0]["against"]["run"] == trained.id
     )
     evaluate.evaluate(twin, FGSM(), eps=0.2)
-    assert "not measured alike" in output(capsys, "report", "twin", "--against", trained.id)[1]
+    assert "no matching evaluation" in output(capsys, "report", "twin", "--against", trained.id)[1]
 
 
 def test_the_report_by_ladder_has_one_row_a_run(
@@ -612,7 +612,7 @@ def test_the_report_says_which_rows_share_their_images(
     said = output(capsys, "report", trained.id)[1]
     last = [cell.strip() for cell in said.splitlines()[4].strip("| ").split("|")]
     assert last[every] == "–" and last[images] != rows[0][images]
-    assert said.splitlines()[-1].startswith("Not all rows of one data set met the same images")
+    assert said.splitlines()[-1].startswith("Not all rows of one data set were evaluated")
 
 
 def test_an_evaluation_says_what_withstood_every_attack_run_on_its_images(

@@ -122,7 +122,7 @@ def test_only_what_is_old_or_too_much(home, capsys):
 def test_in_words(home, capsys):
     assert cli.main(["tidy"]) == 0
     said = capsys.readouterr().out
-    assert "1 × an answer about a shipped network" in said and "add --yes" in said
+    assert "1 × a cached result for a shipped network" in said and "add --yes" in said
     assert "python -m robustviz remove broken" in said
     assert cli.main(["tidy", "--yes"]) == 0 and "Removed: " in capsys.readouterr().out
 
@@ -162,7 +162,7 @@ def test_what_an_address_names_is_taken_up_and_what_is_not_measured_is_said(
     said = capsys.readouterr()
     (row,) = json.loads(said.out)
     assert (row["run"], row["settings"]["index"]) == (run, 1)
-    assert "not steps" in said.err
+    assert "ignored: steps" in said.err
     for wrong in ("atack", "attack?a=nobody", "attack?data=nothing", "attack?img=99999"):
         assert cli.main(["prepare", wrong]) == 2
         said = capsys.readouterr().err
