@@ -1,5 +1,5 @@
-"""`tidy` lists and removes what can be computed again, and nothing else; `prepare` measures what
-pages open with.
+"""Tests `tidy`, which lists and removes only what can be computed again, and `prepare`, which
+computes what pages need first.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from robustviz.views import pack
 from robustviz.views.attack.result import AccuracyCurveSpec, AttackLevelsSpec
 from tests.pages.conftest import ordinary
 
-DEAD = 2**22 + 7  # no process has such a number
+DEAD = 2**22 + 7  # No process has this id.
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's runs: one with answers about its weights and about others, a cache of a shipped
-    network's answers and evaluation, what killed writes left, a damaged folder, and links.
+    """Creates a user's folder of runs: a run with answers for its own and for other weights, cached
+    answers and evaluations of a shipped network, temporary files of killed writes, a damaged
+    folder, and links.
     """
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
     shipped, mine = ordinary("digits", "standard"), tmp_path / "runs" / "mine"
@@ -148,7 +149,7 @@ def test_a_lesson_is_measured_once_and_kept_for_everybody(tmp_path, monkeypatch,
     assert [row["state"] for row in rows] == ["measured"] * 6
     assert {row["probe"] for row in rows} == {"attack_levels", "answers", "worst_direction"}
     assert {row["settings"].get("index", 3) for row in rows} == {3}
-    cache.ANSWERS.clear()  # as in another process
+    cache.ANSWERS.clear()  # As if another process asked.
     assert cli.main(["prepare", *links, "--json"]) == 0
     assert {row["state"] for row in json.loads(capsys.readouterr().out)} == {"kept"}
 
@@ -177,7 +178,7 @@ def test_preparing_a_page_of_an_absent_network_says_what_trains_it(capsys):
 
 
 def test_a_prepared_answer_is_the_one_that_a_page_asks_for(tmp_path, monkeypatch, capsys):
-    """The page's own questions find it, also where an answer is usually not kept on disk."""
+    """The page finds it, also for an answer that is usually not saved on disk."""
     monkeypatch.setattr(pack, "FOLDER", tmp_path / "no-pack")
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
     run = ordinary("digits", "standard").id
