@@ -1,6 +1,6 @@
-# robustviz for people and for continuous integration. Needs Python 3.11 or newer, make and a package index; everything
-# else goes into .venv. `make` alone lists the targets. On Windows without make: the README has the same commands.
-# Works with GNU make 3.81, the one on macOS.
+# The commands for users, developers and continuous integration. Needs Python 3.11 or newer, make and a package index;
+# everything else is installed into .venv. `make` alone lists the targets. Without make, as on Windows: see the README.
+# Must work with GNU make 3.81, the version on macOS.
 
 PYTHON ?=
 VENV := .venv
@@ -21,15 +21,15 @@ PIP := $(PY) -m pip install --disable-pip-version-check
 help:
 	@echo "make app        start the app; the first time this makes .venv and installs what it needs"
 	@echo "make check      say whether this machine is ready, and what to do if it is not"
-	@echo "make test       lint, and all tests but the slow ones"
-	@echo "make test-fast  those of them that need no browser, no notebook and no server: two minutes, while writing"
+	@echo "make test       lint, types, and all tests but the slow ones"
+	@echo "make test-fast  only the tests that need no browser, no notebook and no server: two minutes"
 	@echo "make test-slow  the slow tests"
 	@echo "make test-cpus  the tests of attacks, networks and training as on other processors: an hour (ONLY='AVX2 busy': some of it)"
 	@echo "make gpu-check  try everything on this machine's GPU, within eight minutes; without one, at toy size on the processor"
-	@echo "make bench      race our attacks, maps and pages against other libraries (ONLY=B1,B9: some of it); writes docs/speed.md's table"
+	@echo "make bench      compare the speed of our attacks, maps and pages with other libraries (ONLY=B1,B9: some of it); writes docs/speed.md's table"
 	@echo "make lint       lint only;  make types: check the types;  make format: format the code"
-	@echo "make zoo        train the shipped models again;  make story: compute the first page again"
-	@echo "make claims     train and measure what the papers' claims need: hours, goes on where it was left off (ONLY='digits shapes': on these)"
+	@echo "make zoo        train the shipped networks again;  make story: compute the shipped results of the first screens again"
+	@echo "make claims     train and measure what the papers' claims need: takes hours, resumes where it was interrupted (ONLY='digits shapes': on these)"
 	@echo "make docs       build the documentation as a site, into build/docs"
 	@echo "make clean      remove .venv and what tests leave behind; never a run"
 
@@ -48,8 +48,8 @@ zoo: $(APP_READY)
 story: $(APP_READY)
 	@$(PY) -m robustviz.views.start.pack
 
-# One pytest session in two processes, its closing lines last; what needs the browser is done by one of them, first.
-# One thread each: with two, linear algebra in one process waits for a core that the other one has.
+# One pytest session in two processes. All browser tests run in one of them, before its other tests. One thread each:
+# with two threads, linear algebra in one process would wait for a core that the other process uses.
 test: lint types
 	@$(PY) tests/browser/chromium.py
 	@$(ALONE) $(PY) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
@@ -61,15 +61,16 @@ test-slow: $(DEV_READY)
 	@$(PY) tests/browser/chromium.py
 	@$(PY) -m pytest -m slow --timeout=3600
 
-# What a setting is stands in tests/cpus.py.
+# tests/cpus.py defines the settings; ONLY selects some of them.
 test-cpus: $(DEV_READY)
 	@$(PY) tests/cpus.py $(ONLY)
 
-# For a GPU server, which has torch and may have no package index: nothing is installed. The first of $(PYTHON), .venv, python3.
+# For a GPU server that has torch but maybe no package index: installs nothing. Uses $(PYTHON) if set, else .venv, else python3.
 gpu-check:
 	@PYTHONPATH=$(VENV)/peers $(or $(PYTHON),$(wildcard $(PY)),python3) -m benchmarks.gpu_check
 
-# Peers lie in a folder of their own, without what they ask for: one pins an old requests. ONLY=B1,B9 picks items.
+# The peers (other libraries) are installed into a folder of their own, without their dependencies, because one of them pins an
+# old version of requests. ONLY=B1,B9 runs only these items.
 bench: $(DEV_READY) $(PEERS_READY)
 	@PYTHONPATH=$(VENV)/peers $(PY) -m benchmarks $(if $(ONLY),--only $(ONLY))
 
@@ -91,7 +92,7 @@ format: $(DEV_READY)
 clean:
 	rm -rf $(VENV) build robustviz.egg-info test-results .pytest_cache .mypy_cache .ruff_cache
 
-# The stamps are files inside .venv, so that a second call is instant and removing .venv forgets them.
+# The targets below are stamp files inside .venv: a second call finds them and is instant, and removing .venv removes them too.
 
 $(APP_READY): requirements.txt
 	@$(make_venv)
@@ -109,7 +110,7 @@ $(PEERS_READY): benchmarks/requirements.txt $(APP_READY)
 
 no_index = echo "make: the packages could not be installed; pip's last line says why. Is the package index reachable, and is there room on the disk?" >&2
 
-# A .venv that works is kept. Else one is made with $(PYTHON), or with the first Python on the path that is new enough.
+# Keeps a .venv that works. Otherwise makes one with $(PYTHON), or with the first Python on the path that is new enough.
 new_enough = import sys; sys.exit(sys.version_info < (3, 11))
 define make_venv
 $(PY) -c "import pip; $(new_enough)" 2>/dev/null && exit 0; \
