@@ -3,7 +3,7 @@
 from robustviz.ui import context, header, shell, stage
 from robustviz.views.loss import panel as loss
 
-here = header.open("How close is the edge, and how steep?")
+here = header.open("How close is the boundary, and how steep is the loss?")
 
 
 @shell.fragment

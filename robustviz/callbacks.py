@@ -51,12 +51,13 @@ def told(callback: Callback, event: str, *facts: object) -> Answer | None:
     except Exception as error:
         raise UserError(
             f"The callback {type(callback).__name__} failed in {event}: {type(error).__name__}:"
-            f" {error}. What was trained is kept; mend it and train the same config again."
+            f" {error}. The training so far is saved: fix the callback and train the same config"
+            " again."
         ) from error
     if answer not in (None, "go", "pause", "stop"):
         raise UserError(
-            f"The callback {type(callback).__name__} answered {answer!r} in {event}: pause, stop,"
-            " go or nothing is meant."
+            f"The callback {type(callback).__name__} returned {answer!r} from {event}:"
+            ' return "go", "pause", "stop" or None.'
         )
     return answer  # type: ignore[no-any-return]
 

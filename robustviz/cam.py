@@ -92,13 +92,13 @@ def check_maps(net: nn.Module) -> None:
     if isinstance(net, Wrapped):
         if not net.maps_at:
             raise UserError(
-                "No layer of this network gives feature maps, so there is no map to make: name one"
-                " with robustviz.wrap(module, maps=…)."
+                "No layer with feature maps was found in this network, so no CAM map can be"
+                " computed: name one with robustviz.wrap(module, maps=…)."
             )
     elif not isinstance(net, nn.Module) or not isinstance(getattr(net, "maps", None), nn.Module):
         raise UserError(
-            "This network has no part called maps, so there is no feature map to look at: give it"
-            " one with robustviz.wrap(module)."
+            "This network has no attribute `maps` that returns its feature maps: wrap it with"
+            " robustviz.wrap(module)."
         )
 
 
@@ -130,8 +130,9 @@ def maps_and_gradient(
         if before_norm:
             if not (is_composed and _ends_with_norm(ready.maps)):
                 raise UserError(
-                    "This network has no last batch norm and ReLU behind its blocks, so there are"
-                    " no maps before them: use the last maps, or wrn_34_10 or preact_resnet18."
+                    "This network does not end with a batch norm and a ReLU after its blocks, so"
+                    " there are no maps before them: use the last maps, or wrn_34_10 or"
+                    " preact_resnet18."
                 )
             look = _from_norm_on
         if look is _with_a_hook and ready is not net:  # other threads use the cached copy
@@ -156,8 +157,9 @@ def _slope(leaf: Tensor, height: Tensor) -> Tensor:
     )
     if gradient is None:
         raise UserError(
-            "This network's logits have no gradient by its maps, so no map can be made: its pool"
-            " and head must read what maps gives, without detach or no_grad."
+            "The logits of this network have no gradient with respect to its feature maps, so no"
+            " CAM map can be computed: pool and head must use the output of maps, without detach"
+            " or no_grad."
         )
     return gradient
 
@@ -215,8 +217,8 @@ def _with_a_hook(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
         logits = logits_of(net, x)
     if len(caught) != 1:
         raise UserError(
-            f"This network's forward runs its maps {len(caught)} times, so it is not clear which"
-            " feature map to look at."
+            f"The forward of this network calls `maps` {len(caught)} times, so it is not clear"
+            " which feature maps to use."
         )
     return caught[0], logits
 
@@ -225,11 +227,10 @@ def _map(maps: object) -> Tensor:
     if not isinstance(maps, Tensor) or maps.ndim != 4 or not maps.is_floating_point():
         raise UserError(
             f"This network's maps have shape {tuple(maps.shape)} of"
-            f" {str(maps.dtype).removeprefix('torch.')}; feature maps (N,D,h,w) of floats are"
-            " wanted."
+            f" {str(maps.dtype).removeprefix('torch.')}, but must be floats of shape (N,D,h,w)."
             if isinstance(maps, Tensor)
-            else f"This network's maps give a {type(maps).__name__}; one tensor of feature maps"
-            " (N,D,h,w) is wanted: look at its hooks."
+            else f"The `maps` of this network return a {type(maps).__name__} instead of a tensor"
+            " (N,D,h,w): check its hooks."
         )
     return maps.detach().requires_grad_()
 
@@ -241,10 +242,10 @@ def check_rule(rule: str) -> tuple[str, float]:
     """
     if not isinstance(rule, str) or rule == "oracle":
         raise UserError(
-            "The rule oracle needs the true object masks, which only PART on a data set that has"
-            " them supplies."
+            "The rule oracle needs the true object masks: use it with PART on a data set that"
+            " has them, such as shapes."
             if isinstance(rule, str)
-            else f"A rule is wanted by its name, such as z>1, and {rule!r} is none. Known:"
+            else f"{rule!r} is not a mask rule: give the name of one, such as z>1. Known:"
             f" {', '.join(RULES)}.",
             code=2,
         )
@@ -255,13 +256,13 @@ def check_rule(rule: str) -> tuple[str, float]:
     if found := re.fullmatch(f"top{NUMBER}%", rule):
         if not 0 <= float(found[1]) <= 100:
             raise UserError(
-                f"The rule {rule} asks for an impossible share of the pixels: it must be 0 to"
-                " 100 %.",
+                f"The rule {rule} is impossible: the share of the pixels must be 0 to 100 %.",
                 code=2,
             )
         return "top", float(found[1])
     raise UserError(
-        f"{registry.unknown('rule', rule, RULES)} Any number may follow z>, heat> and top.", code=2
+        f"{registry.unknown('rule', rule, RULES)} After z>, heat> and top any number is allowed.",
+        code=2,
     )
 
 
@@ -313,8 +314,8 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
         return blind_mask(kind, heat.new_empty((len(heat), 1, *(size or heat.shape[1:]))))
     if heat.shape[1:] == (1, 1):
         raise UserError(
-            "The last feature map of this network has a single cell at this image size, so no pixel"
-            " is more important than another: take a network with a finer last map, such as"
+            "The last feature map of this network has a single cell at this image size, so no"
+            " pixel is more important than another: use a network with a finer last map, such as"
             " small_resnet, or larger images."
         )
     heat, flat = _scaled(heat)
@@ -359,20 +360,20 @@ def _checked_size(heat: Tensor, size: tuple[int, int] | None) -> tuple[int, int]
     """
     if not isinstance(heat, Tensor):
         raise UserError(
-            f"Maps are wanted as a tensor (N,h,w), and this is a {type(heat).__name__}: use"
+            f"Maps must be a tensor (N,h,w), but this is a {type(heat).__name__}: use"
             " torch.as_tensor."
         )
     if heat.ndim != 3 or not heat.is_floating_point() or 0 in heat.shape[1:]:
         hint = (
-            "; of one map take heat[None]"
+            "; for one map use heat[None]"
             if heat.ndim == 2
-            else "; of a single channel take heat[:, 0]"
+            else "; for a single channel use heat[:, 0]"
             if heat.ndim == 4
             else ""
         )
         raise UserError(
-            f"Maps of shape {tuple(heat.shape)} of {str(heat.dtype).removeprefix('torch.')} came,"
-            f" and (N,h,w) of floats, as grad_cam gives them, is wanted{hint}."
+            "Maps must be floats of shape (N,h,w), as grad_cam returns them, but these are"
+            f" {str(heat.dtype).removeprefix('torch.')} of shape {tuple(heat.shape)}{hint}."
         )
     if size is None:
         return None
@@ -381,8 +382,8 @@ def _checked_size(heat: Tensor, size: tuple[int, int] | None) -> tuple[int, int]
         isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides
     ):
         raise UserError(
-            f"size={size!r} is no size of an image: two whole numbers from 1 up, (height, width),"
-            " are wanted."
+            f"size={size!r} is not the size of an image: it must be (height, width), two whole"
+            " numbers from 1 up."
         )
     return sides[0], sides[1]
 
@@ -415,14 +416,14 @@ def budget_map(mask: Tensor, eps: float, eps_low: float) -> Tensor:
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         what = mask.dtype if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
         raise UserError(
-            "A mask is wanted as a tensor of bool, as importance_mask gives it, and this one is"
+            "A mask must be a tensor of bool, as importance_mask returns it, but this is"
             f" {str(what).removeprefix('torch.')}: use mask > 0.5."
         )
     high, low = check_eps(parse_number(eps)), parse_number(eps_low)
     if not 0 <= low <= high:
         raise UserError(
-            f"eps_low={low:g} must lie between 0 and eps={high:g}: unimportant pixels get the"
-            " smaller budget.",
+            f"eps_low={low:g} must be between 0 and eps={high:g}: unimportant pixels get the"
+            " smaller radius.",
             code=2,
         )
     return torch.where(mask, high, low).float()

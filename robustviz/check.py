@@ -80,7 +80,7 @@ def check_class(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
     except OSError as error:
         facts["problems"].append(
             f"A class cannot join at {facts['address']} ({error.strerror or error}): connect this"
-            " computer to the class's network, or ask whoever runs its firewall."
+            " computer to the class's network, or ask its administrator about the firewall."
         )
     if facts["problems"]:
         tell(facts["problems"][0])
@@ -103,7 +103,7 @@ def _reach(host: str, port: int) -> None:
             inside.settimeout(3)
             guest.sendall(b"?")
             if inside.recv(1) != b"?":
-                raise OSError("somebody else answers there")
+                raise OSError("another program answers there")
 
 
 def _versions(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
@@ -118,12 +118,12 @@ def _versions(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
             f"Python {python} is too old: install 3.11 or newer, and make .venv with it."
         )
     facts["problems"] += [
-        f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed ({what}"
-        f" without): {INSTALL}"
+        f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed ({what}):"
+        f" {INSTALL}"
         for names, what in (
-            (TRAINING, "nothing works"),
-            (PAGES, "training works, the pages do not"),
-            (EXTRAS, "all but intervals of means, SVHN and AutoAttack works"),
+            (TRAINING, "needed for everything"),
+            (PAGES, "needed for the pages, not for training"),
+            (EXTRAS, "needed only for intervals of means, SVHN and AutoAttack"),
         )
         if (missing := [name for name in names if packages[name] is None])
     ]
@@ -198,8 +198,8 @@ def _folders(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
         facts["writable"] = True
     except OSError as error:
         facts["problems"].append(
-            f"{home} cannot be written to ({error.strerror or error}): make it writable, or name"
-            " another folder in ROBUSTVIZ_RUNS."
+            f"{home} cannot be written to ({error.strerror or error}): make it writable, or set"
+            " ROBUSTVIZ_RUNS to another folder."
         )
     tell(f"Runs go to {home}: {'writable' if facts['writable'] else 'NOT WRITABLE'}")
 
@@ -222,8 +222,8 @@ def _checkpoints(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     facts["checkpoints"] = problems = verify_hashes()
     facts["checkpoint_files"] = count = len(_shipped())
     if problems:
-        facts["problems"].append(f"{problems[0]} Bring back what was shipped: {BRING_BACK}")
-    whole = f"all {count} files are as they were shipped" if count else "none here"
+        facts["problems"].append(f"{problems[0]} Restore the shipped files: {BRING_BACK}")
+    whole = f"all {count} files are intact" if count else "none here"
     for line in problems or [f"Shipped checkpoints: {whole}"]:
         tell(line)
 
@@ -316,7 +316,7 @@ def verify_hashes() -> list[str]:
             if name not in there:
                 problems.append(f"checkpoints/{name} is missing.")
             elif sha256(there[name]) != digest.lower():
-                problems.append(f"checkpoints/{name} is not the file that was shipped.")
+                problems.append(f"checkpoints/{name} differs from the file that was shipped.")
         elif line.strip():
             problems.append(f"Line {number} of checkpoints/{LIST} is damaged.")
     return [

@@ -79,8 +79,7 @@ def layout(
             import umap
         except ImportError:
             raise UserError(
-                "This map comes from umap-learn, which is not installed: run `pip install"
-                " umap-learn`."
+                "This map needs umap-learn, which is not installed: run `pip install umap-learn`."
             ) from None
         try:
             if init is not None:
@@ -99,8 +98,8 @@ def layout(
             ).fit_transform(np.ascontiguousarray(x, dtype=np.float32))
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             raise UserError(
-                f"umap-learn finds no map of these {len(x)} points"
-                f" ({' '.join(str(error).split())}): take more images, or another projection."
+                f"umap-learn cannot lay out these {len(x)} points"
+                f" ({' '.join(str(error).split())}): use more images, or another projection."
             ) from error
     return np.asarray(at, dtype=np.float32)
 

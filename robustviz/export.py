@@ -90,13 +90,13 @@ def notebook(run: Run) -> bytes:
 
 
 _SETUP = """\
-# Everything below needs robustviz, and nothing beside this file but what it names.
+# This notebook needs robustviz and the files that it names, nothing else.
 import robustviz
 from robustviz import TrainConfig, figures, open_run, plugins, probes, registry, train_run
 from robustviz.runs.folder import versions"""
 
 _PICTURE = """\
-# One test image, untouched and attacked. More of such: dir(probes), dir(figures).
+# One test image, untouched and attacked. For other figures see dir(probes) and dir(figures).
 figures.adversarial(probes.adversarial(run, probes.AdversarialSpec(index=0)))"""
 
 
@@ -106,24 +106,24 @@ def _title(run: Run, evaluations: Sequence[Evaluation]) -> str:
     """
     seconds = round(run.status()["seconds"])
     what = (
-        "The network was not trained here: its weights are read where they lie."
+        "The network was imported: its weights are read from its folder."
         if run.imported
-        else f"The training took {seconds:,} seconds there and begins anew here."
+        else f"The training took {seconds:,} seconds on the original computer and starts again"
+        " here."
         if seconds
-        else "The training begins anew here."
+        else "The training starts again here."
     )
     measured = (
         f"The {len(evaluations)} evaluations took {sum(one.seconds for one in evaluations):,.0f}"
-        " seconds, the quickest stand first."
+        " seconds in total; the fastest come first."
         if evaluations
-        else "It was not evaluated, so there is no number to compare."
+        else "It was not evaluated, so there are no numbers to compare."
     )
     return (
-        f"# {run.label or run.id}\n\n"
-        f"This notebook repeats the run `{run.id}`. {what} {measured}\n\n"
-        "On one processor, with the versions it was made with, the numbers are the same. Another"
-        " processor, a GPU or another version rounds otherwise, and some images may then end"
-        " otherwise too."
+        f"# {run.label or run.id}\n\nThis notebook repeats the run `{run.id}`. {what}"
+        f" {measured}\n\nOn the same processor and with the same versions the numbers are the"
+        " same. Another processor, a GPU or another version rounds differently, so the result"
+        " may differ for some images."
     )
 
 
@@ -133,11 +133,9 @@ def _plug_ins(run: Run) -> str:
         for each in run.info.get("plugins", ())
     }
     return (
-        f"# This run is made with code of somebody's own. Read it before you run this cell.\n"
-        f"CODE = {_literal(asked)}\n"
-        "for source, sha256 in CODE.items():\n"
-        "    plugins.use(source, sha256=sha256)  # and no other code\n"
-        "    plugins.trust(source)"
+        "# This run uses plug-ins, code that is not part of robustviz. Read it before you run"
+        f" this cell.\nCODE = {_literal(asked)}\nfor source, sha256 in CODE.items():\n"
+        "    plugins.use(source, sha256=sha256)  # and no other code\n    plugins.trust(source)"
     )
 
 
@@ -158,11 +156,11 @@ def _again(run: Run) -> str:
     return (
         f"settings = {_literal(settings)}\n"
         f"{said.strip()}\n"
-        "# the run's folder stands beside this notebook; what is finished in it is not done twice\n"
+        "# the run's folder is created next to this notebook; finished parts are not repeated\n"
         "config = TrainConfig.from_json(settings)\n"
         f'run = train_run(config, out="runs", name={run.id!r}, say=print)\n'
         f"same = run.weights == {run.weights!r}\n"
-        'print("The weights are", "the same, bit for bit." if same else "others.")'
+        'print("The weights are", "the same, bit for bit." if same else "different.")'
     )
 
 

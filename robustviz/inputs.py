@@ -43,25 +43,27 @@ def check_shape(x: Tensor) -> None:
     """
     if not isinstance(x, Tensor):
         raise UserError(
-            f"Images are wanted as a tensor (N,C,H,W), and this is a {type(x).__name__}; use"
+            f"Images must be a tensor (N,C,H,W), but this is a {type(x).__name__}: use"
             " torch.from_numpy or torch.stack."
         )
     if x.ndim != 4:
         kind, hint = (
             ("have no batch axis", "; for a single image use x[None]")
             if x.ndim == 3
-            else ("are no batch of pictures", "")
+            else ("are not a batch of images", "")
         )
-        raise UserError(f"Images of shape {tuple(x.shape)} {kind}: (N,C,H,W) is wanted{hint}.")
+        raise UserError(
+            f"Images of shape {tuple(x.shape)} {kind}: the shape must be (N,C,H,W){hint}."
+        )
     if x.dtype not in FLOATS:
         hint = (
-            "divide them by 255 (of a data set use .x, not .images)"
+            "divide them by 255 (from a data set use .x, not .images)"
             if x.dtype == torch.uint8
             else "use x.float() with values in [0, 1]"
         )
         raise UserError(
-            f"Images of {str(x.dtype).removeprefix('torch.')} came, and floats in [0, 1] are"
-            f" wanted: {hint}."
+            "Images must be floats in [0, 1], but these are"
+            f" {str(x.dtype).removeprefix('torch.')}: {hint}."
         )
 
 
@@ -83,26 +85,26 @@ def check_images(x: Tensor) -> Tensor:
     check_shape(x)
     if x.layout != torch.strided or x.device.type == "meta":
         raise UserError(
-            f"Images that are {'on the device meta' if x.device.type == 'meta' else 'sparse'} hold"
-            " no pixels to change: an ordinary tensor in [0, 1] is wanted."
+            f"Images that are {'on the device meta' if x.device.type == 'meta' else 'sparse'}"
+            " have no pixels to change: use an ordinary tensor in [0, 1]."
         )
     x = plain_tensor(x.float() if x.dtype in SIXTEEN else x).contiguous()
     if not x.numel():
         return x
     low, high = (float(value) for value in torch.aminmax(x))
     if low != low or high != high:
-        raise UserError("Some pixels are not a number (NaN): images in [0, 1] are wanted.")
+        raise UserError("Some pixels are not a number (NaN): they must be in [0, 1].")
     if low >= -SLACK and high <= 1 + SLACK:
         return x if low >= 0 and high <= 1 else x.clamp(0, 1)
     hint = (
-        "they look normalised. Hand in the pixels themselves and let the network normalise"
-        " them: robustviz.wrap(net, mean=…, std=…)"
+        "they look normalised. Pass images in [0, 1] and let the network normalise them:"
+        " robustviz.wrap(net, mean=…, std=…)"
         if low < 0
         else "they look like grey levels. Divide them by 255"
         if high > 2
         else "cut them with x.clamp(0, 1)"
     )
-    raise UserError(f"Pixels run from {low:.4g} to {high:.4g}, and [0, 1] is wanted: {hint}.")
+    raise UserError(f"Pixel values go from {low:.4g} to {high:.4g}, but must be in [0, 1]: {hint}.")
 
 
 def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Tensor:
@@ -113,29 +115,29 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
     """
     if not isinstance(y, Tensor) or y.layout != torch.strided or y.device.type == "meta":
         raise UserError(
-            "Labels are wanted as an ordinary tensor (N,) of integers, and these are sparse or on"
-            " the device meta."
+            "Labels must be an ordinary tensor (N,) of integers, but these are sparse or on the"
+            " device meta."
             if isinstance(y, Tensor)
-            else "Labels are wanted as a tensor (N,) of integers, and this is a"
-            f" {type(y).__name__}; use torch.tensor(labels)."
+            else f"Labels must be a tensor (N,) of integers, but this is a {type(y).__name__}:"
+            " use torch.tensor(labels)."
         )
     shape, dtype = tuple(y.shape), str(y.dtype).removeprefix("torch.")
     if y.dtype not in INTEGERS:
         raise UserError(
-            f"Labels of {dtype} and shape {shape} came, and one integer an image, shape ({n},), is"
-            f" wanted{'; of one-hot rows use y.argmax(1)' if y.ndim == 2 else ''}."
+            f"Labels must be one integer per image, shape ({n},), but these are {dtype} of shape"
+            f" {shape}{'; for one-hot rows use y.argmax(1)' if y.ndim == 2 else ''}."
         )
     if shape != (n,):
         hint = (
             "; use y.squeeze(1)"
             if shape == (n, 1)
-            else "; of one-hot rows use y.argmax(1)"
+            else "; for one-hot rows use y.argmax(1)"
             if shape == (n, classes)
             else ""
         )
         raise UserError(
-            f"Labels of shape {shape} came for {n} images, and one integer an image, shape ({n},),"
-            f" is wanted{hint}."
+            f"Labels of shape {shape} do not fit {n} images: they must be one integer per image,"
+            f" shape ({n},){hint}."
         )
     if x is not None and y.device != x.device:
         raise UserError(
@@ -146,8 +148,8 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
     wrong = [value for value in (min(values), max(values)) if not 0 <= value < classes]
     if wrong:
         raise UserError(
-            f"A label is {wrong[0]}, and this network has {classes} classes: 0 to {classes - 1}"
-            " are wanted; leave out other images."
+            f"The label {wrong[0]} is outside 0 to {classes - 1}, as this network has {classes}"
+            " classes: leave out such images."
         )
     return plain_tensor(y).to(torch.int64)
 
@@ -184,7 +186,7 @@ def answer(net: Callable[[Tensor], Any], x: Tensor) -> Any:
         ours, theirs = (str(dtype).removeprefix("torch.") for dtype in (x.dtype, weights))
         hint = f" Its weights are {theirs}: use x.to(torch.{theirs}), or net.float()."
         raise UserError(
-            f"The network cannot read images of shape {tuple(x.shape)}, {ours}, on {x.device}:"
+            f"The network fails on images of shape {tuple(x.shape)}, {ours}, on {x.device}:"
             f" {_reason(error)}.{hint if weights != x.dtype else ''}"
         ) from error
 
@@ -203,7 +205,7 @@ def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         or not out.is_floating_point()
     ):
         raise UserError(
-            "A network that gives logits (N,K) is wanted, and this one gives "
+            "The network must return logits (N,K), but it returns "
             + (
                 f"{tuple(out.shape)} of {out.dtype} for {len(x)} images: {WRAP} logits."
                 if isinstance(out, Tensor)
@@ -212,8 +214,8 @@ def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         )
     if out.shape[1] < 2:
         raise UserError(
-            "A network that gives at least 2 logits an image is wanted, and this one gives"
-            f" {out.shape[1]}: for a single logit z {WRAP} torch.cat([torch.zeros_like(z), z], 1)."
+            f"The network must return at least 2 logits per image, but it returns {out.shape[1]}:"
+            f" for a single logit z {WRAP} torch.cat([torch.zeros_like(z), z], 1)."
         )
     return out.float() if out.dtype in SIXTEEN else out
 
@@ -264,9 +266,9 @@ def try_out(net: nn.Module, x: Tensor) -> Trial:
             depends, one = True, 0
         if depends and not _differ(logits_of(net, few), logits):  # else it is random
             raise UserError(
-                "This network's answer for an image depends on the other images of its batch (batch"
-                " norm without running statistics does that, and so does quantisation on the fly),"
-                " so no image can be attacked or counted by itself: give it fixed statistics."
+                "The logits of an image depend on the other images of its batch (as with batch"
+                " norm without running statistics and with dynamic quantisation), so images"
+                " cannot be attacked or counted separately: use fixed statistics."
             )
     needs = max((whole - one) // 2, 1)
     room = (
@@ -314,6 +316,7 @@ def _passed(net: nn.Module, x: Tensor) -> tuple[Tensor, bool, int]:
             )
         except FAILURES as error:
             raise UserError(
-                f"This network has no way back from its logits to the image: {_reason(error)}."
+                "The backward pass from the logits of this network to the image fails:"
+                f" {_reason(error)}."
             ) from error
     return logits.detach(), has_gradient, sum(held.values())

@@ -75,7 +75,7 @@ class Look:
         )
         most = int(self.push.argmax())
         return (
-            f"{first} Feature {most} speaks most for {self.classes[self.other]} against"
+            f"{first} Feature {most} contributes most to {self.classes[self.other]} over"
             f" {self.classes[self.y]}: {self.push[most]:+.3g} of {self.push.sum():+.3g}."
         )
 
@@ -96,7 +96,7 @@ class Look:
             *(
                 _tile(
                     [uri(png(picture, SIDE)), uri(tinted(_smooth(heat), most))],
-                    f"{when}: what speaks for {name}",
+                    f"{when}: evidence for {name}",
                 )
                 for picture, heat, when in (
                     (self.x, self.heat, "untouched"),
@@ -107,7 +107,7 @@ class Look:
         return (
             f'<div style="font:14px/1.4 sans-serif"><p>{escape(self.text)}</p>'
             f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(tiles)}</div>'
-            f"<p>On the maps red speaks for {name}, teal against it; both have one scale.</p>"
+            f"<p>On the maps, red is evidence for {name}, teal against it; both have one scale.</p>"
             f"{_bars(self)}</div>"
         )
 
@@ -177,8 +177,8 @@ def _one(picture: Any) -> Tensor:
     x = check_images(x[None] if x.ndim == 3 else x).float()
     if len(x) != 1 or x.shape[1] not in (1, 3):
         raise UserError(
-            f"One image (C,H,W), grey or of three colours, is looked at, and the shape"
-            f" {tuple(x.shape)} came: choose one, for example x[0]."
+            f"look needs one image (C,H,W), grey or RGB, but this has shape {tuple(x.shape)}:"
+            " choose one, for example x[0]."
         )
     return x
 
@@ -205,7 +205,7 @@ def _bound(attack: str | Attack, eps: float | str | None, usual: float | None) -
     if eps is not None:
         return replace(one, eps=check_eps(parse_number(eps), one.norm))
     if one.eps is None and usual is None:
-        raise UserError('How far may the attack go? Say it, for example eps="8/255".')
+        raise UserError('The attack has no ε: set it, for example eps="8/255".')
     return one if usual is None else one.bound(usual)
 
 
@@ -268,8 +268,8 @@ def _bars(one: Look) -> str:
             f'<text x="420" y="{row * 18 + 14}">{value:+.3g}</text>'
         )
     what = (
-        f"What the change of each feature adds to {one.classes[one.other]} against"
-        f" {one.classes[one.y]}; {len(one.push)} features, the {len(chosen)} that add most"
+        f"What the change of each feature adds to the logit of {one.classes[one.other]} minus"
+        f" that of {one.classes[one.y]}; the largest {len(chosen)} of {len(one.push)} features"
     )
     return (
         f'<p>{escape(what)}:</p><svg role="img" aria-label="{escape(what)}" width="480"'

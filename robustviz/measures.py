@@ -44,7 +44,7 @@ def alignment(z: Tensor, y: Tensor) -> float:
         pairs += len(own) * (len(own) - 1) // 2
     require(
         pairs > 0,
-        "Alignment compares points of one class, and no class has two of them; take more images.",
+        "Alignment compares points of one class, and no class has two of them: use more images.",
     )
     return max(total, 0.0) / pairs
 
@@ -84,8 +84,8 @@ def class_centres(z: Tensor, y: Tensor, classes: int) -> Tensor:
     classes = whole(classes, "classes")
     require(
         int(y.max()) < classes,
-        f"The label {int(y.max())} lies outside 0 to {classes - 1}: the labels do not belong to"
-        f" these {classes} classes.",
+        f"The label {int(y.max())} is outside 0 to {classes - 1}: the number of classes"
+        f" ({classes}) is too small, or the labels are of other data.",
     )
     return (
         torch.zeros(classes, z.shape[1], dtype=torch.float64).index_add_(0, y, z)
@@ -117,20 +117,20 @@ def cosines_to_centres(z: Tensor, centres: Tensor) -> Tensor:
     z = cloud(z)
     require(
         isinstance(centres, Tensor) and centres.is_floating_point(),
-        "Centres are wanted as a tensor of floats (K, D), as class_centres gives them, and these"
-        f" are {_sort(centres)}.",
+        "Centres must be a tensor of floats (K, D), as class_centres returns them, but these are"
+        f" {_sort(centres)}.",
     )
     centres = centres.detach().cpu().double()
     require(
         not bool(centres.isinf().any()),
-        "Some of these centres are infinite, so no point has an angle to them: look at the features"
-        " they were made of.",
+        "Some of these centres are infinite, so no cosine can be computed: check the features"
+        " that they were computed from.",
     )
     _check_range(centres.nan_to_num())
     require(
         centres.ndim == 2 and centres.shape[1] == z.shape[1],
-        f"Centres of shape {tuple(centres.shape)} do not belong to points of {z.shape[1]} numbers:"
-        f" (K, {z.shape[1]}) is wanted.",
+        f"The centres must have shape (K, {z.shape[1]}), as the points have {z.shape[1]}"
+        f" features, but they have shape {tuple(centres.shape)}.",
     )
     return (unit(z) @ unit(centres).T).clamp(-1, 1)
 
@@ -225,7 +225,8 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     x, y = cloud(x), cloud(y)
     require(
         len(x) == len(y),
-        f"CKA compares the same images twice, and there are {len(x)} and {len(y)}.",
+        f"CKA compares two features of the same images, but there are {len(x)} and {len(y)}"
+        " images.",
     )
     x, y = (_near_one(z - z.mean(dim=0)) for z in (_moved(x), _moved(y)))
     below = float((x.T @ x).norm() * (y.T @ y).norm())
@@ -264,15 +265,15 @@ def displacement(
     there ‖Δf‖₁ of the outputs, maximised over the ball; here the features, at the given point.
     """
     clean, moved = _twins(clean, moved)
-    require(norm in ("linf", "l2"), f"The norm {norm!r} is not known here: take linf or l2.", 2)
+    require(norm in ("linf", "l2"), f"The norm {norm!r} is not known: use linf or l2.", 2)
     require(
         isinstance(x, Tensor) and isinstance(x_moved, Tensor),
-        f"Images are wanted as tensors (N,C,H,W) in [0, 1], and these are a {type(x).__name__} and"
-        f" a {type(x_moved).__name__}: use torch.as_tensor.",
+        f"Images must be tensors (N,C,H,W) in [0, 1], but these are a {type(x).__name__} and a"
+        f" {type(x_moved).__name__}: use torch.as_tensor.",
     )
     require(
         x.ndim > 1 and x.numel() > 0,
-        f"Images of shape {tuple(x.shape)} have no pixels to move: (N,C,H,W) is wanted.",
+        f"Images of shape {tuple(x.shape)} have no pixels to change: the shape must be (N,C,H,W).",
     )
     require(
         x.shape == x_moved.shape and len(x) == len(clean),
@@ -281,14 +282,14 @@ def displacement(
     )
     require(
         x.is_floating_point() and x_moved.is_floating_point(),
-        f"Images are wanted as floats in [0, 1], and these are {_sort(x)} and {_sort(x_moved)}:"
-        " divide grey levels by 255.",
+        f"Images must be floats in [0, 1], but these are {_sort(x)} and {_sort(x_moved)}: divide"
+        " grey levels by 255.",
     )
     change = x_moved.detach().cpu().double() - x.detach().cpu().double()
     require(
         bool(change.isfinite().all()),
-        "Some pixels are NaN or infinite, so how far an image moved cannot be said: look at the"
-        " attack that made them.",
+        "Some pixels are NaN or infinite, so the change of the image cannot be measured: check"
+        " the attack that made them.",
     )
     far = (moved - clean).norm(dim=1)
     change = change.flatten(1).norm(dim=1, p=torch.inf if norm == "linf" else 2)
@@ -334,26 +335,26 @@ def cloud(z: Tensor) -> Tensor:
     """
     require(
         isinstance(z, Tensor),
-        f"Features are wanted as a tensor of floats (N, D), and these are {_sort(z)}:"
-        " torch.as_tensor makes one.",
+        f"Features must be a tensor of floats (N, D), but these are {_sort(z)}: use"
+        " torch.as_tensor.",
     )
     require(
         z.ndim == 2 and z.numel() > 0,
-        f"Features of shape {tuple(z.shape)} are no points: (N, D) is wanted, one row of numbers an"
-        " image, at least one.",
+        "Features must have shape (N, D), one row per image and at least one, but these have"
+        f" shape {tuple(z.shape)}.",
     )
     require(
         z.is_floating_point(),
-        f"Features are wanted as floats, and these are {_sort(z)}: hand over what the network gives"
-        " before its last layer.",
+        f"Features must be floats, but these are {_sort(z)}: pass the input of the network's last"
+        " layer.",
     )
     z = z.detach().cpu().double()
     broken = int((~z.isfinite()).sum())
     require(
         not broken,
-        f"{broken} of {z.numel()} numbers in these features are NaN or infinite, so nothing can be"
-        " measured or drawn of them: the network's weights have diverged, or broken images came in;"
-        " train it with a lower learning rate, or look at another run.",
+        f"{broken} of {z.numel()} numbers in these features are NaN or infinite, so nothing can"
+        " be measured or drawn: the network's weights have diverged, or the images contain NaN."
+        " Train with a lower learning rate, or use another run.",
     )
     _check_range(z)
     return z
@@ -394,8 +395,8 @@ def _twins(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     u, v = cloud(u), cloud(v)
     require(
         u.shape == v.shape,
-        f"Features of shapes {tuple(u.shape)} and {tuple(v.shape)} are no twins: row i of both must"
-        " be one image.",
+        f"Features of shapes {tuple(u.shape)} and {tuple(v.shape)} do not match: row i of both"
+        " must belong to the same image.",
     )
     return u, v
 
@@ -408,20 +409,18 @@ def _checked(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     require(
         isinstance(y, Tensor)
         and not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool),
-        "Labels are wanted as a tensor of integers, the number of each point's class, and these are"
-        f" {_sort(y)}.",
+        f"Labels must be a tensor of integers, the class of each point, but these are {_sort(y)}.",
     )
     require(
         y.shape == (len(z),),
-        f"{len(z)} points and labels of shape {tuple(y.shape)} do not belong together: one label a"
-        f" point is wanted, shape ({len(z)},); of one-hot rows take argmax(1), of a single column"
-        " squeeze(1).",
+        f"{len(z)} points need one label each, shape ({len(z)},), but the labels have shape"
+        f" {tuple(y.shape)}; for one-hot rows use argmax(1), for a single column squeeze(1).",
     )
     y = y.detach().cpu().long()
     require(
         int(y.min()) >= 0,
-        f"The label {int(y.min())} is below 0, so it names no class: leave out the points that have"
-        " none.",
+        f"The label {int(y.min())} is below 0, so it is not a class: leave out the points without"
+        " a class.",
     )
     return z, y
 
@@ -444,7 +443,7 @@ def _clusters(z: Tensor, y: Tensor, what: str) -> tuple[Tensor, Tensor]:
     require(
         1 < classes < len(y),
         f"{what} needs two classes or more and more points than classes; here: {classes} and"
-        f" {len(y)}. Take more images.",
+        f" {len(y)}. Use more images.",
     )
     return _moved(z), y
 

@@ -92,7 +92,7 @@ def page(name: str, title: str, help: str) -> Callable[[Callable[[], None]], Cal
         if any(map(Path.exists, ours)) or (held and held.show.__module__ != show.__module__):
             raise UserError(f"page/{name} exists already: give the page another name.")
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise UserError(f"{name!r} is no page's name: use a-z, 0-9 and '_'.")
+            raise UserError(f"{name!r} cannot be the name of a page: use a-z, 0-9 and '_'.")
         _pages[name] = Page(name, title, help, show)
         return show
 
@@ -159,7 +159,8 @@ def use(source: str | os.PathLike[str], *, sha256: str = "") -> Plugin:
             if held.sha256 == sha:
                 return held
             raise UserError(
-                f"The plug-in {name} has changed since it was loaded here: start anew to use it."
+                f"The plug-in {name} has changed since it was loaded: restart robustviz to use"
+                " the new version."
             )
         by_path = Path(name).is_absolute()
         hashed = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -318,13 +319,13 @@ def _use_trusted(source: str) -> Plugin:
     path = Path(kept["path"])
     if not path.exists():
         raise UserError(
-            f"The plug-in {source} is gone: put it back, or leave it out from now on with: python"
+            f"The plug-in {source} no longer exists: put it back, or stop loading it with: python"
             f" -m robustviz plugins forget {source}"
         )
     if (sha := trusted.sha256(path)) != kept["sha256"]:
         raise UserError(
-            f"The plug-in {source} has changed since it was named (its SHA-256 is another): if you"
-            f" trust it as it is, name it again with --plugin {source}."
+            f"The plug-in {source} has changed since it was named (its SHA-256 differs): if you"
+            f" trust the new code, confirm it with --plugin {source}."
         )
     if said := _failed.get((source, sha)):
         raise UserError(said)
@@ -333,8 +334,8 @@ def _use_trusted(source: str) -> Plugin:
             sys.path.append(str(path.parents[source.count(".")]))
         elif here.resolve() != path.resolve():
             raise UserError(
-                f"The plug-in {source} is found in another place now, {here}, and was named as"
-                f" {path}: name it again with --plugin {source}."
+                f"The plug-in {source} is now found at {here}, but was named as {path}: if you"
+                f" trust it there, confirm it with --plugin {source}."
             )
     try:
         return use(source)
@@ -390,10 +391,10 @@ def _checked(name: str) -> str:
     cls = registry.get(kind, key)
     module, base, wanted = BASES[kind]
     if not issubclass(cls, getattr(load(module), base)):
-        raise UserError(f"{name} ({cls.__name__}) is no {base}: derive it from {module}.{base}.")
+        raise UserError(f"{name} ({cls.__name__}) must be a subclass of {module}.{base}.")
     if kind != "net" and "__dataclass_fields__" not in vars(cls):
         raise UserError(
-            f"{name} ({cls.__name__}) is no dataclass: write @dataclass(frozen=True) below"
+            f"{name} ({cls.__name__}) is not a dataclass: write @dataclass(frozen=True) below"
             " @register."
         )
     if missing := [word for word in wanted if not getattr(cls, word, None)]:
@@ -402,8 +403,8 @@ def _checked(name: str) -> str:
     attack = getattr(usual, "attack", None)
     if attack is not None and not hasattr(attack, "key"):
         raise UserError(
-            f"{name} ({cls.__name__}) does not say which attack: write attack: Attack ="
-            " option(PGD, …) in it."
+            f"{name} ({cls.__name__}) has a field attack without a default: write attack: Attack"
+            " = option(PGD, …) in it."
         )
     return name
 
@@ -420,4 +421,4 @@ def _sentence(found: Plugin, error: BaseException) -> str:
         return f"{where}: {error}"
     said = harmless(error.msg if isinstance(error, SyntaxError) else error)
     at = f" in line {line}" if line else ""
-    return f"{where}: {type(error).__name__}{at}: {said or 'no more is said'}."
+    return f"{where}: {type(error).__name__}{at}: {said or 'it has no message'}."

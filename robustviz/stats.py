@@ -51,7 +51,7 @@ def t_quantile(freedom: int, level: float = 0.95) -> float:
         return float(load("scipy.special").stdtrit(freedom, (1 + level) / 2))
     except ImportError:
         raise UserError(
-            "Intervals of means come from scipy, which is not installed: run `pip install scipy`."
+            "Intervals of means need scipy, which is not installed: run `pip install scipy`."
         ) from None
 
 
@@ -65,8 +65,7 @@ def mean_interval(
     level = plain(level)
     if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
         raise UserError(
-            f"level={level!r} is no share of intervals that hold the mean: it lies between 0 and 1,"
-            " such as 0.95."
+            f"level={level!r} is not a confidence level: it must be between 0 and 1, such as 0.95."
         )
     values = _row(values)
     n = len(values)
@@ -94,15 +93,15 @@ def _row(values: Any) -> Floats:
             else f"a {type(values).__name__}"
         )
         raise UserError(
-            f"A mean is taken of a row of numbers, shape (n,), and this is {what}: take one row at"
-            " a time."
+            f"A mean is taken over a row of numbers, shape (n,), but this is {what}: use one row"
+            " at a time."
         )
     if not len(row):
         raise UserError("There is no mean of no values: measure at least one image.")
     if broken := int((~np.isfinite(row)).sum()):
         raise UserError(
-            f"{broken} of {len(row)} values are NaN or infinite, so they have no mean: leave them"
-            " out and say so."
+            f"{broken} of {len(row)} values are NaN or infinite, so there is no mean: leave them"
+            " out, and report that."
         )
     return row.astype(np.float64)
 

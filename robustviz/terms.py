@@ -8,8 +8,8 @@ from __future__ import annotations
 # explain the term.
 _ENTRIES = """
 aalp: AALP
-Adaptive adversarial logit pairing (2020): ALP that drops features of low contribution and weighs
-each pair by how well its attacked half is understood.
+Adaptive adversarial logit pairing (2020): ALP that drops features of low contribution and weights
+each pair by the probability of the true class for its attacked image.
 
 accuracy under attack: Accuracy under attack
 Share of test images still classified as their true class after an attack. Any attack can only
@@ -20,18 +20,18 @@ The direction in pixel space in which a network's loss rises fastest if every pi
 far: the sign of the gradient. A random direction beside it is the control.
 
 adversarial example: Adversarial example
-An image changed on purpose, so little that a person hardly sees it, so that a network answers
-wrongly.
+An image changed on purpose, so little that a person hardly sees it, so that a network misclassifies
+it.
 
 adversarial training: Adversarial training
-Attack every batch first, then learn from the attacked images.
+Attack every batch first, then train on the attacked images.
 
 afa: AFA
-Adversarial feature alignment (2024): attack the features instead of the answer, and teach them to
-stay with their class.
+Adversarial feature alignment (2024): attack the features instead of the prediction, and train them
+to stay close to those of their class.
 
 alp: ALP
-Adversarial logit pairing (2018): learn clean and attacked images together and pull their logits
+Adversarial logit pairing (2018): train on clean and attacked images together and pull their logits
 together.
 
 auc: AUC, ROC curve
@@ -44,12 +44,12 @@ Random flips and shifts of the training images, so that a network sees each a li
 every time.
 
 autoattack: AutoAttack
-Four attacks in a row, each on what the others left (2020): the usual yardstick. A network keeps
-an image only if none of them fools it.
+Four attacks in a row, each on the images that the others did not fool (2020): the usual yardstick.
+A network is right on an image only if none of them fools it.
 
 awp: AWP, weight averaging
-Adversarial weight perturbation (2020) learns where the weights are worst. A running average of
-the weights is another help against overfitting.
+Adversarial weight perturbation (2020) computes the gradient after the weights were moved to raise
+the loss. A running average of the weights is another help against overfitting.
 
 batch norm: Batch norm (BN)
 A layer that rescales features by their mean and spread, over the batch in training, over a
@@ -60,8 +60,8 @@ Halving an interval again and again: here, to find the smallest ε at which the 
 image.
 
 cam: Class-activation map (CAM)
-A heat map of the pixels on which a network's answer rests. Grad-CAM weighs the last feature maps
-by their gradients. Evidence, not proof.
+A heat map of the pixels on which a network's prediction rests. Grad-CAM weights the last feature
+maps by their gradients. Evidence, not proof.
 
 catastrophic overfitting: Catastrophic overfitting
 Training on a one-step attack sometimes teaches the network to beat only that step: FGSM accuracy
@@ -78,8 +78,8 @@ cnn: Small CNN
 A plain convolutional neural network (CNN): a stack of small filters that are learned.
 
 confusion matrix: Confusion matrix
-A table of answers: a row for each true class, a column for each answer. What stands off the
-diagonal was misread.
+A table of predictions: a row for each true class, a column for each predicted class. Images off the
+diagonal are misclassified.
 
 contrastive loss: Contrastive loss
 Asks that features of one class lie close together and those of different classes far apart.
@@ -117,8 +117,8 @@ ema: Averaged weights (EMA)
 A running average of the weights over the training steps, often better than the last weights.
 
 entropy: Entropy
-How unsure a list of class probabilities is, in nats: 0 for one sure class, log of the number of
-classes if all are alike.
+How unsure a softmax output is, in nats: 0 for one sure class, log of the number of classes if all
+are alike.
 
 epoch: Epoch
 One pass over all training images.
@@ -131,15 +131,15 @@ eta: Time left
 Estimated from the median duration of the last 20 training steps.
 
 every attack: Under every attack
-Share of images that stay right under each attack that was run on them. One attack that succeeds
-is enough to lose an image.
+Share of images on which a network is right under each attack that was run on them. One attack that
+succeeds is enough to lose an image.
 
 feature map: Map of features
 Features have dozens of dimensions; a map shows each image as a point of a plane. What lies close
 there need not be close in truth, so distances are measured before.
 
 features: Features
-The numbers in front of a network's last layer: what it has made of the image.
+The input of a network's last layer: the numbers by which the network represents the image.
 
 fgsm: FGSM
 Fast gradient sign method: one step of length ε along the sign of the gradient. The first and
@@ -160,8 +160,8 @@ A network whose gradients mislead attacks without being robust. More steps, rest
 without gradients reveal it.
 
 groups: Three groups of methods
-Defences learn from attacked images. Methods without adversarial training never see one, so a gain
-under FGSM alone is not robustness. The red team helps the attacker and defends nothing.
+Defences train on attacked images. Methods without adversarial training never see one, so a gain
+under FGSM alone is not robustness. The red team helps the attacker and is not a defence.
 
 guided dropout: Guided dropout
 Leaving out, at random while training, features that contribute little to the true class or speak
@@ -180,7 +180,7 @@ object that both have in common; pointing asks whether the hottest pixel lies on
 energy is the share of the map that does.
 
 kl: KL divergence
-How far one list of class probabilities is from another; 0 when they are equal.
+How far one softmax output is from another; 0 when they are equal.
 
 l2: ℓ2
 Measures a change by the root of its summed squares.
@@ -189,10 +189,10 @@ learning rate: Learning rate
 Length of the training steps. Too high and the loss explodes.
 
 linf: ℓ∞ (linf)
-Measures a change by its largest pixel. The field's usual budget.
+Measures a change by its largest pixel. The usual budget.
 
 logits: Logits
-The network's raw outputs, one a class, before softmax turns them into numbers that add up to 1.
+The network's raw outputs, one per class, before softmax turns them into numbers that add up to 1.
 
 loss surface: Loss surface
 The loss over a plane cut through the space of pictures or of weights. A slice shows what it cuts
@@ -202,8 +202,8 @@ margin: Margin
 A distance that features of different classes are pushed to keep.
 
 mart: MART
-A defence (2020) like TRADES that minds images which are misclassified already. Its first term is
-a boosted cross-entropy (BCE).
+A defence (2020) like TRADES that gives more weight to images which are misclassified without an
+attack. Its first term is a boosted cross-entropy (BCE).
 
 mask: Mask
 The pixels that count as important: where the map, scaled to 0…1, lies more than one standard
@@ -224,7 +224,7 @@ Public sets of small grey pictures: handwritten digits, and clothes of ten kinds
 
 model alignment: Model alignment
 Fine-tuning the attacker's network to a witness's soft labels, so that its attacks transfer better
-(2024). It defends nothing.
+(2024). It is not a defence.
 
 nearest neighbours: Nearest neighbours (10-NN)
 The class that most of an image's ten nearest images have. Here they are sought among clean
@@ -239,17 +239,17 @@ Both networks see the same images, so only those count on which they differ. Tan
 how far apart they are; McNemar's test gives the p.
 
 part: PART
-Pixel-reweighted adversarial training (2024): the full ε only on pixels that matter, a smaller one
-(ε_low) elsewhere. PART-T builds on TRADES, PART-M on MART. Its opposite SIP-AT (salient
-information preserving adversarial training, 2025) leaves the pixels that matter unchanged.
+Pixel-reweighted adversarial training (2024): the full ε only on important pixels, a smaller one
+(ε_low) elsewhere. PART-T builds on TRADES, PART-M on MART. Its opposite SIP-AT (salient information
+preserving adversarial training, 2025) leaves the important pixels unchanged.
 
 pca: PCA
 Principal component analysis: the plane along which points vary most. A straight view: it bends
 nothing.
 
 pgd: PGD
-Projected gradient descent: many small steps uphill on the loss, each pulled back inside the
-budget. PGD-20 has 20 steps. CW climbs Carlini and Wagner's margin.
+Projected gradient descent: many small steps that raise the loss, each projected back into the
+budget. PGD-20 has 20 steps. CW raises Carlini and Wagner's margin.
 
 pgd-at: PGD-AT
 Adversarial training with PGD (Madry et al., 2018): the standard defence.
@@ -258,8 +258,8 @@ preset: Recipe
 A named set of settings: a lesson for a laptop, or a published one for a GPU.
 
 random weights: Random weights
-The control of a map: the same network before it learned anything. A map that looks the same there
-shows the picture, not what was learned.
+The control of a map: the same network before training. A map that looks the same there shows the
+picture, not what was learned.
 
 rank correlation: Rank correlation
 Whether two maps order the cells alike: 1 the same order, 0 none, −1 the reverse (Spearman).
@@ -276,18 +276,18 @@ Another run of the attack from a new random start; the worst of all counts.
 
 road: ROAD
 Remove and debias (2022): paints over the pixels that a map calls important, then those it calls
-unimportant. A faithful map makes the answer fall more in the first case; its score is then above
-0.
+unimportant. A faithful map makes the softmax output fall more in the first case; its score is then
+above 0.
 
 run: Run
-One training with everything it left behind: settings, curves, weights, evaluations. A folder.
+One training with everything it saved: settings, curves, weights, evaluations. A folder.
 
 scoreboard: Scoreboard
-All networks of a data set on one chart: right untouched across, kept under attack up. Top right
-is best.
+All networks of a data set on one chart: right untouched across, right under attack up. Top right is
+best.
 
 seed: Seed
-The number all chance is drawn from. Same seed, same pictures, same result.
+The number that all random draws start from. Same seed, same pictures, same result.
 
 sgd: SGD
 Stochastic gradient descent: learning in small steps from random batches of images.
@@ -297,32 +297,32 @@ Drawn pictures of ten objects on textured backgrounds, made on the fly; for each
 pixels are the object.
 
 soft labels: Soft labels
-A network's whole softmax output used as the target, doubts included, in place of the one true
-class.
+A network's whole softmax output used as the training target, in place of the one true class.
 
 softmax output: Softmax output
 The network's outputs scaled to add up to 1. Not a probability of being right.
 
 square: Square attack
-An attack that needs no gradients: it tries square patches and keeps what helps. It sees through
-gradient masking.
+An attack that needs no gradients: it tries random squares and keeps those that raise the loss. It
+sees through gradient masking.
 
 supcon: SupCon
 Supervised contrastive loss (2020): all images of one class are each other's positives.
 
 targeted: Targeted attack
-An attack that wants one particular wrong answer.
+An attack that aims at one particular wrong class.
 
 temperature: Temperature (τ, T)
-What scores are divided by before softmax: a high one shows more doubt, a low one less.
+What scores are divided by before softmax: a high one makes the softmax output less confident, a low
+one more.
 
 trade-off: Trade-off
 More robust often means less accurate on untouched images: a larger ε leaves less room between the
 classes.
 
 trades: TRADES
-A defence (2019) that learns clean images and asks that predictions hardly move nearby; β weighs
-the two.
+A defence (2019) that trains on clean images and penalises a change of the prediction near them; β
+weighs the two.
 
 transfer: Transfer
 Whether an attack made on one network fools another.
@@ -342,10 +342,10 @@ Images kept aside to choose the best epoch; the test split is touched only by th
 evaluation.
 
 warm-up: Warm-up
-The first part of a training, which is done plainly.
+The first part of a training, in which PART still attacks with the full ε everywhere and AWP is off.
 
 weight decay: Weight decay
-Pulling all weights a little towards 0 at each step, against learning by heart.
+Pulling all weights a little towards 0 at each step, against overfitting.
 
 witness: Witness
 The frozen network whose soft labels model alignment learns from.

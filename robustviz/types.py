@@ -123,13 +123,13 @@ def check_eps(eps: float, norm: str = "linf", shape: tuple[int, ...] | None = No
         return float(eps)
     if norm == "linf" and eps > 1:
         raise UserError(
-            f"eps={shown(eps)} is outside [0, 1]: pixels run from 0 to 1 here, so write"
+            f"eps={shown(eps)} is outside [0, 1]: pixel values are 0 to 1 here, so write"
             f" {shown(eps) if 2 <= eps <= 255 else 8}/255.",
             code=2,
         )
     raise UserError(
-        f"eps={shown(eps)} is outside [0, {limit:.4g}] for the {norm} norm; pixels run from 0 to 1"
-        " here.",
+        f"eps={shown(eps)} is outside [0, {limit:.4g}] for the {norm} norm: pixel values are 0 to"
+        " 1 here.",
         code=2,
     )
 

@@ -172,7 +172,9 @@ def make(data: Iterable[str] = DATA) -> list[runs.Run]:
                 if _run(name).status()["state"] in OVER:
                     step(_run(name))
     if failed:
-        raise UserError(f"Not trained: {', '.join(failed)}. The same command tries again.")
+        raise UserError(
+            f"These trainings failed: {', '.join(failed)}. Run the same command to try again."
+        )
     _tidy()
     return [runs.Run(runs.zoo() / name) for name in shipped]
 

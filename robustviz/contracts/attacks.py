@@ -41,7 +41,10 @@ def in_the_ball(attack: Attack) -> None:
     """Attacked images lie in the ball and in [0, 1], and differ from the originals."""
     net, x, y = conv(), images(), labels()
     x_adv = attack(net, x, y, rng=_seeded(3))
-    hold(x_adv.shape == x.shape and x_adv.dtype == x.dtype, "Shape or dtype is another one.")
+    hold(
+        x_adv.shape == x.shape and x_adv.dtype == x.dtype,
+        "The attacked images have another shape or dtype.",
+    )
     hold(x_adv.min() >= 0 and x_adv.max() <= 1, "Values leave [0, 1].")
     far = float(size(x_adv - x, attack.norm).max())
     hold(far <= (attack.eps or 0) + 1e-6, f"A change of {far:.4g} is larger than {attack.eps}.")
@@ -50,9 +53,9 @@ def in_the_ball(attack: Attack) -> None:
     moved = size(x_adv - x, attack.norm) > 0
     if isinstance(attack, STOPS):
         kept = not moved[~right].any() and moved[right & ~stays].all()
-        hold(kept, "An image that is misread untouched was moved, or a fooled one was not.")
+        hold(kept, "An image that was misclassified already was changed, or a fooled one was not.")
     else:
-        hold(moved.all(), f"{int((~moved).sum())} of {len(x)} images were not moved.")
+        hold(moved.all(), f"{int((~moved).sum())} of {len(x)} images were not changed.")
 
 
 @promise("attack")
@@ -75,7 +78,7 @@ def the_seed_decides(attack: Attack) -> None:
     hold(none, "Without a seed the images are not those of seed 0.")
     hold(
         torch.equal(torch.get_rng_state(), everywhere),
-        "It draws from torch's global generator, which is nobody's: draw from the rng given.",
+        "It uses torch's global generator: draw from the rng given instead.",
     )
 
 
@@ -94,7 +97,7 @@ def another_seed_another_start(attack: Attack) -> str | None:
 def one_by_one(attack: Attack) -> str | None:
     """Attacking images in a batch gives the same result as attacking them one by one."""
     if isinstance(attack, AT_RANDOM):
-        return "It draws other noise for an image on its own."
+        return "It draws other noise for an image that is attacked alone."
     if "start" in registry.hints(type(attack)):
         attack = replace(attack, start="zero")  # type: ignore[call-arg]
     net, x, y = conv().double(), images().double(), labels()
@@ -114,11 +117,11 @@ def nothing_is_touched(attack: Attack) -> None:
     F.cross_entropy(net(x), y).backward()
     before, given = _state(net), x.clone()
     for x_adv in (attack(net, x, y), attack.trace(net, x, y)):
-        hold(not x_adv.requires_grad, "What comes back asks for a gradient.")
+        hold(not x_adv.requires_grad, "The returned images require a gradient: detach them.")
     for (what, was), now in zip(before.items(), _state(net).values(), strict=True):
         same = len(was) == len(now) and all(map(_same, was, now))
-        hold(same, f"The network's {what} are others afterwards.")
-    hold(torch.equal(x, given) and not x.requires_grad and x.grad is None, "Its input is changed.")
+        hold(same, f"The network's {what} have changed.")
+    hold(torch.equal(x, given) and not x.requires_grad and x.grad is None, "It changes its input.")
 
 
 def _state(net: nn.Module) -> dict[str, list[Any]]:
@@ -156,7 +159,11 @@ def it_fools(attack: Attack) -> None:
     """It lowers the accuracy of a trained network by more than 10 percentage points."""
     net, x, y = toy().net, toy().x, toy().y
     before, after = accuracy(net, x, y), accuracy(net, attack(net, x, y), y)
-    hold(before > 0.95 and after < before - 0.1, f"From {before:.0%} to {after:.0%} right.")
+    hold(
+        before > 0.95 and after < before - 0.1,
+        f"The accuracy goes from {before:.0%} to {after:.0%}; it must fall from above 95% by more"
+        " than 10 points.",
+    )
 
 
 @promise("attack")
@@ -170,7 +177,8 @@ def it_aims(attack: Attack) -> str | None:
     strayed = accuracy(net, attack(net, x, toy().y), target)
     hold(
         reached > strayed and reached > accuracy(net, x, target),
-        f"Aimed at a class it reaches {reached:.0%}, without an aim {strayed:.0%}.",
+        f"Targeted, it reaches the class on {reached:.0%} of the images; untargeted, on"
+        f" {strayed:.0%}.",
     )
     return None
 
@@ -182,7 +190,7 @@ def its_way(attack: Attack) -> None:
     path = attack.trace(net, x, y, rng=_seeded(4))
     hold(path.shape == (attack.count + 1, *x.shape), f"A trace of shape {tuple(path.shape)}.")
     ends = torch.equal(path[-1], attack(net, x, y, rng=_seeded(4)))
-    hold(ends, "The trace ends elsewhere than the attack.")
+    hold(ends, "The trace does not end at the attack's result.")
     far = max(float(size(step - x, attack.norm).max()) for step in path)
     hold(far <= (attack.eps or 0) + 1e-6, f"A step lies {far:.4g} away, outside the ball.")
 
@@ -205,7 +213,7 @@ def one_image(attack: Attack) -> None:
     x_adv = attack(toy().net, x, toy().y[:1])
     hold(
         x_adv.shape == x.shape and size(x_adv - x, attack.norm).max() <= (attack.eps or 0) + 1e-6,
-        "A single image comes back in another shape, or outside the ball.",
+        "A single image is returned in another shape, or outside the ball.",
     )
 
 
@@ -213,4 +221,4 @@ def one_image(attack: Attack) -> None:
 def float64(attack: Attack) -> None:
     """Images in float64 are attacked and returned in float64."""
     x_adv = attack(conv().double(), images().double(), labels())
-    hold(x_adv.dtype == torch.float64, f"They come back in {x_adv.dtype}.")
+    hold(x_adv.dtype == torch.float64, f"The images are returned in {x_adv.dtype}.")

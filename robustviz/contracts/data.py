@@ -19,17 +19,30 @@ def images_and_labels(source: Source) -> None:
     shapes = set()
     for split in SPLITS:
         found = source.load(split)
-        hold(isinstance(found, Dataset), f"{split} is a {type(found).__name__}, and no Dataset.")
+        hold(isinstance(found, Dataset), f"{split} is a {type(found).__name__}, not a Dataset.")
         x, y, n = found.images, found.y, len(found.classes)
-        hold(x.dtype == torch.uint8 and x.ndim == 4, f"{split}: images are no uint8 (N, C, H, W).")
-        hold(x.shape[2] == x.shape[3] >= 8, f"{split}: images of {tuple(x.shape[2:])} pixels.")
+        hold(
+            x.dtype == torch.uint8 and x.ndim == 4,
+            f"{split}: the images must be uint8 (N, C, H, W).",
+        )
+        hold(
+            x.shape[2] == x.shape[3] >= 8,
+            f"{split}: the images have {tuple(x.shape[2:])} pixels; they must be square, from 8"
+            " up.",
+        )
         hold(x.shape[1] in (1, 3), f"{split}: {x.shape[1]} channels; grey has 1, colour 3.")
-        hold(y.dtype == torch.int64 and y.shape == (len(x),), f"{split}: y is no int64 (N,).")
-        hold(len(x) and y.min() >= 0 and y.max() < n, f"{split}: a label is none of 0 to {n - 1}.")
-        hold(len(set(found.classes)) == n >= 2, f"{split}: {n} class names, or two alike.")
-        hold(found.card, f"{split}: it has no card, which says in a sentence what this is.")
+        hold(y.dtype == torch.int64 and y.shape == (len(x),), f"{split}: y must be int64 (N,).")
+        hold(len(x) and y.min() >= 0 and y.max() < n, f"{split}: a label is outside 0 to {n - 1}.")
+        hold(
+            len(set(found.classes)) == n >= 2,
+            f"{split}: {n} class names; at least two are needed, all different.",
+        )
+        hold(
+            found.card,
+            f"{split}: its card is empty; it must say in a sentence what the data set is.",
+        )
         shapes.add((tuple(x.shape[1:]), found.classes))
-    hold(len(shapes) == 1, "The splits have other shapes or classes than each other.")
+    hold(len(shapes) == 1, "The splits differ in shapes or classes.")
 
 
 @promise("data")
@@ -38,7 +51,7 @@ def the_same_again(source: Source) -> None:
     for split in SPLITS:
         one, two = source.load(split), source.load(split)
         same = torch.equal(one.images, two.images) and torch.equal(one.y, two.y)
-        hold(same, f"{split} is another at the second call: draw it from a seed.")
+        hold(same, f"{split} differs at the second call: draw it from a fixed seed.")
 
 
 @promise("data")
@@ -49,7 +62,7 @@ def apart(source: Source) -> None:
     }
     for split in ("train", "val"):
         both = len(rows["test"] & rows[split])
-        hold(not both, f"{both} test images are in {split}, too.")
+        hold(not both, f"{both} test images are also in {split}.")
 
 
 @promise("data")
@@ -63,8 +76,11 @@ def a_balanced_beginning(source: Source) -> None:
     hold(len(some) == n, f"With n={n} it gives {len(some)} training images.")
     count = torch.bincount(some.y, minlength=len(whole.classes))
     share = torch.bincount(whole.y, minlength=len(whole.classes)) * n / len(whole)
-    hold((count - share).abs().max() <= 1, f"n={n} has {count.tolist()} images a class.")
-    hold(len(source.load("test", n)) == len(source.load("test")), "n limits the test split, too.")
+    hold(
+        (count - share).abs().max() <= 1,
+        f"With n={n} the classes have {count.tolist()} images, which is not in proportion.",
+    )
+    hold(len(source.load("test", n)) == len(source.load("test")), "n also limits the test split.")
 
 
 @promise("data")
@@ -81,5 +97,8 @@ def a_split_that_is_none(source: Source) -> None:
 def it_can_be_trained(source: Source) -> None:
     """A training config with this data can be saved as JSON and read again."""
     config = TrainConfig(data=source)
-    hold(TrainConfig.from_json(config.to_json()) == config, "Its dials do not survive as JSON.")
+    hold(
+        TrainConfig.from_json(config.to_json()) == config,
+        "Its settings change when saved as JSON and read again.",
+    )
     registry.get("net", config.net)

@@ -120,7 +120,7 @@ def whole_stages(method: Method) -> None:
     stages = [stage for stage, _ in each_stage(method, net)]
     total = sum(stage.share_of_epochs for stage in stages)
     hold(math.isclose(total, 1, rel_tol=1e-6), f"The stages' shares add up to {total:g}.")
-    hold(len({stage.name for stage in stages}) == len(stages), "Two stages have one name.")
+    hold(len({stage.name for stage in stages}) == len(stages), "Two stages have the same name.")
     every = {p for stage in stages for p in stage.trainable(net)}
     hold(every == set(net.parameters()), "A parameter is never trained.")
 
@@ -140,10 +140,13 @@ def nothing_is_touched(method: Method) -> None:
         if aux is not None:
             same = all(torch.equal(value, inside[name]) for name, value in aux.state_dict().items())
             hold(same, "The helper network is changed.")
-            hold(all(p.grad is None for p in aux.parameters()), "The helper is left a gradient.")
-        hold([m.training for m in net.modules()] == modes, "Modes of the network are changed.")
+            hold(
+                all(p.grad is None for p in aux.parameters()),
+                "The helper network has gradients afterwards.",
+            )
+        hold([m.training for m in net.modules()] == modes, "The network's modes are changed.")
         hold([p.requires_grad for p in net.parameters()] == asks, "requires_grad is changed.")
-        hold(all(p.grad is None for p in net.parameters()), "The network is left a gradient.")
+        hold(all(p.grad is None for p in net.parameters()), "The network has gradients afterwards.")
     hold(torch.equal(batch.x, x) and torch.equal(batch.y, y), "The batch is changed.")
     # weights that are no leaves would carry an attack's graph into later steps
     hold(all(p.is_leaf for p in net.parameters()), "Weights are part of an attack's graph.")
@@ -178,7 +181,10 @@ def no_order(method: Method) -> None:
             straight = stage.loss(net, batch, aux)
             turned = make(batch.x[mixed], batch.y[mixed], batch.index[mixed])
             permuted = stage.loss(other, turned, aux)
-            hold(straight.keys() == permuted.keys(), "In another order it has other terms.")
+            hold(
+                straight.keys() == permuted.keys(),
+                "In another order of the images it has other terms.",
+            )
             for name in straight:
                 same = torch.allclose(straight[name], permuted[name], atol=1e-9)
                 hold(same, f"The term {name} depends on the order of the images.")

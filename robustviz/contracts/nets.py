@@ -19,14 +19,22 @@ def check_parts(key: str, net: nets.Classifier, x: torch.Tensor) -> None:
     with torch.no_grad():
         maps = net.maps(x)
         features, logits = net.pool(maps), net(x)
-        hold(maps.ndim == 4, f"`maps` gives shape {tuple(maps.shape)}, which is no (N, D, h, w).")
+        hold(
+            maps.ndim == 4, f"`maps` returns shape {tuple(maps.shape)}, which is not (N, D, h, w)."
+        )
         least = min(maps.shape[-2:])
         hold(
             least >= 4 or (key in SMALL_MAPS and x.shape[-1] < 32),
-            f"Of {x.shape[-1]} pixels the last map has {least}: maps of attention need 4.",
+            f"For images of {x.shape[-1]} pixels the last feature map has {least}; CAM maps need"
+            " at least 4.",
         )
-        hold(features.shape == (len(x), maps.shape[1]), "`pool` gives another number of features.")
-        hold(logits.shape == (len(x), 5), f"Logits of shape {tuple(logits.shape)}, of 5 classes.")
+        hold(
+            features.shape == (len(x), maps.shape[1]), "`pool` returns another number of features."
+        )
+        hold(
+            logits.shape == (len(x), 5),
+            f"The logits have shape {tuple(logits.shape)} for 5 classes.",
+        )
         hold(torch.equal(net.head(features), logits), "`forward` is not head(pool(maps(x))).")
 
 
@@ -85,7 +93,9 @@ def normalised_inside(key: str) -> None:
     mean, std = (torch.tensor(v).view(1, 2, 1, 1) for v in ([0.2, 0.6], [0.5, 0.1]))
     with torch.no_grad():
         by_hand = torch.allclose(scaled.eval()(x), plain((x - mean) / std), atol=1e-5)
-        hold(by_hand, "mean and std are not applied first: let Normalise be the first of `maps`.")
+        hold(
+            by_hand, "mean and std are not applied first: make Normalise the first layer of `maps`."
+        )
         again = nets.build(key, classes=4, channels=2, size=16)
         again.load_state_dict(scaled.state_dict())
         hold(torch.equal(again.eval()(x), scaled(x)), "mean and std are not in its state_dict.")
@@ -113,4 +123,4 @@ def what_is_too_small(key: str) -> None:
         except UserError as error:
             hold(word in str(error), str(error))
         else:
-            hold(False, f"It is built for {classes} classes of {size} pixels.")
+            hold(False, f"It can be built for {classes} classes of {size} pixels.")

@@ -26,4 +26,7 @@ def it_opens(page: Page) -> None:
         logging.disable(logging.NOTSET)
     for each in (*shown.exception, *shown.error):
         hold(False, str(each.value))
-    hold(len(shown.title) == 1, f"It has {len(shown.title)} titles: draw it by header.open(…).")
+    hold(
+        len(shown.title) == 1,
+        f"It has {len(shown.title)} titles instead of one: draw it with header.open(…).",
+    )

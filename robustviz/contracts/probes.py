@@ -27,9 +27,9 @@ def _answer(spec: Spec) -> Result:
 def its_settings(spec: Spec) -> None:
     """Its settings can be saved as JSON and read again, and each has a help text."""
     again = registry.decode("probe", registry.encode(spec))
-    hold(again == spec, "Written as JSON and read again, it is another one.")
+    hold(again == spec, "Its settings change when saved as JSON and read again.")
     for name, known in registry.options(type(spec)).items():
-        hold(known.help, f"The setting {name} has no help: give it by option(default, help).")
+        hold(known.help, f"The setting {name} has no help: declare it with option(default, help).")
 
 
 @promise("probe")
@@ -37,9 +37,15 @@ def its_answer(spec: Spec) -> None:
     """Its result has the declared type, names its run, and is the same when computed again."""
     result = _answer(spec)
     kind = type(spec).result
-    hold(type(result) is kind, f"It gives a {type(result).__name__}, and names {kind.__name__}.")
+    hold(
+        type(result) is kind,
+        f"It returns a {type(result).__name__}, but its `result` names {kind.__name__}.",
+    )
     hold(result.meta.get("run"), "Its result does not say which run it is about: use meta_of.")
-    hold(_answer(spec).to_npz() == result.to_npz(), "Asked again, it says something else.")
+    hold(
+        _answer(spec).to_npz() == result.to_npz(),
+        "Computed a second time, its result differs: use a fixed seed.",
+    )
 
 
 @promise("probe")
@@ -50,7 +56,7 @@ def it_is_kept(spec: Spec) -> None:
     for name, value in vars(result).items():
         other = getattr(again, name)
         same = np.array_equal(value, other) if isinstance(value, np.ndarray) else value == other
-        hold(same, f"{name} comes back from the file as something else.")
+        hold(same, f"{name} has changed when it is read from the file again.")
 
 
 @promise("probe")
@@ -61,5 +67,5 @@ def its_figure(spec: Spec) -> str | None:
         return f"It has no figure: @plugins.figure({spec.key!r}) above a function makes one."
     said = draw(_answer(spec)).layout.meta or {}
     hold(said.get("alt"), "It has no alternative text: end with theme.finish(…).")
-    hold(said.get("sentence"), "It has no sentence that says what is seen.")
+    hold(said.get("sentence"), "It has no sentence that says what the figure shows.")
     return None

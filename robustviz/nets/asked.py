@@ -23,18 +23,18 @@ def module_of(module: nn.Module) -> nn.Module:
     """
     if isinstance(module, torch.export.ExportedProgram):
         raise UserError(
-            "This is a torch.export program: hand in torch.export.unflatten(program), which has"
-            " layers to look at."
+            "This is a torch.export program: pass torch.export.unflatten(program), whose layers"
+            " can be inspected."
         )
     if not isinstance(module, nn.Module):
         raise UserError(
-            f"A network is wanted, an nn.Module, and this is a {type(module).__name__}: hand in the"
-            " network itself, and of a class an instance."
+            f"A network must be an nn.Module, but this is a {type(module).__name__}: pass the"
+            " network itself or, for a class, an instance of it."
         )
     if isinstance(module, torch.jit.ScriptModule):
         raise UserError(
-            "This network is a TorchScript program, which nobody can look into: hand in the"
-            " nn.Module that it was made of."
+            "This network is a TorchScript program, whose layers cannot be inspected: pass the"
+            " nn.Module that it was made from."
         )
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return module_of(module.module)
@@ -55,12 +55,12 @@ def shapes(
     """
     if size is not None and (not isinstance(plain(size), int) or size < 1):
         raise UserError(
-            f"size={size!r} is no number of pixels: a whole number from 1 up is wanted."
+            f"size={size!r} is not a number of pixels: it must be a whole number from 1 up."
         )
     if shape is not None:
         sides = tuple(plain(side) for side in shape)
         if len(sides) != 3 or not all(isinstance(side, int) and side > 0 for side in sides):
-            raise UserError(f"shape={shape!r} is no shape of images: (C,H,W) is wanted.")
+            raise UserError(f"shape={shape!r} is not the shape of an image: it must be (C,H,W).")
         return [sides]
     given = len(mean or std or ())
     first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
@@ -78,11 +78,11 @@ def checked_scale(
     for name, values in (("mean", mean), ("std", std)):
         if values is not None and len(values) not in (0, channels):
             raise UserError(
-                f"{name} has {len(values)} numbers and the images have {channels} channels: give"
-                " one a channel."
+                f"{name} has {len(values)} numbers, but the images have {channels} channels: give"
+                " one number per channel."
             )
     if any(not float(value) > 0 for value in std or ()):
-        raise UserError(f"std={std!r} is no scale: numbers above 0 are wanted.")
+        raise UserError(f"std={std!r} is not valid: all numbers must be above 0.")
     return mean, std
 
 
@@ -92,7 +92,7 @@ def checked_grid(grid: Sequence[int] | None) -> tuple[int, int] | None:
         return None
     sides = [plain(side) for side in grid] if isinstance(grid, (tuple, list)) else []
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise UserError(f"grid={grid!r} is no grid of tokens: (rows, columns) is wanted.")
+        raise UserError(f"grid={grid!r} is not a grid of tokens: it must be (rows, columns).")
     return sides[0], sides[1]
 
 

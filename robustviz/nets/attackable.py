@@ -60,7 +60,7 @@ def attackable(
     """
     if not isinstance(net, nn.Module):
         raise UserError(
-            "A network is wanted, an nn.Module that gives logits, and this is a"
+            "A network must be an nn.Module that returns logits, but this is a"
             f" {type(net).__name__}."
         )
     if any(is_lazy(tensor) for tensor in (*net.parameters(), *net.buffers())):

@@ -42,8 +42,9 @@ class Normalise(nn.Module):
         if x.ndim == 4 and x.shape[1] != channels:
             hint = " Repeat the grey channel: x.expand(-1, 3, -1, -1)."
             raise UserError(
-                f"This network reads images of {channels} channels, and these have {x.shape[1]}:"
-                f" shape {tuple(x.shape)}.{hint if (x.shape[1], channels) == (1, 3) else ''}"
+                f"This network needs images with {channels} channels, but these have"
+                f" {x.shape[1]}: shape"
+                f" {tuple(x.shape)}.{hint if (x.shape[1], channels) == (1, 3) else ''}"
             )
         return (x - self.mean) / self.std
 
@@ -160,8 +161,8 @@ def _is_free(modules: Sequence[nn.Module], training: bool) -> bool:
     busy = any(thread != here and wanted != training for thread, wanted, _ in uses)
     if busy and any(thread == here for thread, _, _ in uses):
         raise UserError(
-            f"This network is to be put into {'train' if training else 'eval'} mode while another"
-            " thread uses it in the other one: give each thread a copy."
+            f"This network cannot switch to {'train' if training else 'eval'} mode while another"
+            " thread uses it in the other mode: give each thread its own copy."
         )
     return not busy
 

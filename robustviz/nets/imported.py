@@ -15,7 +15,7 @@ class Imported(Classifier):
         self, classes: int, channels: int, size: int, mean: PerChannel, std: PerChannel
     ) -> None:
         raise UserError(
-            "An imported network comes with its run's folder and is not made anew: choose another"
-            " one to train, see: python -m robustviz list nets",
+            "An imported network is read from its run's folder and cannot be built anew: choose"
+            " another one to train, see: python -m robustviz list nets",
             code=2,
         )

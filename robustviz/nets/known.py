@@ -62,8 +62,8 @@ def sources(name: str) -> list[str]:
         near = difflib.get_close_matches(name, {*registry.keys("net"), *_torchvision()}, 5, 0.4)
         raise UserError(
             f"Neither robustviz nor torchvision nor timm has a network called {harmless(name)!r};"
-            f" names like it: {', '.join(near) or 'none'}. A function of yours that makes one is"
-            " named FILE.py:make or pkg.mod:make.",
+            f" similar names: {', '.join(near) or 'none'}. To use a function of your own that"
+            " makes a network, write FILE.py:make or pkg.mod:make.",
             code=2,
         )
     return found
@@ -100,7 +100,7 @@ def _check(room: str, name: str) -> None:
     if name not in known:
         near = ", ".join(difflib.get_close_matches(name, known, 5, 0.4)) or "none"
         raise UserError(
-            f"{room} has no network called {harmless(name)!r}; names like it: {near}.", code=2
+            f"{room} has no network called {harmless(name)!r}; similar names: {near}.", code=2
         )
 
 
@@ -124,8 +124,9 @@ def module(
     if room == "torchvision":
         if channels != 3:
             raise UserError(
-                f"torchvision's networks read colour images, and these have {channels} channels:"
-                " take one of timm's, or a function that makes it for such images."
+                "torchvision's networks need colour images (3 channels), but these have"
+                f" {channels}: use a timm network, or a function that makes a network for such"
+                " images."
             )
         made: nn.Module = load("torchvision.models").get_model(
             name, weights=None, num_classes=classes
@@ -143,11 +144,11 @@ def _of_code(make: Any, source: str, classes: int, channels: int, size: int) -> 
         made = make(**{name: value for name, value in offered.items() if name in wanted})
     except Exception as error:  # user code may raise anything
         raise UserError(
-            f"{named} raised {type(error).__name__}: {harmless(error)}. It is called without"
-            " arguments, or with classes, channels and size where it has such parameters."
+            f"{named} raised {type(error).__name__}: {harmless(error)}. It is called with"
+            " classes, channels and size if it has such parameters, else without arguments."
         ) from error
     if not isinstance(made, nn.Module):
-        raise UserError(f"{named} gave a {type(made).__name__}; an nn.Module is wanted.")
+        raise UserError(f"{named} returned a {type(made).__name__}, but must return an nn.Module.")
     return made
 
 
@@ -160,7 +161,7 @@ def network(
     side of the images in pixels. Raises UserError if `told` is None, and as `module` and `wrap` do.
     """
     if told is None:
-        raise UserError(f"{asked_by} does not say what its network is: import it anew.")
+        raise UserError(f"{asked_by} does not describe its network: import it again.")
     sha256 = str(told.get("sha256", ""))
     made = module(str(told["source"]), *shape, asked_by=asked_by, sha256=sha256)
     return looked_into(made, told)

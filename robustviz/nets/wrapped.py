@@ -32,8 +32,8 @@ class Headless(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         raise UserError(
-            "No layer of this network makes its logits of the features alone, so nothing can be"
-            " said of features that no image has: name the last layer with head=…"
+            "No layer of this network computes the logits from the features alone, so logits of"
+            " given features cannot be computed: name the last layer with head=…"
         )
 
 
@@ -65,9 +65,9 @@ class Wrapped(Classifier):
     def maps(self) -> nn.Module:  # type: ignore[override]
         """Raises UserError, as does `pool`: a wrapped network has no such parts."""
         raise UserError(
-            "A wrapped network has no parts maps and pool that run one after the other: look at"
-            " parts(x). AFA, AALP and SupCon train them, so they need a network of robustviz's own:"
-            " python -m robustviz list nets."
+            "A wrapped network has no parts maps and pool that run one after the other: use"
+            " parts(x). AFA, AALP and SupCon train these parts, so they need a network of"
+            " robustviz's own: python -m robustviz list nets."
         )
 
     pool = maps
@@ -98,8 +98,8 @@ class Wrapped(Classifier):
         def features(out: Any) -> Tensor:
             if not isinstance(out, Tensor) or out.ndim < 2:
                 raise UserError(
-                    f"The layer {self.features_at or self.head_at} has no features (N,D) to look"
-                    f" at, but {asked.in_words(out)}: name another one with features=…"
+                    f"The layer {self.features_at or self.head_at} gives {asked.in_words(out)}"
+                    " instead of features (N,D): name another layer with features=…"
                 )
             flat = out.flatten(1)
             seen.setdefault("features", []).append(flat)
@@ -172,8 +172,8 @@ class Wrapped(Classifier):
         """
         if callable(self.logits_at):
             raise UserError(
-                "How this network's logits are made is a function, which cannot be written down:"
-                " give their name, or a module whose forward returns them alone."
+                "The logits of this network are picked by a function, which cannot be saved:"
+                " give their name, or a module whose forward returns only the logits."
             )
         return {
             "maps": self.maps_at,
@@ -292,9 +292,8 @@ def wrap(
         first = _logits(net, x)
         if not torch.allclose(first, _logits(net, x), rtol=1e-4, atol=1e-5, equal_nan=True):
             raise UserError(
-                "This network gives another answer each time it is shown the same images, also in"
-                " eval mode, so no number of it would mean anything: take what is drawn at random"
-                " out of its forward."
+                "This network returns different logits for the same images, also in eval mode,"
+                " so its accuracy would mean nothing: remove random operations from its forward."
             )
     if None in (maps, features, head):
         _find(net, x, maps, features, head)
@@ -348,8 +347,8 @@ def _trial_images(
             except UserError as raised:
                 error = error or raised
     raise UserError(
-        f"{error} Say what images it reads with shape=(C,H,W), and with size=… to what it wants"
-        " them resized."
+        f"{error} Give the shape of its images with shape=(C,H,W), and the size to which it needs"
+        " them resized with size=…"
     ) from error
 
 
@@ -361,24 +360,24 @@ def _logits(net: Wrapped, x: Tensor) -> Tensor:
         raise UserError(str(error)) from error
     if net.logits_at is None and not isinstance(out, Tensor):
         raise UserError(
-            "A network that gives logits (N,K) is wanted, and this one gives"
-            f" {asked.in_words(out)}: say where they are with logits=…, a name, a place or a"
-            " function."
+            f"The network must return logits (N,K), but it returns {asked.in_words(out)}: say"
+            " where they are with logits=…, a name, a position or a function."
         )
     try:
         picked = _picked(out, net.logits_at)
     except FAILURES as error:
         raise UserError(
-            f"logits={net.logits_at!r} names nothing in {asked.in_words(out)} that this network"
-            " gives."
+            f"logits={net.logits_at!r} names nothing in the output of this network,"
+            f" {asked.in_words(out)}."
         ) from error
     logits = logits_of(lambda _: picked, x)
     if bool((logits >= 0).all()) and torch.allclose(
         logits.sum(1), torch.ones(len(logits)).to(logits), atol=1e-3
     ):
         raise UserError(
-            "This network gives probabilities, not logits: each image's add up to 1. An attack"
-            " follows the slope of logits, which softmax flattens: leave the softmax out."
+            "This network returns probabilities, not logits: each image's add up to 1. An attack"
+            " uses the gradient of the logits, which softmax makes very small: leave the softmax"
+            " out."
         )
     return logits
 
@@ -427,10 +426,10 @@ def _check_head(net: Wrapped, x: Tensor) -> None:
 def _no_map(name: str, out: Any, grid: tuple[int, int] | None) -> str:
     tokens = isinstance(out, Tensor) and out.ndim == 3
     return (
-        f"The layer {name} gives {asked.in_words(out)}, and feature maps (N,D,h,w), (N,h,w,D) or"
-        " tokens (N,T,D) are wanted: "
+        f"The layer {name} gives {asked.in_words(out)} instead of feature maps (N,D,h,w),"
+        " (N,h,w,D) or tokens (N,T,D): "
         + (
-            "say with grid=(rows, columns) how the tokens lie."
+            "say with grid=(rows, columns) how the tokens are arranged."
             if tokens and grid is None
             else f"its tokens do not fill the grid {grid}."
             if tokens
@@ -445,5 +444,5 @@ def _not_once(name: str, times: int, what: str) -> str:
         f" another one with {what}=…"
         if not times
         else f"The layer {name} is called {times} times for an image, so it is not clear which"
-        f" {what} to look at: name another one with {what}=…"
+        f" {what} to use: name another one with {what}=…"
     )

@@ -161,7 +161,10 @@ def tell(chosen: Mapping[str, folder.Run | None]) -> None:
     state = st.session_state
     missing: dict[str, tuple[str, str]] = state.get("absent", {})
     if (asked := state.pop("absent-data", "")) and not missing and catalogue.known("data", asked):
-        st.markdown(f"No network on {asked} is on this computer. These train the usual two:")
+        st.markdown(
+            f"There is no network for {asked} on this computer. These commands train the two"
+            " default networks:"
+        )
         pair = [{"data": asked, "method": networks.FIRST[side]} for side in ("a", "b")]
         st.code("\n".join(map(recipes.command, pair)), language="bash", wrap_lines=True)
     address: dict[str, str] = {}
@@ -198,7 +201,7 @@ def _explain(side: str, run_id: str, carried: str, stands: folder.Run | None) ->
 def explain(run_id: str, carried: str = "", what: str = "The run of this link") -> None:
     """Say what a run is that is not on this computer, and show the command that trains it."""
     if not folder.ID.fullmatch(run_id):
-        st.markdown(f"{what} is not here: what the link names is no run's id.")
+        st.markdown(f"{what} is not here: the link does not contain a valid run id.")
         return
     found = known(run_id, carried)
     name = found.name
@@ -208,16 +211,16 @@ def explain(run_id: str, carried: str = "", what: str = "The run of this link") 
     st.markdown(f"{what} is {told}. It is not on this computer.")
     if found.commands:
         st.markdown(
-            "This trains the very same network:"
+            "This command trains exactly this network:"
             if found.exact
-            else "The link says that it was trained so:"
+            else "According to the link it was trained with this command:"
             if found.called
-            else "Some of its settings are not the usual ones, and the link does not say which."
-            " The nearest that its name tells:"
+            else "Some of its settings are unusual, and the link does not tell which. This"
+            " command trains the most similar network:"
         )
         st.code("\n".join(found.commands), language="bash", wrap_lines=True)
     if not found.exact:
-        st.markdown("Whoever made the link can send the network, and you take it in:")
+        st.markdown("The person who made the link can export the network, and you can import it:")
         st.code(
             f"python -m robustviz run export {run_id} --out {run_id}.zip\n"
             f"python -m robustviz run import {run_id}.zip",

@@ -44,8 +44,8 @@ def offer(lacking: Lacking) -> None:
     much = load("robustviz.data.fetch").megabytes(sum(file.size for file in files))
     root = load("robustviz.data.places").root()
     st.markdown(
-        f"{lacking} They are {much} MB from {files[0].host}, fetched once. A page on"
-        f" {source.label} needs them; all else works without."
+        f"{lacking} The download is {much} MB from {files[0].host}, only once. Pages on"
+        f" {source.label} need the images; everything else works without them."
     )
     if not rights.may_act():
         st.info(rights.sentence("fetch images"), icon=":material/info:")
@@ -55,7 +55,7 @@ def offer(lacking: Lacking) -> None:
     spot = st.empty()
     if spot.button(f"Fetch {much} MB", key="fetch-images", icon=":material/download:"):
         rights.check("fetch images")
-        waiting = "Others fetch or measure; you are in the line."
+        waiting = "Another download or measurement is running; yours is waiting."
         try:
             with LONG.turn(lambda place: spot.info(waiting)), bar(spot.progress):
                 source.load("test")

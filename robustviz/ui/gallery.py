@@ -72,7 +72,10 @@ def groups_of(here: Context) -> tuple[dict[str, Ints], str]:
         a, b = holds
         masks = dict(zip(BOTH, (~a & b, ~a & ~b, a & b), strict=True))
     first = found[0]
-    words = f"Attack: {first.printed}, ε = {eps_text(first.eps)}. Untouched, all are read right."
+    words = (
+        f"Attack: {first.printed}, ε = {eps_text(first.eps)}. Untouched, all of them are"
+        " classified correctly."
+    )
     return {name: np.flatnonzero(mask & clean) for name, mask in masks.items()}, words
 
 

@@ -100,7 +100,7 @@ def _refused_upload(scope: Scope) -> str:
     length = int(said[0]) if len(said) == 1 and said[0].isdigit() and len(said[0]) < 16 else None
     with _turn:
         if session not in _invited:
-            return "Only who may act here uploads, on the pages Your data and Compare."
+            return "Only users with permission can upload, on the pages Your data and Compare."
         if scope.get("method") != "PUT":
             return ""
         if length is None:

@@ -31,7 +31,7 @@ def open(title: str) -> Context:
         st.title(title, anchor=False, width="stretch")
         if not every:
             raise UserError(
-                "There is no trained model yet: train one on the Train page, or run `make zoo`."
+                "There is no trained network yet: train one on the Train page, or run `make zoo`."
             )
         with st.container(
             horizontal=True,
@@ -127,7 +127,10 @@ def _network(side: str, here: dict[str, folder.Run], choices: list[str]) -> None
         st.markdown(networks.label(here[run_id]))
         if catalogue.is_l2(here[run_id]):
             at = eps_text(catalogue.radius(here[run_id]))
-            st.markdown(f"It was trained in l2; here it is attacked in linf, at {at} unless asked.")
+            st.markdown(
+                f"It was trained with ℓ2 attacks; here it is attacked in ℓ∞, with ε = {at} unless"
+                " you change it."
+            )
         methods.explain(here[run_id].method_key)
     if st.button(
         "Choose by how they score",
@@ -176,7 +179,7 @@ def _image(a: str, b: str, data: str) -> int:
         st.markdown(
             f"A {name}, {'your own picture' if own else f'one of {count} test images of {data}'}."
             + (
-                " The first that A misreads under attack and B holds."
+                " It is the first that A misclassifies under attack and B does not."
                 if b and index == start
                 else ""
             )
@@ -223,7 +226,7 @@ def _offer_training(data: str, known: list[folder.Run]) -> None:
     if missing:
         st.warning(f"{method_label(missing)} has not been trained on this data yet.")
     if st.button(
-        f"Train {method_label(missing) if missing else 'another model'}",
+        f"Train {method_label(missing) if missing else 'another network'}",
         key="offer",
         icon=":material/model_training:",
     ):

@@ -99,8 +99,8 @@ class Network:
                 host = str(probe.getsockname()[0])
             except OSError as error:
                 raise UserError(
-                    "This computer is on no network that a class could join: connect it, or start"
-                    " the app without --class."
+                    "This computer is not on a network that a class can join: connect it, or"
+                    " start the app without --class."
                 ) from error
         return cls(host, secrets.token_urlsafe(18))
 
@@ -117,9 +117,9 @@ class Network:
         """The text to print: the address for the class, and the link for the teacher only."""
         address = f"http://{self.host}:{port}"
         return (
-            f"{_picture(address)}Join at {address}\n"
-            f"Teacher, open this once: {address}/?teacher={self.token}\n"
-            "Everybody on this network can look; only the teacher trains, stops and removes."
+            f"{_picture(address)}Join at {address}\nTeacher, open this link once:"
+            f" {address}/?teacher={self.token}\nEverybody on this network can look; only the"
+            " teacher trains, stops and removes."
         )
 
 
@@ -183,8 +183,8 @@ def _asked_port(port: int | None) -> int | None:
         )
     if not is_free(int(text)):
         raise UserError(
-            f"Port {text} is in use, or not open to you: choose another one, or leave it out and a"
-            " free one is taken."
+            f"Port {text} is in use or not permitted: choose another one, or leave it out to use"
+            " a free one."
         )
     return int(text)
 

@@ -42,14 +42,12 @@ GROUPS = {  # in the order of the pickers
     "defence": Group("Defence"),
     "no adversarial training": Group(
         "No adversarial training",
-        "The network never sees an attack while it learns, so a gain under FGSM alone is not"
+        "The network never sees an attack during training, so a gain under FGSM alone is not"
         " robustness.",
         ":material/shield_question:",
     ),
     "red team": Group(
-        "Red team",
-        "It improves the attacker's copy and defends nothing by itself.",
-        ":material/swords:",
+        "Red team", "It improves the attacker's network; it is not a defence.", ":material/swords:"
     ),
     "imported": Group("Imported"),
 }

@@ -69,7 +69,7 @@ def sentence(what: str) -> str:
 
 def who() -> str:
     """Who may act here, as the subject of a sentence."""
-    return {"class": "Only the teacher", "lab": "Only who is named as a teacher"}.get(
+    return {"class": "Only the teacher", "lab": "Only users listed as teachers"}.get(
         mode(), "Nobody"
     )
 
@@ -108,7 +108,7 @@ def greet() -> None:
         good = next((one for one in _tokens if _same(one, said)), None)
         _tokens.discard(good or "")
     if good is None:
-        st.warning("This teacher's link was used before; the server printed the next one.")
+        st.warning("This teacher's link has been used already; the server has printed a new one.")
         return
     st.session_state[TEACHER] = True
     print(f"Next teacher's link: …/?teacher={new_token()}", file=sys.stderr, flush=True)

@@ -109,7 +109,9 @@ def _asks(spot: DeltaGenerator, what: str, cost: str, spec: ProbeSpec[Any]) -> b
     sentence instead.
     """
     if not rights.may_act():
-        spot.info(f"Not measured yet: {what}. {rights.who()} may measure what takes {cost}.")
+        spot.info(
+            f"Not measured yet: {what}. {rights.who()} may start measurements that take {cost}."
+        )
         return False
     each = " each" if " and " in what else ""
     return spot.button(f"Measure {what} ({cost}{each})", key=f"measure-{spec.key}")
@@ -118,7 +120,7 @@ def _asks(spot: DeltaGenerator, what: str, cost: str, spec: ProbeSpec[Any]) -> b
 def _nth(place: int) -> str:
     """A place in the waiting line as text: `next`, `2nd in the line`."""
     ending = "th" if 10 < place % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
-    return "next" if place == 1 else f"{place}{ending} in the line"
+    return "next" if place == 1 else f"{place}{ending} in the queue"
 
 
 @contextmanager
@@ -311,7 +313,7 @@ def _strips(key: str, results: Mapping[str, Result], at: int) -> None:
 def _measured_files(key: str, results: Mapping[str, Result]) -> None:
     for name, result in results.items():
         _file(
-            f"All that was measured{name and f', {name}'} (npz)",
+            f"All measured data{name and f', {name}'} (npz)",
             result.to_npz,
             "-".join([key, *map(str.lower, re.findall(r"\w+", name))]) + ".npz",
             "application/zip",
@@ -361,11 +363,11 @@ def _for_a_paper(figure: go.Figure, key: str) -> None:
     files, one at a time and only for users who may act.
     """
     if not rights.may_act():
-        st.markdown("Figure (SVG): the camera at the figure's upper right.")
+        st.markdown("Figure (SVG): click the camera icon at the upper right of the figure.")
     elif not able():
         st.markdown(
-            "Figure (SVG): the camera at the figure's upper right. A PDF needs kaleido and Chrome"
-            " or Chromium on the computer that runs robustviz."
+            "Figure (SVG): click the camera icon at the upper right of the figure. A PDF needs"
+            " kaleido and Chrome or Chromium on the computer that runs robustviz."
         )
     else:
         wide = st.radio("Width in a paper", WIDTHS, horizontal=True, key=f"wide-{key}")

@@ -213,7 +213,7 @@ def test_the_red_team_is_told_from_the_defences_and_its_form_is_accessible(
     settled(page)
     choose(page, "Method", "Red team · Model alignment")
     settled(page)
-    expect(page.get_by_text("defends nothing by itself")).to_be_visible()
+    expect(page.get_by_text("it is not a defence")).to_be_visible()
     page.get_by_text("More settings").click()
     expect(page.get_by_label("weight decay", exact=True)).to_be_visible()
     found = serious(page)

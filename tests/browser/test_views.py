@@ -22,7 +22,7 @@ def test_a_figure_is_taken_home_as_table_arrays_page_and_python(page, server, se
     taken = {}
     files = (
         "Numbers drawn",
-        "All that was measured",
+        "All measured data",
         "Figure (HTML",
         "Picture (PNG)",
         "paper (PDF)",
@@ -32,7 +32,7 @@ def test_a_figure_is_taken_home_as_table_arrays_page_and_python(page, server, se
             page.get_by_role("button", name=re.compile(re.escape(label))).click()
         taken[label] = download.value.path().read_bytes()
     assert taken["Numbers drawn"].startswith(b"trace,x,y")
-    assert np.load(io.BytesIO(taken["All that was measured"]))["x"].shape == (1, 8, 8)
+    assert np.load(io.BytesIO(taken["All measured data"]))["x"].shape == (1, 8, 8)
     assert b"<script" in taken["Figure (HTML"] and taken["Picture (PNG)"].startswith(b"\x89PNG")
     assert taken["paper (PDF)"].startswith(b"%PDF") and b"/Font" in taken["paper (PDF)"]
     made = json.loads(taken["Notebook that repeats"])
@@ -108,7 +108,7 @@ def test_a_point_of_the_map_becomes_the_image_of_every_view_and_of_the_address(
 ):
     page.goto(f"{server}/features?data=digits&img=300")
     settled(page)
-    expect(page.locator(".strip").first).to_contain_text("Image 300 is not among these")
+    expect(page.locator(".strip").first).to_contain_text("Image 300 is not among the")
     # The first screen by keyboard: all marks together are one stop of the Tab key.
     mark = page.locator(".map").last.locator(".pt[tabindex='0']")
     mark.focus()
@@ -118,7 +118,7 @@ def test_a_point_of_the_map_becomes_the_image_of_every_view_and_of_the_address(
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile("img=1(&|$)"))
     settled(page)
-    expect(page.locator(".strip").first).to_contain_text("next to")
+    expect(page.locator(".strip").first).to_contain_text("nearest:")
     # The slider moves the marks without the server.
     place = page.locator(".map .pt").first
     before = place.bounding_box()

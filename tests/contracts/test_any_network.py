@@ -377,7 +377,7 @@ def test_a_network_whose_answer_depends_on_the_batch_gets_a_sentence(make: Any) 
         lambda: count_right(net, x, y, PGD(eps=0.1)),
         lambda: APGD(eps=0.1)(net, x, y),
     ):
-        with pytest.raises(UserError, match="depends on the other images"):
+        with pytest.raises(UserError, match="depend on the other images"):
             work()
 
 

@@ -314,7 +314,7 @@ def test_a_single_cell_and_unknown_rules_are_refused(heats: Tensor) -> None:
         "top120%": "0 to 100",
         "z > 1": "Did you mean z>1",
         "jet": "Known: z>1",
-        "": "Any number may follow",
+        "": "any number is allowed",
         "heat>nan": "no rule",
     }.items():
         for refuse in (cam.check_rule, lambda text: cam.importance_mask(heats, text)):

@@ -295,18 +295,18 @@ def test_labels_may_be_of_any_integer_dtype(measure, dtype: torch.dtype) -> None
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        (Y4.float(), "wanted as a tensor of integers.* and these are float32"),
+        (Y4.float(), "must be a tensor of integers.*, but these are float32"),
         (Y4.bool(), "these are bool"),
         (Y4.tolist(), "these are a list"),
         (
             Y4[:, None],
             (
-                r"labels of shape \(4, 1\) do not belong together: one label a point is wanted,"
-                r" shape \(4,\).*squeeze"
+                r"4 points need one label each, shape \(4,\), but the labels have shape \(4, 1\)"
+                r".*squeeze"
             ),
         ),
         (torch.eye(2, dtype=torch.long)[Y4], r"shape \(4, 2\).*argmax"),
-        (torch.tensor(1), r"labels of shape \(\)"),
+        (torch.tensor(1), r"labels have shape \(\)"),
         (torch.tensor([0, 0, 1, -100]), "label -100 is below 0"),
     ],
     ids=["float", "bool", "list", "column", "one-hot", "one for many", "ignored"],
@@ -333,10 +333,10 @@ def test_a_large_label_takes_no_memory() -> None:
         (lambda: measures.uniformity(G4[:1]), "two images"),
         (lambda: measures.knn_accuracy(G4, Y4, 4), "at least 5 points, and there are 4"),
         (lambda: measures.neighbourhood_hit(G4, Y4, 0), "0 neighbours"),
-        (lambda: measures.alignment(G4, Y4[:3]), "one label a point"),
-        (lambda: measures.alignment_of_pairs(G4, G4[:3]), "no twins"),
+        (lambda: measures.alignment(G4, Y4[:3]), "one label each"),
+        (lambda: measures.alignment_of_pairs(G4, G4[:3]), "do not match"),
         (lambda: measures.linear_cka(G4, G4[:3]), "there are 4 and 3"),
-        (lambda: measures.class_centres(G4, Y4, 1), "label 1 lies outside 0 to 0"),
+        (lambda: measures.class_centres(G4, Y4, 1), "label 1 is outside 0 to 0"),
         (
             lambda: measures.uniformity(G4 * math.nan),
             "8 of 8 numbers in these features are NaN or infinite.*diverged",
@@ -347,18 +347,18 @@ def test_a_large_label_takes_no_memory() -> None:
         ),
         (
             lambda: measures.uniformity((255 * G4).to(torch.uint8)),
-            "wanted as floats, and these are uint8",
+            "must be floats, but these are uint8",
         ),
-        (lambda: measures.linear_cka(G4, Y4[:, None]), "wanted as floats, and these are int64"),
-        (lambda: measures.uniformity(G4.numpy()), "wanted as a tensor of floats .*ndarray"),
-        (lambda: measures.uniformity(G4[:, None]), r"shape \(4, 1, 2\) are no points: \(N, D\)"),
+        (lambda: measures.linear_cka(G4, Y4[:, None]), "must be floats, but these are int64"),
+        (lambda: measures.uniformity(G4.numpy()), "must be a tensor of floats .*ndarray"),
+        (lambda: measures.uniformity(G4[:, None]), r"shape \(N, D\).* have shape \(4, 1, 2\)"),
         (lambda: measures.uniformity(G4[:, :0]), r"shape \(4, 0\)"),
         (lambda: measures.uniformity(G4[:0]), r"shape \(0, 2\)"),
         (
             lambda: measures.cosines_to_centres(G4, torch.ones(3, 5)),
-            r"shape \(3, 5\) do not belong to points of 2 numbers",
+            r"points have 2 features, but they have shape \(3, 5\)",
         ),
-        (lambda: measures.uniformity(G4[0]), "no points"),
+        (lambda: measures.uniformity(G4[0]), "must have shape"),
         (
             lambda: measures.displacement(
                 G4, G4, torch.zeros(4, 1, 2, 2), torch.zeros(3, 1, 2, 2), Y4, 2
@@ -367,7 +367,7 @@ def test_a_large_label_takes_no_memory() -> None:
         ),
         (
             lambda: measures.displacement(G4, G4, X4.byte(), X4, Y4, 2),
-            r"floats in \[0, 1\], and these are uint8 and float32",
+            r"floats in \[0, 1\], but these are uint8 and float32",
         ),
         (lambda: measures.displacement(G4, G4, X4, X4 * math.nan, Y4, 2), "pixels are NaN"),
         (

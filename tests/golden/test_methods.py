@@ -1337,7 +1337,7 @@ BAD: dict[str, tuple[list[str], str, int]] = {
         r"Did you mean shuffled\?",
         2,
     ),
-    "an impossible share": (["part", "method.rule=top120%"], "impossible share", 2),
+    "an impossible share": (["part", "method.rule=top120%"], "share .* 0 to 100", 2),
     "oracle without masks": (
         ["part", "method.rule=oracle"],
         "digits has none: use the data shapes",
@@ -1353,7 +1353,7 @@ BAD: dict[str, tuple[list[str], str, int]] = {
     "no maps": (["part", "net=bare"], "no feature maps", 1),
     "no norm behind the blocks": (
         ["part_m", "method.cam_maps=before_norm"],
-        "no last batch norm and ReLU behind its blocks.*use the last maps",
+        "does not end with a batch norm and a ReLU.*use the last maps",
         1,
     ),
     "guided dropout without a linear head": (
@@ -1380,7 +1380,7 @@ BAD: dict[str, tuple[list[str], str, int]] = {
     "unknown head": (["afa", "method.head=LF"], "not one of online, SLF, ALF, AFF", 2),
     "no shipped source": (
         ["model_alignment"],
-        "No ordinary small_resnet for digits is shipped to be the source.*method.source=RUN",
+        "no ordinary small_resnet on digits to use as the source.*method.source=RUN",
         1,
     ),
     "no such witness": (

@@ -238,7 +238,7 @@ def test_a_network_without_them_is_one_clear_sentence(colour: tuple[Classifier, 
     hooked.maps.register_forward_hook(lambda *_: None)
     elsewhere.forward = lambda x: elsewhere.head(elsewhere.pool(elsewhere.maps(x)))  # type: ignore
     for each in (net, nets.build("small_cnn", 4, 3, 16), hooked, elsewhere):
-        with pytest.raises(UserError, match=r"no last batch norm and ReLU behind its blocks.*use"):
+        with pytest.raises(UserError, match=r"does not end with a batch norm and a ReLU.*use"):
             cam.layer_cam(each, batch.x, before_norm=True)
 
 

@@ -64,10 +64,10 @@ def test_a_link_carries_what_is_not_usual_and_an_old_one_says_what_is_known(visi
     odd = config(**{"method.beta": 1.5})
     carried = recipes.packed(recipes.of(odd))
     app = opened(visit, "contributions", a=odd.run_id, **{"a-set": carried})
-    assert "This trains the very same network" in words(app)
+    assert "This command trains exactly this network" in words(app)
     assert any("--set method.beta=1.5" in code.value for code in app.code)
     app = opened(visit, "contributions", a=odd.run_id)
-    assert "the link does not say which" in words(app)
+    assert "the link does not tell which" in words(app)
     assert any(f"run import {odd.run_id}.zip" in code.value for code in app.code)
 
 
@@ -105,11 +105,11 @@ def test_a_job_that_is_not_here_is_explained_on_the_train_page(visit):
 
 def test_a_link_to_a_data_set_without_networks_says_what_trains_two(visit):
     app = opened(visit, "compare", data="cifar10")
-    assert "No network on cifar10 is on this computer." in words(app)
+    assert "There is no network for cifar10 on this computer." in words(app)
     assert app.code[0].value.splitlines() == [
         f"python -m robustviz train --data cifar10 --method {key}" for key in ("standard", "pgd_at")
     ]
-    assert "No network on" not in words(opened(visit, "compare", data="<script>"))
+    assert "There is no network for" not in words(opened(visit, "compare", data="<script>"))
 
 
 def test_a_data_set_of_a_link_stays_at_every_click(visit):

@@ -152,7 +152,7 @@ def test_a_network_without_places_is_a_sentence_and_the_other_is_there(visit, mo
 
         monkeypatch.setattr(module, "net_of", single)
     app = sound(opened(visit("attention", data="digits", img=312)))
-    assert "no feature map to look at" in words(app) and len(app.get("plotly_chart")) == 3
+    assert "that returns its feature maps" in words(app) and len(app.get("plotly_chart")) == 3
     assert "A's hottest" not in " ".join(screen(app)["answer"])
 
 

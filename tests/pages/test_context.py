@@ -160,9 +160,9 @@ def test_the_title_row_picks_a_and_b_the_image_and_the_data(visit, few):
     assert app.session_state["data"] == "shapes"
     first = networks.default_image(app.session_state["a"], app.session_state["b"])
     assert app.session_state["img"] == first
-    assert "The first that A misreads under attack and B holds." in words(app)
+    assert "It is the first that A misclassifies under attack and B does not." in words(app)
     picked(app, "img").set_value(first + 1).run()
-    assert "The first that" not in words(sound(app))
+    assert "It is the first that" not in words(sound(app))
     assert app.query_params["img"] == str(first + 1)
     app.selectbox(key="data").set_value("digits").run()
     assert app.session_state["img"] == networks.default_image(

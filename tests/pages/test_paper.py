@@ -73,7 +73,7 @@ def test_without_a_browser_or_the_right_there_is_the_camera(demo, visit, monkeyp
     monkeypatch.setenv("ROBUSTVIZ_DEMO", "1" if demo else "")
     app = opened(visit, "attack", "bars-a")
     assert PAPER not in [button.label for button in app.button]
-    assert "Figure (SVG): the camera" in said(app)
+    assert "Figure (SVG): click the camera" in said(app)
     assert ("A PDF needs kaleido" in said(app)) is not demo
 
 

@@ -155,7 +155,7 @@ def test_the_temperature_and_the_attack_change_the_bars(visit):
     ids=str,
 )
 def test_no_address_breaks_the_page(visit, few, address):
-    assert "How close is the edge, and how steep?" in words(
+    assert "How close is the boundary, and how steep is the loss?" in words(
         sound(visit("soft_labels", data="digits", **address))
     )
 

@@ -121,7 +121,7 @@ def test_networks_whose_names_begin_alike_are_all_taken_home(name, key, visit):
     taken = [
         element.proto.label
         for element in sound(app).get("download_button")
-        if element.proto.label.startswith("All that was")
+        if element.proto.label.startswith("All measured data")
     ]
     assert len(set(taken)) == len(taken) >= 3
 

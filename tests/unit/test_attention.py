@@ -172,10 +172,10 @@ def test_random_networks_differ_from_each_other_and_repeat(run) -> None:
     [
         ("index=360", "There is no image 360"),
         ("rule=z", "no rule called 'z'"),
-        ("rule=top200%", "impossible share"),
+        ("rule=top200%", "0 to 100 %"),
         ("rule=jet-compat", "grey"),
         ("rule=oracle", "needs true object masks"),
-        ("eps_low=0.5", "must lie between 0 and eps"),
+        ("eps_low=0.5", "must be between 0 and eps"),
         ("eps=8", "write 8/255"),
         ("method=guess", "is not one of"),
         ("of=none", "is not one of"),
@@ -218,7 +218,7 @@ def test_the_command_writes_what_reads_back(run, tmp_path, capsys) -> None:
 
 
 def test_networks_without_places_are_one_clear_sentence(run, monkeypatch, images, labels) -> None:
-    with pytest.raises(UserError, match="no part called maps"):
+    with pytest.raises(UserError, match="no attribute `maps`"):
         class_maps(nn.Flatten(), images, labels)  # type: ignore[arg-type]
     single = Classifier(nn.Sequential(nn.Conv2d(2, 3, (9, 7))), nn.Linear(3, 4))
     vector = Classifier(

@@ -62,16 +62,16 @@ X = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 def test_what_no_map_can_be_made_of_is_one_clear_sentence(made: Any, count: int) -> None:
     for make in (cam.grad_cam, cam.layer_cam):
         for x, y, says in (
-            (X.repeat(1, 2, 1, 1), None, "cannot read images"),
+            (X.repeat(1, 2, 1, 1), None, "network fails on images"),
             (X.double(), None, "use x.to.torch.float32"),
             (255 * X, None, "grey levels"),
             (X - 1, None, "normalised"),
-            (X, torch.full((3,), 9), "A label is 9"),
-            (X, torch.zeros(3), "one integer an image"),
+            (X, torch.full((3,), 9), "The label 9 is outside"),
+            (X, torch.zeros(3), "one integer per image"),
         ):
             with pytest.raises(UserError, match=says):
                 make(made(), x[:count], None if y is None else y[:count])
-        with pytest.raises(UserError, match="no part called maps"):
+        with pytest.raises(UserError, match="no attribute `maps`"):
             make(nn.Flatten(), X)  # type: ignore[arg-type]
 
 
@@ -97,13 +97,13 @@ def test_networks_of_which_no_map_can_be_made_are_one_clear_sentence(wrap: Any) 
     )
     for net, says in (
         (hooked, "tuple"),
-        (cut, "no gradient by its maps"),
-        (Elsewhere(bare().maps, bare().head), "no gradient by its maps"),
-        (without.eval(), "depends on the other images"),
+        (cut, "no gradient with respect to its feature maps"),
+        (Elsewhere(bare().maps, bare().head), "no gradient with respect to its feature maps"),
+        (without.eval(), "depend on the other images"),
     ):
         with pytest.raises(UserError, match=says):
             cam.grad_cam(wrap(net), X)
-    with pytest.raises(UserError, match="give a tuple; one tensor of feature maps"):
+    with pytest.raises(UserError, match="return a tuple instead of a tensor"):
         cam.grad_cam(wrap(hooked), X[:1])
 
 
@@ -137,14 +137,14 @@ HEAT = torch.rand(2, 3, 3, generator=torch.Generator().manual_seed(1))
         (HEAT.numpy(), None, "this is a ndarray"),
         (HEAT[0], None, r"shape \(3, 3\).*heat\[None\]"),
         (HEAT[:, None], None, r"heat\[:, 0\]"),
-        (HEAT.long(), None, "of int64 came"),
+        (HEAT.long(), None, "these are int64"),
         (HEAT[:, :0], None, r"shape \(2, 0, 3\)"),
-        (HEAT, (0, 0), r"size=\(0, 0\) is no size"),
-        (HEAT, (8,), "no size"),
+        (HEAT, (0, 0), r"size=\(0, 0\) is not the size"),
+        (HEAT, (8,), "not the size"),
         (HEAT, 8, "size=8"),
-        (HEAT, (8.5, 8), "no size"),
-        (HEAT, ("8", "8"), "no size"),
-        (HEAT, (-1, 8), "no size"),
+        (HEAT, (8.5, 8), "not the size"),
+        (HEAT, ("8", "8"), "not the size"),
+        (HEAT, (-1, 8), "not the size"),
     ],
 )
 def test_maps_and_sizes_that_are_none_are_one_clear_sentence(
@@ -156,7 +156,7 @@ def test_maps_and_sizes_that_are_none_are_one_clear_sentence(
 
 def test_a_rule_is_a_name_and_sizes_of_numpys_are_sizes() -> None:
     for rule in (None, 1, ["z>1"]):
-        with pytest.raises(UserError, match="wanted by its name"):
+        with pytest.raises(UserError, match="is not a mask rule"):
             cam.importance_mask(HEAT, rule)  # type: ignore[arg-type]
     wanted = cam.importance_mask(HEAT, "z>1", (8, 9))
     for size in ((np.int64(8), np.int32(9)), torch.Size((8, 9)), [8, torch.tensor(9)]):
@@ -184,7 +184,7 @@ def test_a_budget_is_made_of_radii_in_pixel_units() -> None:
     ):
         with pytest.raises(UserError, match=says):
             cam.budget_map(mask, eps, low)  # type: ignore[arg-type]
-    for other, says in ((mask.float(), "this one is float32"), (mask.numpy(), "a ndarray")):
+    for other, says in ((mask.float(), "but this is float32"), (mask.numpy(), "a ndarray")):
         with pytest.raises(UserError, match=says):
             cam.budget_map(other, 0.1, 0.05)  # type: ignore[arg-type]
 

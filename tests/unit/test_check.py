@@ -67,7 +67,7 @@ def test_an_address_that_leads_elsewhere_is_one_sentence(monkeypatch: pytest.Mon
     assert said.startswith("A class cannot join at http://240.0.0.1:")
 
     def nowhere() -> launch.Network:
-        raise UserError("This computer is on no network that a class could join.")
+        raise UserError("This computer is not on a network that a class can join.")
 
     monkeypatch.setattr(launch.Network, "found", nowhere)
     facts = check.check_class(tell=told.append)
@@ -110,20 +110,20 @@ def test_what_the_pins_name_is_what_is_looked_for() -> None:
     [
         (
             ["safetensors", "streamlit"],
-            "NOT READY: safetensors is not installed (nothing works without): ",
+            "NOT READY: safetensors is not installed (needed for everything): ",
         ),
         (
             ["streamlit", "plotly"],
             (
-                "NOT READY: streamlit, plotly are not installed (training works, the pages do not"
-                " without): "
+                "NOT READY: streamlit, plotly are not installed (needed for the pages, not for"
+                " training): "
             ),
         ),
         (
             ["pyautoattack"],
             (
-                "NOT READY: pyautoattack is not installed (all but intervals of means, SVHN and"
-                " AutoAttack works without): "
+                "NOT READY: pyautoattack is not installed (needed only for intervals of means, SVHN"
+                " and AutoAttack): "
             ),
         ),
     ],
@@ -159,7 +159,7 @@ def test_a_home_that_cannot_be_written_to_is_a_problem(
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "file" / "runs"))
     told, facts = lines()
     assert not facts["writable"]
-    assert "name another folder in ROBUSTVIZ_RUNS" in told[-1]
+    assert "set ROBUSTVIZ_RUNS to another folder" in told[-1]
 
 
 def test_the_data_that_is_there_is_named(
@@ -220,7 +220,7 @@ def test_a_changed_a_missing_and_a_foreign_file_are_found(shipped: Path) -> None
     (shipped / "zoo/digits-one/extra.bin").write_bytes(b"")
     assert check.verify_hashes() == [
         "checkpoints/zoo/digits-one/config.json is missing.",
-        "checkpoints/zoo/digits-one/net.safetensors is not the file that was shipped.",
+        "checkpoints/zoo/digits-one/net.safetensors differs from the file that was shipped.",
         "checkpoints/zoo/digits-one/extra.bin was not shipped.",
     ]
 
@@ -243,8 +243,8 @@ def test_a_damaged_checkpoint_is_the_thing_to_do(quick: None, shipped: Path) -> 
     (shipped / "story/ε grid.json").write_bytes(b"")
     told, _ = lines()
     assert told[-1].startswith(
-        "NOT READY: checkpoints/story/ε grid.json is not the file that was shipped. Bring back what"
-        " was shipped: git checkout"
+        "NOT READY: checkpoints/story/ε grid.json differs from the file that was shipped. Restore"
+        " the shipped files: git checkout"
     )
 
 

@@ -215,7 +215,7 @@ def test_pgd_20_speaks_for_attacks_that_are_weak_or_black_themselves(
         assert (last.name, last.ok) == (
             "black-box",
             ok,
-        ) and f"leaves 40 of 80, PGD-20 {pgd}" in last.text
+        ) and f"leaves 40 of 80 right, PGD-20 {pgd}" in last.text
 
 
 def test_a_consultation_is_the_doctors_own_attacks(toy: Toy) -> None:
@@ -389,10 +389,10 @@ def test_images_and_labels_of_another_kind_are_one_clear_sentence(ask: Any, toy:
         ({"x": few.numpy()}, "ndarray"),
         ({"x": few[:, :1]}, "2 channels"),
         ({"y": y[:, None]}, "squeeze"),
-        ({"y": y.float()}, "one integer an image"),
-        ({"y": y[:3]}, "for 8 images"),
+        ({"y": y.float()}, "one integer per image"),
+        ({"y": y[:3]}, "fit 8 images"),
         ({"y": y + 4}, "has 4 classes"),
-        ({"y": y - 1}, "A label is -1"),
+        ({"y": y - 1}, "The label -1 is outside"),
         ({"y": y.tolist()}, "this is a list"),
         ({"x": few.double()}, "Its weights are float32"),
     ):
@@ -404,7 +404,7 @@ def test_attacked_images_classes_and_radius_of_another_kind_are_one_clear_senten
     toy: Toy,
 ) -> None:
     for given, says in (
-        ({"x_adv": toy.x[:7]}, "do not belong"),
+        ({"x_adv": toy.x[:7]}, "do not match"),
         ({"x_adv": toy.x[0]}, "no batch axis"),
         ({"classes": "4"}, "classes='4'"),
         ({"classes": 2}, "has 2 classes"),

@@ -174,7 +174,9 @@ def test_what_umap_learn_says_of_points_it_cannot_lay_out_is_one_sentence(
         raise TypeError("k >=\n N")
 
     monkeypatch.setattr(umap.UMAP, "fit_transform", fit)
-    with pytest.raises(UserError, match=r"no map of these 5 points \(k >= N\): take more images"):
+    with pytest.raises(
+        UserError, match=r"cannot lay out these 5 points \(k >= N\): use more images"
+    ):
         embedder.layout(**question(), epochs=5)
 
 
@@ -436,14 +438,10 @@ def test_how_many_epochs_and_from_where(monkeypatch: pytest.MonkeyPatch) -> None
         (7, True),
     ]
     with pytest.raises(
-        UserError,
-        match=(
-            r"two finite numbers for each of the 1000 points, and this one, of shape \(999, 2\),"
-            r" has not"
-        ),
+        UserError, match=r"two finite numbers for each of the 1000 points: .* the shape \(999, 2\)"
     ):
         embedding.umap(z, init=z[:999, :2])
-    with pytest.raises(UserError, match=r"wanted as a tensor .*this is a str"):
+    with pytest.raises(UserError, match=r"must be a tensor .* is a str"):
         embedding.umap(z, init="spectral")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"n_neighbors='15' is not a whole number"):
         embedding.umap(z, n_neighbors="15")  # type: ignore[arg-type]
@@ -572,8 +570,8 @@ def test_a_film_by_umap_goes_from_the_last_epoch_backwards(
     assert film.meta["projection"] == "umap" and film.adversarial.shape == film.clean.shape
     figure = figures.feature_film(film)
     assert "UMAP from the last epoch back" in figure.layout.title.subtitle.text
-    assert "In UMAP axes and gaps between groups say nothing." in figure.layout.meta["sure"]
-    with pytest.raises(UserError, match="UMAP needs at least 15 images, and there are 14"):
+    assert "In UMAP axes and gaps between groups have no meaning." in figure.layout.meta["sure"]
+    with pytest.raises(UserError, match="UMAP needs at least 15 images, but there are 14"):
         probes.feature_film(run, FeatureFilmSpec(n=14, projection="umap"))
     plain = FeatureFilmSpec(n=20, steps=1, seed=4)
     assert (

@@ -140,14 +140,14 @@ def test_features_that_are_no_numbers_are_one_sentence_wherever_they_are_drawn(v
 @pytest.mark.parametrize(
     ("z", "settings", "says"),
     [
-        (cloud(0), {}, r"shape \(0, 7\) are no points"),
-        (cloud(1), {}, "more than 15 points, and there are 1"),
-        (cloud(15), {}, "more than 15 points, and there are 15"),
-        (cloud(3), {"n_neighbors": 2}, "more than 3 points, and there are 3"),
+        (cloud(0), {}, r"these have shape \(0, 7\)"),
+        (cloud(1), {}, "more than 15 points, but there are 1"),
+        (cloud(15), {}, "more than 15 points, but there are 15"),
+        (cloud(3), {"n_neighbors": 2}, "more than 3 points, but there are 3"),
         (cloud(2), {"n_neighbors": 1}, "at least 2 neighbours.* n_neighbors is 1"),
-        (cloud()[:, 0], {}, r"shape \(60,\) are no points: \(N, D\)"),
+        (cloud()[:, 0], {}, r"these have shape \(60,\)"),
         (cloud()[:, :, None], {}, r"shape \(60, 7, 1\)"),
-        (cloud().int(), {}, "wanted as floats, and these are int32"),
+        (cloud().int(), {}, "must be floats, but these are int32"),
         (torch.zeros(30, 3), {}, "the network has collapsed"),
         (torch.ones(30, 3), {}, "the network has collapsed"),
     ],
@@ -160,7 +160,7 @@ def test_what_umap_cannot_draw_is_one_sentence(z, settings, says) -> None:
 @pytest.mark.parametrize(
     ("z", "says"),
     [
-        (cloud(0), r"shape \(0, 7\) are no points"),
+        (cloud(0), r"these have shape \(0, 7\)"),
         (cloud(1), "two images or more"),
         (cloud()[0], r"shape \(7,\)"),
         (torch.zeros(5, 3), "collapsed"),
@@ -387,8 +387,8 @@ def test_an_attack_at_another_eps_joins_the_map_and_moves_nothing(run) -> None:
 @pytest.mark.parametrize(
     ("sets", "says"),
     [
-        (["projection=umap", "n=14"], "UMAP needs at least 15 images, and there are 14"),
-        (["projection=umap", "n=20", "n_neighbors=60"], "more than 60 points, and there are 40"),
+        (["projection=umap", "n=14"], "UMAP needs at least 15 images, but there are 14"),
+        (["projection=umap", "n=20", "n_neighbors=60"], "more than 60 points, but there are 40"),
         (["projection=tsne"], "not one of centres, pca, umap"),
         (["n=1"], "points of two classes or more"),
         (["place_eps=8"], "write 8/255"),
@@ -455,7 +455,7 @@ def test_every_point_is_drawn_once_and_carries_its_image() -> None:
     result = made([0, 0, 1, 2], [0, 1, 1, 2], [1, 1, 1, 0])
     for colour, groups in (
         ("class", ["c0 (2)", "c1 (1)", "c2 (1)"]),
-        ("fooled", ["holds (1)", "fooled (2)", "wrong untouched (1)"]),
+        ("fooled", ["right also attacked (1)", "fooled (2)", "misclassified untouched (1)"]),
     ):
         figure = figures.feature_map(result, colour=colour)
         marks = [trace for trace in figure.data if trace.mode == "markers"]
@@ -500,14 +500,20 @@ def test_names_and_the_marked_image_cover_nothing_of_each_other() -> None:
         (
             [0, 1, 2],
             [0, 1, 2],
-            ["fooled on 0 of 3 images it knows", "0 of 3 attacked points lie nearer"],
+            [
+                "fooled on 0 of the 3 images that it classifies correctly",
+                "0 of 3 attacked points lie nearer",
+            ],
         ),
         (
             [0, 1, 2],
             [1, 2, 0],
-            ["fooled on 3 of 3 images it knows", "3 of 3 attacked points lie nearer"],
+            [
+                "fooled on 3 of the 3 images that it classifies correctly",
+                "3 of 3 attacked points lie nearer",
+            ],
         ),
-        ([1, 2, 0], [1, 2, 0], ["knows none of these images"]),
+        ([1, 2, 0], [1, 2, 0], ["classifies none of these images correctly"]),
     ],
 )
 def test_the_sentence_is_right_at_the_edges(pred, pred_adv, says) -> None:
@@ -529,7 +535,7 @@ def test_what_is_not_drawn_is_said_and_a_crowd_is_drawn_by_webgl() -> None:
         and len(figure.data[0].x) == 900
     )
     assert (
-        f"attacked at ε = 4/255, {sum(label != 0 for label in y)} of 800 wrong"
+        f"attacked at ε = 4/255, {sum(label != 0 for label in y)} of 800 misclassified"
         in figure.layout.meta["sentence"]
     )
     assert {trace.type for trace in figure.data} == {"scattergl"} and len(
@@ -558,13 +564,13 @@ def test_of_many_classes_the_most_confused_are_coloured_and_the_rest_is_grey() -
     ]
     figured = figures.feature_map(made(y, y, pred_adv, classes=20), focus="c4", colour="fooled")
     assert [trace.name for trace in figured.data if trace.showlegend] == [
-        "holds (0)",
+        "right also attacked (0)",
         "fooled (3)",
-        "wrong untouched (0)",
+        "misclassified untouched (0)",
         "other classes (57)",
     ]
     assert (
-        "Attacked images of c4 are read most often as c5 (3 of 3)."
+        "Attacked images of c4 are most often classified as c5 (3 of 3)."
         in figure.layout.meta["sentence"]
     )
     assert figure.data[-1].marker.color == COLOURS["robustviz_light"]["faint"] and [
@@ -577,7 +583,7 @@ def test_one_image_is_marked_in_a_map_of_its_own() -> None:
     figure = figures.feature_map(result, mark=5)
     assert list(figure.data[-1].x) == [result.clean[0, 0], result.adversarial[0, 0]]
     assert (
-        "Image 5, a c0, is read as c0, attacked as c1" in figure.layout.meta["sentence"]
+        "Image 5, a c0, is classified as c0, attacked as c1" in figure.layout.meta["sentence"]
         and "PGD-7 at ε = 8/255, seed 3" in figure.layout.meta["sure"]
     )
     for wrong in ({"mark": 99}, {"focus": "nobody"}, {"colour": "mood"}):
@@ -636,13 +642,13 @@ def test_the_figure_of_distances_has_the_probes_means_and_intervals(run) -> None
     low, high = tango(int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum()), 60)
     assert (
         "B PGD-AT is more accurate than A Standard,"
-        f" {100 * (right[1].mean() - right[0].mean()):.0f} points apart (95 %: +{100 * low:.0f}"
-        in sure
+        f" {100 * (right[1].mean() - right[0].mean()):.0f} percentage points apart"
+        f" (95 %: +{100 * low:.0f}" in sure
     )
     low, high = wilson(int(a.fooled.sum()), int(a.right.sum()))
     assert (
-        f"Fooled on {a.fooled.sum()} of {a.right.sum()} images it knows (95 %: {low:.0%} to"
-        f" {high:.0%})" in sure
+        f"Fooled on {a.fooled.sum()} of the {a.right.sum()} images that it classifies correctly"
+        f" (95 %: {low:.0%} to {high:.0%})" in sure
     )
     assert not wordy(said)
     # a map of the same images has the same distances
@@ -659,7 +665,7 @@ def test_nothing_is_called_nearer_without_an_interval(run) -> None:
     assert (
         "No difference shown between A and B" in same["sentence"]
         and "A over B: 0.00, 95 %: +0.00 to +0.00" in same["sure"]
-        and "neither is shown to be more accurate, 0 points apart" in same["sure"]
+        and "neither is shown to be more accurate, 0 percentage points apart" in same["sure"]
     )
     assert "keeps images nearer" not in figures.features(one).layout.meta["sentence"]
     y = np.arange(20) % 2
@@ -680,7 +686,7 @@ def test_nothing_is_called_nearer_without_an_interval(run) -> None:
     )
     elsewhere = dataclasses.replace(one, meta=one.meta | {"eps": 0.01})
     assert (
-        "met different attacks"
+        "were attacked differently"
         in figures.features({"A": one, "B": elsewhere}).layout.meta["sentence"]
     )
 
@@ -755,7 +761,10 @@ def test_the_films_frames_stand_still_and_its_first_is_the_one_asked_for(films) 
     }
     assert shown == {i: film.clean[2, i, 0] for i in range(40)}
     k = (film.pred_adv == film.y).sum(1)
-    assert f"Epoch 6: {k[2]} of 40 images right under attack" in figure.layout.meta["sentence"]
+    assert (
+        f"Epoch 6: {k[2]} of 40 images classified correctly under attack"
+        in figure.layout.meta["sentence"]
+    )
     assert "PGD-3" in figure.layout.meta["sure"] and not wordy(figure.layout.meta["sentence"])
     assert len(plotly.io.to_json(figure)) < 400 * 1024
     assert (

@@ -133,7 +133,7 @@ def test_the_reading_that_answers_best_is_found(runs_home: Path, reading: str) -
     split = data.load("shapes", "test").take(120)
     found = readings.likely(net, split.x, split.y, 10)
     assert found.reading == one and not found.clear, found.lines
-    assert found.text.startswith(f"Unclear: {reading}, bgr-{reading} are not told apart")
+    assert found.text.startswith(f"Unclear: {reading}, bgr-{reading} cannot be told apart")
     assert (layer.mean == 0).all() and (layer.std == 1).all()  # The layer is as it was.
 
 
@@ -173,13 +173,13 @@ def test_what_cannot_be_told_apart_is_said(runs_home: Path) -> None:
     said: list[object] = []
     net = nets.build("small_cnn", 10, 1, 8)
     run = import_run(net, data="digits", n=40, say=said.append)
-    assert "Unclear: no reading does better than chance" in str(said[-1])
+    assert "Unclear: no reading is better than chance" in str(said[-1])
     assert run.info["network"]["reading"] == "raw"
     hits = {readings.Reading("a"): [True] * 30 + [False] * 10,
             readings.Reading("b"): [True] * 29 + [False] * 11,
             readings.Reading("c"): [False] * 40}  # fmt: skip
     verdict = readings._verdict({one: np.array(each) for one, each in hits.items()}, 10)
-    assert not verdict.clear and "Unclear: a, b are not told apart by 40 images" in verdict.text
+    assert not verdict.clear and "Unclear: a, b cannot be told apart on 40 images" in verdict.text
 
 
 def test_weights_say_what_they_are_of(runs_home: Path, tmp_path: Path) -> None:
@@ -206,18 +206,18 @@ def refused(net: Any, said: str, **asked: Any) -> None:
 
 def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(code: Path) -> None:
     net = theirs(code)
-    refused(net, "is kept by what makes it again: name that with model=…")
+    refused(net, "can only be kept with the code that makes it: name that with model=…")
     refused(net, "raised RuntimeError: no ‹b›luck‹/b›", model=f"{code}:broken")
-    refused(net, "gave a int; an nn.Module is wanted", model=f"{code}:nothing")
+    refused(net, "returned a int, but must return an nn.Module", model=f"{code}:nothing")
     refused(net, "has no function called absent", model=f"{code}:absent")
-    refused(net.state_dict(), "another answer each time", model=f"{code}:noisy", reading="raw")
-    refused(net, "another network than nets:small_cnn", model="small_cnn")
+    refused(net.state_dict(), "different logits for the same images", model=f"{code}:noisy", reading="raw")
+    refused(net, "do not fit nets:small_cnn", model="small_cnn")
     refused(net.state_dict(), "fits no network of robustviz")
     refused(net, "has a network called 'resnet3'", model="resnet3")
     refused(net, "torchvision has no network called 'none'", model="torchvision:none")
-    refused(net, "no reading of images of 1 channels", model=f"{code}:make", reading="bgr")
+    refused(net, "no reading 'bgr' for images of 1 channels", model=f"{code}:make", reading="bgr")
     refused(net, "mean has 2 numbers", model=f"{code}:make", mean=[0.5, 0.5])
-    refused(net, "no scale", model=f"{code}:make", std=[0.0])
+    refused(net, "all numbers must be above 0", model=f"{code}:make", std=[0.0])
     refused(net, "classes names 2 classes", model=f"{code}:make", classes=["a", "b"])
     refused(net, "no run id", model=f"{code}:make", name="No Id")
     refused(net, "no layer called 'bodx'", model=f"{code}:make", maps="bodx")
@@ -225,7 +225,7 @@ def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(code: Path) -> Non
         "out.weight": torch.zeros(7, 8),
         "out.bias": torch.zeros(7),
     }
-    refused(state, "answers with 7 classes, and 10 are asked for", model=f"{code}:make")
+    refused(state, "has 7 classes, but 10 are needed", model=f"{code}:make")
     order = list(data.load("digits", "test").classes)[::-1]
     refused(net, "another order than the data's", model=f"{code}:make", classes=order)
     assert not [run.id for run in folder.all_runs() if not run.shipped]
@@ -260,7 +260,7 @@ def test_a_folder_that_says_nonsense_of_its_network_is_one_sentence(runs_home: P
     run = import_run(nets.build("small_cnn", 10, 1, 8), data="digits", reading="raw", n=20)
     info = json.loads((run.path / "config.json").read_text())
     for network, said in (
-        (None, "does not say what its network is"),
+        (None, "does not describe its network"),
         ({"source": "timm:hf-hub:x/y"}, "timm has no network called"),
         ({"source": "nets:none"}, "There is no net called"),
         ({"source": 5}, "damaged"),

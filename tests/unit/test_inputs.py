@@ -58,7 +58,7 @@ WRONG_LABELS = {
     "floats": (lambda y: y.float(), "float32"),
     "bools": (lambda y: y > 1, "bool"),
     "ignored": (lambda y: torch.full_like(y, -100), "-100"),
-    "too large": (lambda y: y + 1, "is 4.*4 classes"),
+    "too large": (lambda y: y + 1, "label 4 .*4 classes"),
     "a list": (lambda y: y.tolist(), "torch.tensor"),
     "no axis": (lambda y: y[0], r"\(12,\)"),
 }
@@ -105,15 +105,15 @@ class Gives(nn.Module):
 
 
 WRONG_ANSWERS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
-    "a tuple": (lambda z: (z, z), "gives a tuple"),
-    "a dict": (lambda z: {"logits": z}, "gives a dict"),
+    "a tuple": (lambda z: (z, z), "returns a tuple"),
+    "a dict": (lambda z: {"logits": z}, "returns a dict"),
     "one logit": (lambda z: z[:, :1], "at least 2"),
     "flat": (lambda z: z[:, 0], "logits"),
     "maps": (lambda z: z[:, :, None], "logits"),
     "classes": (lambda z: z.argmax(1), "logits"),
     "mean": (lambda z: z.mean(0), "logits"),
-    "an error": (lambda z: z @ z, "cannot read"),
-    "an assertion": (lambda z: z.assert_that, "cannot read"),
+    "an error": (lambda z: z @ z, "network fails"),
+    "an assertion": (lambda z: z.assert_that, "network fails"),
 }
 
 
@@ -131,8 +131,8 @@ def test_what_is_no_network_no_attack_no_seed_or_no_generator_is_one_sentence(
     conv_net: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     for work, said in (
-        (lambda: count_right(lambda x: x, images, labels), "network is wanted"),
-        (lambda: ATTACKS[0](images, conv_net, labels), "wanted"),  # type: ignore[arg-type]
+        (lambda: count_right(lambda x: x, images, labels), "network must be"),
+        (lambda: ATTACKS[0](images, conv_net, labels), "must be"),  # type: ignore[arg-type]
         (lambda: count_right(conv_net, images, labels, "pgd"), "no attack"),
         (lambda: count_right(conv_net, images, labels, PGD), "no attack"),  # type: ignore[arg-type]
         (lambda: count_right(conv_net, images, labels, ATTACKS[0], seed=1.5), "whole number"),

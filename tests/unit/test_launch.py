@@ -378,5 +378,5 @@ def test_without_a_network_there_is_no_class(monkeypatch: pytest.MonkeyPatch) ->
             raise OSError("Network is unreachable")
 
     monkeypatch.setattr(launch.socket, "socket", Nowhere)
-    with pytest.raises(UserError, match="on no network that a class could join"):
+    with pytest.raises(UserError, match="not on a network that a class can join"):
         launch.Network.found()

@@ -78,13 +78,13 @@ def test_a_look_shows_itself_and_nothing_that_a_class_is_called_is_markup(own: O
     ("ask", "sentence"),
     [
         (lambda net: robustviz.look(net, X, eps=0.1), r"choose one, for example x\[0\]"),
-        (lambda net: robustviz.look(net, X[0]), "How far may the attack go"),
-        (lambda net: robustviz.look(net, X[0], 7, eps=0.1), "A label is 7"),
-        (lambda net: robustviz.look(net, X[0], "cat", eps=0.1), "A str came"),
+        (lambda net: robustviz.look(net, X[0]), "The attack has no ε"),
+        (lambda net: robustviz.look(net, X[0], 7, eps=0.1), "The label 7 is outside"),
+        (lambda net: robustviz.look(net, X[0], "cat", eps=0.1), "of type str"),
         (lambda net: robustviz.look(net, X[0] * 255, eps=0.1), "look like grey levels"),
         (lambda net: robustviz.look(net, X[0], eps=0.1, map="cam"), "Did you mean grad_cam"),
-        (lambda net: robustviz.look(nn.Flatten(), X[0], eps=0.1), "no map to make"),
-        (lambda net: robustviz.look(5, X[0], eps=0.1), "nn.Module, and this is a int"),  # type: ignore[arg-type]
+        (lambda net: robustviz.look(nn.Flatten(), X[0], eps=0.1), "no CAM map can be computed"),
+        (lambda net: robustviz.look(5, X[0], eps=0.1), "nn.Module, but this is a int"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_looked_at_is_one_sentence(

@@ -365,7 +365,7 @@ def test_the_figure_shows_both_networks_and_says_the_budget_once() -> None:
     ("settings", "said"),
     [
         (["mask=zigzag"], "This is no painted mask for a grid of 8×8"),
-        (["eps_low=0.9"], "must lie between 0 and eps"),
+        (["eps_low=0.9"], "must be between 0 and eps"),
         (["eps=8"], "write 8/255"),
         (["index=100000"], "There is no image 100000"),
         (["mask=3"], "This is no painted mask"),

@@ -105,7 +105,7 @@ def test_a_folder_and_a_module_may_have_parts(
         plugins.use("plugin_parts")  # The same names registered a second time.
     write(tmp_path / "plugin_parts" / "inner.py", f"{MINE}#")
     assert trusted.sha256(tmp_path / "plugin_parts") != before
-    with pytest.raises(UserError, match="has changed since it was loaded here: start anew"):
+    with pytest.raises(UserError, match="has changed since it was loaded: restart robustviz"):
         plugins.use(tmp_path / "plugin_parts")
 
 
@@ -125,11 +125,11 @@ WRONG = {
     ),
     "base": (
         f'{HEAD}\n@register("method/no")\n@dataclass(frozen=True)\nclass No:\n    x: int = 1',
-        "is no Method",
+        "must be a subclass of robustviz.methods.base.Method",
     ),
     "dataclass": (
         f'{HEAD}\n@register("attack/no")\nclass No(PGD):\n    label, text = "a", "b"',
-        "is no dataclass",
+        "is not a dataclass",
     ),
     "label": (
         f'{HEAD}\n@register("method/no")\n@dataclass(frozen=True)\nclass No(Method):\n    pass',
@@ -138,7 +138,7 @@ WRONG = {
     "attack": (
         f'{HEAD}\n@register("method/no")\n@dataclass(frozen=True)\nclass No(Adversarial):\n'
         '    label, paper, text = "a", "b", "c"',
-        "does not say which attack",
+        "has a field attack without a default",
     ),
     "default": (
         f'{HEAD}\n@register("method/no")\n@dataclass(frozen=True)\nclass No(PGDAT):\n'
@@ -219,7 +219,7 @@ def test_what_was_named_before_is_loaded_and_what_cannot_be_stops_nobody(
     monkeypatch.setenv(plugins.VARIABLE, f"{tmp_path / 'no.py'}{os.pathsep} ")
     plugins.load_all(tell=said.append)
     assert [each.source for each in plugins.loaded()] == [str(mine)]
-    assert len(said) == 2 and "no.py does not exist" in said[0] and "is gone" in said[1]
+    assert len(said) == 2 and "no.py does not exist" in said[0] and "no longer exists" in said[1]
     trusted.forget(gone)
     assert list(trusted.every()) == [str(mine)]
     with pytest.raises(UserError, match="no remembered plug-in"):
@@ -246,7 +246,7 @@ def test_a_module_is_found_where_it_was_named_and_nowhere_else(
     monkeypatch.syspath_prepend(str(tmp_path / "here"))
     said: list[str] = []
     plugins.load_all(tell=said.append)
-    assert "is found in another place now" in said[0] and not plugins.loaded()
+    assert "is now found at" in said[0] and not plugins.loaded()
 
 
 def test_an_installed_package_may_say_that_it_is_one(
@@ -360,7 +360,7 @@ def test_the_example_works_from_a_folder_outside_the_repository(tmp_path: Path) 
     file.unlink()
     assert "one needs a plug-in" in robustviz("evaluate", "one", fails=True)
     listed = {row["id"]: row for row in json.loads(robustviz("list", "runs", "--json"))}
-    assert "is gone" in listed["one"]["note"] and len(listed) > 20
+    assert "no longer exists" in listed["one"]["note"] and len(listed) > 20
 
 
 PAGE = """

@@ -83,7 +83,7 @@ def test_one_value_says_nothing_of_its_mean_equal_ones_everything_and_none_is_a_
 @pytest.mark.parametrize("level", [0, 1, -1, 2, 95, np.nan, np.inf, "0.95", None, True])
 def test_a_level_is_between_nothing_and_all(level: object) -> None:
     for values in ([0.0, 1.0], [1.0]):
-        with pytest.raises(UserError, match=r"level=.* lies between 0 and 1"):
+        with pytest.raises(UserError, match=r"level=.* must be between 0 and 1"):
             mean_interval(values, level)  # type: ignore[arg-type]
 
 
@@ -634,7 +634,7 @@ def test_five_points_less_than_pgd_are_a_warning(cw: int, aa: int, warned: list[
     assert [each.warning for each in margins] == warned
     assert [each.value for each in margins] == [(126 - cw) / 2, (126 - aa) / 2]
     assert found.ordered and all(rung.ok for rung in found.rungs)  # The warning is not an error.
-    assert ("flatter this network" in found.verdict) == any(warned)
+    assert ("overestimate this network" in found.verdict) == any(warned)
     assert found.rungs[-1].verdict == ("warning: margin" if warned[1] else "no fault found")
     assert climb(found.rungs).rungs == found.rungs  # Applying it again changes nothing.
     kept = [Evaluation.from_json(json.loads(json.dumps(one.to_json()))) for one in found.rungs]
@@ -714,7 +714,7 @@ def test_a_run_s_headline_is_of_the_images_that_met_most_attacks() -> None:
     assert found is not None and (found.k, found.n) == (120, 200)
     assert found.attacks == ("FGSM", "PGD-100×5", "CW-100")
     assert found.beside(few[1]) == found.text
-    assert found.beside(many[1]) == f"{found.text} PGD-100×5 met another set of images."
+    assert found.beside(many[1]) == f"{found.text} PGD-100×5 was run on other images."
     two = headline([*many, *few[:2]], 0.1)
     assert two is not None and (two.k, two.n) == (650, 1000)
     assert headline([*many, *few], 0.3) is None and headline([], None) is None

@@ -313,7 +313,7 @@ def test_without_a_last_layer_of_its_own_the_features_are_what_comes_last(x: Ten
     assert features.shape == (6, 8)
     (slope,) = torch.autograd.grad(logits.sum(), features)
     assert slope.shape == (6, 8)
-    with pytest.raises(UserError, match="No layer of this network makes its logits"):
+    with pytest.raises(UserError, match="No layer of this network computes the logits"):
         net.head(features)
 
 
@@ -378,20 +378,20 @@ class Hidden(ByHand):
         (ByHand, {"maps": "body.tow"}, "Did you mean body.two"),
         (ByHand, {"maps": "act"}, "called 2 times"),
         (Hidden, {"maps": "spare"}, "never called"),
-        (ByHand, {"maps": "out"}, "gives (2, 4) of float32, and feature maps"),
+        (ByHand, {"maps": "out"}, "gives (2, 4) of float32 instead of feature maps"),
         (Restless, {}, "also in eval mode"),
         (lambda: Says(lambda z, _: (z, z)), {}, "a tuple of 2: say where they are with logits="),
         (lambda: Says(lambda z, _: {"out": z}), {}, "a dict with out: say where"),
-        (lambda: Says(lambda z, _: {"out": z}), {"logits": "logits"}, "names nothing in a dict"),
+        (lambda: Says(lambda z, _: {"out": z}), {"logits": "logits"}, "names nothing in the output of this network, a dict"),
         (lambda: Says(lambda z, _: z.softmax(1)), {}, "probabilities, not logits"),
         (lambda: Says(lambda z, _: z[:, :1]), {}, "at least 2 logits"),
-        (lambda: Says(lambda z, _: z.argmax(1)), {}, "gives (2,) of torch.int64"),
+        (lambda: Says(lambda z, _: z.argmax(1)), {}, "returns (2,) of torch.int64"),
         (ByHand, {"mean": (0.5, 0.5)}, "channels"),
-        (ByHand, {"std": (0.5, 0.0, 0.1)}, "numbers above 0"),
-        (ByHand, {"size": 0}, "no number of pixels"),
-        (ByHand, {"grid": (3,)}, "no grid of tokens"),
-        (ByHand, {"shape": (1, 48, 48)}, "cannot read images of shape (2, 1, 48, 48)"),
-        (lambda: MAKERS["vit_tiny"](), {"shape": (3, 40, 40)}, "Say what images it reads"),
+        (ByHand, {"std": (0.5, 0.0, 0.1)}, "numbers must be above 0"),
+        (ByHand, {"size": 0}, "not a number of pixels"),
+        (ByHand, {"grid": (3,)}, "not a grid of tokens"),
+        (ByHand, {"shape": (1, 48, 48)}, "fails on images of shape (2, 1, 48, 48)"),
+        (lambda: MAKERS["vit_tiny"](), {"shape": (3, 40, 40)}, "Give the shape of its images"),
         (lambda: MAKERS["vit_tiny"](), {"maps": "blocks.1.norm1", "grid": (9, 9)}, "fill the grid"),
     ],
 )
@@ -415,7 +415,7 @@ def test_logits_are_taken_where_they_are(says, logits, x: Tensor) -> None:
     net = wrap(module, logits=logits, shape=(3, 48, 48))
     assert torch.equal(net(x), module.inner(x)) and net.has_head
     if callable(logits):
-        with pytest.raises(UserError, match="cannot be written down"):
+        with pytest.raises(UserError, match="cannot be saved"):
             net.description()
 
 
@@ -428,14 +428,14 @@ def test_a_network_without_maps_is_attacked_and_says_that_it_has_none(x: Tensor)
     with torch.no_grad():
         y = net(x).argmax(1)
     assert not count_right(net, x, y, PGD(eps=0.2, steps=5)).all()
-    with pytest.raises(UserError, match="No layer of this network gives feature maps"):
+    with pytest.raises(UserError, match="No layer with feature maps was found"):
         cam.grad_cam(net, x, y)
 
 
 def test_a_method_that_trains_the_parts_says_that_it_cannot(x: Tensor) -> None:
     net: Wrapped = wrap(made("by_hand"), shape=(3, 48, 48))
     y = torch.tensor([0, 1, 2, 3, 0, 1])
-    with pytest.raises(UserError, match="AFA, AALP and SupCon train them"):
+    with pytest.raises(UserError, match="AFA, AALP and SupCon train these parts"):
         AFA().loss(net, Batch(x, y, torch.arange(6), 0, 0.0, torch.Generator()), None)
 
 

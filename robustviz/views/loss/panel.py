@@ -105,7 +105,7 @@ def _own(here: Context) -> None:
             lambda: screen_figures.worst_direction(found), tuple(found.values()), *found
         )
         stage.show("loss", screen)
-        widgets.take_home("loss", "How close is the edge?", screen, found, spec)
+        widgets.take_home("loss", "How close is the boundary?", screen, found, spec)
 
 
 def _aligned(here: Context, family: tuple[Run, Run, Run]) -> Context:
