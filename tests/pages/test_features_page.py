@@ -85,20 +85,21 @@ def test_it_opens_with_one_line_two_maps_causes_and_distances(visit, few, quick)
     }
     kept = [50 - int(result.astray[1]) for result in found.values()]
     assert not rest and screen["answer"] == [
-        f"B keeps {kept[1]} of 50 attacked images nearest to their own class, A only {kept[0]}."
+        f"With B, {kept[1]} of 50 attacked images stay nearest to their own class, with A only"
+        f" {kept[0]}."
     ]
     assert screen["control"]["values"][0] == "untouched" and screen["control"]["start"] == 10
     for side, method in (("a", "standard"), ("b", "pgd_at")):
         tiles = probes.feature_tiles(ordinary("digits", method), SPEC.alike(FeatureTilesSpec))
         right = int((tiles.pred_adv == tiles.y).sum())
-        assert screen["moves"][f"count-{side}"][1][-1] == f"{right} of 50 read rightly"
-        assert "clean: <b>" in screen["moves"][f"near-{side}"][1][0]
+        assert screen["moves"][f"count-{side}"][1][-1] == f"{right} of 50 classified correctly"
+        assert "clean: predicted <b>" in screen["moves"][f"near-{side}"][1][0]
     assert screen["picture"].count('class="pt"') == 100
     causes = probes.misalignment(ordinary("digits", "standard"), SPEC.alike(MisalignmentSpec))
     kind, _, text = causes.cause(causes.order[0]).partition(": ")
     assert f"**{kind}**: {text}" in said
     figure = figures.features(found)
-    assert figure.layout.meta["sentence"] in said and "accuracy under attack is the judge" in said
+    assert figure.layout.meta["sentence"] in said and "accuracy under attack decides" in said
     assert len(charts(app)) == 1 and charts(app)[0].alt and not lacking(said)
     for text in (said, *screen["answer"], *screen["sure"], screen["alt"]):
         assert not wordy(text)
@@ -191,21 +192,21 @@ def test_the_controls_change_the_map(visit, few, quick):
     app = opened(visit("features", data="digits", **FEW))
     first = charts(app)[1].spec
     app.button_group(key="map-colour").set_value("fooled").run()
-    assert "wrong untouched" in charts(sound(app))[1].spec != first
+    assert "misclassified untouched" in charts(sound(app))[1].spec != first
     app.button_group(key="map-also").set_value("noise").run()
     assert "noise of the same" in charts(sound(app))[1].spec
     app.button_group(key="map-also").set_value("half").run()
-    assert "attack at" in charts(sound(app))[1].spec and "put into the finished map" in words(app)
+    assert "attack at" in charts(sound(app))[1].spec and "placed in the finished map" in words(app)
     app.session_state["class"] = "3"  # A class chosen where the page explains classes.
     app.run()
     assert "other classes (45)" in charts(sound(app))[1].spec
     app.button_group(key="map-colour").set_value("class").run()
     assert "other classes (30)" in charts(sound(app))[
         1
-    ].spec and "Attacked images of 3 are read most often as" in words(app)
+    ].spec and "Attacked images of 3 are most often classified as" in words(app)
     app.button_group(key="map").set_value("umap").run()
     assert (
-        "In UMAP axes and gaps" in words(sound(app))
+        "In UMAP, axes and gaps" in words(sound(app))
         and "n_neighbors 15, min_dist 0.1, seed 0" in charts(app)[1].spec
     )
     assert app.query_params["map"] == "umap" and app.query_params["map-also"] == "half"
@@ -217,7 +218,7 @@ def test_while_umap_is_computed_the_map_is_pca_and_then_umap_without_a_word(
     # No other test uses this seed, so nothing is cached.
     address = {"data": "digits", "map-seed": 5} | FEW
     app = sound(visit("features", **address))
-    assert words(app).count("takes this map's place. Until then it is PCA") == 2
+    assert words(app).count("will replace this map. Until then the map is a PCA") == 2
     first = screens(app)[0]
     assert any("A plane shows only part" in text for text in first["sure"])
     assert screens(sound(app.run()))[0]["picture"] == first["picture"]
@@ -236,7 +237,7 @@ def test_while_umap_is_computed_the_map_is_pca_and_then_umap_without_a_word(
     assert again == [1]
     assert "Until then" not in words(sound(app.run()))
     drawn = screens(app)[0]
-    assert any("UMAP keeps neighbours only" in text for text in drawn["sure"])
+    assert any("UMAP shows only which points are neighbours" in text for text in drawn["sure"])
     assert drawn["picture"] != first["picture"] and drawn["answer"] == first["answer"]
     monkeypatch.setattr(features, "GRACE", 0.0)
     monkeypatch.setattr(
@@ -258,7 +259,7 @@ def test_a_umap_that_fails_meanwhile_says_so(visit, few, monkeypatch):
     monkeypatch.setattr(embedding, "umap", umap)
     monkeypatch.setattr(features, "GRACE", 0.1)
     app = sound(visit("features", data="digits", b="", **{"map-seed": 6}, **FEW))
-    assert "Until then it is PCA" in words(app)
+    assert "Until then the map is a PCA" in words(app)
     ready.set()
     monkeypatch.setattr(features, "GRACE", 60.0)
     assert "This map cannot be made." in words(sound(app.run())) and "Until then" not in words(app)
@@ -286,7 +287,10 @@ def test_no_address_breaks_the_page(visit, few, quick, address):
     assert not wordy(screens(app)[0]["answer"][0])
     if address.get("img") == "300":
         assert "It is not among the first 50 test images" in words(app)
-        assert "Image 300 is not among these 50" in screens(app)[0]["moves"]["near-a"][1][0]
+        assert (
+            "Image 300 is not among the 50 images of this map"
+            in screens(app)[0]["moves"]["near-a"][1][0]
+        )
 
 
 def test_a_network_that_cannot_be_drawn_gets_a_sentence_and_the_page_goes_on(

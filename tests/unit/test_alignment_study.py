@@ -108,7 +108,7 @@ def test_the_tables_say_what_the_json_says(study) -> None:
     assert (
         text.endswith(sentence(study))
         and "+12.0 [" in sentence(study)
-        and "does not decidedly move" in sentence(study)
+        and "does not significantly change" in sentence(study)
         and "-1.5 to -1.5" in sentence(study)
     )
     widths = {

@@ -55,12 +55,12 @@ def test_the_line_counts_in_feature_space_what_an_independent_count_does(sides) 
     low, _ = tango(int((kept[1] & ~kept[0]).sum()), int((kept[0] & ~kept[1]).sum()), 60)
     found = screen.verdict(sides)
     assert low > 0 and found.line == (
-        f"B keeps {b} of 60 attacked images nearest to their own class, A only {a}."
+        f"With B, {b} of 60 attacked images stay nearest to their own class, with A only {a}."
     )
     same = screen.verdict([sides[0], sides[0]._replace(side="b")])
-    assert same.line.startswith("No difference shown: A keeps") and not same.winner
+    assert same.line.startswith("No difference shown: with A,") and not same.winner
     alone = screen.verdict(sides[:1])
-    assert alone.line == f"A keeps {a} of 60 attacked images nearest to their own class."
+    assert alone.line == f"With A, {a} of 60 attacked images stay nearest to their own class."
     drawn = screen.first(sides, 3)
     for text in (*drawn.answer, *drawn.sure, same.line, alone.line):
         assert not wordy(text), text
@@ -88,8 +88,11 @@ def test_a_point_is_crossed_out_from_the_tenth_on_that_misreads_it(sides) -> Non
     assert (wrong & said).sum() >= 0.97 * said.sum() and np.array_equal(said[-1], wrong[-1])
     drawn = screen.first(sides, 3)
     counts = drawn.moves["count-a"][1]
-    assert counts[-1] == f"{int((seen.pred_adv == seen.y).sum())} of 60 read rightly"
-    assert counts[0] == f"{int((seen.lost > 0).sum())} of 60 read rightly" and len(counts) == 11
+    assert counts[-1] == f"{int((seen.pred_adv == seen.y).sum())} of 60 classified correctly"
+    assert (
+        counts[0] == f"{int((seen.lost > 0).sum())} of 60 classified correctly"
+        and len(counts) == 11
+    )
     assert drawn.picture.count('class="f"') == sum(
         int((side.tiles.lost <= TENTHS).sum()) for side in sides if side.tiles
     )
@@ -120,7 +123,7 @@ def test_every_image_is_a_mark_that_can_be_reached_clicked_and_pictured(sides) -
     assert drawn.moves["near-b"][1][0].count("<button") == 10
     absent = screen.first(sides, 300)
     assert absent.picture == drawn.picture, "the maps would be built anew"
-    assert "Image 300 is not among these 60" in absent.moves["near-a"][1][0]
+    assert "Image 300 is not among the 60 images of this map" in absent.moves["near-a"][1][0]
     bare = screen.first([side._replace(tiles=None) for side in sides], 3)
     assert "data-tiles" not in bare.picture and len(bare.moves["count-a"][1]) == 11
 

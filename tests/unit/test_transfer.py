@@ -233,7 +233,7 @@ def test_an_aligned_run_is_compared_with_itself_before_on_the_images_that_qualif
     ]
     # The aligned network is nearer to the witness than before.
     assert after.kl[4, 0] < after.kl[4, 3]
-    assert "since before the alignment" in after.meta["summary"]
+    assert "compared with before the alignment" in after.meta["summary"]
 
 
 def test_what_took_part_in_the_training_is_no_unseen_target(blinks) -> None:

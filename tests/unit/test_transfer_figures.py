@@ -79,14 +79,16 @@ def test_each_cell_has_its_error_its_interval_and_its_n() -> None:
     assert map_.y[1].startswith("B ") and not map_.y[0].startswith("B ")
     text, sure = said(figure), figure.layout.meta["sure"]
     assert (
-        "MIM-7, ε = 4/255, seed 3. In a cell 0 to 20 of 20 images qualify. In 1 cell none does."
-        in sure
+        "MIM-7, ε = 4/255, seed 3. In each cell, 0 to 20 of 20 images qualify. In 1 cell no image"
+        " qualifies." in sure
     )
     assert (
         "Most often fooled is B small_cnn seed 2, by images of A before (100 %)" in text
         and "of aligned (10 %)" in text
     )
-    assert "small_cnn seed 1: 5 to 25 % of all attacked images are misread, 10 % untouched" in text
+    assert (
+        "small_cnn seed 1: misclassifies 5 to 25 % of all attacked images, and 10 % of the" in text
+    )
     assert len(figure.to_json()) < 400 * 1024 and text in figure.layout.meta["alt"]
 
 
@@ -100,13 +102,16 @@ def test_the_matrix_says_where_it_has_nothing_or_little_to_say() -> None:
         figures.transfer({"A": made("a", [10], [5], targets=("one",))})
     )
     tied = figures.transfer({"A": made("a", [10, 10, 10], [5, 5, 1], targets=("x", "y", "z"))})
-    assert "(50 %, as 1 other)" in said(tied) and "Below 100" in tied.layout.meta["sure"]
+    assert "(50 %, as 1 other)" in said(tied) and "With fewer than 100" in tied.layout.meta["sure"]
 
 
 def test_a_source_that_is_no_target_of_itself_leaves_its_cell_empty() -> None:
     found = {"A": made("a", [10], [5], targets=("b",)), "B": made("b", [10], [2], targets=("a",))}
     figure = figures.transfer(found)
-    assert [note.text for note in figure.layout.annotations] == ["took part", "took part"]
+    assert [note.text for note in figure.layout.annotations] == [
+        "used in training",
+        "used in training",
+    ]
 
 
 def test_two_targets_of_one_name_stay_two_rows() -> None:
@@ -138,7 +143,7 @@ def test_what_cannot_be_compared_is_one_clear_sentence() -> None:
         figures.transfer_difference({"aligned": ours})
     with pytest.raises(UserError, match="one more to compare"):
         figures.transfer_difference({"A": theirs, "C": made("c", [1, 1], [1, 1])})
-    with pytest.raises(UserError, match="not attacked alike"):
+    with pytest.raises(UserError, match="were attacked differently"):
         figures.transfer_difference(
             {"A": dataclasses.replace(theirs, meta=theirs.meta | {"eps": 0.1}), "aligned": ours}
         )
@@ -159,7 +164,7 @@ def test_the_likeness_map_says_whether_alignment_brought_the_answers_nearer() ->
     ) and "nearer to 1 of 2 unseen targets" in said(figure)
     plain = said(figures.prediction_kl(made("a", [1, 1], [1, 1])))
     assert (
-        "Nearest to the source's answers are those of small_cnn seed 1 (KL 0.100). Farthest are"
+        "Nearest to the source's outputs are those of small_cnn seed 1 (KL 0.100). Farthest are"
         " those of small_cnn seed 2 (0.200)" in plain
     )
 
@@ -177,7 +182,7 @@ def test_a_matrix_without_a_number_keeps_its_names_and_small_differences_their_p
     figure = figures.prediction_kl(alike)
     assert (
         figure.data[0].zmax == 0.1
-        and "From the answers of small_cnn seed 1 to the source's the KL is 0.001." in said(figure)
+        and "From the outputs of small_cnn seed 1 to the source's, the KL is 0.001." in said(figure)
     )
 
 
@@ -268,8 +273,8 @@ def test_a_bar_a_target_and_what_alignment_changes_is_counted_in_pairs() -> None
     assert first.counts(result, bars[-1], "a") == (4, 6)
     screen = first.screen(result, "a", bars)
     assert screen.answer == [
-        "Tricks made on A fool A on 85 %, its twin on 40 %, B on 4 %.",
-        "After soft labels, A's tricks fool A on 70 %, its twin on 41 %, B on 4 %.",
+        "Images attacked on A fool A on 85 %, its twin on 40 %, B on 4 %.",
+        "After soft labels, images attacked on A fool A on 70 %, its twin on 41 %, B on 4 %.",
     ]
     assert screen.control is not None and screen.control.start == 0
     changes = [screen.moves[f"change{at}"][1] for at in range(4)]
@@ -296,16 +301,16 @@ def test_a_copy_as_a_starts_after_and_without_copies_nothing_moves() -> None:
     result = fooled(ATTACKED)
     copy = first.screen(result, "soft", first.targets(result, "b"))
     assert copy.control is not None and copy.control.start == 1
-    assert copy.answer[0].startswith("Before soft labels, A's tricks fool A on 85 %")
+    assert copy.answer[0].startswith("Before soft labels, images attacked on A fool A on 85 %")
     hard = first.screen(result, "label", first.targets(result, "b"))
-    assert hard.answer[1].startswith("After true labels, A's tricks fool A on 0 %")
+    assert hard.answer[1].startswith("After true labels, images attacked on A fool A on 0 %")
     alone = dataclasses.replace(result, sources=["a"])
     screen = first.screen(alone, "a", first.targets(alone))
     assert screen.control is None and not screen.moves and len(screen.answer) == 1
     assert "The Train page makes one." not in screen.answer
-    assert any("learned soft labels" in line for line in screen.sure)
+    assert any("fine-tuned to soft labels" in line for line in screen.sure)
     assert "a small CNN" in first.screen(result, "b", first.targets(result)[::2]).answer[0]
-    with pytest.raises(UserError, match="No aligned copy"):
+    with pytest.raises(UserError, match="no aligned copy"):
         figures.alignment(alone)
 
 

@@ -37,14 +37,14 @@ def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
     """
     z = measures.cloud(z)
     measures.require(
-        len(z) > 1,
-        "One point lies in every plane, so there is nothing to draw: take two images or more.",
+        len(z) > 1, "A single point has no plane to project onto: use two images or more."
     )
     origin = z.mean(dim=0)
     axes, spread = _axes(z - origin, z)
     measures.require(
         float(spread[0]) > 0,
-        "All these features are equal, so they lie in no plane: the network has collapsed.",
+        "All features are equal, so there is no plane of largest variance: the network has"
+        " collapsed to one output.",
     )
     return axes, origin, float(spread.sum() / (z - origin).square().sum())
 
@@ -60,8 +60,8 @@ def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, fl
     centres = centres[~centres.isnan().any(dim=1)]
     measures.require(
         len(centres) > 1,
-        "The plane of the class centres needs points of two classes or more: take more images, or"
-        " the projection pca.",
+        "The plane of the class centres needs points of two classes or more: use more images,"
+        " or the projection pca.",
     )
     axes, origin, share = plane(centres)
     if len(centres) == 2:
@@ -151,19 +151,19 @@ def umap(
     epochs = None if epochs is None else measures.whole(epochs, "epochs")
     measures.require(
         n_neighbors >= 2,
-        "UMAP needs at least 2 neighbours of each point, itself among them, and n_neighbors is"
-        f" {n_neighbors}: set 15.",
+        "UMAP needs at least 2 neighbours of each point, including itself, but n_neighbors is"
+        f" {n_neighbors}: use 15.",
     )
     most = max(n_neighbors, LEAST - 1)
     measures.require(
         len(z) > most,
-        f"UMAP with {n_neighbors} neighbours needs more than {most} points, and there are"
-        f" {len(z)}; take more images.",
+        f"UMAP with {n_neighbors} neighbours needs more than {most} points, but there are"
+        f" {len(z)}: use more images.",
     )
     measures.require(
         float((measures.unit(z) - measures.unit(z)[0]).abs().max()) >= 1e-9,
-        "All these features have the same direction, so UMAP by cosine has nothing to tell apart:"
-        " the network has collapsed.",
+        "All features have the same direction, so UMAP with the cosine metric cannot separate"
+        " them: the network has collapsed.",
     )
     rows, far = nearest(z, n_neighbors)
     return torch.from_numpy(
@@ -188,13 +188,12 @@ def _map(init: Any, n: int) -> Tensor:
         at: Tensor = torch.as_tensor(init).double()
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            "A map to start from is wanted as a tensor (N, 2), and this is a"
-            f" {type(init).__name__}."
+            f"init must be a tensor of shape (N, 2), but is a {type(init).__name__}."
         ) from error
     measures.require(
         at.shape == (n, 2) and bool(at.isfinite().all()),
-        f"A map to start from needs two finite numbers for each of the {n} points, and this one, of"
-        f" shape {tuple(at.shape)}, has not.",
+        f"init must hold two finite numbers for each of the {n} points: this tensor has the"
+        f" shape {tuple(at.shape)} or holds values that are not finite.",
     )
     return at
 

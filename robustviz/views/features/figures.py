@@ -86,11 +86,11 @@ def _check_comparable(networks: Mapping[str, Near] | Mapping[str, FeatureFilm]) 
     if len({(each.meta["data"], *each.meta["classes"]) for each in networks.values()}) > 1:
         raise UserError(
             "These networks were trained on different data sets, so their images cannot be"
-            " compared; choose two of one."
+            " compared: choose two trained on the same one."
         )
     if len({tuple(result.y) for result in networks.values()}) > 1:
         raise UserError(
-            "These networks were measured on different images; measure both with the same n."
+            "These networks were measured on different images: measure both with the same n."
         )
 
 
@@ -98,7 +98,7 @@ def _near_sentences(networks: Mapping[str, Near]) -> Iterator[str]:
     """What is measured for each network, and whether two of them differ, in words."""
     yield from itertools.starmap(_near_sentence, networks.items())
     if len({protocol(result) for result in networks.values()}) > 1:
-        yield "The two met different attacks, so they are not compared."
+        yield "The two networks were attacked differently, so they are not compared."
     elif len(networks) == 2:
         (a, first), (b, second) = networks.items()
         ahead, behind, lead, low, _ = _ordered(a, b, *mean_interval(_lead(first) - _lead(second)))
@@ -135,11 +135,12 @@ def _near_sure(name: str, result: Near) -> str:
         f" {_signed(high)}. Own centre {result.cosines('adversarial')[0].mean():.2f}, with noise of"
         f" the same ε {result.cosines('noise')[0].mean():.2f}. "
         + (
-            f"The attack moves images {far:.2f} centre distances."
+            f"The attack moves an image's features by {far:.2f} times the mean distance between"
+            " class centres."
             if math.isfinite(far)
             else "All class centres coincide."
         )
-        + f" Fooled on {k} of {m} images it knows{percent(k, m)}."
+        + f" Fooled on {k} of the {m} images that it classifies correctly{percent(k, m)}."
         f" {protocol(result)}. Measured on {len(result.y)} images."
     )
 
@@ -159,13 +160,13 @@ def _judge(networks: Mapping[str, Near]) -> str:
         a[0], b[0], (only - only_b) / n, *tango(only, only_b, n)
     )
     return (
-        f"{said} The judge, accuracy under attack: "
+        f"{said} What decides is accuracy under attack: "
         + (
             f"{ahead} is more accurate than {behind}"
             if low > 0
             else "neither is shown to be more accurate"
         )
-        + f", {100 * lead:.0f} points apart (95 %: {_signed(100 * low, 0)} to"
+        + f", {100 * lead:.0f} percentage points apart (95 %:  {_signed(100 * low, 0)} to"
         f" {_signed(100 * high, 0)})."
     )
 
@@ -199,7 +200,7 @@ def fooled_text(result: Near) -> str:
     where there is no such image.
     """
     k, m = int(result.fooled.sum()), int(result.right.sum())
-    return f"fooled on {k} of {m} images it knows" if m else ""
+    return f"fooled on {k} of the {m} images that it classifies correctly" if m else ""
 
 
 def _signed(value: float, digits: int = 2) -> str:
@@ -223,7 +224,7 @@ def feature_gap(
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08).update_layout(
         blank(
             template,
-            "The same in feature space",
+            "Cosine to class centres, epoch by epoch",
             "● own class, ◇ nearest other; ■ attack, □ noise",
             height=560,
             margin={"l": 8, "r": 28, "t": 80, "b": 140},

@@ -31,7 +31,7 @@ def feature_film(
         template,
         f"{name}: epoch by epoch" if name else "Epoch by epoch",
         (
-            "× attacked; UMAP from the last epoch back"
+            "× attacked; UMAP from the last epoch backwards"
             if umap
             else "× attacked; plane of the last epoch"
         ),
@@ -70,7 +70,7 @@ def feature_film(
         result,
         _sentence(result, at),
         f"{protocol(result)}. At the last epoch{percent(k, len(result.y))}."
-        + (" In UMAP axes and gaps between groups say nothing." if umap else ""),
+        + (" In UMAP axes and gaps between groups have no meaning." if umap else ""),
     )
 
 
@@ -127,7 +127,7 @@ def _sentence(result: FeatureFilm, at: int) -> str:
     n, last = len(result.y), len(result.epochs) - 1
     k = (result.pred_adv == result.y).sum(axis=1)
     return " ".join(
-        f"Epoch {result.epochs[frame]}: {k[frame]} of {n} images right under attack."
+        f"Epoch {result.epochs[frame]}: {k[frame]} of {n} images classified correctly under attack."
         for frame in (at, last if at != last else 0)
     )
 

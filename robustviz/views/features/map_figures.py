@@ -93,7 +93,7 @@ def feature_map(
     figure = blank(
         template,
         f"{name}: {what}" if name else what,
-        "× attacked; no unit on the axes",
+        "× attacked; axes have no unit",
         height=560,
         hovermode="closest",
         margin={"l": 8, "r": 8, "t": 72, "b": 128},
@@ -173,7 +173,7 @@ def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figur
     ink, names = COLOURS[template], list(result.meta["classes"])
     if mark not in result.index:
         raise UserError(
-            f"Image {mark} is not among the {len(result.index)} images of this map; take more"
+            f"Image {mark} is not among the {len(result.index)} images of this map: use more"
             " images."
         )
     row = int(np.flatnonzero(result.index == mark)[0])
@@ -212,8 +212,8 @@ def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figur
         figure,
         f"Where image {mark} lies among the {len(result.y)} images of the map.",
         result,
-        f"Image {mark}, a {own}, is read as {read[0]}, attacked as {read[1]}. Its cosine to its"
-        f" class's centre goes {result.own[0, row]:.2f} → {result.own[1, row]:.2f}.",
+        f"Image {mark}, a {own}, is classified as {read[0]}, attacked as {read[1]}. Cosine to"
+        f" its class's centre: {result.own[0, row]:.2f} → {result.own[1, row]:.2f}.",
         f"{protocol(result)}.",
     )
 
@@ -231,9 +231,9 @@ def _groups(result: FeatureMap, colour: str, focus: str, template: str) -> list[
     shades = CLASSES[template]
     mine = result.y == names.index(focus) if focus else np.ones(len(result.y), dtype=bool)
     out = [
-        Group("holds", mine & result.right & ~result.fooled, shades[0]),
+        Group("right also attacked", mine & result.right & ~result.fooled, shades[0]),
         Group("fooled", mine & result.fooled, shades[1]),
-        Group("wrong untouched", mine & ~result.right, ink["text"], "circle-open"),
+        Group("misclassified untouched", mine & ~result.right, ink["text"], "circle-open"),
     ]
     return out if mine.all() else [*out, Group("other classes", ~mine, ink["faint"])]
 
@@ -350,19 +350,24 @@ def _map_sentence(result: FeatureMap, noise: bool, focus: str) -> str:
     n, known = len(result.y), fooled_text(result)
     clean, adv, noisy = (int(count) for count in result.astray)
     return (
-        f"This model {f'is {known}' if known else 'knows none of these images'}. {adv} of {n}"
-        " attacked points lie nearer to another class's centre than to their own, untouched"
+        "This network"
+        f" {f'is {known}' if known else 'classifies none of these images correctly'}. {adv} of"
+        f" {n} attacked points lie nearer to another class's centre than to their own, untouched"
         f" {clean}, noise {noisy}."
         + (_landed(result, focus) if focus else "")
         + (f" Lines for the first {LINES} images only." if n > LINES else "")
         + (
             f" △: attacked at ε = {eps_text(float(result.meta['place_eps']))},"
-            f" {int((result.pred_placed != result.y).sum())} of {n} wrong."
+            f" {int((result.pred_placed != result.y).sum())} of {n} misclassified."
             if len(result.placed)
             else ""
         )
         + (" ◇: noise." if noise else "")
-        + (" △ and ◇ are put into the finished map." if noise or len(result.placed) else "")
+        + (
+            " △ and ◇ were placed in the finished map and did not change it."
+            if noise or len(result.placed)
+            else ""
+        )
     )
 
 
@@ -370,7 +375,7 @@ def _map_sure(result: FeatureMap) -> str:
     """How the map was measured and made, in words."""
     k, m = int(result.fooled.sum()), int(result.right.sum())
     return (
-        f"Nearer means by cosine in feature space, not in the picture. {protocol(result)}. Measured"
+        f"Nearer means by cosine in feature space, not on the map. {protocol(result)}. Measured"
         f" on {len(result.y)} images. The map: {_made(result)}."
         + (f" Fooled: {k} of {m}{percent(k, m)}." if m else "")
     )
@@ -380,7 +385,7 @@ def _made(result: FeatureMap) -> str:
     """How the map was made, in words."""
     meta = result.meta
     if meta["projection"] != "umap":
-        return f"it holds {result.share:.0%} of the variance " + (
+        return f"it contains {result.share:.0%} of the variance " + (
             "between the class centres" if meta["projection"] == "centres" else "of all points"
         )
     return (
@@ -398,6 +403,6 @@ def _landed(result: FeatureMap, focus: str) -> str:
         return f" There is no image of {focus} among them."
     label, count = commonest(read, 1)[0]
     return (
-        f" Attacked images of {focus} are read most often as {names[label]} ({count} of"
+        f" Attacked images of {focus} are most often classified as {names[label]} ({count} of"
         f" {int(read.sum())})."
     )

@@ -64,7 +64,7 @@ def settings(here: Context) -> FeatureMapSpec:
     """Draw the first screen's settings; return the map's spec, the same for both networks."""
     n = st.select_slider("Test images", COUNTS, **linked("map-n", 200, COUNTS))
     share = st.select_slider(
-        "ε, times that of training",
+        "ε as a multiple of the training ε",
         list(SHARES),
         help=term("epsilon"),
         **linked("map-eps", "1", SHARES),
@@ -78,7 +78,7 @@ def settings(here: Context) -> FeatureMapSpec:
     near = st.number_input(
         "UMAP: neighbours", 2, 50, help=term("umap"), **linked("map-near", 15, range(2, 51))
     )
-    packed = st.select_slider("UMAP: least distance", PACKED, **linked("map-dist", "0.1", PACKED))
+    packed = st.select_slider("UMAP: min_dist", PACKED, **linked("map-dist", "0.1", PACKED))
     write_address()  # here too: a fragment's rerun does not reach the page's end
     radii = [catalogue.radius(folder.open_model(run_id)) for _, run_id in here.sides]
     # both networks are attacked at the same ε
@@ -132,9 +132,13 @@ def known_or_plane(name: str, run_id: str, asked: FeatureMapSpec) -> dict[str, F
     if (made := cache.result_or_none(run_id, asked, GRACE)) is not None:
         return {name: made}
     st.info(
-        f"UMAP of {name} "
-        + ("is being computed" if embedder.APP.ready else "compiles once after the app has started")
-        + " and then takes this map's place. Until then it is PCA.",
+        f"The UMAP of {name} "
+        + (
+            "is being computed"
+            if embedder.APP.ready
+            else "is being compiled, once after the app has started,"
+        )
+        + " and will replace this map. Until then the map is a PCA.",
         icon=":material/hourglass_top:",
     )
     _await(run_id, asked)
@@ -188,13 +192,13 @@ def nearness(sides: Sequence[screen.Side], asked: FeatureMapSpec) -> None:
     """Draw how near images stay to their class in feature space, and say that accuracy under attack
     decides.
     """
-    st.subheader("Measured in feature space, not in the picture")
+    st.subheader("Measured in feature space, not on the map")
     with widgets.place():
         found = {side.name: side.map for side in sides}
         widgets.draw(figures.features, found, Frame("near", behind(asked, sides[0].map)))
         st.markdown(
-            "AFA and SupCon are trained to keep these distances. So accuracy under attack is the"
-            " judge. What noise does too is not the attack's doing."
+            "AFA and SupCon are trained to keep these distances. So accuracy under attack"
+            " decides, not distance. An effect that noise has too is not due to the attack."
         )
 
 
@@ -206,8 +210,8 @@ def table(here: Context, asked: FeatureMapSpec) -> None:
 
 def _table(measured: Mapping[str, Features]) -> Iterator[str]:
     yield (
-        "| images | own centre | nearest other | moved |"
-        f" {next(iter(measured.values())).meta['k']}-NN among clean | right (95 %) |"
+        "| images | cosine to own centre | to nearest other centre | moved |"
+        f" {next(iter(measured.values())).meta['k']}-NN accuracy among clean | correct (95 %) |"
     )
     yield "|:--|--:|--:|--:|--:|--:|"
     for name, result in measured.items():
@@ -235,11 +239,11 @@ def controls(here: Context, asked: FeatureMapSpec) -> Choice:
     colour = one_of(middle, "Colour", COLOURS, "map-colour")
     also = one_of(
         right,
-        "Put into the map",
+        "Also show on the map",
         ALSO,
         "map-also",
-        "New points join the finished map and move nothing in it: random noise of the same ε, or"
-        " the attack at another ε.",
+        "New points are placed in the finished map without changing it: random noise of the"
+        " same ε, or the attack at another ε.",
     )
     write_address()  # here too: a fragment's rerun does not reach the page's end
     if kind != "umap":
@@ -257,7 +261,7 @@ def maps(here: Context, choice: Choice) -> None:
         "Each mark is a test image, the × at the end of its line the same image attacked. "
         + ("Positions in A and in B cannot be compared. " if several else "")
         + "The length of a line has no unit. The numbers below are measured in feature space."
-        + (" In UMAP axes and gaps between groups say nothing either." if umap else "")
+        + (" In UMAP, axes and gaps between groups have no meaning either." if umap else "")
     )
     focus = str(st.session_state.get("class", ""))  # chosen in the misalignment panel below
     focus = focus if focus in folder.open_model(here.a).classes else ""
@@ -293,15 +297,15 @@ def _chosen(here: Context, shown: Mapping[str, FeatureMap], chosen: Sequence[int
     """Draw the images that are selected in the maps: pictures, a table, a file."""
     if not chosen:
         st.markdown(
-            "Click a point to see its image in every view. With the box or lasso at a map's upper"
-            " right you choose several."
+            "Click a point to see its image in every view. With the box or lasso at a map's"
+            " upper right you select several."
         )
         return
     widgets.thumbnails(here, chosen, "lasso")
     rows = chosen_rows(shown, chosen)
     st.dataframe(rows, hide_index=True, height=min(320, 38 * len(rows) + 40))
     st.download_button(
-        f"The {len(rows)} chosen (CSV)",
+        f"The {len(rows)} selected (CSV)",
         csv_of(rows),
         "chosen.csv",
         "text/csv",
@@ -358,10 +362,10 @@ def _image(here: Context, shown: Mapping[str, FeatureMap], choice: Choice) -> No
             row, side = int((result.index == here.img).argmax()), name[0].lower()
             names = result.meta["classes"]
             st.markdown(
-                f"**{name}** reads it as {names[result.pred[row]]}, attacked as"
-                f" **{names[result.pred_adv[row]]}**. It is a {names[result.y[row]]}. Cosine to its"
-                f" class's centre: {result.own[0, row]:.2f} → {result.own[1, row]:.2f}. To the"
-                f" nearest other: {result.other[0, row]:.2f} → {result.other[1, row]:.2f}."
+                f"**{name}** classifies it as {names[result.pred[row]]}, attacked as"
+                f" **{names[result.pred_adv[row]]}**. It is a {names[result.y[row]]}. Cosine to"
+                f" its class's centre: {result.own[0, row]:.2f} → {result.own[1, row]:.2f}. To"
+                f" the nearest other: {result.other[0, row]:.2f} → {result.other[1, row]:.2f}."
             )
             widgets.draw(
                 map_figures.feature_map,
@@ -390,7 +394,7 @@ def film(here: Context) -> None:
     """Draw the map at each kept epoch, with one slider for both networks, and the distances over
     the epochs.
     """
-    st.subheader("How it came about, epoch by epoch")
+    st.subheader("How the features developed, epoch by epoch")
     spec = FeatureFilmSpec(projection=one_of(st.container(), "Map of the film", FILMS, "map-film"))
     films = widgets.measured(here, spec, "the film")
     if not films:
@@ -399,6 +403,6 @@ def film(here: Context) -> None:
         drawn = film_screen.film(films, theme())
         seen = stage.show("film", drawn)
         write_address()
-        widgets.take_home("film", "How it came about", drawn, films, spec)
+        widgets.take_home("film", "How the features developed", drawn, films, spec)
         epoch = int(drawn.control.values[seen.at]) if drawn.control else None
         widgets.draw(figures.feature_gap, films, Frame("gap", spec), epoch=epoch)

@@ -200,8 +200,8 @@ def features(run: Run, spec: FeaturesSpec) -> Features:
 def _summary(attack: PGD, values: dict[Images, dict[str, float]], k: int) -> str:
     clean, adv, noise = (values[kind] for kind in KINDS)
     return (
-        f"Under PGD-{attack.steps} at ε = {eps_text(float(attack.eps or 0))} images have a cosine"
-        f" of {adv['own_cosine']:.2f} to their own class's clean centre and"
+        f"Under PGD-{attack.steps} at ε = {eps_text(float(attack.eps or 0))} the features of the"
+        f" images have a cosine of {adv['own_cosine']:.2f} to their own class's clean centre and"
         f" {adv['other_cosine']:.2f} to the nearest other (clean: {clean['own_cosine']:.2f} and"
         f" {clean['other_cosine']:.2f}, noise of the same ε: {noise['own_cosine']:.2f} and"
         f" {noise['other_cosine']:.2f}). {k}-NN accuracy among clean images:"
@@ -239,10 +239,11 @@ def feature_tiles(run: Run, spec: FeatureTilesSpec) -> FeatureTiles:
         | {
             "n": len(y),
             "summary": (
-                f"Of {len(y)} images {int(held[-1].sum())} are right untouched,"
+                f"Of {len(y)} images {int(held[-1].sum())} are classified correctly untouched,"
                 f" {int(held[0].sum())} under PGD-{spec.steps} at ε ="
-                f" {eps_text(float(task.attack.eps or 0))}; of those that this takes"
-                f" {int((held[-1] & (lost <= TENTHS // 2)).sum())} are misread from half of it on."
+                f" {eps_text(float(task.attack.eps or 0))}; of those that the attack fools,"
+                f" {int((held[-1] & (lost <= TENTHS // 2)).sum())} are already misclassified"
+                " with half of the perturbation."
             ),
         },
     )
@@ -366,8 +367,8 @@ def _map_summary(spec: FeatureMapSpec, result: FeatureMap) -> str:
     in feature space.
     """
     made = {
-        "centres": f"holds {result.share:.0%} of the variance between the class centres",
-        "pca": f"holds {result.share:.0%} of the variance",
+        "centres": f"contains {result.share:.0%} of the variance between the class centres",
+        "pca": f"contains {result.share:.0%} of the variance",
         "umap": (
             f"metric cosine, n_neighbors {spec.n_neighbors}, min_dist {spec.min_dist:g}, seed"
             f" {spec.seed}"
@@ -391,8 +392,8 @@ def _float32(z: Tensor) -> Floats:
 def _check_count(projection: str, count: int) -> None:
     if projection == "umap" and count < embedding.FEWEST:
         raise UserError(
-            f"UMAP needs at least {embedding.FEWEST} images, and there are {count}; take more, or"
-            " the view of class centres."
+            f"UMAP needs at least {embedding.FEWEST} images, but there are {count}: use more"
+            " images, or projection=centres."
         )
 
 
@@ -438,8 +439,8 @@ def feature_film(run: Run, spec: FeatureFilmSpec) -> FeatureFilm:
                 f"{len(epochs)} epochs from {epochs[0]} to {epochs[-1]}, {n} images,"
                 f" PGD-{spec.steps} at ε = {eps_text(float(task.attack.eps or 0))}: cosine of"
                 f" attacked images to their own class's centre {own[0][1]:.2f} →"
-                f" {own[-1][1]:.2f}, to the nearest other {other[0][1]:.2f} → {other[-1][1]:.2f};"
-                f" right under attack {k[0]} → {k[-1]}."
+                f" {own[-1][1]:.2f}, to the nearest other {other[0][1]:.2f} →"
+                f" {other[-1][1]:.2f}; classified correctly under attack {k[0]} → {k[-1]}."
             ),
         },
     )
@@ -450,9 +451,9 @@ def _epochs(run: Run) -> list[int]:
     every = run.snapshots
     if len(every) < 2:
         raise UserError(
-            f"{run.id} kept the weights of {len(every)} epochs, and a film needs two; train one"
-            " like it with the setting snapshots = 2, which keeps every second epoch's (on the"
-            " command line: --set snapshots=2)."
+            f"{run.id} kept the weights of {len(every)} epochs, but a film needs two: train a"
+            " similar run with the setting snapshots = 2, which keeps every second epoch's (on"
+            " the command line: --set snapshots=2)."
         )
     return [every[round(at)] for at in np.linspace(0, len(every) - 1, min(len(every), FRAMES))]
 

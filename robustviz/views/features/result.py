@@ -57,7 +57,7 @@ class AttackedSpec(ProbeSpec[R]):
 
     n: int = option(500, "How many test images.", low=1)
     eps: float | None = option(
-        None, "Radius in pixel units; empty: the run's.", low=0, kind="radius"
+        None, "Radius ε, for pixels in [0, 1]; empty: the run's ε.", low=0, kind="radius"
     )
     steps: int = option(20, "Steps of PGD.", low=1, high=1000)
     seed: int = option(0, "Seed of the attack's noise and of the random control.", low=0)
@@ -131,7 +131,10 @@ class FeaturesSpec(AttackedSpec[Features]):
     """
 
     k: int | None = option(
-        None, "How many nearest neighbours vote; empty: 10, or all others of fewer images.", low=1
+        None,
+        "k of the k-nearest-neighbour measures; empty: 10, or the number of other images if"
+        " that is smaller.",
+        low=1,
     )
 
     result = Features
@@ -221,12 +224,14 @@ class FeatureMapSpec(AttackedSpec[FeatureMap]):
 
     n: int = option(200, "How many test images.", low=1)
     seed: int = option(0, "Seed of the attack's noise and of UMAP.", low=0, high=2**32 - 1)
-    projection: Projection = option("centres", "How the points come into a plane.")
+    projection: Projection = option("centres", "How the features are projected onto a plane.")
     n_neighbors: int = option(15, "Neighbours of each point in UMAP.", low=2, high=200)
-    min_dist: float = option(0.1, "How tightly UMAP packs points.", low=0, high=0.99)
+    min_dist: float = option(
+        0.1, "UMAP's min_dist: the smallest distance between points on the map.", low=0, high=0.99
+    )
     place_eps: float | None = option(
         None,
-        "Radius of a second attack, put into the finished map; empty: none.",
+        "Radius ε of a second attack, whose images are placed in the finished map; empty: none.",
         low=0,
         kind="radius",
     )
@@ -317,7 +322,7 @@ class FeatureFilmSpec(AttackedSpec[FeatureFilm]):
     seed: int = option(
         0, "Seed of the attack's noise, of the random control and of UMAP.", low=0, high=2**32 - 1
     )
-    projection: Film = option("centres", "How the points come into a plane.")
+    projection: Film = option("centres", "How the features are projected onto a plane.")
 
     result = FeatureFilm
 

@@ -29,7 +29,7 @@ WAY = Control(
     POSITIONS,
     TENTHS,
     "way",
-    "Between its two ends each point moves on a straight line.",
+    "Between its clean and its attacked position, each point moves on a straight line.",
 )
 MARKS = {  # the classes' symbols, centred at (0, 0), as SVG paths
     "circle": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z",
@@ -100,19 +100,19 @@ def verdict(sides: Sequence[Side]) -> Verdict:
     )
     images = "attacked images" if first.meta["eps"] else "untouched images"
     if len(sides) == 1:
-        line = f"{names[0]} keeps {counts[0]} of {n} {images} nearest to their own class."
+        line = f"With {names[0]}, {counts[0]} of {n} {images} stay nearest to their own class."
     elif not same:
-        line = "A and B met different attacks, so their maps are not compared."
+        line = "A and B were attacked differently, so their maps are not compared."
     elif found.winner:
         (most, winner), (least, loser) = sorted(zip(counts, names, strict=True), reverse=True)
         line = (
-            f"{winner} keeps {most} of {n} {images} nearest to their own class, {loser} only"
-            f" {least}."
+            f"With {winner}, {most} of {n} {images} stay nearest to their own class, with"
+            f" {loser} only {least}."
         )
     else:
         line = (
-            f"No difference shown: A keeps {counts[0]} of {n} {images} nearest to their own class,"
-            f" B {counts[1]}."
+            f"No difference shown: with A, {counts[0]} of {n} {images} stay nearest to their own"
+            f" class, with B {counts[1]}."
         )
     return Verdict(line, found.sure, found.winner)
 
@@ -125,13 +125,17 @@ def _protocol(found: FeatureMap) -> tuple[str, float, int]:
 def sure(sides: Sequence[Side], found: Verdict) -> list[str]:
     """What the answer and the maps mean, and how they were made, one sentence each."""
     umap = all(side.map.meta["projection"] == "umap" for side in sides)
-    flat = "UMAP keeps neighbours only" if umap else "A plane shows only part of the distances"
+    flat = (
+        "UMAP shows only which points are neighbours"
+        if umap
+        else "A plane shows only part of the distances"
+    )
     return [
-        "The line is measured in feature space, not in the picture.",
+        "The sentence above is measured in feature space, not on the map.",
         "Nearest means: the cosine to the own class's clean centre is larger than to any other.",
-        f"{flat}: axes, gaps and the length of a line say nothing.",
-        *(("Places in A's map and in B's cannot be compared.",) if len(sides) > 1 else ()),
-        "A ring and a cross appear at the tenth of the attack from which on the image is misread.",
+        f"{flat}: axes, gaps between groups and lengths of lines have no meaning.",
+        *(("Positions in A's map and in B's cannot be compared.",) if len(sides) > 1 else ()),
+        "A ring with a cross appears at the strength from which on the image is misclassified.",
         *found.sure,
         *(
             f"{side.side.upper()}'s map has trustworthiness {side.map.trust:.2f} of 1."
@@ -152,7 +156,7 @@ def first(sides: Sequence[Side], mark: int, template: str = LIGHT) -> Screen:
         moves[f"mark-{side.side}"] = ("html", ["".join(_mark(side, mark))])
         moves[f"near-{side.side}"] = ("html", ["".join(_strip(side, mark))])
     right = ", ".join(
-        f"{side.name} reads {int((side.map.pred_adv == side.map.y).sum())}" for side in sides
+        f"{side.name} classifies {int((side.map.pred_adv == side.map.y).sum())}" for side in sides
     )
     return Screen(
         answer=[found.line],
@@ -160,9 +164,9 @@ def first(sides: Sequence[Side], mark: int, template: str = LIGHT) -> Screen:
         + "".join("".join(_map(side, template)) for side in sides)
         + "</div>",
         alt=(
-            "A map of each network's features. A mark is an image, in its class's colour and shape,"
-            f" joined to where it lies attacked. Of {len(sides[0].map.y)} attacked images {right}"
-            " rightly."
+            "A map of each network's features. A mark is an image, in its class's colour and"
+            f" shape, with a line to its attacked position. Of {len(sides[0].map.y)} attacked"
+            f" images {right} correctly."
         ),
         sure=sure(sides, found),
         control=WAY,
@@ -175,8 +179,10 @@ def _counts(side: Side) -> list[str]:
     n, tiles = len(side.map.y), side.tiles
     if tiles is None:
         right = [int((pred == side.map.y).sum()) for pred in (side.map.pred, side.map.pred_adv)]
-        return [f"{right[at == TENTHS]} of {n} read rightly" for at in range(TENTHS + 1)]
-    return [f"{int((tiles.lost > at).sum())} of {n} read rightly" for at in range(TENTHS + 1)]
+        return [f"{right[at == TENTHS]} of {n} classified correctly" for at in range(TENTHS + 1)]
+    return [
+        f"{int((tiles.lost > at).sum())} of {n} classified correctly" for at in range(TENTHS + 1)
+    ]
 
 
 def _ends(found: FeatureMap) -> Floats:
@@ -203,7 +209,7 @@ def _map(side: Side, template: str) -> Iterator[str]:
         )
     yield (
         f'<div class="map"><p class="head"><b class="{letter}">{escape(side.name)}</b>'
-        '<span class="faint">⊗ misread · ○ this image</span>'
+        '<span class="faint">⊗ misclassified · ○ selected image</span>'
         f'<span data-move="count-{letter}"></span></p>'
         f'<svg viewBox="0 0 {WIDE} {HIGH}" role="group" aria-label="Map of {escape(side.name)}:'
         ' arrow keys go from image to image">'
@@ -247,7 +253,7 @@ def _point(side: Side, row: int, ends: Floats, shade: str, symbol: str) -> Itera
     found, tiles = side.map, side.tiles
     names, index = list(found.meta["classes"]), int(found.index[row])
     own, read = escape(names[found.y[row]]), escape(names[found.pred_adv[row]])
-    said = f"Image {index}: {own}; attacked, {side.side.upper()} reads {read}"
+    said = f"Image {index}: {own}; attacked, {side.side.upper()} predicts {read}"
     cards = ""
     if tiles is not None:
         both = (f"{side.side} {_place(at)}" for at in (row, len(found.y) + row))
@@ -330,8 +336,8 @@ def _strip(side: Side, mark: int) -> Iterator[str]:
     rows = np.flatnonzero(found.index == mark)
     if not len(rows):
         yield (
-            f"<p>Image {mark} is not among these {len(found.y)}. Click a point, or take more"
-            " images under Settings.</p>"
+            f"<p>Image {mark} is not among the {len(found.y)} images of this map. Click a point,"
+            " or choose more images under Settings.</p>"
         )
         return
     row, names = int(rows[0]), list(found.meta["classes"])
@@ -339,7 +345,7 @@ def _strip(side: Side, mark: int) -> Iterator[str]:
         escape(names[answer[row]]) for answer in (found.y, found.pred, found.pred_adv)
     )
     if tiles is None:
-        yield f"<p>Image {mark}, a {own}: read as {clean}, attacked as {attacked}.</p>"
+        yield f"<p>Image {mark}, a {own}: classified as {clean}, attacked as {attacked}.</p>"
         return
     for when, read, at, near in (
         ("clean", clean, row, tiles.near[row]),
@@ -348,8 +354,8 @@ def _strip(side: Side, mark: int) -> Iterator[str]:
         counts = Counter(names[found.y[other]] for other in near)
         beside = ", ".join(f"{count} × {name}" for name, count in counts.most_common(2))
         yield (
-            f"<div><p>{when}: <b>{read}</b>, next to {escape(beside)}</p>"
-            f"{_tile(side.side, at, f'Image {mark}, a {own}, {when}, read as {read}', 56)} "
+            f"<div><p>{when}: predicted <b>{read}</b>; nearest: {escape(beside)}</p>"
+            f"{_tile(side.side, at, f'Image {mark}, a {own}, {when}, predicted {read}', 56)} "
         )
         for other in near:
             index, name = int(found.index[other]), escape(names[found.y[other]])

@@ -30,7 +30,7 @@ class Cell(NamedTuple):
     the training), its value (NaN for none), and the value's 95 % interval.
     """
 
-    text: str = "took part"
+    text: str = "used in training"
     n: int = -1
     value: float = math.nan
     low: float = math.nan
@@ -53,9 +53,12 @@ def transfer(
     }
     return finish(
         _matrix(
-            ("Who is fooled by whose images", "error on the images that qualify, in %"),
+            (
+                "How often images of each source fool each target",
+                "error on the images that qualify, in %",
+            ),
             {labels[target]: row for target, row in cells.items()},
-            "images made on",
+            "images attacked on",
             template,
             {"colorscale": "Cividis", "zmin": 0, "zmax": 100},
         ),
@@ -92,7 +95,7 @@ def _extremes(
     if not values:
         return (
             f"None of the {first.meta['n']} images qualifies for any pair at ε ="
-            f" {eps_text(first.meta['eps'])}. Take more images or a larger ε."
+            f" {eps_text(first.meta['eps'])}: use more images or a larger ε."
         )
 
     def cell_of(value: float) -> str:
@@ -116,12 +119,16 @@ def _qualifying(first: Transfer, counts: list[int]) -> str:
     counts = [n for n in counts if n >= 0]
     none = counts.count(0)
     return (
-        "An image qualifies where both networks know it untouched and each is fooled by its own"
-        f" attack. Made with {_attack(first)}, seed {first.meta['seed']}. In a cell"
+        "An image qualifies if both networks classify it correctly untouched and each is fooled"
+        f" by its own attack. Attack: {_attack(first)}, seed {first.meta['seed']}. In each cell,"
         f" {min(counts)} to {max(counts)} of {first.meta['n']} images qualify."
-        + (f" In {none} cell{'s' if none > 1 else ''} none does." if none else "")
+        + (f" In {none} cell{'s' if none > 1 else ''} no image qualifies." if none else "")
         + (f" Cells with fewer than {FAINT_N} are grey." if min(counts) < FAINT_N else "")
-        + (f" Below {FEW} an error says little: read the intervals." if min(counts) < FEW else "")
+        + (
+            f" With fewer than {FEW}, an error says little: read the intervals."
+            if min(counts) < FEW
+            else ""
+        )
     )
 
 
@@ -151,11 +158,11 @@ def _resisting(found: Mapping[str, Transfer], labels: Mapping[str, str]) -> str:
         if target in untouched
     }
     said = [
-        f"\n- {labels[target]}: {' to '.join(errors)} % of all attacked images are misread,"
-        f" {untouched[target]:.0f} % untouched."
+        f"\n- {labels[target]}: misclassifies {' to '.join(errors)} % of all attacked images,"
+        f" and {untouched[target]:.0f} % of the untouched ones."
         for target, errors in ends.items()
     ]
-    return f"Do defended targets resist?\n{''.join(said)}" if said else ""
+    return f"How robust are defended targets?\n{''.join(said)}" if said else ""
 
 
 def transfer_difference(
@@ -176,8 +183,8 @@ def transfer_difference(
     ours, rest = found[of], {name: result for name, result in found.items() if name != of}
     if any(_protocol(result) != _protocol(ours) for result in rest.values()):
         raise UserError(
-            "These sources were not attacked alike: measure all with the same attack, ε, seed and"
-            " number of images."
+            "These sources were attacked differently: measure all with the same attack, ε, seed"
+            " and number of images."
         )
     labels, shared = _labels(found, b), set(_targets(rest))
     cells = {
@@ -191,7 +198,7 @@ def transfer_difference(
     said = " ".join(_against(name, [row[name] for row in cells.values()]) for name in rest)
     return finish(
         _matrix(
-            (f"{of} minus each other source", "points of error"),
+            (f"{of} compared with each other source", "difference in error, percentage points"),
             cells,
             f"{of} minus",
             template,
@@ -200,9 +207,9 @@ def transfer_difference(
         "Matrix: the difference of transfer errors, around zero.",
         _meta(ours),
         said,
-        f"Compared on the {_span(cells)} images that qualify for both, with Tango's 95 % intervals."
-        f" Made with {_attack(ours)}, seed {ours.meta['seed']}. One source network says little"
-        " about a method.",
+        f"Compared on the {_span(cells)} images that qualify for both, with Tango's 95 %"
+        f" intervals. Attack: {_attack(ours)}, seed {ours.meta['seed']}. One source network says"
+        " little about a method.",
     )
 
 
@@ -251,13 +258,18 @@ def alignment(
     shown = dict(zip(result.models, result.meta["shown"], strict=True))
     copies = {shown[run]["target"]: run for run in result.sources[1:]}
     if not copies:
-        raise UserError("No aligned copy of this network is there to compare it with.")
+        raise UserError(
+            "This network has no aligned copy to compare it with: train one on the Train page."
+        )
     bars, colour = targets(result, b, b_name), COLOURS[template]
     figure = blank(
         template,
-        "What does alignment move?",
+        "What does alignment change?",
         height=150 + 64 * len(bars),
-        xaxis={"title": "points more of all images, after minus before", "zeroline": False},
+        xaxis={
+            "title": "change in the share fooled, in percentage points (after minus before)",
+            "zeroline": False,
+        },
         yaxis={"range": [len(bars) - 0.5, -0.5], "zeroline": False, "tickvals": [*range(len(bars))]}
         | {"ticktext": [_wrapped(bar.name) for bar in bars], "showgrid": False},
     )
@@ -292,8 +304,9 @@ def alignment(
         result,
         " ".join(said),
         f"Unseen networks took no part in the alignment. n = {result.n} test images,"
-        f" {_attack(result)}. Intervals are Tango's, for the same images before and after."
-        " The controls learned for as long. One source network says little about a method.",
+        f" {_attack(result)}. Intervals are Tango's, for the same images before and after. The"
+        " controls were fine-tuned for the same number of epochs. One source network says"
+        " little about a method.",
         interval="bars: 95 % intervals (Tango)",
     )
 
@@ -317,7 +330,7 @@ def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
     roles = {0: "source", count + 1: "before", count + 2: "witness"}
     kl = np.maximum(result.kl, 0)
     figure = _matrix(
-        ("How like are the answers?", "mean KL in nats"),
+        ("How similar are the networks' outputs?", "mean KL in nats"),
         {
             roles.get(at, f"{at} {str(labels[at]).replace(' seed ', ' s')}"): {
                 roles.get(to, str(to)): Cell(f"{value:.2f}", n, value)
@@ -325,27 +338,27 @@ def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
             }
             for at, row in enumerate(kl)
         },
-        "from the row's answers to",
+        "from the row's outputs to",
         template,
         {"colorscale": "Cividis", "zmin": 0, "zmax": max(ALIKE, float(kl.max()))},
     )
     far = sorted(range(1, count + 1), key=lambda at: float(kl[at, 0]))
     of_targets = (
-        f"Nearest to the source's answers are those of {labels[far[0]]} (KL"
+        f"Nearest to the source's outputs are those of {labels[far[0]]} (KL"
         f" {kl[far[0], 0]:.3f}). Farthest are those of {labels[far[-1]]} ({kl[far[-1], 0]:.3f})."
         if count > 1
-        else f"From the answers of {labels[1]} to the source's the KL is {kl[1, 0]:.3f}."
+        else f"From the outputs of {labels[1]} to the source's, the KL is {kl[1, 0]:.3f}."
     )
     return finish(
         figure.update_layout(height=170 + 52 * len(kl)).update_traces(textfont_size=11),
-        "Matrix: the mean KL divergence between the answers of any two networks.",
+        "Matrix: the mean KL divergence between the outputs of any two networks.",
         _meta(result),
-        f"From the witness's answers to the source's the KL is {kl[-1, -2]:.3f} before the"
+        f"From the witness's outputs to the source's, the KL is {kl[-1, -2]:.3f} before the"
         f" alignment and {kl[-1, 0]:.3f} after. On these {n} images the source comes nearer to"
         f" {sum(bool(kl[at, 0] < kl[at, -2]) for at in far)} of {count} unseen targets."
         if result.aligned
         else of_targets,
-        f"The mean over {n} untouched images; 0 means the same answers.",
+        f"The mean over {n} untouched images; 0 means the same outputs.",
     )
 
 

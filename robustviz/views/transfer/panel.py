@@ -20,7 +20,7 @@ from robustviz.views.transfer import screen_figures as drawn
 from robustviz.views.transfer.family import origin
 from robustviz.views.transfer.result import Fooled, FooledSpec, Kind, Transfer, TransferSpec
 
-TITLE = "Does a trick for one network fool another?"
+TITLE = "Do images attacked on one network fool another?"
 ATTACKS: dict[Kind, str] = {"pgd": "PGD", "mim": "MI", "dim": "DI", "tim": "TI"}
 RADII = {"half": "half ε", "whole": "whole ε"}
 COUNTS = (100, 300, 1000)
@@ -209,8 +209,8 @@ def targets(here: Context, made_on: dict[str, str]) -> list[str]:
     ]
     if not shown:
         raise UserError(
-            "No other network on this data could be a target: choose another model B, or train one"
-            " on the Train page."
+            "No other network on this data could be a target: choose another network B, or"
+            " train one on the Train page."
         )
     return shown[:MOST]
 
@@ -236,21 +236,22 @@ def matrices(here: Context, chosen: Choice) -> None:
         found, spec = measured(here, chosen)
         if not found:
             return
-        st.subheader("And on images that both networks know?")
+        st.subheader("And on images that both networks classify correctly?")
         st.markdown(
-            "Here an image counts only where both networks know it and each falls for its own"
-            " attack. Half of ε is the paper's choice; at the whole"
-            f" {eps_text(catalogue.radius(folder.open_model(here.a)))} more images usually qualify."
+            "Here an image counts only if both networks classify it correctly and each is"
+            " fooled by its own attack. Half of ε is the paper's choice; at the whole"
+            f" {eps_text(catalogue.radius(folder.open_model(here.a)))} more images usually"
+            " qualify."
         )
         marked = here.b if here.b in spec.targets.split(",") else ""
         widgets.draw(figures.transfer, found, widgets.Frame("matrix", spec), b=marked)
         st.divider()
-        st.subheader("What does alignment move?", help=term("model alignment"))
+        st.subheader("What does alignment change?", help=term("model alignment"))
         aligned = next((name for name in found if name.endswith("aligned")), "")
         if aligned and len(found) > 1:
             st.markdown(
-                "The controls are fine-tuned for as long, to the witness's hard labels or to the"
-                " true labels."
+                "The controls are fine-tuned for the same number of epochs, to the witness's"
+                " hard labels or to the true labels."
             )
             family = {
                 name: result
@@ -271,7 +272,7 @@ def matrices(here: Context, chosen: Choice) -> None:
                 icon=":material/info:",
             )
         st.divider()
-        st.subheader("How like are the networks' answers?", help=term("kl"))
+        st.subheader("How similar are the networks' outputs?", help=term("kl"))
         widgets.draw(
             figures.prediction_kl, found[aligned or next(iter(found))], widgets.Frame("kl", spec)
         )
@@ -283,4 +284,4 @@ def study(said: list[str], sure: list[str], command: str) -> None:
     st.markdown("\n".join(f"- {line}" for line in said))
     with st.popover("How sure?", type="tertiary", key="sure-study"):
         st.markdown("\n".join(f"- {line}" for line in sure))
-        st.markdown(f"Kept with robustviz; printed again by `{command}`.")
+        st.markdown(f"The results are shipped with robustviz; `{command}` prints them again.")

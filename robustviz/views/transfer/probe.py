@@ -104,8 +104,8 @@ def targets_of(run: Run, spec: TransferSpec) -> list[Run]:
     for each in targets:
         if each.path.resolve() in seen:
             raise UserError(
-                f"{each.id} is the {seen[each.path.resolve()]}, so it is no unseen target: choose"
-                " another.",
+                f"{each.id} is the {seen[each.path.resolve()]}, so it is not an unseen target:"
+                " choose another run.",
                 code=2,
             )
     targets = targets or ordinary(run, filter(None, roles.values()))
@@ -246,7 +246,8 @@ def sentence(result: Transfer) -> str:
     labels = result.meta["labels"][1 : 1 + len(result.targets)]
     return (
         f"{attack_name(result.meta['attack'] | {'step_size': None})} images at ε ="
-        f" {eps_text(result.meta['eps'])} made on {result.meta['run']} fool, of the qualified ones:"
+        f" {eps_text(result.meta['eps'])}, attacked on {result.meta['run']}: of the qualifying"
+        " images, these shares fool each target:"
         f" {'; '.join(_fooled(result, row, name) for row, name in enumerate(labels))}."
     )
 
@@ -264,8 +265,9 @@ def _fooled(result: Transfer, row: int, name: str) -> str:
         return text
     low, high = result.difference_interval[row]
     return (
-        f"{text} ({100 * result.difference[row]:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points"
-        f" since before the alignment, on the {result.paired[row, 0]} that qualify for both)"
+        f"{text} ({100 * result.difference[row]:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+        f" percentage points compared with before the alignment, on the {result.paired[row, 0]}"
+        " images that qualify both times)"
     )
 
 
@@ -333,7 +335,8 @@ def fooled(run: Run, spec: FooledSpec) -> Fooled:
         ),
     )
     result.meta["summary"] = (
-        f"{attack_name(registry.encode(attack))} images at ε = {eps_text(float(attack.eps or 0))}"
-        f" made on {run.id} fool it on {int(result.fooled(run.id).sum())} of {result.n}"
+        f"{attack_name(registry.encode(attack))} images at ε ="
+        f" {eps_text(float(attack.eps or 0))} attacked on {run.id} fool it on"
+        f" {int(result.fooled(run.id).sum())} of {result.n}"
     )
     return result

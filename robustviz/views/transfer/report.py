@@ -29,7 +29,7 @@ NAMES = {
 MOVES = {
     "higher": "raises the transfer error",
     "lower": "lowers the transfer error",
-    "not decided": "does not decidedly move the transfer error",
+    "not decided": "does not significantly change the transfer error",
 }
 
 

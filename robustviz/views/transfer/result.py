@@ -122,16 +122,16 @@ class TransferSpec(ProbeSpec[Transfer]):
 
     targets: str = option(
         "",
-        "Runs that are shown the images, with commas between; empty: the shipped ordinary networks"
-        " of this data, but not the run itself, its source and its witness.",
+        "Comma-separated target runs; empty: the shipped ordinary networks on this data,"
+        " without the run itself, its source and its witness.",
         kind="runs",
     )
     attack: Kind = option("pgd", "The attack.")
     # half the run's radius: Ma et al. use 4/255 here, and 8/255 for white-box attacks
     eps: float | None = option(
-        None, "Radius in pixel units; empty: half the run's.", low=0, kind="radius"
+        None, "Radius ε, for pixels in [0, 1]; empty: half the run's ε.", low=0, kind="radius"
     )
-    steps: int = option(20, "Steps, of ε/4 each.", low=1, high=1000)
+    steps: int = option(20, "Number of steps, each of size ε/4.", low=1, high=1000)
     n: int = option(1000, "How many test images.", low=1)
     seed: int = option(0, "Seed of the attack's noise.", low=0)
 
@@ -190,13 +190,13 @@ class FooledSpec(ProbeSpec[Fooled]):
 
     also: str = option(
         "",
-        "Further runs that are shown the images, with commas between; images are made on those of"
-        " them too that are aligned copies of the run.",
+        "Comma-separated further target runs; those that are aligned copies of the run are"
+        " attacked as sources, too.",
         kind="runs",
     )
     attack: Kind = option("pgd", "The attack.")
     eps: float | None = option(
-        None, "Radius in pixel units; empty: the run's.", low=0, kind="radius"
+        None, "Radius ε, for pixels in [0, 1]; empty: the run's ε.", low=0, kind="radius"
     )
     steps: int = option(20, "Steps.", low=1, high=1000)
     n: int = option(1000, "How many test images.", low=1)

@@ -44,8 +44,8 @@ STYLE = """<style>
   margin-right: .4rem; }
 </style>"""
 KEY = (
-    '<p class="key"><span><i></i>read rightly untouched, fooled by the attack</span>'
-    '<span><i style="opacity:.28"></i>misread even untouched</span>'
+    '<p class="key"><span><i></i>right untouched, fooled by the attack</span>'
+    '<span><i style="opacity:.28"></i>misclassified even untouched</span>'
     '<span><i style="height:3px;vertical-align:.25rem"></i>95 % interval</span></p>'
 )
 
@@ -104,12 +104,12 @@ def screen(result: Fooled, a: str, bars: Sequence[Target]) -> Screen:
         '<span class="ends"><span>0 %</span><span>50 %</span><span>100 %</span></span>'
         f'<span class="ends"></span></div>{KEY}'
     )
-    answer = [_answer(result, bars, source, "Tricks made on A") for source in sources[:1]]
+    answer = [_answer(result, bars, source, "Images attacked on A") for source in sources[:1]]
     if after:
-        before = f"Before {learned}, A's tricks" if a == after else "Tricks made on A"
+        before = f"Before {learned}, images attacked on A" if a == after else "Images attacked on A"
         answer = [
             _answer(result, bars, sources[0], before),
-            _answer(result, bars, after, f"After {learned}, A's tricks"),
+            _answer(result, bars, after, f"After {learned}, images attacked on A"),
         ]
     names = ", ".join(bar.name for bar in bars)
     return Screen(
@@ -118,11 +118,12 @@ def screen(result: Fooled, a: str, bars: Sequence[Target]) -> Screen:
         f"Bars: the share of all attacked images that fool each of these: {names}. {answer[0]}",
         _sure(result, bars, after),
         Control(
-            f"A before or after it learned {learned}",
+            f"A before or after fine-tuning to {learned}",
             ("before", "after"),
             int(a == after),
             "alignment",
-            "Model alignment: a copy of A learns the answers of another network, the witness.",
+            "Model alignment: a copy of A is fine-tuned to the outputs of another network, the"
+            " witness.",
         )
         if after
         else None,
@@ -206,28 +207,32 @@ def _sure(result: Fooled, bars: Sequence[Target], after: str) -> list[str]:
     shown = dict(zip(result.models, meta["shown"], strict=True))
     seen = result.n if result.n == meta["of"] else f"{result.n} of {meta['of']}"
     out = [
-        "Each bar is one network with one training seed: others can decide otherwise.",
-        "All images count: those that a network misreads untouched are pale, not fooled.",
+        "Each bar is one network with one training seed: other seeds can give other results.",
+        "All images count: those that a network misclassifies untouched are pale, not fooled.",
         f"n = {seen} test images, attacked with {attack_name(meta['attack'])}.",
-        f"ε = {eps_text(meta['eps'])}, noise of seed {meta['seed']}; whiskers are Wilson's.",
+        f"ε = {eps_text(meta['eps'])}, noise of seed {meta['seed']}; whiskers are Wilson's 95 %"
+        " intervals.",
     ]
     if not any(bar.said == "its twin" for bar in bars):
-        out.append("No twin is shown: no other seed of A is shipped.")
+        out.append("No twin is shown, because no network like A with another seed is shipped.")
     if not after:
-        out.append("No copy of A that learned soft labels is here; the Train page makes one.")
+        out.append(
+            "There is no copy of A fine-tuned to soft labels yet: train one on the Train page."
+        )
         return out
     witness = shown.get(str(meta.get("witness", {}).get(after, "")))
     if witness:
         out.append(
             f"The copy learned {_learned(result, after)} from a {network(witness['net'])}, seed"
-            f" {witness['seed']}, which is no bar."
+            f" {witness['seed']}: the witness, which has no bar."
         )
     for bar in bars:
         difference, low, high, p = moved(result, bar, after)
         points = [f"{100 * value:+.1f}".replace("-", "−") for value in (difference, low, high)]
         small = "< 0.001" if p < 0.001 else f"= {p:.2g}"
         out += [
-            f"{bar.name}: {points[0]} points after alignment, interval {points[1]} to {points[2]}.",
+            f"{bar.name}: {points[0]} percentage points after alignment, interval {points[1]} to"
+            f" {points[2]}.",
             f"{bar.name}: McNemar's p {small}, on the same images.",
         ]
-    return [*out, "Intervals are 95 %; those of changes are Tango's, for pairs."]
+    return [*out, "Intervals are 95 % intervals; those of changes are Tango's, for paired data."]

@@ -263,9 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.report:
             write_file(path, compact(measure(Study(data=args.data), command)))
         elif not path.exists():
-            raise UserError(
-                f"There is no alignment study of {args.data} yet: make it with {command}."
-            )
+            raise UserError(f"There is no alignment study of {args.data} yet: run {command}.")
         print(markdown(read_json(path)))
     except UserError as error:
         _say(f"robustviz: {error}")
