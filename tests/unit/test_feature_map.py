@@ -1,5 +1,5 @@
-"""Maps of features: planes and neighbours are what others compute, UMAP repeats itself, new points
-move nothing, and the sentences say what the numbers do.
+"""Tests maps of features: projections and neighbours equal those of other libraries, UMAP is
+repeatable, adding points moves none, and the sentences agree with the numbers.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def cloud(n: int = 60, d: int = 7, seed: int = 0) -> torch.Tensor:
     )
 
 
-# Planes.
+# Projections to a plane.
 
 
 def test_the_planes_are_those_of_an_independent_computation(run) -> None:
@@ -181,7 +181,7 @@ def test_points_of_one_number_lie_on_the_first_axis_and_a_single_class_has_no_pl
 @pytest.mark.slow
 def test_umap_of_few_or_strange_points_is_a_map_of_finite_numbers() -> None:
     opposite = torch.ones(30, 4)
-    opposite[0] = -1  # all its neighbours are as far as can be
+    opposite[0] = -1  # All neighbours of this point are as far away as possible.
     for z, k in (
         (cloud(4), 2),
         (cloud(4), 3),
@@ -194,7 +194,7 @@ def test_umap_of_few_or_strange_points_is_a_map_of_finite_numbers() -> None:
         assert at.shape == (len(z), 2) and bool(at.isfinite().all())
 
 
-# Neighbours, placing, trust.
+# Neighbours, placing new points, and trustworthiness.
 
 
 def test_neighbours_are_those_of_scikit_learn_and_a_point_is_its_own_first() -> None:
@@ -223,7 +223,7 @@ def test_new_points_go_to_their_neighbours_and_known_ones_where_they_are() -> No
     assert torch.equal(embedding.place(z[7:12], z, at), at[7:12])
     new = cloud(9, seed=1)
     placed = embedding.place(new, z, at)
-    for row, point in enumerate(new):  # one by one, with loops
+    for row, point in enumerate(new):  # A reference with loops, one point at a time.
         far = cosine_distances(point[None].double(), z.double())[0]
         near = np.argsort(far)[:15]
         low, high = 1e-9, 10.0
@@ -270,7 +270,7 @@ def test_umap_repeats_itself_and_its_neighbourhoods_are_real(run) -> None:
 
 
 def test_a_map_by_umap_says_how_it_was_made_and_new_points_join_it(run, monkeypatch) -> None:
-    """With a layout that takes no compiling."""
+    """With a layout function that needs no compilation."""
     spec = dataclasses.replace(SPEC, projection="umap", place_eps=0.05)
     asked: list[dict[str, object]] = []
 
@@ -345,7 +345,7 @@ def test_without_umap_learn_the_other_maps_work_and_this_one_says_what_to_instal
         probes.feature_map(run, dataclasses.replace(SPEC, projection="umap"))
 
 
-# The probe.
+# Tests of the probe.
 
 
 def test_the_cosines_are_scikit_learns_and_count_who_went_astray(run) -> None:
@@ -401,7 +401,7 @@ def test_bad_input_is_one_sentence(run, sets, says, capsys) -> None:
     assert says in said and "Traceback" not in said and said.count("\n") == 1
 
 
-# The map's figure.
+# Tests of the map's figure.
 
 
 def made(
@@ -412,7 +412,9 @@ def made(
     projection: str = "centres",
     **more,
 ) -> FeatureMap:
-    """A map written down by hand: own cosine 0.9, attacked 0.2 where fooled."""
+    """Returns a map with values set by hand: each image's cosine to its own class centre is 0.9,
+    and 0.2 under attack if it is fooled.
+    """
     y_, n = np.array(y), len(y)
     rng = np.random.default_rng(0)
     fooled = np.array(pred_adv) != y_
@@ -481,8 +483,8 @@ def test_every_point_is_drawn_once_and_carries_its_image() -> None:
 
 
 def test_names_and_the_marked_image_cover_nothing_of_each_other() -> None:
-    """Three classes on one spot: on a phone too each name has its own line, and none lies on the
-    mark.
+    """Three classes in one place: also at a phone's width each name has its own line, and no name
+    covers the mark.
     """
     clean = np.array([[0, 0], [0, 0.001], [0.001, 0], [-5, -5], [5, 5]], np.float32)
     result = made([0, 1, 2, 0, 1], [0, 1, 2, 0, 1], [0, 1, 2, 0, 1], clean=clean, adversarial=clean)
@@ -607,7 +609,7 @@ def test_each_class_has_a_colour_that_stands_out() -> None:
             assert (high + 0.05) / (low + 0.05) >= 3, (template, shade)
 
 
-# The distances beside it.
+# The distances shown beside the map.
 
 
 def test_the_figure_of_distances_has_the_probes_means_and_intervals(run) -> None:
@@ -651,7 +653,7 @@ def test_the_figure_of_distances_has_the_probes_means_and_intervals(run) -> None
         f" (95 %: {low:.0%} to {high:.0%})" in sure
     )
     assert not wordy(said)
-    # a map of the same images has the same distances
+    # A map of the same images has the same distances.
     maps = {
         name: probes.feature_map(shipped(key), SPEC)
         for name, key in zip(found, ("standard", "pgd_at"), strict=True)
@@ -702,7 +704,7 @@ def test_networks_of_different_data_or_images_are_not_compared(run) -> None:
     assert isinstance(one, Features)
 
 
-# The film.
+# Tests of the film.
 
 
 @pytest.fixture(scope="module")

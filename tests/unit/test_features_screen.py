@@ -1,5 +1,5 @@
-"""The first screen of Features: its line is counted in feature space, its points move and are
-crossed out where the network misreads them, its pictures are the images.
+"""Tests the first screen of Features: its sentence is counted in feature space, its points move and
+are crossed out where the network misclassifies them, and its pictures show the images.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def test_a_point_is_crossed_out_from_the_tenth_on_that_misreads_it(sides) -> Non
     x = images_of(run).take(torch.arange(60)).x
     assert tiles is not None and np.array_equal(seen.lost, tiles.lost)
     pictures = torch.from_numpy(seen.images())[:, :1]
-    # digits are small enough to be kept exactly, but for grey levels of 1/255
+    # Small images such as digits are stored exactly, up to rounding to multiples of 1/255.
     assert float((pictures[:60] - x).abs().max()) <= 0.5 / 255 + 1e-6
     x_adv = pictures[60:]
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_a_point_is_crossed_out_from_the_tenth_on_that_misreads_it(sides) -> Non
             ]
         ).numpy()
     said = np.arange(TENTHS + 1)[:, None] >= seen.lost
-    # the attacked images here are rounded to grey levels, which decides for a few
+    # The attacked images are rounded to multiples of 1/255, which changes the prediction for a few.
     assert (wrong & said).sum() >= 0.97 * said.sum() and np.array_equal(said[-1], wrong[-1])
     drawn = screen.first(sides, 3)
     counts = drawn.moves["count-a"][1]
@@ -117,7 +117,7 @@ def test_every_image_is_a_mark_that_can_be_reached_clicked_and_pictured(sides) -
     assert set(re.findall(r'fill="(#\w+)"', drawn.picture)) == set(CLASSES["robustviz_light"])
     dark = screen.first(sides, 3, "robustviz_dark").picture
     assert set(re.findall(r'fill="(#\w+)"', dark)) == set(CLASSES["robustviz_dark"])
-    # the marked image moves with its point
+    # The marked image moves together with its point.
     style = re.search(r'style="([^"]*)"[^>]*data-click="3"', drawn.picture)
     assert style and style[1] in drawn.moves["mark-a"][1][0]
     assert drawn.moves["near-b"][1][0].count("<button") == 10
@@ -164,7 +164,7 @@ def test_a_film_names_the_epoch_of_each_map_and_shows_none_before_the_first() ->
     a = probes.feature_film.answer(
         open_run(ordinary("digits", "standard").path), FeatureFilmSpec(n=30, steps=2)
     )
-    kept = [2, 5]  # B is A with the weights of only these epochs kept
+    kept = [2, 5]  # B is A with the stored weights of only these epochs.
     late = {
         name: getattr(a, name)[kept]
         for name in ("clean", "adversarial", "pred", "pred_adv", "own", "other", "moved")
