@@ -20,13 +20,7 @@ def test_a_figure_is_taken_home_as_table_arrays_page_and_python(page, server, se
     page.get_by_role("button", name="Make a PDF and an SVG, 84mm wide").click()
     settled(page)
     taken = {}
-    files = (
-        "Numbers drawn",
-        "All measured data",
-        "Figure (HTML",
-        "Picture (PNG)",
-        "paper (PDF)",
-    )
+    files = ("Numbers drawn", "All measured data", "Figure (HTML", "Picture (PNG)", "paper (PDF)")
     for label in (*files, "Notebook that repeats"):
         with page.expect_download() as download:
             page.get_by_role("button", name=re.compile(re.escape(label))).click()

@@ -210,7 +210,12 @@ def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(code: Path) -> Non
     refused(net, "raised RuntimeError: no ‹b›luck‹/b›", model=f"{code}:broken")
     refused(net, "returned a int, but must return an nn.Module", model=f"{code}:nothing")
     refused(net, "has no function called absent", model=f"{code}:absent")
-    refused(net.state_dict(), "different logits for the same images", model=f"{code}:noisy", reading="raw")
+    refused(
+        net.state_dict(),
+        "different logits for the same images",
+        model=f"{code}:noisy",
+        reading="raw",
+    )
     refused(net, "do not fit nets:small_cnn", model="small_cnn")
     refused(net.state_dict(), "fits no network of robustviz")
     refused(net, "has a network called 'resnet3'", model="resnet3")

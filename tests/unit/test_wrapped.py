@@ -382,7 +382,11 @@ class Hidden(ByHand):
         (Restless, {}, "also in eval mode"),
         (lambda: Says(lambda z, _: (z, z)), {}, "a tuple of 2: say where they are with logits="),
         (lambda: Says(lambda z, _: {"out": z}), {}, "a dict with out: say where"),
-        (lambda: Says(lambda z, _: {"out": z}), {"logits": "logits"}, "names nothing in the output of this network, a dict"),
+        (
+            lambda: Says(lambda z, _: {"out": z}),
+            {"logits": "logits"},
+            "names nothing in the output of this network, a dict",
+        ),
         (lambda: Says(lambda z, _: z.softmax(1)), {}, "probabilities, not logits"),
         (lambda: Says(lambda z, _: z[:, :1]), {}, "at least 2 logits"),
         (lambda: Says(lambda z, _: z.argmax(1)), {}, "returns (2,) of torch.int64"),
