@@ -1,4 +1,6 @@
-"""Accuracy under attack: counted right, written down completely, the same when repeated."""
+"""Tests accuracy under attack: it is counted correctly, saved completely, and the same when
+repeated.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,8 @@ def test_clean_accuracy_equals_brute_force(toy: Toy) -> None:
 def test_robust_accuracy_equals_brute_force_batch_by_batch(
     toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "BATCH", 30)  # 80 images: 30, 30, 20
+    # The 80 images are split into batches of 30, 30 and 20.
+    monkeypatch.setattr(evaluate, "BATCH", 30)
     attack = PGD(eps=0.03, steps=3)
     brute = []
     for number, start in enumerate((0, 30, 60)):
@@ -91,7 +94,8 @@ def test_a_measurement_counts_on_all_images_and_leaves_the_net_alone(toy: Toy) -
         toy.net, images, attack, seed=2, tick=lambda: looks.append(1), consulted=NOTHING
     )
     ends = [evaluate.seen(tick, len(images)) for tick in range(len(looks))]
-    assert ends[0] == (0, 560) and ends[-1] == (80, 560)  # the doctor was asked before
+    # The doctor's attacks are not counted, because `consulted` holds their result already.
+    assert ends[0] == (0, 560) and ends[-1] == (80, 560)
     assert (found.n, found.split, found.seed, found.eps, found.device) == (
         80,
         "test",
@@ -114,14 +118,14 @@ def test_a_measurement_counts_on_all_images_and_leaves_the_net_alone(toy: Toy) -
     )
 
 
-# Of a run.
+# Evaluations of a run.
 
 
 @pytest.fixture
 def run(
     runs_home: Path, small_splits: None, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> Run:
-    """A run with weights, made by hand."""
+    """Creates a run with untrained weights."""
     monkeypatch.setattr(evaluate, "examine", lambda *a, **k: ())
     made = folder.create(dataclasses.replace(tiny, method="pgd_at"))
     net = Training(made.config).net
@@ -222,12 +226,12 @@ def test_a_run_without_weights_is_one_clear_sentence(run: Run) -> None:
         evaluate.evaluate(run)
 
 
-# Restarts, verdicts, ladders.
+# Restarts, verdicts and ladders.
 
 
 def slow_restarts(toy: Toy, attack: PGD, seed: int) -> list[bool]:
-    """Every restart on every image, each run's noise drawn for all, judged one by one: what
-    skipping must not change.
+    """A reference that attacks every image in every restart and draws the noise for all images, so
+    skipping fooled images must give the same result.
     """
     rng = torch.Generator().manual_seed(seed * 1_000_003)
     held = [True] * len(toy.x)
@@ -327,7 +331,7 @@ QUICK = (FGSM(), PGD(steps=8), PGD(steps=12, restarts=3))
 
 @pytest.fixture
 def trained(run: Run, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A run whose network and test split are the toy's, and a doctor who finds nothing."""
+    """Returns a run with the network and test split of `toy`, and a doctor that finds nothing."""
     monkeypatch.setattr(evaluate, "consult", lambda *a, **k: NOTHING)
     monkeypatch.setattr(Run, "net", lambda self: toy.net)
     monkeypatch.setattr(data, "load", lambda *a, **k: split(toy))
@@ -373,7 +377,7 @@ def test_a_ladder_goes_on_where_it_was(trained: Run, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(evaluate, "measure", counted)
     with pytest.raises(KeyboardInterrupt):
         evaluate.ladder(trained, eps=0.025, rungs=QUICK)
-    # each rung is written when it is done
+    # Each rung is saved as soon as it is finished.
     assert [found.rung for found in trained.evaluations()] == [1, 2]
     found = evaluate.ladder(trained, eps=0.025, rungs=QUICK)
     assert made == ["fgsm", "pgd", "pgd", "pgd"] and len(found.rungs) == 3
@@ -383,7 +387,7 @@ def test_a_ladder_goes_on_where_it_was(trained: Run, monkeypatch: pytest.MonkeyP
     evaluate.ladder(trained, eps=0.03, n=20, rungs=QUICK[:1])
     evaluate.ladder(trained, eps=0.06, rungs=QUICK[:1])
     evaluate.ladder(trained, eps=0.03, seed=1, rungs=QUICK[:1])
-    assert len(made) == 7  # other images, another ε, another seed
+    assert len(made) == 7  # Other images, another ε, another seed.
 
 
 def test_a_rung_measured_once_more_stays_a_rung(trained: Run) -> None:
@@ -585,7 +589,7 @@ def test_the_report_by_ladder_has_one_row_a_run(
         and row[7].startswith(f"{found.worst.acc:.3f} [")
         and row[8] == "20"
     )
-    # another attack on the same images counts, also one that is no rung
+    # Another attack on the same images counts too, even if it is not a rung.
     evaluate.evaluate(trained, CW(steps=30), n=20)
     told = json.loads(output(capsys, "report", trained.id, "--ladder", "--json")[1])[0]
     assert told["worst_attacks"] == ["FGSM", "PGD-20", "CW-30"]
@@ -626,13 +630,16 @@ def test_an_evaluation_says_what_withstood_every_attack_run_on_its_images(
     assert found["worst_k"] == (first[0] & first[1] & second[1]).sum()
     assert found["worst_acc"] == found["worst_k"] / found["n"]
     assert found["worst_attacks"] == ["FGSM", "CW-20"]
-    assert found["robust_acc"] == second[1].mean()  # that stays what this attack alone gave
+    # This value stays the accuracy under this attack alone.
+    assert found["robust_acc"] == second[1].mean()
     said = output(capsys, *line, "cw", "--seed", "3")[1]
     assert "of 80 images are right under every attack run: FGSM, CW-20." in said
 
 
 def test_an_evaluation_with_its_doctor_is_counted_to_its_end(toy: Toy) -> None:
-    """Each tick is further than the one before, and the last is just before the doctor's last."""
+    """Each tick counts further than the one before, and the last tick comes just before the
+    doctor's last attack.
+    """
     looks: list[int] = []
     images = split(toy)
     measure(toy.net, images, PGD(eps=0.03, steps=2), tick=lambda: looks.append(1))
