@@ -23,7 +23,9 @@ def test_the_pair_is_accessible_and_leads_to_compare_by_keyboard(
     page.goto(f"{server}/train?job={b}&beside={a}")
     settled(page)
     expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(2)
-    expect(page.get_by_text("These are two networks: other seeds may differ.")).to_be_visible()
+    expect(
+        page.get_by_text("These are two networks: with other seeds the result may differ.")
+    ).to_be_visible()
     found = serious(page)
     assert not found, "\n".join(found)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
