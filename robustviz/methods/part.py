@@ -121,8 +121,8 @@ class Reweighted(Adversarial):
         few = split.take(2)
         if self.rule == "jet-compat" and few.x.shape[1] != 3:
             raise UserError(
-                f"The rule jet-compat makes one mask for each of three colours, but {split.key}"
-                " is grey: use the rule z>1."
+                "The rule jet-compat makes one mask per colour channel, but the images of"
+                f" {split.key} have a single channel: use the rule z>1."
             )
         if not isinstance(getattr(net, "maps", None), nn.Module):
             raise UserError(

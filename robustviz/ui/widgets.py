@@ -118,7 +118,7 @@ def _asks(spot: DeltaGenerator, what: str, cost: str, spec: ProbeSpec[Any]) -> b
 
 
 def _nth(place: int) -> str:
-    """A place in the waiting line as text: `next`, `2nd in the line`."""
+    """A place in the waiting line as text: `next`, `2nd in the queue`."""
     ending = "th" if 10 < place % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
     return "next" if place == 1 else f"{place}{ending} in the queue"
 

@@ -173,7 +173,7 @@ def test_random_networks_differ_from_each_other_and_repeat(run) -> None:
         ("index=360", "There is no image 360"),
         ("rule=z", "no rule called 'z'"),
         ("rule=top200%", "0 to 100 %"),
-        ("rule=jet-compat", "grey"),
+        ("rule=jet-compat", "single channel"),
         ("rule=oracle", "needs true object masks"),
         ("eps_low=0.5", "must be between 0 and eps"),
         ("eps=8", "write 8/255"),
@@ -256,7 +256,7 @@ def test_road_tells_a_trained_network_from_a_random_one_and_repeats(run) -> None
     )
     one = dataclasses.replace(found, score=found.score[:, :1], index=found.index[:1])
     said = figures.road(one).layout.meta["sentence"]
-    assert "not told apart from" in said and "inf" not in said and "nan" not in said
+    assert "not significantly different from" in said and "inf" not in said and "nan" not in said
     none = dataclasses.replace(found, score=np.full((3, 6), -0.001))
     assert "Random weights give 0.00." in figures.road(none).layout.meta["sentence"]
 
@@ -306,9 +306,9 @@ def test_the_maps_figure_has_one_scale_for_two_maps_and_a_middle_at_zero(found) 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"eps": 0.0}, "nothing may change"),
-        ({"probs": np.eye(10)[9]}, "wrong already without an attack"),
-        ({"probs_adv": "probs"}, "it holds"),
+        ({"eps": 0.0}, "no pixel may change"),
+        ({"probs": np.eye(10)[9]}, "misclassified already without an attack"),
+        ({"probs_adv": "probs"}, "the attack does not change the prediction"),
         ({"heat_adv": np.ones((4, 4))}, "no rank correlation"),
         ({"control": np.array([np.nan])}, "with random weights the map is constant"),
         (
@@ -331,11 +331,11 @@ def test_the_maps_sentence_is_right_at_the_edges(found, changes, says) -> None:
 def test_a_constant_map_is_a_sentence_and_its_budget_is_still_drawn(run, monkeypatch) -> None:
     monkeypatch.setattr(module, "class_maps", lambda net, x, y, method: torch.ones(len(x), 4, 4))
     found = probes.attention(run, AttentionSpec(steps=2))
-    with pytest.raises(UserError, match="is constant, so it points at nothing"):
+    with pytest.raises(UserError, match="is constant, so it marks no pixel"):
         figures.attention(found)
     assert (
         "constant" in found.meta["summary"]
-        and "plain adversarial training" in figures.budget(found).layout.meta["sentence"]
+        and "standard adversarial training" in figures.budget(found).layout.meta["sentence"]
     )
     assert "one peak, because every pixel" in figures.spent(found).layout.meta["sentence"]
 
@@ -388,7 +388,7 @@ def test_a_shapes_image_says_how_much_of_the_mask_lies_on_the_object(runs_home) 
     share, whole = found.object[found.mask].mean(), found.object.mean()
     figure = figures.budget(found)
     assert (
-        f"{share:.0%} of the mask lies on the true object (outlined); blind chance is {whole:.0%}"
+        f"{share:.0%} of the mask lies on the true object (outlined); by chance it would be {whole:.0%}"
         in figure.layout.meta["sentence"]
     )
     assert len(figure.to_json()) < 400 * 1024
