@@ -98,7 +98,9 @@ def test_it_is_accessible_and_fits_a_narrow_window(dark, request, server, settle
     page.set_viewport_size({"width": 400, "height": 900})
     studio(page, f"{server}/attention?data=digits&img=4&paint=edge&quadrant=upper-left", settled)
     expect(page.get_by_text("28 of 64 pixels (44%) may change by")).to_be_visible()
-    expect(page.get_by_role("heading", name=re.compile("^Puzzle: which quarter"))).to_be_visible()
+    expect(
+        page.get_by_role("heading", name=re.compile("^Puzzle: in which quarter"))
+    ).to_be_visible()
     settled(page)
     assert page.evaluate(
         "document.documentElement.scrollWidth <= document.documentElement.clientWidth"

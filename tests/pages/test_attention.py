@@ -64,7 +64,7 @@ def test_below_it_stands_what_part_makes_of_the_image_and_under_more_all_the_res
     for one in found:
         assert figures.attention(one).layout.meta["sentence"] in words(more)
     assert len(more.get("plotly_chart")) == 6 and not lacking(words(more))
-    assert "Puzzle: which quarter" in words(more)
+    assert "Puzzle: in which quarter" in words(more)
 
 
 def test_what_many_images_say_stands_behind_the_answer_once_it_is_measured(visit):
@@ -80,14 +80,14 @@ def test_what_many_images_say_stands_behind_the_answer_once_it_is_measured(visit
 
 def test_the_controls_change_what_is_seen(visit):
     app = sound(opened(visit("attention", data="digits", img=2, eps=38)))
-    assert "known for the data shapes only" in words(app)
+    assert "only for the data set shapes" in words(app)
     before = words(app)
     app.slider(key="eps-low").set_value(0).run()
     assert "may not change at all" in words(sound(app)) != before
     assert "inside the yellow line, 0/255 outside" in screen(app)["picture"]
     app.session_state["eps"] = "0"
     app.run()
-    assert "nothing may change at ε = 0" in words(sound(app))
+    assert "at ε = 0 no pixel may change" in words(sound(app))
     app.session_state["eps"] = "18"
     app.button_group(key="cam-of").set_value("predicted").run()
     app.button_group(key="cam-control").set_value("random").run()
@@ -132,7 +132,7 @@ def test_a_constant_map_is_a_sentence_and_the_rest_is_there(visit, monkeypatch):
         )
     app = sound(opened(visit("attention", data="digits", img=311)))
     assert (
-        words(app).count("is constant, so it points at nothing") == 2
+        words(app).count("is constant, so it marks no pixel") == 2
         and len(app.get("plotly_chart")) == 3
     )
     assert screen(app)["answer"][8] == "On this image, both hottest spots are nowhere under attack."
@@ -162,7 +162,7 @@ def test_many_maps_are_measured_behind_a_button_and_say_what_the_probes_say(visi
     found = probes.overlap(ordinary("shapes", "standard"), OverlapSpec(rule="top20%"))
     assert figures.overlap({"A Standard": found}).layout.meta["sentence"] in words(sound(app))
     app.selectbox(key="cam-rule").set_value("shuffled").run()
-    assert "makes no mask from the map itself" in words(sound(app))
+    assert "does not compute one mask from the map" in words(sound(app))
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")

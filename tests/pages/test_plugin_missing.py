@@ -43,7 +43,7 @@ def needy(tmp_path: Path) -> Path:
 def test_the_list_and_the_run_say_what_is_missing(visit, tmp_path, needy):
     app = sound(visit("train"))
     assert listed(app) == {ID: "plug-in missing", "other": "plug-in missing", "whole": "done"}
-    assert "Some need a plug-in that is not here" in words(app)
+    assert "Some runs need a plug-in that is not here" in words(app)
     app = sound(visit("train", job=ID))
     assert f"The run {ID} needs the plug-in {needy}, which is not loaded here" in words(app)
     app = sound(visit("train", job="other"))

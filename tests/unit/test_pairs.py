@@ -171,7 +171,9 @@ def test_what_differs_between_two_trainings_is_said(tmp_path: Path) -> None:
         pairs.kin(run, steps) == "Same seed, same batches: what differs is a setting of the method."
     )
     margin = pairs.kin(run, ordinary("digits", "supcon_margin"))
-    assert margin.startswith("Same seed, but one draws its batches in pairs") or "differ" in margin
+    assert (
+        margin.startswith("Same seed, but one method draws balanced batches") or "differ" in margin
+    )
 
 
 def test_other_data_and_other_test_images_are_refused(tmp_path: Path) -> None:
