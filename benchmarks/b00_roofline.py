@@ -1,5 +1,5 @@
-"""B0: the two ceilings of this device, matrix products and copying, against which B1, B2 and B3 are
-read.
+"""B0: the hardware limits of this device, matrix products and copying, with which B1, B2 and B3 are
+compared.
 """
 
 from __future__ import annotations

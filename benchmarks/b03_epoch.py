@@ -1,5 +1,5 @@
-"""B3: an epoch of PGD-10 adversarial training of ResNet-18 on a GPU, against the loop that scripts
-have.
+"""B3: an epoch of PGD-10 adversarial training of ResNet-18 on a GPU, against the usual training
+loop of scripts.
 """
 
 from __future__ import annotations

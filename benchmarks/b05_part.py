@@ -1,4 +1,4 @@
-"""B5: what PART's masks cost: steps of PART against steps of PGD-AT, both ours, and against masks
+"""B5: the cost of PART's masks: steps of our PART against steps of our PGD-AT, and against masks
 made as the authors make them.
 """
 

@@ -1,4 +1,4 @@
-"""B8: accuracy under PGD-50, counted, against torchattacks' PGD-50."""
+"""B8: evaluation of the accuracy under PGD-50, against torchattacks' PGD-50."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""B10: a UMAP of 2,000 and of 10,000 features, a new one and the update of one, against umap-learn
-and PaCMAP.
+"""B10: UMAP of 2,000 and of 10,000 features, a new map and an update, against umap-learn and
+PaCMAP.
 """
 
 from __future__ import annotations

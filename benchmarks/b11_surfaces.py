@@ -1,4 +1,4 @@
-"""B11: loss surfaces, around an image and around the weights, against point by point,
+"""B11: loss surfaces around an image and around the weights, against one evaluation per point,
 tomgoldstein's loop and loss_landscapes.
 
 loss_landscapes moves the parameters of a module; around an image it gets one whose parameter is the

@@ -1,5 +1,5 @@
-"""B12: the app. How long a rerun takes that computes nothing new, alone and while a training runs;
-thumbnails; payloads.
+"""B12: the app: time of a rerun that computes nothing new, alone and during a training; time of
+thumbnails; size of payloads.
 
 A visitor is a WebSocket client that speaks Streamlit's protocol with the real server. A time runs
 from sending the click to the last message of the answer and excludes drawing in the browser.
@@ -346,7 +346,7 @@ def reruns(each: int) -> Outcome:
         gates = (
             Gate(
                 f"p95 {p95(quiet):.1f} ms ≤ 20 ms over {len(quiet)} reruns of {len(PAGES)} pages"
-                f" (of the bare app in between: {p95(theirs):.1f} ms)",
+                f" (bare Streamlit app in between: {p95(theirs):.1f} ms)",
                 p95(quiet) <= 20,
             ),
             Gate(
@@ -355,13 +355,13 @@ def reruns(each: int) -> Outcome:
                 p95(busy) <= 20,
             ),
             Gate(
-                f"memory {start:.0f} → {end:.0f} MB over {40 * each} clicks, flat within 8 MB",
+                f"memory {start:.0f} → {end:.0f} MiB over {40 * each} clicks, flat within 8 MiB",
                 end - start <= 8,
             ),
         )
         note = (
             f"{used:.1f} ms of processor time a rerun; load {load:.1f} on {os.cpu_count()} cores,"
-            f" of others; a page's first time in a new session {min(first):.2f} to"
+            f" including other processes; a page's first time in a new session {min(first):.2f} to"
             f" {max(first):.2f} s."
         )
         times = (

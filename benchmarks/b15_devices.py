@@ -1,4 +1,4 @@
-"""B15: accuracy under PGD-10 counted by a GPU, against the processor beside it: the same network,
+"""B15: accuracy under PGD-10 on a GPU, against the CPU of the same machine, with the same network,
 images and starting points.
 """
 

@@ -1,5 +1,5 @@
-"""B16: first figures in a real browser. After a server's start in a fresh profile, on a server in
-use by a click in the menu, and from a key to the picture of another ε.
+"""B16: time to the first picture in a real browser: on a new server, on a server in use after a
+click in the menu, and from a key press to the picture of another ε.
 
 A time runs from opening the address (of a server that already answers) until the first picture of
 the page is drawn.
@@ -180,4 +180,4 @@ def outcome(
 
 
 def machine() -> str:
-    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, of others too."
+    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, including other processes."

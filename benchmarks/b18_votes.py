@@ -1,5 +1,5 @@
-"""B18: a class on the tour. Forty phones at one server go through its steps, guess, move the
-slider, and see the class's votes come in: is every vote counted once, how long does anybody wait?
+"""B18: a class on the tour: forty phones at one server vote and move the slider. Is every vote
+counted once, and how long does an answer take?
 
 Each vote is sent twice. Every fourth phone goes to sleep and returns with a new session and its old
 cookie.
@@ -240,6 +240,6 @@ def of_class() -> Outcome:
         (Time(OURS, tuple(kept), first.first),),
         {},
         gates,
-        f"Load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, of others too;"
+        f"Load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, including other processes;"
         f" {time.strftime('%H:%M')}.",
     )

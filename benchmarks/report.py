@@ -22,8 +22,8 @@ MARKS = "<!-- bench -->", "<!-- /bench -->"
 DEVICES = {"cpu": "On a CPU with bf16", "cpu-fp32": "On a CPU without bf16", "cuda": "On a GPU"}
 NONE = "Nothing has been measured yet: `make bench`."
 NO_GPU = (
-    "On a GPU nothing has been measured: none was at hand. `make gpu-check` tries everything there"
-    " and fills this table in."
+    "Nothing has been measured on a GPU yet; `make gpu-check` on a machine with a GPU fills in this"
+    " table."
 )
 
 Items = dict[str, dict[str, Any]]
@@ -64,7 +64,7 @@ def summary(found: dict[str, Items]) -> str:
         lines = [
             f"{DEVICES[device]}. {_machines(kept)}",
             "",
-            "| | race | peers take | wanted | as good a result |",
+            "| | benchmark | peers take | wanted | result as good? |",
             "|:--|:--|--:|:--|:--|",
         ]
         for key, item in kept.items():
@@ -81,8 +81,8 @@ def full(found: dict[str, Items]) -> str:
     parts = [
         "# Every race",
         (
-            "`make bench` wrote this; how it races is said in `harness.py`. A ratio says how many"
-            f" times as long as `{harness.OURS}` a peer takes."
+            "Written by `make bench`; `harness.py` describes the method. A ratio is the time of a"
+            f" peer divided by that of `{harness.OURS}`."
         ),
     ]
     for device, kept in found.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import __main__ as command, report
+from benchmarks import __main__ as command, b17_class, report
 from benchmarks.harness import OURS, Gate, Outcome, Share, Time, machine, told
 
 HELD, FAILED = Gate("as right as the peer", True), Gate("8 images off, at most 3", False)
@@ -136,6 +136,24 @@ def test_a_share_of_the_rate_is_judged_by_the_median_of_its_races() -> None:
 def test_where_no_gpu_was_at_hand_the_readme_says_so() -> None:
     assert report.NO_GPU in report.summary(found(outcome())) and report.NO_GPU in report.summary({})
     assert report.NO_GPU not in report.summary(found(outcome(), device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("held", "kept"),
+    [
+        ([1000.0, 1150, 1100, 1152], (True, True)),
+        ([1000.0, 1100, 1100, 1160], (True, False)),  # 5 % above 1100 are 1155
+        ([1300.0, 1100, 1100, 1160], (False, True)),
+    ],
+)
+def test_the_memory_of_a_class_is_compared_between_the_halves(
+    held: list[float], kept: tuple[bool, bool]
+) -> None:
+    gates = b17_class.of_memory(held)
+    assert tuple(gate.held for gate in gates) == kept
+    assert f"{max(held):.0f} MiB" in gates[0].says
+    for half in (held[:2], held[2:]):
+        assert f"{max(half):.0f} MiB" in gates[1].says
 
 
 def test_only_what_stands_between_the_marks_is_written(tmp_path: Path) -> None:
