@@ -115,8 +115,8 @@ def of_run(run: Run) -> Card:
     """
     if run.imported:
         raise UserError(
-            f"{run.id} was trained elsewhere: nobody knows its seed, so it cannot stand among"
-            " others on a card."
+            f"{run.id} was trained elsewhere, so its seed is unknown and it cannot be compared on"
+            " a card."
         )
     return of(run.id, run.config, run.evaluations(), run.records(), run.label, run.data_name)
 
@@ -135,8 +135,8 @@ def of(
     numbers = list(_numbers(evaluations))[:NUMBERS]
     if not numbers:
         raise UserError(
-            f"{run_id} has no evaluation to tell of: run `python -m robustviz evaluate {run_id}`"
-            " first."
+            f"{run_id} has no evaluation yet, so there is nothing to put on a card: run `python"
+            f" -m robustviz evaluate {run_id}` first."
         )
     settings = registry.encode(config, naming=True)
     kept = {name: _bare(value) for name, value in settings.items() if name not in WHERE}

@@ -69,7 +69,7 @@ def read(path: str | os.PathLike[str], entry: str = "") -> Checkpoint:
     found = dict(_states(held))
     if not found:
         raise UserError(
-            f"{path.name} holds no weights: a dictionary of tensors is meant, as"
+            f"{path.name} holds no weights: a dictionary of tensors is needed, as"
             " torch.save(net.state_dict(), FILE) writes it."
         )
     if entry and entry not in found:
@@ -103,7 +103,8 @@ def _torch(path: Path, start: bytes) -> object:
     """The content of a file written by `torch.save`: a zip, or in old files a pickle."""
     if not start.startswith((b"PK\x03\x04", b"\x80")):
         raise UserError(
-            f"{path.name} is no file of weights: safetensors is read, and what torch.save wrote."
+            f"{path.name} is not a file of weights: use a safetensors file or one written by"
+            " torch.save."
         )
     try:
         if zipfile.is_zipfile(path):
@@ -329,8 +330,8 @@ class _Apart:
         if self.shapes and not self.strange and not self.missing and self._only_classes():
             there, here = next(iter(self.shapes.values()))
             return (
-                f"{file} answers with {there[0]:,} classes, and {here[0]:,} are asked for: choose"
-                " data with as many classes."
+                f"{file} has {there[0]:,} classes, but {here[0]:,} are needed: choose data with the"
+                " same number of classes."
             )
         differs = (
             (self.strange, "{} of its tensors are not in that network ({})"),
@@ -344,7 +345,7 @@ class _Apart:
             ),
         )
         said = [text.format(len(names), _some(names)) for names, text in differs if names]
-        return f"{file} is of another network than {net}: {'; '.join(said)}."
+        return f"The weights in {file} do not fit {net}: {'; '.join(said)}."
 
     def _only_classes(self) -> bool:
         """Whether only the number of classes differs: at most two tensors, only in their first

@@ -89,11 +89,11 @@ def _connected(asked: str) -> Any:
     except (OSError, ValueError, grpc.FutureTimeoutError) as error:
         raise UserError(
             f"No Ray cluster answers at {address}: start its head with `ray start"
-            " --head`, and look that this computer reaches it."
+            " --head`, and check that this computer can reach it."
         ) from error
     except RuntimeError as error:  # mostly another version of Ray or Python
         why = harmless(" ".join(str(error).split()))
-        raise UserError(f"The Ray cluster at {address} takes no work: {why}") from error
+        raise UserError(f"The Ray cluster at {address} does not accept tasks: {why}") from error
     return ray
 
 
@@ -157,7 +157,7 @@ class _Sweep:
                     self.tell(Now(over, len(self.configs), _run(running[0]), seconds))
         except KeyboardInterrupt:
             raise UserError(
-                "Stopped: no training goes on. The same command goes on with the sweep, each"
+                "Stopped: no training is running. The same command continues the sweep, each"
                 " training from its last epoch that came back."
             ) from None
         finally:
@@ -225,7 +225,7 @@ class _Sweep:
             said = f"Lost {LOST} times without finishing an epoch: is there enough memory?"
             _run(name).set_status(state="failed", error=said, pid=None)
         except self.ray.exceptions.RayTaskError as error:
-            said = f"The machine that was to train it could not: {error.cause}"
+            said = f"The training failed on its machine: {error.cause}"
             _run(name).set_status(state="failed", error=said, pid=None)
 
     def _cancel(self, task: Any, name: str, state: str) -> None:

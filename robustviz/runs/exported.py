@@ -41,7 +41,7 @@ def export(run: Run, kind: Kind, path: str | PathLike[str]) -> Path:
     cannot be exported so, and if the network read back gives other logits.
     """
     if kind not in WRITERS:
-        raise UserError(f"There is no export {kind!r}: {', '.join(WRITERS)} are known.", code=2)
+        raise UserError(f"There is no export format {kind!r}. Known: {', '.join(WRITERS)}.", code=2)
     ending, write = WRITERS[kind]
     path = Path(path).expanduser()
     path = path if path.suffix else path.with_suffix(ending)
@@ -55,8 +55,8 @@ def export(run: Run, kind: Kind, path: str | PathLike[str]) -> Path:
     most = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
     if found.shape != wanted.shape or not most <= CLOSE:
         raise UserError(
-            f"What was written of {run.id} as {kind} answers otherwise than the run (by {most:.1e}"
-            " of the largest logit), so it is not kept: export it as state_dict."
+            f"The {kind} export of {run.id} gives other logits than the run (they differ by"
+            f" {most:.1e} of the largest logit), so it is not saved: export it as state_dict."
         )
     write_file(path, data)
     return path
@@ -106,8 +106,7 @@ def _onnx(run: Run, net: Classifier, x: Tensor, path: Path) -> Written:
         runtime, _, _ = map(load, ("onnxruntime", "onnx", "onnxscript"))
     except ImportError as error:
         raise UserError(
-            "ONNX needs packages of its own, of which one checks what was written: pip install onnx"
-            " onnxscript onnxruntime."
+            "ONNX export needs further packages: pip install onnx onnxscript onnxruntime."
         ) from error
     with _one_sentence(run, "onnx"):
         program = torch.onnx.export(

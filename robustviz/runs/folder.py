@@ -233,8 +233,8 @@ class Elsewhere(Run):
         shape = (len(split.classes), *split.images.shape[1:3])
         if self.classes and split.classes != self.classes:
             raise UserError(
-                f"These images have the classes {', '.join(split.classes[:5])}, and {self.id} was"
-                f" trained on {', '.join(self.classes[:5])}: the same are wanted."
+                f"These images have the classes {', '.join(split.classes[:5])}, but {self.id} was"
+                f" trained on {', '.join(self.classes[:5])}: the classes must be the same."
             )
         if shape != self.shape:
             raise UserError(
@@ -378,9 +378,9 @@ def find_run(name: str | None, *, data: Source | None = None, net: str = "", rol
         ):
             return run
     raise UserError(
-        f"No ordinary {net} for {data.key if data else 'this data'} is shipped to be the {role}:"
-        f" train one with the method standard and the net {net}, and name its run as the {role} (on"
-        f" the command line: --set method.{role}=RUN)."
+        f"robustviz comes with no ordinary {net} on {data.key if data else 'this data'} to use as"
+        f" the {role}: train one with the method standard and the net {net}, and name its run as"
+        f" the {role} (on the command line: --set method.{role}=RUN)."
     )
 
 
@@ -447,5 +447,6 @@ def remove(run: Run) -> None:
         shutil.rmtree(run.path)
     except OSError as error:
         raise UserError(
-            f"{run.path} could not be removed ({error.strerror or error}); close what has it open."
+            f"{run.path} could not be removed ({error.strerror or error}); close the program that"
+            " uses it."
         ) from error

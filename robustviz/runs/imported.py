@@ -120,14 +120,14 @@ def _check(net: Classifier, few: Dataset, classes: Sequence[str] | None) -> None
         first, again = all_logits(net, x), all_logits(net, x)
     if not torch.allclose(first, again, rtol=1e-4, atol=1e-5):
         raise UserError(
-            "This network does not give the same answer twice in eval mode, so no number of it"
-            " would mean anything: take what is drawn at random out of its forward."
+            "This network gives different outputs for the same images in eval mode, so it cannot be"
+            " evaluated: remove the randomness from its forward."
         )
     count = first.shape[1]
     if count != len(few.classes):
         raise UserError(
-            f"This network answers with {count:,} classes, and {few.key} has"
-            f" {len(few.classes):,}: choose data with as many, in the order of its logits."
+            f"This network has {count:,} classes, but {few.key} has {len(few.classes):,}: choose"
+            " data with the same classes, in the order of its logits."
         )
     if classes is None:
         return
@@ -138,8 +138,8 @@ def _check(net: Classifier, few: Dataset, classes: Sequence[str] | None) -> None
     theirs, ours = ([str(one).casefold() for one in names] for names in (classes, few.classes))
     if theirs != ours and sorted(theirs) == sorted(ours):
         raise UserError(
-            f"Its classes come in another order than the data's ({', '.join(few.classes[:4])}, …):"
-            " let what makes it bring its logits into that order."
+            f"Its classes are in another order than the data's ({', '.join(few.classes[:4])}, …):"
+            " change the code that makes it, so that its logits are in that order."
         )
 
 
@@ -181,7 +181,7 @@ def _given(mean: Sequence[float] | None, std: Sequence[float] | None, channels: 
                 code=2,
             )
     if std and not all(value > 0 for value in std):
-        raise UserError(f"std={list(std)} is no scale: numbers above 0 are wanted.", code=2)
+        raise UserError(f"std={list(std)} is not valid: all numbers must be above 0.", code=2)
     own = [
         tuple(map(float, values)) * (channels if len(values) == 1 else 1) if values else None
         for values in (mean, std)

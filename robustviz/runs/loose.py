@@ -44,7 +44,7 @@ class InMemory(Source):
         """The test split. Raises UserError for any other."""
         if split != "test":
             raise UserError(
-                f"This looks at {split} images too, and only one set of images was given: import"
+                f"This needs {split} images too, but only one set of images was given: import"
                 " the network as a run (robustviz.import_run), on data that has them."
             )
         return self.images  # type: ignore[no-any-return]

@@ -22,8 +22,8 @@ FIRST = ("net", "eps", "seed", "epochs", "n_train")  # after the method's own, i
 # shown separately.
 UNSAID = ("device", "threads", "test_n", "snapshots", "data", "method", *FOUND_OUT)
 SEEDS = (
-    "This is about these networks; other seeds may differ. `python -m robustviz report --seeds`"
-    " compares methods."
+    "This holds for these networks only; other seeds may give other results."
+    " `python -m robustviz report --seeds` compares methods."
 )
 
 

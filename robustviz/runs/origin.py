@@ -53,8 +53,8 @@ def found_in(net: Net, model: str, entry: str, shape: Shape, say: Say) -> Found:
         held = checkpoint.read(net, entry)
         state, file = held.state, harmless(Path(net).name)
         if held.entry:
-            others = f"; there are {', '.join(held.others)} too" if held.others else ""
-            say(f"The weights are those under {held.entry!r}{others}.")
+            others = f"; others: {', '.join(held.others)}" if held.others else ""
+            say(f"Using the weights in the entry {held.entry!r}{others}.")
     if not model:
         return _guessed(state, file, shape, say)
     refused: UserError | None = None
@@ -134,8 +134,8 @@ def _of_module(net: nn.Module, model: str, shape: Shape) -> Found:
     sources = known.sources(model) if model else [known.source_of(net)]
     if not sources[0]:
         raise UserError(
-            "A network in memory is kept by what makes it again: name that with model=…, such as"
-            " 'FILE.py:make', 'pkg.mod:make', 'torchvision:NAME' or 'timm:NAME'."
+            "A network in memory can only be kept with the code that makes it: name that with"
+            " model=…, such as 'FILE.py:make', 'pkg.mod:make', 'torchvision:NAME' or 'timm:NAME'."
         )
     refused: UserError | None = None
     for source in sources:
@@ -166,8 +166,8 @@ def _check_same(net: nn.Module, again: nn.Module, source: str, shape: Shape) -> 
         return
     if first.shape != second.shape or not torch.allclose(first, second, rtol=1e-3, atol=1e-4):
         raise UserError(
-            f"What {source} makes answers otherwise than this network with the same weights, so it"
-            " is another one: name what makes it with model=…"
+            f"The network that {source} makes gives other outputs with the same weights, so it is"
+            " not this one: name the code that makes it with model=…"
         )
 
 
@@ -195,7 +195,7 @@ def looked_into(found: Found, shape: Shape, say: Say) -> Classifier:
                 ours = known.looked_into(found.module, told | {"size": side})
             except UserError:
                 continue
-            say(f"It reads images of {side} pixels only, so they are resized inside.")
+            say(f"This network only accepts images of {side} pixels, so they are resized inside.")
             break
         else:
             raise refused from None

@@ -98,7 +98,7 @@ def sweep() -> list[tuple[Run, Status]]:
                 run.set_status(
                     state="interrupted",
                     eta=None,
-                    error="Its process ended without a word; resume goes on from the last finished"
+                    error="Its process ended unexpectedly; resume continues from the last finished"
                     " epoch.",
                 )
     return found
@@ -175,7 +175,8 @@ def check_limits(epochs: int | None, but: str = "") -> None:
     others = [run for run in waiting() if run.id != but]
     if (most := _limit("QUEUED")) is not None and len(others) >= most:
         raise UserError(
-            f"{len(others)} trainings wait already, and no more may: try again when one has begun."
+            f"The queue is full ({len(others)} of at most {most:g} trainings): try again when one"
+            " has started."
         )
     check_room()
 
@@ -202,7 +203,8 @@ def _limit(name: str) -> float | None:
         most = -1.0
     if most is not None and not most >= 0:
         raise UserError(
-            f"ROBUSTVIZ_MOST_{name}={text} is no number: whoever runs robustviz set it."
+            f"ROBUSTVIZ_MOST_{name}={text} is not a number from 0: change it where robustviz"
+            " was started."
         )
     return most
 

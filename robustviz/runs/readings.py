@@ -92,8 +92,8 @@ def named(name: str, channels: int) -> Reading:
     if base is None or (flip and channels != 3):
         more = ", bgr, bgr-cifar, …" if channels == 3 else ""
         raise UserError(
-            f"{name!r} is no reading of images of {channels} channels; there are"
-            f" {', '.join(every)}{more}. Another mean and deviation: mean=… and std=…",
+            f"There is no reading {name!r} for images of {channels} channels. Known:"
+            f" {', '.join(every)}{more}. For other values use mean=… and std=…",
             code=2,
         )
     return flipped(base) if flip else base
@@ -182,13 +182,14 @@ def _verdict(found: Mapping[Reading, Bools], classes: int) -> Verdict:
     if wilson(k, n)[0] <= 1 / classes:
         best = next(iter(found))
         text = (
-            f"Unclear: no reading does better than chance ({k} of {n} right at best). The weights,"
-            f" the order of the classes or the data may be others; {best.name} is taken."
+            f"Unclear: no reading is better than chance ({k} of {n} right at best). Perhaps the"
+            " weights, the order of the classes or the data do not fit;"
+            f" {best.name} is used."
         )
     elif alike:
         names = ", ".join(one.name for one in found if one in (best, *alike))
         best = next((one for one in (best, *alike) if not one.flip), best)
-        text = f"Unclear: {names} are not told apart by {n} images; {best.name} is taken."
+        text = f"Unclear: {names} cannot be told apart on {n} images; {best.name} is used."
     else:
         text = f"{best.name} is the likely one: {k} of {n} right."
     return Verdict(best, not text.startswith("Unclear"), text, right, n)

@@ -66,7 +66,9 @@ def read(recipe: Recipe) -> TrainConfig:
     given = dict(recipe)
     data = given.pop("data", "")
     if not catalogue.known("data", data) or catalogue.facts("data", data)["folders"]:
-        raise UserError("This link is about images of somebody's own.", code=2)
+        raise UserError(
+            "This link is about somebody's own images, which are not available here.", code=2
+        )
     flags = {"data": data, "method": given.pop("method", None)}
     made: TrainConfig = load("robustviz.training.config").TrainConfig.make(
         None, flags, list(given.items())
@@ -76,7 +78,9 @@ def read(recipe: Recipe) -> TrainConfig:
     ]
     named = [each.partition("#")[0] for each in (made.init, *runs) if each]
     if not all(ID.fullmatch(one) for each in named for one in each.split(",")):
-        raise UserError("This link begins from weights of somebody's own.", code=2)
+        raise UserError(
+            "This link starts from somebody's own weights, which are not available here.", code=2
+        )
     return made
 
 

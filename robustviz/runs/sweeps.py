@@ -105,7 +105,7 @@ class Grid:
         """
         if self.count > MOST:
             raise UserError(
-                f"This sweep has {self.count:,} points, and {MOST:,} are the most: split it.",
+                f"This sweep has {self.count:,} points; at most {MOST:,} are allowed: split it.",
                 code=2,
             )
         configs: dict[str, TrainConfig] = {}
@@ -121,8 +121,8 @@ class Grid:
                 said = (flags | dict(point)).items()
                 told = ", ".join(f"{name}={value}" for name, value in said if value is not None)
                 raise UserError(
-                    f"Two points of this sweep are one training, {config.run_id} ({told}): leave"
-                    " one of them out.",
+                    f"Two points of this sweep give the same training, {config.run_id} ({told}):"
+                    " remove one of them.",
                     code=2,
                 )
             configs[config.run_id] = config
@@ -174,8 +174,8 @@ def follow(
                 queue.pump()
         except KeyboardInterrupt:
             raise UserError(
-                f"Stopped waiting: the training {name} goes on, and none is started after it. The"
-                f" same command goes on with the sweep; `python -m robustviz stop {name}` stops"
+                f"No longer waiting: the training {name} continues, but no further one is started."
+                f" The same command continues the sweep; `python -m robustviz stop {name}` stops"
                 " this training."
             ) from None
         except UserError as error:

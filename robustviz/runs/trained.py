@@ -42,8 +42,8 @@ def train_run(
     for each in callbacks:
         if not isinstance(each, Callback):
             raise UserError(
-                f"{each!r} is no callback: make an object of a subclass of"
-                " robustviz.callbacks.Callback, or hand a function in as on_epoch."
+                f"{each!r} is not a callback: pass an instance of a subclass of"
+                " robustviz.callbacks.Callback, or a function as on_epoch."
             )
     config = config.on_this_machine(find_run)
     check(config)

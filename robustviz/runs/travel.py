@@ -156,8 +156,8 @@ def _checked(pack: zipfile.ZipFile, file: str) -> dict[zipfile.ZipInfo, str]:
         kind = stat.S_IFMT(part.external_attr >> 16)  # 0 if the zip does not say
         if not most_bytes(inside) or len(tops) > 1 or kind not in (0, stat.S_IFREG):
             raise UserError(
-                f"{file} holds {harmless(part.filename)!r:.100}, which is no file of a run: only"
-                " what `run export` writes is taken."
+                f"{file} contains {harmless(part.filename)!r:.100}, which does not belong to a run:"
+                " only files written by `run export` can be imported."
             )
         if part.flag_bits & 1:
             raise UserError(f"{file} is encrypted: unpack it, and pack it anew without a password.")
@@ -179,8 +179,8 @@ def _write(pack: zipfile.ZipFile, part: zipfile.ZipInfo, path: Path, most: int, 
             written += len(piece)
             if written > min(most, part.file_size):
                 raise UserError(
-                    f"{harmless(file)} holds {harmless(part.filename)!r:.100}, which is larger than"
-                    f" it says, or than such a file is ({most // MB:,} MB)."
+                    f"{harmless(file)} contains {harmless(part.filename)!r:.100}, which is larger"
+                    f" than stated or than allowed for such a file ({most // MB:,} MB)."
                 )
             target.write(piece)
 

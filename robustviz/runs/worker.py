@@ -98,7 +98,7 @@ def _sentence(run: Run, error: Exception, world: World) -> str:
         ),
         (
             world.lost(error),
-            "Another process of this training ended without a word; resume goes on from the last"
+            "Another process of this training ended unexpectedly; resume continues from the last"
             " finished epoch.",
         ),
     ):
@@ -154,7 +154,7 @@ def _work(run: Run, say: Say, world: World, callbacks: Sequence[Callback]) -> st
         told(each, "on_begin", run)
     if world.size > 1:
         say(
-            f"{world.size} processes share every batch; batch norm sees each one's part"
+            f"{world.size} processes share every batch; batch norm sees the part of its process"
             + (
                 ", and so does the loss, which compares images of a batch"
                 if training.method.compares
@@ -230,7 +230,8 @@ def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
     beat.phase = "evaluate"
     if training.epoch < int(run.config.epochs or 1):
         count = run.config.patience
-        note = f"Stopped early: {count} epoch{'s' * (count > 1)} brought nothing better."
+        epochs = f"{count} epoch{'s' * (count > 1)}"
+        note = f"Stopped early: no better validation accuracy in {epochs}."
         run.set_status(note=note)
         say(note)
     test = evaluate(run, n=n, device=training.config.device, tick=look)

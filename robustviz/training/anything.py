@@ -110,7 +110,7 @@ def _images(data: Any, run: Run | None) -> tuple[Dataset, float | None]:
     if data is None:
         if run is None:
             raise UserError(
-                "evaluate wants images beside the network: (x, y), a DataLoader, a PyTorch data"
+                "evaluate needs images as well as a network: (x, y), a DataLoader, a PyTorch data"
                 " set, or the name of a data set such as digits."
             )
         data = run.config.data
@@ -147,7 +147,7 @@ def _radius(
         raise UserError(f"The attack has eps={own:g}, and eps={asked:g} is asked for: say one.")
     found = next((each for each in (own, asked, usual) if each is not None), None)
     if found is None:
-        raise UserError('How far may an attack go? Say it, for example eps="8/255".')
+        raise UserError('No ε is known for these images: pass one, for example eps="8/255".')
     return found
 
 
@@ -181,8 +181,8 @@ def _with_classes(net: nn.Module, split: Dataset) -> Dataset:
     highest = int(split.y.max()) if len(split) else 0
     if highest >= count:
         raise UserError(
-            f"A label is {highest}, and this network has {count} classes, 0 to {count - 1}: these"
-            " are other images than it is for."
+            f"A label is {highest}, but this network has {count} classes, 0 to {count - 1}: the"
+            " images do not fit the network."
         )
     names = (*split.classes, *map(str, range(len(split.classes), count)))
     return dataclasses.replace(split, classes=names[:count])

@@ -51,17 +51,19 @@ class TrainConfig(Spec):
     n_train: int | None = option(
         None, "How many training images; 0: all; empty: the data set's default.", low=0
     )
-    epochs: int | None = option(None, "How often every training image is seen.", low=1, high=10_000)
+    epochs: int | None = option(
+        None, "Number of epochs: how often every image is seen.", low=1, high=10_000
+    )
     batch_size: int | None = option(
         None,
-        "Images a step; empty: the data set's default, fewer of images above 64 pixels.",
+        "Batch size; empty: the data set's default, smaller for images above 64 pixels.",
         low=2,
         high=100_000,
         advanced=True,
     )
     lr: float | None = option(
         None,
-        "Highest learning rate; empty: the data set's, lower for images above 64 pixels.",
+        "Peak learning rate; empty: the data set's default, lower for images above 64 pixels.",
         low=0,
         high=100,
         advanced=True,
@@ -70,9 +72,9 @@ class TrainConfig(Spec):
     weight_decay: float = option(5e-4, "Weight decay of SGD.", low=0, high=1, advanced=True)
     schedule: str | None = option(
         None,
-        "How the learning rate moves. cyclic rises for 30 %, then falls; cyclic@1/2 peaks half-way."
-        " step falls to a tenth at 75 and 90 %; step@1/2,3/4 there; empty: cyclic, or the method's"
-        " own.",
+        "Learning-rate schedule. cyclic rises for the first 30 % of the training, then falls;"
+        " cyclic@1/2 peaks half-way. step divides it by 10 after 75 % and 90 %; step@1/2,3/4 after"
+        " half and three quarters. Empty: cyclic, or the method's default.",
         advanced=True,
         kind="rule",
         choices=tuple(TURNS),
@@ -94,7 +96,7 @@ class TrainConfig(Spec):
         advanced=True,
     )
     precision: Literal["fp32", "bf16"] = option(
-        "fp32", "Number format of the training steps.", advanced=True
+        "fp32", "Floating-point format of the training steps.", advanced=True
     )
     threads: int | None = option(
         None, "CPU threads; empty: physical cores minus one.", low=1, high=1024, advanced=True
@@ -116,20 +118,22 @@ class TrainConfig(Spec):
         0, "Keep the weights of every k-th epoch; 0: none.", low=0, advanced=True
     )
     select: Literal["robust", "clean", "last"] | None = option(
-        None, "Which validation figure picks the best epoch.", advanced=True
+        None,
+        "Which validation accuracy chooses the epoch whose weights are kept; last: the last one.",
+        advanced=True,
     )
     init: str | None = option(
         None,
-        "The network to go on from: a run, or a file of weights; empty: fresh weights. A head for"
-        " another number of classes is drawn anew.",
+        "Weights to start from: a run, or a file of weights; empty: random weights. A head for"
+        " another number of classes is initialised anew.",
         advanced=True,
         kind="starting run",
         later=True,
     )
     patience: int = option(
         0,
-        "Stop early: after so many epochs without a better validation figure; 0: never. Of a"
-        " training in stages the last one stops.",
+        "Early stopping: end after this many epochs without a better validation accuracy; 0: never."
+        " If a training has stages, only the last one stops early.",
         low=0,
         high=10_000,
         advanced=True,
@@ -137,7 +141,7 @@ class TrainConfig(Spec):
     )
     test_n: int = option(
         0,
-        "How many test images the evaluation at the end takes; 0: all.",
+        "How many test images the final evaluation uses; 0: all.",
         low=0,
         advanced=True,
         later=True,
@@ -172,8 +176,8 @@ class TrainConfig(Spec):
         object.__setattr__(self, "device", named_device(self.device))
         if self.patience and self.select == "last":
             raise UserError(
-                "patience asks for a better validation figure, and select=last takes every epoch"
-                " for better: set select to robust or clean.",
+                "patience needs a validation accuracy that can improve, and with select=last every"
+                " epoch counts as better: set select to robust or clean.",
                 code=2,
             )
 

@@ -139,7 +139,7 @@ def _radius(attack: Attack, x: Tensor) -> float:
     check_shape(x)
     if not x.numel():
         raise UserError(
-            f"The doctor was given no images, shape {tuple(x.shape)}: take one or more, 100 tell"
+            f"There are no images to check (shape {tuple(x.shape)}): pass at least one; 100 are"
             " enough."
         )
     if attack.eps is None:
@@ -266,7 +266,7 @@ def _gradients(seen: Evidence) -> Finding:
         "gradients",
         gone <= SHARE,
         max(gone, broken),
-        f"{gone:.0%} of the images have a zero gradient (more than 5 % hides weakness)."
+        f"{gone:.0%} of the images have a zero gradient (above 5 % the attack is unreliable)."
         + (
             f" {broken:.0%} have one with entries that are not numbers: the attack cannot step"
             " there."
@@ -284,7 +284,7 @@ def _shattered(seen: Evidence) -> Finding:
         agree >= AGREE,
         agree,
         f"Gradients at neighbouring points have a median cosine of {agree:.2f}; below {AGREE:g}"
-        " they lead nowhere.",
+        " an attack cannot follow them.",
     )
 
 
@@ -306,7 +306,10 @@ def _learned(seen: Evidence) -> Finding:
 def _deterministic(seen: Evidence) -> Finding:
     drift = float((seen.logits - seen.again).abs().max())
     return Finding(
-        "deterministic", drift == 0, drift, f"The same images twice: outputs differ by {drift:.1e}."
+        "deterministic",
+        drift == 0,
+        drift,
+        f"The same images were shown twice: the outputs differ by at most {drift:.1e}.",
     )
 
 
@@ -317,8 +320,8 @@ def _unbounded(seen: Evidence) -> Finding:
         "unbounded",
         right <= chance + FEW / len(seen.y),
         right,
-        f"With no limit on the change {right:.0%} stay right; a working attack leaves at most"
-        f" the largest class's share ({chance:.0%}).",
+        f"With an unlimited perturbation {right:.0%} of the images stay right. A working attack"
+        f" leaves at most the share of the largest class ({chance:.0%}).",
     )
 
 
@@ -328,7 +331,8 @@ def _more_steps(seen: Evidence) -> Finding:
         "more steps",
         long <= short + FEW / len(seen.y),
         long - short,
-        f"PGD-60 leaves {long:.0%}, PGD-20 {short:.0%}: more steps must not help the defender.",
+        f"PGD-60 leaves {long:.0%} of the images right, PGD-20 {short:.0%}: more steps must not"
+        " leave more.",
     )
 
 
@@ -339,7 +343,8 @@ def _moved(seen: Evidence) -> Finding:
         "moved",
         True,
         0.0 if idle else seen.stopped,
-        "Not measured: AutoAttack gives back what withstands it, and at ε = 0 nothing moves."
+        "Not measured: AutoAttack returns images that it cannot fool unchanged, and at ε = 0"
+        " nothing can change."
         if idle
         else f"{seen.stopped:.0%} of the images stay right, no nearer to an error than before."
         " More than 5 % would mean that the attack stopped early.",
@@ -356,8 +361,8 @@ def _loss(seen: Evidence) -> Finding:
         "loss",
         True,
         lost,
-        f"CW-20, which climbs the margin, leaves {cw} right, {seen.name} {seen.white}."
-        " Five points fewer are a warning.",
+        f"CW-20, which maximises the margin loss, leaves {cw} images right, {seen.name} leaves"
+        f" {seen.white}. Five percentage points fewer are a warning.",
         warning=lost >= SHARE,
     )
 
@@ -370,7 +375,7 @@ def _precision(seen: Evidence) -> Finding:
         float(other or 0),
         "Not measured: this network does not compute in float64."
         if other is None
-        else f"{other} of {few} images fare otherwise in float64, untouched or under PGD-20.",
+        else f"{other} of {few} images get another result in float64, untouched or under PGD-20.",
         warning=(other or 0) > FEW,
     )
 
@@ -382,7 +387,7 @@ def _active(seen: Evidence) -> Finding:
             "active test",
             True,
             0.0,
-            "Not measured: within ε too few examples can be planted that one step misses.",
+            "Not measured: within ε there are too few adversarial examples that one step misses.",
         )
     n = len(planted.x)
     low, high = wilson(found, n)
@@ -402,14 +407,14 @@ def _black_box(seen: Evidence) -> Finding:
             "black-box",
             True,
             0.0,
-            "Not measured: Square, the attack without gradients, knows linf only.",
+            "Not measured: Square, the gradient-free attack, supports only linf.",
         )
     return Finding(
         "black-box",
         square >= seen.white - FEW,
         (square - seen.white) / len(seen.y),
-        f"Square with {QUERIES} queries and no gradient leaves {square} of {len(seen.y)},"
-        f" {seen.name} {seen.white}: it must not find more.",
+        f"Square, a gradient-free attack with {QUERIES} queries, leaves {square} of {len(seen.y)}"
+        f" right, {seen.name} {seen.white}: Square must not leave fewer.",
     )
 
 
@@ -454,9 +459,9 @@ def examine(
     x, x_adv = _pictures(x), _pictures(x_adv)
     if x.shape != x_adv.shape or x.device != x_adv.device:
         raise UserError(
-            f"Attacked images of shape {tuple(x_adv.shape)} on {x_adv.device} do not belong to"
-            f" images of shape {tuple(x.shape)} on {x.device}: hand in the same images before and"
-            " after."
+            f"Attacked images of shape {tuple(x_adv.shape)} on {x_adv.device} do not match"
+            f" images of shape {tuple(x.shape)} on {x.device}: pass the same images before and"
+            " after the attack."
         )
     parts = x.split(AT_ONCE)
     with attackable(net, fused=False) as own:

@@ -167,8 +167,8 @@ def _blocks(
             if not isinstance(shown, Tensor) or shown.shape != images.shape:
                 kind = tuple(shown.shape) if isinstance(shown, Tensor) else type(shown).__name__
                 raise UserError(
-                    f"The attack {attack.key} gave {kind} for images of shape"
-                    f" {tuple(images.shape)}: as many images are wanted."
+                    f"The attack {attack.key} returned {kind} for images of shape"
+                    f" {tuple(images.shape)}; it must return images of the same shape."
                 )
             images = shown
             progress.count(len(images))

@@ -230,8 +230,8 @@ class Evaluation:
         least = ", ".join(f"{name} {said}" for _, name, said in sorted(there)[:3])
         clean, robust = self.balanced
         return (
-            f"each class counted alike: clean {clean:.4f}, robust {robust:.4f}; least under"
-            f" attack: {least}"
+            f"averaged over classes: clean {clean:.4f}, robust {robust:.4f}; least robust classes:"
+            f" {least}"
         )
 
     @property
@@ -276,7 +276,9 @@ class Evaluation:
     def line(self) -> str:
         """The evaluation as one line for a terminal."""
         low, high = wilson(self.robust_k, self.n)
-        together = f", {self.cumulative_k} under it and every weaker one" if self.rung > 1 else ""
+        together = (
+            f", {self.cumulative_k} under this and all weaker attacks" if self.rung > 1 else ""
+        )
         few = (
             f"  {self.at_once} images at a time, {self.image_bytes / 1e6:.0f} MB each"
             if self.at_once
@@ -305,8 +307,8 @@ class Evaluation:
         """
         if not self.clean_right or not self.robust_right:
             raise UserError(
-                "This was measured before robustviz kept the verdict on each image: evaluate the"
-                " run again."
+                "This evaluation is from a version that did not save the result for each image:"
+                " evaluate the run again."
             )
         return unpack(self.clean_right, self.n), unpack(self.robust_right, self.n)
 
@@ -449,13 +451,13 @@ def paired(first: Evaluation, second: Evaluation) -> Paired:
     ):
         if one != other:
             raise UserError(
-                f"These two were not measured alike ({what}: {one} and {other}): evaluate both in"
-                " the same way."
+                f"These two evaluations used different settings ({what}: {one} and {other}):"
+                " evaluate both in the same way."
             )
     if first.attack != second.attack or first.eps != second.eps:
         raise UserError(
-            "These two were not measured alike (the attack's settings differ): evaluate both in the"
-            " same way."
+            "These two evaluations used different settings of the attack: evaluate both in the same"
+            " way."
         )
     mine, theirs = first.right()[1], second.right()[1]
     if first.images != second.images:

@@ -62,7 +62,7 @@ class Worst:
         """
         if plain is None or plain.images == self.images:
             return self.text
-        return f"{self.text} {plain.printed} met another set of images."
+        return f"{self.text} {plain.printed} was run on other images."
 
     def to_json(self) -> JSON:
         """Plain values: `worst_acc`, `worst_k` and so on, with `n` and the hash of the `images`."""
@@ -192,7 +192,7 @@ class Ladder:
             if any(f.name == "order" and not f.ok for f in rung.doctor)
         ]
         order = (
-            f"Out of order: {', '.join(wrong)}; a stronger attack must not leave more right."
+            f"Out of order: {', '.join(wrong)}; a stronger attack must not leave more images right."
             if wrong
             else "The rungs are in order."
         )
@@ -285,9 +285,9 @@ def _order(rung: Evaluation, lowest: int, name: str, method: str) -> Finding:
         float(rung.robust_k - lowest),
         f"{rung.printed} leaves {rung.robust_k} of {rung.n} right, {name} {lowest}; "
         + (
-            "FGSM adversarial training is let off here (label leaking)."
+            "FGSM adversarial training is exempt here (label leaking)."
             if leaks
-            else f"at most {slack:.0f} more are chance."
+            else f"up to {slack:.0f} more can be chance."
         ),
     )
 
@@ -302,7 +302,7 @@ def _margin(rung: Evaluation, still: int, pgd: Evaluation) -> Finding:
         points,
         f"With {rung.printed}, {points:.1f} points fewer stay right than under {pgd.printed}"
         + (
-            ": attacks on cross-entropy flatter this network."
+            ": attacks on cross-entropy overestimate this network's robustness."
             if flatters
             else f"; {POINTS} or more would be a warning."
         ),

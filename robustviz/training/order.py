@@ -48,8 +48,8 @@ def turns(schedule: str) -> tuple[str, tuple[float, ...]]:
         and all(before < after for before, after in itertools.pairwise((0, *shares, 1)))
     ):
         raise UserError(
-            f"There is no schedule {schedule}: behind the @ stand rising shares of the training"
-            " between 0 and 1, as in step@1/2,3/4, or just one, as in cyclic@1/2.",
+            f"There is no schedule {schedule}: after the @ write increasing fractions of the"
+            " training between 0 and 1, as in step@1/2,3/4, or one, as in cyclic@1/2.",
             code=2,
         )
     return name, shares

@@ -42,9 +42,11 @@ def _published(text: str, settings: Mapping[str, Any], differs: Mapping[str, str
 # Differences that several published recipes share.
 _SIGHT = {RAW: "normalises", "the attack's start is cut to [0, 1]": "start_cut"}
 _BF16 = {
-    "a device that is fast at bf16, as recent GPUs are, attacks with gradients in it": "gradients"
+    "on devices that are fast at bf16, such as recent GPUs, attack gradients are in bf16": (
+        "gradients"
+    )
 }
-_EVERY = {"theirs saves every epoch and names none": "select"}
+_EVERY = {"theirs saves every epoch and does not say which one counts": "select"}
 _TRAINING = (
     "net n_train epochs batch_size lr momentum weight_decay schedule augment ema precision select"
 )
@@ -76,12 +78,12 @@ _PART = {
 }
 _PART_CIFAR = {**_PART, "data": "cifar10", "method.attack.step_size": 2 / 255, "weight_decay": 2e-4}
 _PART_MAPS = {
-    "masks are made anew in each step, theirs before each epoch": "masks_made",
+    "masks are recomputed in each step, theirs before each epoch": "masks_made",
     "maps are enlarged bilinearly, theirs bicubically": "enlarged",
 } | _SIGHT
 _PART_DIFFERS = (
     {
-        "each mask is of the very image attacked, at its true class and from the heat itself": (
+        "each mask is of the image that is attacked, for its true class, from the map's values": (
             "method.rule method.masks_of method.cam_class"
         )
     }
@@ -209,8 +211,8 @@ LESSONS: dict[str, Preset] = {
 # the edge, where the authors' code pads with black, or mirrors (Rice et al.).
 PUBLISHED: dict[str, Preset] = {
     "cifar10-fast-at": _published(
-        "Wong et al. 2020, CIFAR-10, for a GPU: FGSM-RS with PreAct-ResNet-18, 15 epochs, rate up"
-        " to .2 and down again.",
+        "Wong et al. 2020, CIFAR-10, for a GPU: FGSM-RS with PreAct-ResNet-18, 15 epochs,"
+        " learning rate rising to 0.2 and falling again.",
         {
             **_USUAL,
             "data": "cifar10",
@@ -230,8 +232,8 @@ PUBLISHED: dict[str, Preset] = {
         },
     ),
     "cifar10-pgd-at": _published(
-        "Rice et al. 2020 (PGD-AT), CIFAR-10, for a GPU: PreAct-ResNet-18, 200 epochs, rate .1 and"
-        " a tenth after half and three quarters. Weight averaging would be `ema`.",
+        "Rice et al. 2020 (PGD-AT), CIFAR-10, for a GPU: PreAct-ResNet-18, 200 epochs, learning"
+        " rate 0.1, divided by 10 after half and three quarters. `ema` adds weight averaging.",
         {
             **_USUAL,
             "data": "cifar10",
@@ -248,12 +250,12 @@ PUBLISHED: dict[str, Preset] = {
         },
         {
             "theirs picks the epoch on test images, or on validation images if asked": "chosen_on",
-            "their batch norm's statistics see clean images, too": "clean_forwards",
+            "their batch norm statistics include clean images": "clean_forwards",
         },
     ),
     "cifar10-trades": _published(
-        "Zhang et al. 2019 (TRADES), CIFAR-10, for a GPU: WRN-34-10, β = 6, 76 epochs, a tenth of"
-        " the rate in the last two.",
+        "Zhang et al. 2019 (TRADES), CIFAR-10, for a GPU: WRN-34-10, β = 6, 76 epochs, the"
+        " learning rate divided by 10 for the last two.",
         {
             **_USUAL,
             "data": "cifar10",
@@ -272,8 +274,8 @@ PUBLISHED: dict[str, Preset] = {
         _EVERY | _SIGHT | _BF16,
     ),
     "cifar10-mart": _published(
-        "Wang et al. 2020 (MART), CIFAR-10, for a GPU: ResNet-18, β = 5, weight decay .0035. The"
-        " rate .01 falls in epochs 75, 90 and 100 of 120.",
+        "Wang et al. 2020 (MART), CIFAR-10, for a GPU: ResNet-18, β = 5, weight decay 0.0035. The"
+        " learning rate 0.01 falls in epochs 75, 90 and 100 of 120.",
         {
             **_USUAL,
             "data": "cifar10",
@@ -292,21 +294,21 @@ PUBLISHED: dict[str, Preset] = {
     ),
     "cifar10-part": _published(
         "Zhang et al. 2024 (PART), CIFAR-10, for a GPU: ResNet-18, ε_low = 7/255, 80 epochs, the"
-        " first 20 plain. The rate falls in the last epoch.",
+        " first 20 without masks. The learning rate falls in the last epoch.",
         _PART_CIFAR,
         _PART_DIFFERS,
     ),
     "cifar10-part-as-released": _published(
-        "Zhang et al. 2024 (PART), CIFAR-10, for a GPU: cifar10-part with what the released code"
-        " does beside the paper's idea. Masks of other images, of the predicted class, from jet"
-        " colours. The rate falls in the last epoch.",
+        "Zhang et al. 2024 (PART), CIFAR-10, for a GPU: cifar10-part as the released code does"
+        " it, unlike the paper: masks come from other images, for the predicted class, computed"
+        " from jet colours. The learning rate falls in the last epoch.",
         {
             **_PART_CIFAR,
             "method.rule": "jet-compat",
             "method.masks_of": "others",
             "method.cam_class": "predicted",
         },
-        {"an image gets the next one's mask in its batch, theirs any image's": "masks_from"}
+        {"each image gets the mask of the next image in its batch, theirs of any": "masks_from"}
         | _PART_MAPS
         | _BF16,
     ),
@@ -318,19 +320,19 @@ PUBLISHED: dict[str, Preset] = {
     ),
     "cifar10-part-m": _published(
         "Zhang et al. 2024 (PART-M), CIFAR-10, for a GPU: cifar10-part on MART, with their β = 6."
-        " The rate falls in the last epoch.",
+        " The learning rate falls in the last epoch.",
         {**_PART_CIFAR, "method": "part_m", "method.beta": 6.0},
         _PART_DIFFERS,
     ),
     "cifar10-part-wrn": _published(
         "Zhang et al. 2024 (PART), CIFAR-10, for a GPU: cifar10-part with WRN-34-10, its maps taken"
-        " before the last batch norm. The rate falls in the last epoch.",
+        " before the last batch norm. The learning rate falls in the last epoch.",
         {**_PART_CIFAR, "net": "wrn_34_10", "method.cam_maps": "before_norm"},
         _PART_DIFFERS,
     ),
     "svhn-part": _published(
         "Zhang et al. 2024 (PART), SVHN, for a GPU: steps of 1/255, weight decay .0035, no"
-        " augmentation. The rate falls in the last epoch.",
+        " augmentation. The learning rate falls in the last epoch.",
         {
             "data": "svhn",
             **_PART,
@@ -353,7 +355,7 @@ PUBLISHED: dict[str, Preset] = {
     ),
     "cifar100-supcon-margin": _published(
         "Wang, Nayyem, Rakin 2024 (SupCon and margin), CIFAR-100, for a GPU: ResNet-18 without"
-        " augmentation, where the paper sees most gain.",
+        " augmentation, the setting with the paper's largest gain.",
         {
             "data": "cifar100",
             "method": "supcon_margin",
@@ -366,10 +368,9 @@ PUBLISHED: dict[str, Preset] = {
             "select": "clean",
         },
         {
-            "weights, τ, m, rate, batches and 100 epochs are ours, because theirs are not public": (
-                _TRAINING.replace("net ", "").replace("augment ", "")
-            ),
-            "the classifier reads the features, in their figure the projection": "method.head",
+            "loss weights, τ, m, learning rate, batch size and 100 epochs are ours, because theirs"
+            " are not public": (_TRAINING.replace("net ", "").replace("augment ", "")),
+            "the classifier gets the features, in their figure the projection": "method.head",
             "32×32 images, theirs are enlarged": "pixels",
         },
     ),
@@ -377,10 +378,9 @@ PUBLISHED: dict[str, Preset] = {
         "Park et al. 2024 (AFA), CIFAR-10, for a GPU: features first, then a linear head.",
         {**_READING, "data": "cifar10", "method": "afa", "method.head": "SLF", "batch_size": 256},
         {
-            "our reading throughout, because only the idea could be read: ResNet-18, batches of"
-            " 256, rate .1 cosine, τ = .1, 100 epochs, the head on clean images (SLF)": (
-                f"{_TRAINING} {_ATTACK} method.head"
-            )
+            "all settings are our interpretation, because only the idea could be read: ResNet-18,"
+            " batch size 256, learning rate 0.1 (cosine), τ = 0.1, 100 epochs, the head on clean"
+            " images (SLF)": (f"{_TRAINING} {_ATTACK} method.head")
         }
         | _BF16,
     ),
@@ -395,8 +395,8 @@ PUBLISHED: dict[str, Preset] = {
         },
         {
             "theirs adds images from a diffusion model": "generated_images",
-            "our reading throughout: ResNet-18, batches of 256, rate .1 cosine, τ = .1, β, λ and"
-            " 100 epochs": f"{_TRAINING} {_ATTACK} method.align_weight",
+            "all settings are our interpretation: ResNet-18, batch size 256, learning rate 0.1"
+            " (cosine), τ = 0.1, β, λ and 100 epochs": f"{_TRAINING} {_ATTACK} method.align_weight",
         }
         | _BF16,
     ),
@@ -418,7 +418,7 @@ PUBLISHED: dict[str, Preset] = {
             "theirs uses RMSProp, label smoothing and enlarged crops": (
                 "optimiser label_smoothing augment"
             ),
-            "batches of 128, rate .1 cosine and 100 epochs are ours": (
+            "batch size 128, learning rate 0.1 (cosine) and 100 epochs are ours": (
                 "batch_size lr schedule epochs"
             ),
         }
@@ -428,14 +428,17 @@ PUBLISHED: dict[str, Preset] = {
         "Wu et al. 2020 (AALP), CIFAR-10, for a GPU.",
         {**_READING, "data": "cifar10", "method": "aalp", "method.weight": 0.5},
         {
-            "our reading throughout, because only the two ideas could be read: CIFAR-10, λ = .5,"
-            " ResNet-18, rate .1 cosine, 100 epochs": f"{_TRAINING} {_ATTACK} data method.weight"
+            "all settings are our interpretation, because only the two ideas could be read:"
+            " CIFAR-10, λ = 0.5, ResNet-18, learning rate 0.1 (cosine), 100 epochs": (
+                f"{_TRAINING} {_ATTACK} data method.weight"
+            )
         }
         | _BF16,
     ),
     "cifar10-alignment": _published(
-        "Ma et al. 2024 (model alignment, red team), CIFAR-10, for a GPU: T = 4, rate .001 cosine,"
-        " 1 epoch. Needs two ordinary networks trained on CIFAR-10, as source and witness.",
+        "Ma et al. 2024 (model alignment, red team), CIFAR-10, for a GPU: T = 4, learning rate"
+        " 0.001 (cosine), 1 epoch. Needs two ordinary networks trained on CIFAR-10, as source and"
+        " witness.",
         {
             **_USUAL,
             "data": "cifar10",
@@ -450,7 +453,7 @@ PUBLISHED: dict[str, Preset] = {
         },
         {
             "theirs is on ImageNet with ResNet-50, its crops enlarged": "data net augment",
-            "plain momentum for Nesterov's": "nesterov",
+            "plain momentum instead of Nesterov momentum": "nesterov",
         },
     ),
 }

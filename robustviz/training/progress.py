@@ -67,7 +67,8 @@ def tolerance_note(recorded: JSON, now: JSON) -> str:
         if recorded.get(name) != now.get(name)
     ] + (["GPU arithmetic"] if "cuda" in (recorded.get("device"), now.get("device")) else [])
     return (
-        f"Resuming approximately, not bit for bit: {', '.join(differing)} changed or vary."
+        "The resumed training may differ slightly, because these changed or vary:"
+        f" {', '.join(differing)}."
         if differing
         else ""
     )

@@ -30,7 +30,8 @@ def resolved(config: TrainConfig, find_run: FindRun) -> str | None:
         return None
     if own := registry.of_kind(type(config.method), "starting run"):
         raise UserError(
-            f"{config.method.key} begins from the run that its {own[0]} names: leave init out.",
+            f"{config.method.key} already starts from the run named in its setting {own[0]}: leave"
+            " init out.",
             code=2,
         )
     marked = MARKED.fullmatch(config.init)
@@ -44,8 +45,8 @@ def resolved(config: TrainConfig, find_run: FindRun) -> str | None:
         raise UserError(f"The run {name} has no trained weights yet: let it finish an epoch.")
     if meant and meant != now:
         raise UserError(
-            f"{name} holds other weights now than when this training was asked for: restore them,"
-            " or start a new training from it."
+            f"The weights of {name} have changed since this training was created: restore them, or"
+            " start a new training from it."
         )
     return f"{name}#{now}"
 

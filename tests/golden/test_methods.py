@@ -1345,7 +1345,7 @@ BAD: dict[str, tuple[list[str], str, int]] = {
     ),
     "jet-compat on grey images": (
         ["part_t", "method.rule=jet-compat"],
-        "jet-compat makes one mask for each of three colours",
+        "jet-compat makes one mask per colour channel",
         1,
     ),
     "l2": (["part", "attack.norm=l2"], "defined for linf only: set attack.norm=linf", 2),

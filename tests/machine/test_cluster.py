@@ -161,7 +161,9 @@ def test_a_cluster_of_another_version_is_one_sentence(monkeypatch):
 
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(UserError, match=r"takes no work: Version mismatch: .* with: Ray: 2\.60"):
+    with pytest.raises(
+        UserError, match=r"does not accept tasks: Version mismatch: .* with: Ray: 2\.60"
+    ):
         cluster.follow([], "ray")
 
 

@@ -189,7 +189,7 @@ def test_model_alignment_says_what_it_lacks_and_takes_a_run_of_the_users(
     write_weights(own)
     app = visit("train")
     app.selectbox(key="train-recipe").set_value("digits-model-alignment").run()
-    assert "No ordinary small_cnn for digits is shipped to be the witness" in " ".join(
+    assert "no ordinary small_cnn on digits to use as the witness" in " ".join(
         error.value for error in sound(app).error
     )
     source, witness = (
@@ -528,7 +528,7 @@ def test_what_withstood_every_attack_is_the_headline_and_the_ladder_warns(visit,
     (warning,) = best_ladder(run.evaluations(), run.eps).warnings
     together = headline(run.evaluations(), run.eps)
     told = together.beside(run.evaluation())
-    assert together.n == 200 and told.endswith("PGD-20 met another set of images.")
+    assert together.n == 200 and told.endswith("PGD-20 was run on other images.")
     app = sound(visit("train", job="my-afa"))
     assert told in words(app) and warning in words(app)
     assert "measured on a different set of images" in words(app)

@@ -299,7 +299,7 @@ def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
         ("step@1/0", "not a number"),
         ("step@nan", "finite"),
         *[
-            (schedule, "rising shares of the training between 0 and 1")
+            (schedule, "increasing fractions of the training between 0 and 1")
             for schedule in (
                 "step@75,90",
                 "step@3/4,1/2",

@@ -76,13 +76,13 @@ def test_what_answers_otherwise_is_not_kept(
 ) -> None:
     wrong = (".pt", lambda *asked: (b"", lambda x: torch.zeros(len(x), 10)))
     monkeypatch.setitem(exported.WRITERS, "state_dict", wrong)
-    with pytest.raises(UserError, match="answers otherwise than the run"):
+    with pytest.raises(UserError, match="gives other logits than the run"):
         run.export("state_dict", tmp_path / "net")
     assert not list(tmp_path.glob("net*"))
 
 
 def test_what_cannot_be_exported_is_one_sentence(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="There is no export 'tf'"):
+    with pytest.raises(UserError, match="There is no export format 'tf'"):
         run.export("tf", tmp_path / "net")  # type: ignore[arg-type]
     (run.path / "net.safetensors").unlink()
     with pytest.raises(UserError, match="has not finished an epoch yet"):

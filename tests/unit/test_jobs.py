@@ -324,13 +324,13 @@ def test_more_than_is_allowed_does_not_wait(
     monkeypatch.setenv("ROBUSTVIZ_MOST_QUEUED", "1")
     first, second = (queue.submit(tiny, name=name) for name in ("first", "second"))
     assert states(first, second) == ["running", "queued"]
-    with pytest.raises(UserError, match="1 trainings wait already"):
+    with pytest.raises(UserError, match=r"queue is full \(1 of at most 1 "):
         queue.submit(tiny, name="third")
     assert not (runs_home / "third").exists()
     assert queue.submit(tiny, name="second").id == "second"  # This run is already in the queue.
     queue.ask(second, "pause")
     third = queue.submit(tiny, name="third")
-    with pytest.raises(UserError, match="wait already"):
+    with pytest.raises(UserError, match="The queue is full"):
         queue.enqueue(second)
     assert states(second, third) == ["paused", "queued"]
 
@@ -356,10 +356,10 @@ def test_many_who_come_at_once_do_not_pass_the_limit(
     [
         ("EPOCHS", "0", "3 epochs are too many here: at most 0 are allowed"),
         ("GB", "0.001", "0.001 GB are allowed: remove some first"),
-        ("QUEUED", "0", "no more may"),
-        ("EPOCHS", "many", "ROBUSTVIZ_MOST_EPOCHS=many is no number"),
-        ("GB", "nan", "is no number"),
-        ("QUEUED", "-1", "is no number"),
+        ("QUEUED", "0", "The queue is full"),
+        ("EPOCHS", "many", "ROBUSTVIZ_MOST_EPOCHS=many is not a number"),
+        ("GB", "nan", "is not a number"),
+        ("QUEUED", "-1", "is not a number"),
     ],
 )
 def test_what_a_server_does_not_allow_is_one_sentence_and_leaves_no_folder(

@@ -444,7 +444,7 @@ def test_each_class_counts_alike() -> None:
     assert found.balanced is None and found.classwise(("a", "b", "c")) == ""
     counted = Evaluation.from_json({**found.to_json(), "by_class": json.loads(json.dumps(rows))})
     assert counted.by_class == rows and counted.balanced == (0.75, 0.375)
-    assert "least under attack: b 0/2, a 6/8" in counted.classwise(("a", "b", "c"))
+    assert "least robust classes: b 0/2, a 6/8" in counted.classwise(("a", "b", "c"))
     assert counted.to_json()["balanced_robust_acc"] == 0.375
     for wrong in ([[1, 2, 0]], [[1, 1, "0"]], [[1, 1]], [[True, 1, 1]], 3):
         with pytest.raises(UserError, match="damaged"):

@@ -109,9 +109,9 @@ def test_a_comma_within_brackets_parts_nothing() -> None:
     ("given", "sentence"),
     [
         ({"dat": "digits"}, "no setting of a sweep called 'dat'. Did you mean data?"),
-        ({"seeds": [0, 0]}, "Two points of this sweep are one training, digits-pgd-at"),
-        ({"set": {"eps": ["1/10", 0.1]}}, r"are one training, .* \(eps=0.1\)"),
-        ({"set": {"device": ["cpu", "auto"]}}, "are one training"),
+        ({"seeds": [0, 0]}, "Two points of this sweep give the same training, digits-pgd-at"),
+        ({"set": {"eps": ["1/10", 0.1]}}, r"give the same training, .* \(eps=0.1\)"),
+        ({"set": {"device": ["cpu", "auto"]}}, "give the same training"),
         ({"seeds": [0.5]}, "seeds=0.5 should be a whole number"),
         ({"seeds": []}, "seeds is an empty list, so this sweep has no points"),
         ({"nets": [True]}, "nets=True should be text"),
@@ -123,7 +123,7 @@ def test_a_comma_within_brackets_parts_nothing() -> None:
         ({"set": {"method": {"beta": 1}}}, "no setting called 'method.beta'"),
         ({"set": {"eps": [8]}}, "so write 8/255"),
         ({"set": {"epochs": ["x"]}}, "epochs='x' should be a whole number"),
-        ({"seeds": list(range(10_001))}, "10,001 points, and 10,000 are the most"),
+        ({"seeds": list(range(10_001))}, "10,001 points; at most 10,000 are allowed"),
     ],
 )
 def test_what_is_no_grid_is_one_sentence(given: Any, sentence: str) -> None:
@@ -138,7 +138,7 @@ def test_what_is_no_grid_is_one_sentence(given: Any, sentence: str) -> None:
         (["--seeds=0,x"], "whole numbers are meant"),
         (["nowhere.toml"], "nowhere.toml cannot be read"),
         (["--name=No Name"], "'No Name' is no name"),
-        (["--methods=standard,standard"], "are one training"),
+        (["--methods=standard,standard"], "give the same training"),
     ],
 )
 def test_wrong_usage_starts_nothing(
@@ -357,8 +357,8 @@ def test_ctrl_c_says_how_to_go_on_and_how_to_stop(
     out, err = capsys.readouterr()
     (queued,) = queue.waiting()
     assert out == "" and "sweep sweep-" in err and "0 of 4 over, about" in err
-    assert f"the training {queued.id} goes on" in err and f"robustviz stop {queued.id}" in err
-    assert "The same command goes on" in err
+    assert f"the training {queued.id} continues" in err and f"robustviz stop {queued.id}" in err
+    assert "The same command continues" in err
 
 
 def test_the_bar_says_where_the_sweep_is(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -61,7 +61,7 @@ def test_a_callback_that_fails_is_named_and_its_run_kept(runs_home: Path) -> Non
     assert len(open_run(TINY.run_id).records()) == 1
     with pytest.raises(UserError, match="answered 'soon'"):
         train_run(TINY, on_epoch=lambda record: "soon")  # type: ignore[arg-type,return-value]
-    with pytest.raises(UserError, match="is no callback"):
+    with pytest.raises(UserError, match="is not a callback"):
         train_run(TINY, callbacks=[print])  # type: ignore[list-item]
     with pytest.raises(UserError, match="A TrainConfig is wanted"):
         train_run({"data": "digits"})  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ def test_patience_ends_a_training_that_gets_no_better() -> None:
     again = Training(still)
     again.restore(*training.state())
     assert list(again.epochs()) == []
-    with pytest.raises(UserError, match="patience asks for a better validation figure"):
+    with pytest.raises(UserError, match="patience needs a validation accuracy"):
         dataclasses.replace(still, select="last")
 
 
@@ -118,9 +118,9 @@ def test_a_training_begins_from_a_run_or_a_file(runs_home: Path, tmp_path: Path)
     config_of_file = dataclasses.replace(TINY, init=str(other_file), seed=3)
     again = Training(config_of_file).net.state_dict()
     assert all(torch.equal(value, again[name]) for name, value in other.items())
-    with pytest.raises(UserError, match="holds other weights now"):
+    with pytest.raises(UserError, match="have changed since"):
         config.on_this_machine(find_run)
-    with pytest.raises(UserError, match="is of another network than small_resnet"):
+    with pytest.raises(UserError, match="do not fit small_resnet"):
         train_run(dataclasses.replace(TINY, init=run.id, net="small_resnet"))
     with pytest.raises(UserError, match="leave init out"):
         train_run(dataclasses.replace(TINY, init=run.id, method="model_alignment"))
@@ -129,10 +129,11 @@ def test_a_training_begins_from_a_run_or_a_file(runs_home: Path, tmp_path: Path)
 def test_a_file_that_holds_no_weights_is_one_sentence(runs_home: Path, tmp_path: Path) -> None:
     file = tmp_path / "notes.safetensors"
     file.write_text("no weights at all, but long enough to have a header")
-    for init, sentence in ((str(file), "no file of weights"), ("nowhere", "no run called 'nowh")):
+    wrong = ((str(file), "not a file of weights"), ("nowhere", "no run called 'nowh"))
+    for init, sentence in wrong:
         with pytest.raises(UserError, match=sentence):
             train_run(dataclasses.replace(TINY, init=init))
     save_file(conv().state_dict(), file)
-    with pytest.raises(UserError, match="is of another network than small_cnn"):
+    with pytest.raises(UserError, match="do not fit small_cnn"):
         train_run(dataclasses.replace(TINY, init=str(file)))
     assert not any(runs_home.glob("*/config.json"))

@@ -71,7 +71,7 @@ def rewritten(packed: Path, change: Callable[[str, bytes], tuple[str, bytes] | N
 def test_files_of_any_other_name_are_refused(packed: Path, shipped: Run, name: str) -> None:
     with zipfile.ZipFile(packed, "a") as out:
         out.writestr(name.replace("RUN", shipped.id), b"{}")
-    with pytest.raises(UserError, match="no file of a run"):
+    with pytest.raises(UserError, match="does not belong to a run"):
         travel.import_zip(packed, name="here")
     assert not folder.home().exists() or not [*folder.home().iterdir()]
 
@@ -80,13 +80,13 @@ def test_links_bombs_and_crowds_are_refused(
     packed: Path, shipped: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     big = rewritten(packed, lambda n, c: (n, b" " * 11_000_000 if n.endswith("config.json") else c))
-    with pytest.raises(UserError, match=r"larger than it says, or than such a file is \(10 MB\)"):
+    with pytest.raises(UserError, match=r"larger than stated or than allowed .*\(10 MB\)"):
         travel.import_zip(big, name="here")
     with zipfile.ZipFile(packed, "a") as out:
         link = zipfile.ZipInfo(f"{shipped.id}/probes/a.npz")
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         out.writestr(link, "/etc/passwd")
-    with pytest.raises(UserError, match="no file of a run"):
+    with pytest.raises(UserError, match="does not belong to a run"):
         travel.import_zip(packed, name="here")
     monkeypatch.setattr(travel, "MANY", 2)
     with pytest.raises(UserError, match="a run has at most 2"):

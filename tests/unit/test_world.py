@@ -205,7 +205,7 @@ def test_where_one_process_fails_all_end_with_its_sentence(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("fails", "how", "words"),
     [
-        (1, "kill", "ended without a word"),
+        (1, "kill", "ended unexpectedly"),
         (0, "error", "memory is full"),
         (1, "nan", "NaN"),
         (None, "", "folder"),
