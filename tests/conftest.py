@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "browser" if nodeid.startswith("tests/browser/") else nodeid
 
     return ByNeed(config, log)
+
+
+def eventually(fact: Callable[[], object], seconds: float = 120) -> bool:
+    """Waits until `fact()` is true, and returns whether it became true in time."""
+    deadline = time.monotonic() + seconds
+    while not (found := bool(fact())) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
 
 
 @pytest.fixture(autouse=True)

@@ -83,7 +83,7 @@ def test_where_nothing_augments_no_positive_lies_on_its_anchor(
 
 
 @pytest.mark.usefixtures("small_splits")
-def test_where_something_augments_there_are_two_views(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_something_augments_there_are_two_views() -> None:
     for augment in ("flip", "crop"):
         run = training("digits-supcon-all", augment=augment)
         for batch in (run._batch(index, 0.5) for index in run._batches()):

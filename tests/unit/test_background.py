@@ -5,8 +5,6 @@ one, and its step in the tour.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -79,12 +77,3 @@ def test_the_step_asks_and_tells_what_was_counted() -> None:
     assert wordy(" ".join([*step.screen.answer, *step.screen.sure])) == []
     assert str(misled["other"]) in step.screen.answer[1]
     assert step.screen.picture.count("<img ") == len(KEPT["images"]) == 6
-
-
-def test_the_step_needs_no_torch() -> None:
-    code = (
-        "import sys; from robustviz.views.tour import background; background.step();"
-        "sys.exit('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

@@ -108,7 +108,7 @@ def test_no_curvature_is_0(power) -> None:
     assert not found.any() and not residual.any()
 
 
-def test_relu_hides_the_curvature_that_softplus_shows(conv_net, images, labels) -> None:
+def test_relu_hides_the_curvature_that_softplus_shows(conv_net, images) -> None:
     changed = smoothed(conv_net, 50.0)
     assert not any(isinstance(module, nn.ReLU) for module in changed.modules())
     assert sum(isinstance(module, nn.ReLU) for module in conv_net.modules()) == 2, (

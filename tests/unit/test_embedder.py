@@ -10,14 +10,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import torch
+from conftest import eventually
 from websockets.sync.client import connect
 
 from robustviz import embedder, figures, measures, probes
@@ -60,14 +60,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[embedder.Embedder]:
     one = embedder.Embedder()
     yield one
     one.stop()
-
-
-def eventually(fact: Callable[[], object], seconds: float = 120) -> bool:
-    """Waits until `fact()` is true, and returns whether it became true in time."""
-    deadline = time.monotonic() + seconds
-    while not (found := bool(fact())) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return found
 
 
 def ended(pid: int) -> bool:
@@ -153,9 +145,7 @@ def test_what_it_cannot_answer_is_answered_here_and_it_goes_on(
     )
 
 
-def test_a_sentence_comes_back_as_it_was_said_and_it_goes_on(
-    quick: embedder.Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sentence_comes_back_as_it_was_said_and_it_goes_on(quick: embedder.Embedder) -> None:
     quick.start()
     assert quick.ask(**question()) is not None
     pid = quick.pid
@@ -212,14 +202,47 @@ def test_it_ends_when_nobody_asks_and_starts_again_for_the_next_question(
     assert one.ask(**question()) is None
 
 
-def test_it_does_not_end_while_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = QUICK.replace("return x", "__import__('time').sleep(1.5); return x")
+class Door:
+    """A lock that counts the threads that wait for it."""
+
+    def __init__(self) -> None:
+        self.lock, self.waiting = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        self.waiting += 1
+        self.lock.acquire()
+        self.waiting -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+def test_it_does_not_end_while_somebody_asks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked, go = tmp_path / "asked", tmp_path / "go"
+    slow = QUICK.replace(
+        "    return x",
+        f"    print(os.getpid(), file=open({str(asked)!r}, 'a'), flush=True)\n"
+        f"    while not os.path.exists({str(go)!r}): __import__('time').sleep(0.02)\n"
+        "    return x",
+    )
     monkeypatch.setattr(embedder, "COMMAND", [sys.executable, "-c", slow.format(works=True)])
-    one = embedder.Embedder(idle=0.5)
+    one, found = embedder.Embedder(idle=0.1), list[object]()
+    one._lock = door = Door()  # type: ignore[assignment]
     one.start()
+    asker = threading.Thread(target=lambda: found.append(one.ask(**question())))
+    asker.start()
     try:
-        assert one.ask(**question()) is not None
+        assert eventually(asked.exists)
+        # The idle time has passed: the watching thread wants to end the process.
+        assert eventually(lambda: door.waiting == 1)
+        go.touch()
+        asker.join(60)
+        assert len(found) == 1 and found[0] is not None
+        assert len(asked.read_text().split()) == 1, "the process was ended and asked again"
     finally:
+        go.touch()
         one.stop()
 
 

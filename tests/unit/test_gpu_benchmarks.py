@@ -187,14 +187,16 @@ def test_ours_without_validation_ends_with_the_weights_of_a_training(toy):
     )
 
 
-def test_attacks_written_out_end_in_the_corner_of_a_linear_net(linear_net, images):
+@pytest.mark.parametrize("attack", [trainers.written_out, setting.by_hand])
+def test_attacks_written_out_end_in_the_corner_of_a_linear_net(attack, linear_net, images):
     """Ten steps of ε/4 cross the whole ball from any start, and a linear network's gradient has the
     same signs everywhere.
     """
     y = torch.arange(len(images)) % 2
     weight = linear_net.head.weight
     signs = torch.stack([(weight[1 - label] - weight[label]).sign() for label in y]).view_as(images)
-    found = trainers.written_out(linear_net, images, y, 0.1, 0.025, 10)
+    found = attack(linear_net, images, y, 0.1, 0.025, 10)
+    assert not found.requires_grad
     assert torch.allclose(found, (images + 0.1 * signs).clamp(0, 1), atol=1e-6)
     assert torch.allclose(found, PGD(eps=0.1)(linear_net, images, y), atol=1e-6)
 
@@ -326,18 +328,6 @@ def test_b6_races_its_peers_lines_where_the_peer_is_not_here(toy, monkeypatch):
     assert 0 < (found - x).abs().max() <= float(toy.eps) + 1e-6
     (only,) = epochs_of(dataclasses.replace(toy, n_train=8, epochs=1), attack)
     assert len(only.times) == 4 and only.gates
-
-
-def test_the_leanest_peer_written_by_hand_climbs_as_ours_does(linear_net, images):
-    """A linear network's gradient has the same signs everywhere, so ten steps of ε/4 end in the
-    corner of the ball from any start.
-    """
-    y = torch.arange(len(images)) % 2
-    found = setting.by_hand(linear_net, images, y, 0.1, 0.025, 10)
-    assert (
-        torch.allclose(found, PGD(eps=0.1)(linear_net, images, y), atol=1e-6)
-        and not found.requires_grad
-    )
 
 
 def test_unseen_images_are_not_those_learned_from(toy):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import eventually
 
 from robustviz import paths
 from robustviz.runs import queue
@@ -140,7 +141,7 @@ def test_a_server_that_never_answers_is_given_up_and_ended(monkeypatch: pytest.M
         def __init__(self, port: int, network: object = None) -> None:
             super().__init__(port)
             started.append(self.process)
-            assert _eventually(lambda: self._last)  # The program is running but does not answer.
+            assert eventually(lambda: self._last)  # The program is running but does not answer.
 
     monkeypatch.setattr(launch, "_Server", Spy)
     monkeypatch.setattr(launch, "PATIENCE", 1.0)
@@ -266,7 +267,7 @@ def test_the_app_starts_from_anywhere_answers_here_only_and_ends_quietly(
     assert rest == ""
     assert "Traceback" not in said
     assert not outside
-    assert _eventually(lambda: launch.is_free(port))
+    assert eventually(lambda: launch.is_free(port))
     assert not (paths.ROOT / "mine").exists()
 
 
@@ -286,13 +287,6 @@ def _closed(address: str, port: int) -> bool:
     with socket.socket() as caller:
         caller.settimeout(1)
         return caller.connect_ex((address, port)) != 0
-
-
-def _eventually(fact: object, seconds: float = 60) -> bool:
-    deadline = time.monotonic() + seconds
-    while not (found := bool(fact())) and time.monotonic() < deadline:  # type: ignore[operator]
-        time.sleep(0.05)
-    return found
 
 
 @pytest.mark.machine

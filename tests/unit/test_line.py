@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from conftest import eventually
 
 from robustviz.ui.line import Line
 
@@ -28,10 +29,9 @@ def test_they_come_in_order_one_at_a_time_and_know_their_place():
     for number in range(5):
         threads.append(threading.Thread(target=ask, args=(number,)))
         threads[-1].start()
-        while len(line) + len(order) < number + 1:  # Until this thread is in the queue.
-            pass
-    while not {2, 3, 4} <= set(told):
-        pass
+        # Until this thread is in the queue.
+        assert eventually(lambda number=number: len(line) + len(order) == number + 1)
+    assert eventually(lambda: {2, 3, 4} <= set(told))
     gate.set()
     for thread in threads:
         thread.join(30)
@@ -60,5 +60,10 @@ def test_whoever_leaves_keeps_nobody_waiting():
 
 def test_two_may_be_inside_where_two_are_allowed():
     line = Line(at_once=2)
-    with line.turn(), line.turn():
+
+    def waits(place: int) -> None:
+        raise TimeoutError
+
+    # The first two enter at once, the third would have to wait.
+    with line.turn(waits), line.turn(waits), pytest.raises(TimeoutError), line.turn(waits):
         pass

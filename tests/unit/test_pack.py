@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import eventually
 
 from robustviz import imports, memory, registry
 from robustviz.runs import folder
@@ -88,8 +89,7 @@ def test_who_needs_a_module_waits_for_it_and_who_does_not_does_not(tmp_path, mon
     got: list[object] = []
     first = threading.Thread(target=imports.load, args=("slow_one",))
     first.start()
-    while "slow_one.part" not in sys.modules:
-        pass
+    assert eventually(lambda: "slow_one.part" in sys.modules)
     others = [
         threading.Thread(target=lambda name=name: got.append(imports.load(name)))
         for name in ("slow_one", "slow_one.part")

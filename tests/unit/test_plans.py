@@ -89,9 +89,12 @@ def test_the_command_says_who_ended_it_and_how_to_go_on(
 
 def test_a_wish_of_yesterday_ends_nothing_today(runs_home: Path) -> None:
     plans.keep_plan("mine", ["a"])
-    (runs_home / ".sweeps" / "mine.stop").write_bytes(b"")
-    with plans.fed("mine", lambda now: None) as tell:
+    wish, told = runs_home / ".sweeps" / "mine.stop", []
+    wish.write_bytes(b"")
+    with plans.fed("mine", told.append) as tell:
+        assert not wish.exists()
         tell(now())
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("text", ["{", '{"runs": 3}', '{"runs": ["../../etc"]}', '{"runs": [1]}'])

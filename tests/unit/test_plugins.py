@@ -51,7 +51,7 @@ def make():
 
 
 @pytest.fixture(autouse=True)
-def _as_before(runs_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _as_before(runs_home: Path) -> Iterator[None]:
     """Unregisters whatever a test loads."""
     for kind in registry.ROOMS:
         registry.keys(kind)

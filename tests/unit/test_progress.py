@@ -32,7 +32,7 @@ def test_attacked_images_are_counted_for_the_thread_that_waits(images, labels):
     assert len(heard) == 2
 
 
-def test_a_watch_within_a_watch_ends_with_its_own(images, labels):
+def test_a_watch_within_a_watch_ends_with_its_own():
     outer: list[int] = []
     with progress.watched(lambda done, total: outer.append(done)):
         with progress.watched(lambda done, total: None):
