@@ -192,7 +192,7 @@ def dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     need = 3 if target is None else 4
     if logits.shape[1] < need:
         raise UserError(
-            f"The DLR loss needs at least {need} classes and this network has {logits.shape[1]};"
+            f"The DLR loss needs at least {need} classes, but this network has {logits.shape[1]};"
             " use the loss ce.",
             code=2,
         )

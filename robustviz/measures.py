@@ -44,7 +44,7 @@ def alignment(z: Tensor, y: Tensor) -> float:
         pairs += len(own) * (len(own) - 1) // 2
     require(
         pairs > 0,
-        "Alignment compares points of one class, and no class has two of them: use more images.",
+        "Alignment compares points of one class, but no class has two of them: use more images.",
     )
     return max(total, 0.0) / pairs
 
@@ -65,7 +65,7 @@ def uniformity(z: Tensor) -> float:
     than two points. Source: Wang and Isola 2020 (arXiv 2005.10242), with t = 2.
     """
     z = cloud(z)
-    require(len(z) > 1, "Uniformity compares pairs of points; take two images or more.")
+    require(len(z) > 1, "Uniformity compares pairs of points: use two images or more.")
     u, total = unit(z), 0.0
     length = u.square().sum(dim=1)
     for start in range(0, len(u), BLOCK):
@@ -200,8 +200,8 @@ def neighbours(z: Tensor, k: int, among: Tensor | None = None) -> Tensor:
     bank, k = z if among is None else _twins(z, among)[1], whole(k, "k")
     require(
         0 < k < len(bank),
-        f"{k} neighbours need at least {k + 1} points, and there are {len(bank)}; take more images,"
-        " or a smaller k.",
+        f"{k} neighbours need at least {k + 1} points, but there are {len(bank)}: use more"
+        " images, or a smaller k.",
     )
     out = []
     for start in range(0, len(z), BLOCK):
@@ -225,8 +225,7 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     x, y = cloud(x), cloud(y)
     require(
         len(x) == len(y),
-        f"CKA compares two features of the same images, but there are {len(x)} and {len(y)}"
-        " images.",
+        f"CKA compares features of the same images, but there are {len(x)} and {len(y)} images.",
     )
     x, y = (_near_one(z - z.mean(dim=0)) for z in (_moved(x), _moved(y)))
     below = float((x.T @ x).norm() * (y.T @ y).norm())
@@ -308,7 +307,7 @@ def centre_distance(z: Tensor, y: Tensor, classes: int) -> float:
     centres = centres[~centres.isnan().any(dim=1)]
     require(
         len(centres) > 1,
-        "The distance between class centres needs points of two classes or more; take more images.",
+        "The distance between class centres needs points of two classes or more: use more images.",
     )
     return float(torch.pdist(centres).mean())
 

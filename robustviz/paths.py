@@ -55,8 +55,8 @@ def check_open(path: Path, allowed: tuple[Path, ...] | None = None) -> None:
     allowed = roots() if allowed is None else allowed
     if not open_to(path, allowed):
         raise UserError(
-            f"{path} is not below {' or '.join(map(str, allowed))}: only what lies there may be"
-            " read. Whoever runs robustviz can name other folders in ROBUSTVIZ_FOLDERS."
+            f"{path} is not below {' or '.join(map(str, allowed))}: only files in there may be"
+            " read. The person who runs robustviz can allow other folders in ROBUSTVIZ_FOLDERS."
         )
 
 

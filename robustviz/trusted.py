@@ -24,10 +24,10 @@ def find(source: str) -> tuple[str, Path]:
     if source.endswith(".py") or path.is_dir() or {os.sep, os.altsep} & set(source):
         path = path.resolve()
         if not (path / "__init__.py").is_file() and not (path.is_file() and path.suffix == ".py"):
-            what = "has no __init__.py" if path.is_dir() else "is no Python file"
+            what = "has no __init__.py" if path.is_dir() else "is not a Python file"
             what = what if path.exists() else "does not exist"
             raise UserError(
-                f"{path} {what}, so it is no plug-in: name a file FILE.py, a folder with an"
+                f"{path} {what}, so it is not a plug-in: name a file FILE.py, a folder with an"
                 " __init__.py, or a module.",
                 code=2,
             )

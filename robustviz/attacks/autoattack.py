@@ -55,8 +55,8 @@ class AutoAttack(Attack):
     def check(self, classes: int) -> None:
         if classes < 4:
             raise UserError(
-                f"AutoAttack needs at least 4 classes and this network has {classes}; use pgd, apgd"
-                " with loss=ce, or square.",
+                f"AutoAttack needs at least 4 classes, but this network has {classes}; use pgd,"
+                " apgd with loss=ce, or square.",
                 code=2,
             )
 

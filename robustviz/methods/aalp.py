@@ -84,7 +84,7 @@ class AALP(ALP):
         super().check(config, split, net)
         if self.drop > 0 and not isinstance(net.head, nn.Linear):
             raise UserError(
-                f"Guided dropout needs a linear last layer, and {config.net} has none: set"
+                f"Guided dropout needs a linear last layer, but {config.net} has none: set"
                 " method.drop=0."
             )
 

@@ -110,7 +110,7 @@ class ModelAlignment(Method):
         _check("witness", witness, split)
         if source.architecture != config.net:
             raise UserError(
-                f"The source {self.source} is a {source.architecture} but this training is for"
+                f"The source {self.source} is a {source.architecture}, but this training is for"
                 f" {config.net}: choose the net {source.architecture}.",
                 code=2,
             )

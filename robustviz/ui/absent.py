@@ -211,12 +211,12 @@ def explain(run_id: str, carried: str = "", what: str = "The run of this link") 
     st.markdown(f"{what} is {told}. It is not on this computer.")
     if found.commands:
         st.markdown(
-            "This command trains exactly this network:"
+            "This trains exactly this network:"
             if found.exact
-            else "According to the link it was trained with this command:"
+            else "According to the link it was trained like this:"
             if found.called
             else "Some of its settings are unusual, and the link does not tell which. This"
-            " command trains the most similar network:"
+            " trains the most similar network:"
         )
         st.code("\n".join(found.commands), language="bash", wrap_lines=True)
     if not found.exact:

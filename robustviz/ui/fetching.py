@@ -44,7 +44,7 @@ def offer(lacking: Lacking) -> None:
     much = load("robustviz.data.fetch").megabytes(sum(file.size for file in files))
     root = load("robustviz.data.places").root()
     st.markdown(
-        f"{lacking} The download is {much} MB from {files[0].host}, only once. Pages on"
+        f"{lacking} This is a single download of {much} MB from {files[0].host}. Pages on"
         f" {source.label} need the images; everything else works without them."
     )
     if not rights.may_act():

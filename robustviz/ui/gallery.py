@@ -14,8 +14,8 @@ from robustviz.ui import networks, widgets
 from robustviz.ui.context import Context, choose
 
 PAGE = 24  # thumbnails per page
-BOTH = ("A fooled, B holds", "Both fooled", "Both hold")
-ONE = ("A fooled", "A holds")
+BOTH = ("A fooled, B right", "Both fooled", "Both right")
+ONE = ("A fooled", "A right")
 
 
 @st.dialog("Choose an image by looking", width="large")

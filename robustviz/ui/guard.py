@@ -84,8 +84,8 @@ def refused(scope: Scope, allowed: Iterable[str]) -> str:
     asked = [value.decode("latin-1") for key, value in scope["headers"] if key == b"host"]
     if len(asked) != 1 or _name(asked[0]) not in allowed:
         return (
-            "This name is not one of this server's: open the address that it printed, or name"
-            " yours in ROBUSTVIZ_HOSTS."
+            "This address does not belong to this server: open the address that it printed, or"
+            " add this one to ROBUSTVIZ_HOSTS."
         )
     for key, value in scope["headers"]:
         if key == b"origin" and not _same(value.decode("latin-1"), asked[0]):
@@ -104,7 +104,7 @@ def _refused_upload(scope: Scope) -> str:
         if scope.get("method") != "PUT":
             return ""
         if length is None:
-            return "An upload must say how long it is."
+            return "The upload does not state its length (Content-Length)."
         if sum(_invited.values()) + length > MOST_WAITING:
             return "Too much is being uploaded at once: try again in a minute, or send less."
         _invited[session] += length

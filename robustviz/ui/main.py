@@ -45,7 +45,7 @@ menu = [
     start,
     page("tour", "Tour", "Seven steps, each a guess"),
     page("attack", "Attack", "How little does it take?"),
-    page("attention", "Attention", "Which pixels matter, and who gets to touch them?"),
+    page("attention", "Attention", "Which pixels matter, and how much may an attack change them?"),
     page("features", "Features", "Do attacked images stay with their class?"),
     page("soft_labels", "Loss", "How close is the boundary, and how steep is the loss?"),
     page("transfer", "Transfer", "Do images attacked on one network fool another?"),

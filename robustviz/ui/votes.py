@@ -46,7 +46,7 @@ def cast(question: str, option: int) -> None:
     with _turn:
         cast_so_far = _votes.setdefault(question, {})
         if voter not in cast_so_far and len(cast_so_far) >= MOST:
-            raise UserError(f"{MOST} votes were cast on this question, which is more than a class.")
+            raise UserError(f"This question has {MOST} votes, and no more are accepted.")
         cast_so_far[voter] = option
 
 

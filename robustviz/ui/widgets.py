@@ -301,7 +301,7 @@ def _strips(key: str, results: Mapping[str, Result], at: int) -> None:
     """Downloads of the images, untouched and attacked, in two sizes, if the results have any."""
     if not strip(results.values(), 1, at):
         return
-    for scale, label in zip(SCALES, ("a pixel a pixel", "× 8"), strict=True):
+    for scale, label in zip(SCALES, ("original size", "× 8"), strict=True):
         _file(
             f"Pictures, {label} (PNG)",
             partial(strip, list(results.values()), scale, at),

@@ -261,7 +261,7 @@ def test_dlr_refuses_too_few_classes_with_a_sentence(
     classes: int, target: Tensor | None, needed: int
 ) -> None:
     with pytest.raises(
-        UserError, match=f"needs at least {needed} classes and this network has {classes}"
+        UserError, match=f"needs at least {needed} classes, but this network has {classes}"
     ):
         losses.dlr(torch.zeros(1, classes), torch.tensor([0]), target)
 

@@ -331,7 +331,7 @@ def test_a_large_label_takes_no_memory() -> None:
         (lambda: measures.centre_distance(G4, ONE, 3), "two classes"),
         (lambda: measures.alignment(G4, torch.arange(4)), "no class has two"),
         (lambda: measures.uniformity(G4[:1]), "two images"),
-        (lambda: measures.knn_accuracy(G4, Y4, 4), "at least 5 points, and there are 4"),
+        (lambda: measures.knn_accuracy(G4, Y4, 4), "at least 5 points, but there are 4"),
         (lambda: measures.neighbourhood_hit(G4, Y4, 0), "0 neighbours"),
         (lambda: measures.alignment(G4, Y4[:3]), "one label each"),
         (lambda: measures.alignment_of_pairs(G4, G4[:3]), "do not match"),

@@ -64,7 +64,7 @@ def test_a_link_carries_what_is_not_usual_and_an_old_one_says_what_is_known(visi
     odd = config(**{"method.beta": 1.5})
     carried = recipes.packed(recipes.of(odd))
     app = opened(visit, "contributions", a=odd.run_id, **{"a-set": carried})
-    assert "This command trains exactly this network" in words(app)
+    assert "This trains exactly this network" in words(app)
     assert any("--set method.beta=1.5" in code.value for code in app.code)
     app = opened(visit, "contributions", a=odd.run_id)
     assert "the link does not tell which" in words(app)

@@ -37,7 +37,7 @@ def test_it_opens_with_the_ordinary_and_the_defended_network_on_shapes(visit):
     badges = [
         block.proto.popover.label
         for block in app.get("popover")
-        if block.proto.popover.label.startswith("Doctor")
+        if block.proto.popover.label.startswith("Checks for")
     ]
     checks = [
         2 + len(ordinary("shapes", method).evaluation().doctor) for method in ("standard", "pgd_at")
@@ -45,7 +45,7 @@ def test_it_opens_with_the_ordinary_and_the_defended_network_on_shapes(visit):
     assert (
         badges
         == [
-            f"Doctor, {side}: no fault in {count} checks"
+            f"Checks for {side}: none of {count} failed"
             for side, count in zip("AB", checks, strict=True)
         ]
         and min(checks) >= 10
@@ -134,12 +134,12 @@ def test_the_drawer_groups_images_by_what_their_evaluations_found(visit):
     first, second = ordinary("digits", "standard"), ordinary("digits", "pgd_at")
     groups, said = gallery.groups_of(Context("digits", first.id, second.id, 0))
     mine, theirs = (run.evaluation().right() for run in (first, second))
-    assert list(groups) == ["A fooled, B holds", "Both fooled", "Both hold"]
-    for index in groups["A fooled, B holds"]:
+    assert list(groups) == ["A fooled, B right", "Both fooled", "Both right"]
+    for index in groups["A fooled, B right"]:
         assert mine[0][index] and not mine[1][index] and theirs[0][index] and theirs[1][index]
     assert "PGD-20" in said and wordy(said) == []
     alone, _ = gallery.groups_of(Context("digits", second.id, "", 0))
-    assert list(alone) == ["A fooled", "A holds"]
+    assert list(alone) == ["A fooled", "A right"]
 
 
 def test_an_image_is_chosen_by_looking(visit):

@@ -92,7 +92,7 @@ def test_every_closer_look_is_drawn_with_a_sentence(visit, look) -> None:
         "stages": "the greatest fall is at",
         "pairs": "Pairs of one class are",
         "centres": "attacked centres",
-        "uniformity": "kept no epochs",
+        "uniformity": "kept no weights of earlier epochs",
     }
     assert expected[look] in said
 
