@@ -1,5 +1,5 @@
 """A plug-in: one file with a training method, an attack, a network, a data set and a probe with its
-figure and page. Copy it to where you work, change it, and name it:
+figure and page. Copy it to your folder, change it, and name it:
 
     python -m robustviz train --plugin plugin_example.py --data stripes --method half_at
     python -m robustviz evaluate RUN --attack top_pgd --set share=0.2
@@ -7,7 +7,7 @@ figure and page. Copy it to where you work, change it, and name it:
     python -m robustviz app
     python -m robustviz contracts --plugin plugin_example.py
 
-docs/plugins.md says more, docs/adding.md what each kind of thing can do besides.
+docs/plugins.md explains plug-ins, docs/adding.md what else each kind of class can do.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-# An attack: a class with its settings, and what makes it another than those that are there.
+# An attack: a class with its settings and the methods in which it differs from its base class.
 
 
 @register("attack/top_pgd")
@@ -50,7 +50,7 @@ class TopPGD(PGD):
     share: float = option(0.5, "Share of the values that a step moves.", low=0.01, high=1)
 
     label = "Top-PGD"
-    text = "PGD whose steps leave the values alone that matter least."
+    text = "PGD whose steps change only the values that matter most to the loss."
 
     def direction(self, gradient: Tensor, before: Tensor | None) -> Tensor:
         size = gradient.abs()
@@ -59,7 +59,7 @@ class TopPGD(PGD):
         return torch.where(size >= least, gradient, 0)
 
 
-# A method: the loss of a batch, in named terms that are added up, logged and drawn.
+# A method: the loss of a batch, as named terms that are added up, logged and drawn.
 
 
 @register("method/half_at")
@@ -138,14 +138,14 @@ class Stripes(Source):
         return whole if n is None or split != "train" else whole.take(stratified_order(y)[:n])
 
 
-# A probe: what is asked (a spec), what comes back (a result), who measures it, how it is drawn, and
-# a page of the menu. Whatever belongs to the dashboard is imported where it is used.
+# A probe: its settings (the spec), its numbers (the result), the function that measures, its figure,
+# and a page of the menu. Streamlit and Plotly are imported inside the functions that need them.
 
 
 @dataclass(frozen=True)
 class Noise(Result):
-    """Accuracy under random noise at several radii on the same `n` images: `eps` (E,), `k` (E,)
-    still right.
+    """Accuracy under random noise on `n` images. `eps` (E,): the radii; `k` (E,): how many of the
+    images are right at each radius.
     """
 
     eps: Floats
@@ -153,7 +153,7 @@ class Noise(Result):
     n: int
 
     def rows(self) -> list[JSON]:
-        """One row a radius."""
+        """One row for each radius."""
         return [
             {"eps": float(eps), "right": int(k), "n": self.n}
             for eps, k in zip(self.eps, self.k, strict=True)
@@ -217,7 +217,7 @@ def curve(results: Noise | Mapping[str, Noise], *, template: str = "robustviz_li
 
 @plugins.page("noise", "Noise", "Does noise that nobody chose fool a network?")
 def page() -> None:
-    """The Noise page: a seed, and the curve of networks A and B."""
+    """Draw the Noise page: a slider for the seed, and the curves of networks A and B."""
     import streamlit as st
 
     from robustviz.ui import header, shell, widgets
