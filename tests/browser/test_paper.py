@@ -73,7 +73,7 @@ def test_a_pdf_has_the_width_and_the_type_that_were_asked_for(width, mm, size) -
     found = type_sizes(page)
     assert len(found) > 10 and found == pytest.approx([size] * len(found), rel=0.01)
     text = page.extract_text()
-    assert "A PGD-AT" in text and "still right" in text and "Accuracy under" not in text
+    assert "A PGD-AT" in text and "accuracy under attack" in text and "Accuracy under" not in text
 
 
 def test_fonts_are_embedded_and_points_are_no_bitmap() -> None:

@@ -82,7 +82,7 @@ def test_the_sentences_are_those_of_the_probes_results(visit):
 def test_one_image_and_another_weight_can_be_chosen_and_stay_in_the_address(visit, few):
     app = more(visit("contributions", data="digits", img=4))
     app.button_group(key="of").set_value("one").run()
-    assert "on image 4 is carried by" in words(sound(app)) and "one" in app.query_params["of"]
+    assert "on image 4." in words(sound(app)) and "one" in app.query_params["of"]
     assert "A pair counts with w = p(y|x')." in words(app)
     app.selectbox(key="pair-weight").set_value("clean").run()
     assert "A pair counts with w = p(y|x)." in words(sound(app)) and "p(y|x')" not in words(app)

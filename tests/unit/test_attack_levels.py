@@ -81,7 +81,7 @@ def test_every_attack_runs_on_one_image_or_says_why_not(run, key) -> None:
 
 
 def test_an_attack_without_a_targeted_form_says_so(run) -> None:
-    with pytest.raises(UserError, match="no targeted form"):
+    with pytest.raises(UserError, match="cannot be targeted"):
         measure(run, AttackLevelsSpec(5, "autoattack", EPS, target=1))
 
 
@@ -89,7 +89,7 @@ def test_what_the_noise_fooled_was_not_wrong_untouched(runs_home) -> None:
     spec = probes.TrajectorySpec(0, eps=68 / 255)
     found = probes.trajectory(digits("standard"), spec)
     assert int(found.probs[0].argmax()) != found.y  # The random start alone changes the prediction.
-    assert found.meta["summary"].startswith("fooled by the noise it starts from")
+    assert found.meta["summary"].startswith("fooled already by the random start")
 
 
 def test_a_costly_attack_has_five_levels_with_the_usual_one() -> None:
@@ -168,7 +168,10 @@ def test_less_eps_looks_like_less_since_the_gain_is_one_for_the_page() -> None:
     screen = first.screen(found, {"A Standard": answers(20)}, None, control(), 8)
     shown = screen.moves["a-add-src"][1]
     assert len(set(shown)) == 17  # No two levels may have the same picture.
-    assert any("× 8 around grey, the same at every ε" in line for line in screen.sure)
+    assert any(
+        "multiplied by 8 around grey, with the same factor at every ε" in line
+        for line in screen.sure
+    )
     assert screen.answer[8] == "A is right on 30 of 200 attacked images."
 
 
@@ -181,7 +184,7 @@ def test_where_the_nearest_eps_differs_it_is_said_and_where_none_is_known_it_is_
     screen = first.screen(given, few, None, control(), 9)
     assert screen.answer[9].startswith("At the nearest ε measured, 8/255: B is more robust")
     assert wordy(screen.answer[9]) == []
-    assert "Measure below" in first.screen(given, {}, None, control(), 8).answer[0]
+    assert "Below, measure on how many" in first.screen(given, {}, None, control(), 8).answer[0]
 
 
 def test_two_shipped_networks_have_a_verdict_before_anything_is_measured(runs_home) -> None:
@@ -228,7 +231,7 @@ def test_figures_take_three_networks_and_say_little(name) -> None:
 def test_a_confusion_matrix_names_the_commonest_mistake() -> None:
     figure = figures.confusion(answers(8), eps=8 / 255)
     assert int(np.sum(figure.data[0].z)) == 200
-    assert "is called" in figure.layout.meta["sentence"]
+    assert "Most frequent mistake:" in figure.layout.meta["sentence"]
     assert wordy(figure.layout.meta["sentence"]) == []
 
 

@@ -388,8 +388,8 @@ def test_a_shapes_image_says_how_much_of_the_mask_lies_on_the_object(runs_home) 
     share, whole = found.object[found.mask].mean(), found.object.mean()
     figure = figures.budget(found)
     assert (
-        f"{share:.0%} of the mask lies on the true object (outlined); by chance it would be {whole:.0%}"
-        in figure.layout.meta["sentence"]
+        f"{share:.0%} of the mask lies on the true object (outlined); by chance it would be"
+        f" {whole:.0%}" in figure.layout.meta["sentence"]
     )
     assert len(figure.to_json()) < 400 * 1024
     jet = probes.attention(run, AttentionSpec(index=3, steps=2, controls=1, rule="jet-compat"))

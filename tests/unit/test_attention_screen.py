@@ -154,9 +154,14 @@ def test_where_no_object_is_known_it_says_how_far_the_spot_moves(both) -> None:
     assert "A's hottest spot moves by 4 pixels under attack; B's stays in place." in overlay.answer(
         case, 8
     )
-    assert overlay.answer(case, 0) == "Nothing is changed yet: move ε to attack the image."
+    assert (
+        overlay.answer(case, 0)
+        == "ε is 0, so the image is unchanged: move the slider to attack it."
+    )
     screen = overlay.screen(case, slider(first))
-    assert "outline" not in screen.picture and "shapes only" in " ".join(screen.sure)
+    assert "outline" not in screen.picture and "only for the data set shapes" in " ".join(
+        screen.sure
+    )
 
 
 def test_every_sentence_of_the_screen_is_short(both) -> None:

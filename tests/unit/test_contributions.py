@@ -207,9 +207,11 @@ def test_no_change_has_no_pairing_gradient(run) -> None:
         np.isnan(found.cosine).all()
         and not found.pairing.any()
         and np.isnan(found.opposed()[0])
-        and "on none of 3" in found.meta["summary"]
+        and "no image among 3" in found.meta["summary"]
     )
-    assert "on none of 3 images have both losses a gradient" in said(figures.opposition(found))
+    assert "no image among 3 on which both losses have a nonzero gradient" in said(
+        figures.opposition(found)
+    )
     assert "0 of 3 images lie" in said(figures.pairing(found))
 
 
@@ -243,7 +245,7 @@ def test_a_head_that_is_not_linear_gives_the_slope_times_the_feature_and_says_so
     assert np.allclose(found.parts, linear.parts, atol=1e-5)
     assert np.allclose(found.bias, linear.bias, atol=1e-4)
     assert "slope" not in linear.meta and found.meta["slope"]
-    assert "slope of the logit" in sure(figures.contributions(found))
+    assert "derivative of the logit" in sure(figures.contributions(found))
     assert "slope" not in sure(figures.contributions(linear))
     many = {"a": probes.carried.answer(run, CarriedSpec(n=60))}
     assert any("A's last layer is not linear" in line for line in first.sure(many))
@@ -311,20 +313,19 @@ def test_whether_robust_curves_rise_earlier_is_said_either_way(halves, says) -> 
 def test_curves_of_one_image_of_few_and_of_nothing() -> None:
     one = figures.contributions({"A": carried([3], "standard"), "B": carried([2], "trades")})
     assert (
-        said(one)
-        == "Half of what speaks for dog on image 0 is carried by: A: 3 of 10 features. B: 2 of 10"
-        " features."
+        said(one) == "Number of features with half of the positive contributions to dog on image 0."
+        " A: 3 of 10 features. B: 2 of 10 features."
     )
     assert "Effective number of features in A: 6.0." in sure(one) and "in B: 4.0." in sure(one)
     assert "Fewer than 10 images" in said(
         figures.contributions({"A": carried([3, 3], "standard"), "B": carried([2, 2], "trades")})
     )
-    assert "needs an ordinary and a defended network" in said(
+    assert "an ordinary and a defended network are needed" in said(
         figures.contributions(carried([3, 3], "standard"))
     )
     blank = dataclasses.replace(carried([3, 3], "standard"), parts=-np.ones((2, 10)))
     assert (
-        "A: nothing speaks for the class." in said(figures.contributions(blank))
+        "A: no feature contributes positively to the class." in said(figures.contributions(blank))
         and not figures.contributions(blank).data
     )
     several = figures.contributions(
@@ -352,7 +353,7 @@ def test_the_strip_shows_every_feature_once_and_the_sum(run) -> None:
     )
     assert "drops 3 features and scales 2 up" in said(figure)
     one = probes.contributions(run, ContributionsSpec(index=3))
-    assert "with its own training: the top 32 of 64 always stay. Its rate is 0.5" in sure(
+    assert "with its own training: the top 32 of 64 are always kept. Its rate is 0.5" in sure(
         figures.dropped(one)
     )
 
@@ -449,8 +450,8 @@ def test_masking_is_said_only_where_the_attack_without_gradients_is_decidedly_ah
     clear = walked([30, 20, 18], 25)
     figure = figures.attack_steps({"A": clear})
     assert (
-        "A: 40 of 40 are right untouched. 20 steps of PGD leave 20 right. 1000 steps leave 18, so"
-        " 2 more are fooled."
+        "A: right on 40 of 40 untouched images. 20 steps of PGD leave 20 right."
+        " 1000 steps leave 18, so 2 more are fooled."
         in said(figure)
         and "at ε = 8/255, seed 2" in sure(figure)
     )
@@ -460,13 +461,13 @@ def test_masking_is_said_only_where_the_attack_without_gradients_is_decidedly_ah
     assert len(figure.data) == 3 and figure.data[2].y[0] == 25 / 40
     some = walked([30, 20, 18], 25, only=2)
     assert (
-        "fools 2 that PGD does not. That is no decided advantage over PGD, but count the worst of"
-        " both: 16 right" in said(figures.attack_steps(some))
+        "fools 2 that PGD does not. This is no significant advantage over PGD; 16 images withstand"
+        " both attacks." in said(figures.attack_steps(some))
     )
     masked = walked([40, 40, 40], 10, only=30)
     assert "PGD's gradient is masked" in said(figures.attack_steps(masked))
     early = dataclasses.replace(clear, steps=np.array([1, 2, 5]))
-    assert "40 of 40 are right untouched. 5 steps of PGD leave 18 right. Square-500" in said(
+    assert "right on 40 of 40 untouched images. 5 steps of PGD leave 18 right. Square-500" in said(
         figures.attack_steps(early)
     )
 
@@ -546,13 +547,15 @@ def test_the_control_moves_a_marker_along_both_curves_and_the_bars_of_one_image(
     )
     assert screen.moves["a-share"][1][kept.index(3)] == "A: 50 %"
     assert screen.moves["b-share"][1][kept.index(3)] == "B: 75 %"
-    assert screen.moves["b-one"][1][kept.index(4)] == "B: 100 % of what speaks for dog"
+    assert (
+        screen.moves["b-one"][1][kept.index(4)] == "B: 100 % of the positive contributions to dog"
+    )
     assert {len(values) for _, values in screen.moves.values()} == {len(kept)}
     for name in screen.moves:
         assert name in screen.picture
     mute = dataclasses.replace(one["a"], parts=-np.ones((1, 10)))
     silent = first.screen({"a": many([3] * 40)}, {"a": mute})
-    assert set(silent.moves["a-one"][1]) == {"A: nothing speaks for dog"}
+    assert set(silent.moves["a-one"][1]) == {"A: no positive contribution to dog"}
     assert silent.answer == ["About 3 of 10 features carry half of A's answer."]
 
 

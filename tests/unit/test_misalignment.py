@@ -132,7 +132,7 @@ def test_a_head_bias_shifted_down_is_a_boundary_too_close(spoil, method, shift) 
     net = copy.deepcopy(shipped(method).net())
     net.head.bias.data[3] += shift
     found = probes.misalignment(spoil(method, net), SPEC)
-    assert found.kind[3] == HEAD and "Without the head's constant offsets" in found.sentence[3]
+    assert found.kind[3] == HEAD and "Without the head's biases" in found.sentence[3]
     assert (
         HEAD not in found.kind[:3] + found.kind[4:]
         and found.boundary[3] < 0.3 < found.boundary_0[3]
@@ -186,7 +186,7 @@ def test_half_of_one_class_s_labels_wrong(spoil, method, wrong) -> None:
     [
         # A network trained from scratch for ten epochs with half of one class's labels changed to
         # one other class: its output stays fairly confident.
-        ({"boundary": 0.17, "boundary_0": 0.145, "confidence": 0.757}, "where labels are wrong"),
+        ({"boundary": 0.17, "boundary_0": 0.145, "confidence": 0.757}, "typical of wrong labels"),
         # A network trained for twenty-five epochs with half of the labels changed to any other
         # class: it memorises the images with wrong labels one by one.
         (
@@ -257,7 +257,7 @@ def test_a_network_that_is_never_fooled_holds(run) -> None:
     assert set(found.kind) <= {HOLD, OUTLIERS} and HOLD in found.kind
     assert math.isnan(found.auc[0]) and not found.along.any()
     assert (
-        "none of the images right untouched was fooled"
+        "no image that is right untouched was fooled"
         in figures.misalignment_auc(found).layout.meta["sentence"]
     )
     assert figures.misalignment(found).layout.meta["sentence"]
@@ -368,7 +368,7 @@ def test_the_roc_curve_has_the_auc_below_it(run) -> None:
     figure = figures.misalignment_auc(found)
     x, y = figure.data[1].x, figure.data[1].y
     assert float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2)) == pytest.approx(found.auc[0])
-    assert f"AUC {found.auc[0]:.2f}, more than chance" in figure.layout.meta["sentence"]
+    assert f"AUC {found.auc[0]:.2f}, better than chance" in figure.layout.meta["sentence"]
     assert (
         f"AUC {found.auc[0]:.2f} [{found.auc[1]:.2f}, {found.auc[2]:.2f}]"
         in figure.layout.meta["sure"]
@@ -402,7 +402,7 @@ def test_stages_are_what_the_network_computes_on_the_way(runs_home, net) -> None
     )
     assert (
         found.noise[-2].mean() > found.adversarial[-2].mean()
-    ) and "Where does it start" in figures.stages(found).layout.title.text
+    ) and "At which stage does the attack show" in figures.stages(found).layout.title.text
 
 
 def test_the_greatest_fall_leaves_the_logits_out() -> None:
@@ -430,9 +430,9 @@ def test_pairs_are_counted_one_by_one_and_the_margin_is_the_run_s_own(runs_home)
         "margin m = 1" in figure.layout.annotations[0].text
         and f"{np.mean(same):.2f} apart" in figure.layout.meta["sentence"]
     )
-    assert "It acted on a projection" in figure.layout.meta["sentence"]
+    assert "It was trained on a projection" in figure.layout.meta["sentence"]
     stays = dataclasses.replace(found, meta=found.meta | {"projected": True})
-    assert "It acted on these features." in figures.pairs(stays).layout.meta["sentence"]
+    assert "It was trained on these features." in figures.pairs(stays).layout.meta["sentence"]
     plain = probes.pairs(shipped("standard"), PairsSpec(n=40, steps=2))
     assert plain.margin is None and not figures.pairs(plain).layout.annotations
     assert "No margin" in figures.pairs(plain).layout.meta["sentence"]
@@ -455,7 +455,10 @@ def test_alignment_and_uniformity_of_every_epoch_that_was_kept(runs_home) -> Non
             math.log(float(torch.exp(-2 * squared[off]).mean())), abs=1e-6
         )
     single = figures.uniformity(probes.uniformity(shipped("trades"), UniformitySpec(n=60)))
-    assert "kept no epochs" in single.layout.meta["sentence"] and len(single.data[1].x) == 1
+    assert (
+        "kept no weights of earlier epochs" in single.layout.meta["sentence"]
+        and len(single.data[1].x) == 1
+    )
 
 
 # Sentences and figures.

@@ -151,7 +151,7 @@ def test_the_figure_says_higher_only_where_the_interval_says_so(run) -> None:
 
 
 def test_what_cannot_be_measured_is_one_clear_sentence(run, runs_home, capsys) -> None:
-    with pytest.raises(UserError, match="data shapes only"):
+    with pytest.raises(UserError, match="only on the data set shapes"):
         probes.overlap(shipped("digits"), SPEC)
     for setting in ("rule=oracle", "rule=jet-compat", "rule=abc", "n=0", "eps=9", "method=x"):
         assert cli.main(["probe", run.id, "overlap", "--set", setting]) == 2
@@ -172,14 +172,14 @@ def test_the_report_has_a_row_a_run_with_intervals(run, monkeypatch, capsys) -> 
     assert [row["iou"]["clean"][name] for name in ("mean", "low", "high")] == pytest.approx(
         found.interval("iou", 0)
     )
-    assert row["run"] == run.id and row["n"] == 30 and "data shapes only" in out.err
+    assert row["run"] == run.id and row["n"] == 30 and "only on the data set shapes" in out.err
     assert cli.main(["report", "--overlap", run.id]) == 0
     assert (
         "{:.3f} [{:.3f}, {:.3f}]".format(*found.interval("pointing", 1)) in capsys.readouterr().out
     )
     assert (
         cli.main(["report", "--overlap", digits.id]) == 1
-        and "data shapes only" in capsys.readouterr().err
+        and "only on the data set shapes" in capsys.readouterr().err
     )
     assert (
         cli.main(["report", "--overlap", digits.id, digits.id]) == 1

@@ -75,7 +75,7 @@ def test_an_image_that_is_wrong_untouched_was_not_fooled_by_a_step(run) -> None:
     assert (
         probes.trajectory(run, TrajectorySpec(index=int(wrong[0])))
         .meta["summary"]
-        .startswith("wrong untouched; loss")
+        .startswith("misclassified untouched; loss")
     )
 
 

@@ -87,7 +87,7 @@ def test_each_cell_has_its_error_its_interval_and_its_n() -> None:
         and "of aligned (10 %)" in text
     )
     assert (
-        "small_cnn seed 1: misclassifies 5 to 25 % of all attacked images, and 10 % of the" in text
+        "small_cnn seed 1: 5 to 25 % of all attacked images are misclassified, 10 % of the" in text
     )
     assert len(figure.to_json()) < 400 * 1024 and text in figure.layout.meta["alt"]
 

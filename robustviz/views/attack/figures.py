@@ -92,7 +92,7 @@ def accuracy_curve(
         template,
         f"Accuracy under {attack_name(first.meta['attack'])}",
         xaxis={"title": "ε in grey levels (of 255)", "rangemode": "tozero"},
-        yaxis={"range": [0, 1.02], "tickformat": ".0%", "title": "still right"},
+        yaxis={"range": [0, 1.02], "tickformat": ".0%", "title": "accuracy under attack"},
     )
     for (name, curve), (side, dash) in zip(curves.items(), styles(curves), strict=True):
         x, interval = curve.eps * 255, curve.interval
@@ -144,12 +144,14 @@ def _held(curves: Mapping[str, AccuracyCurve]) -> tuple[str, str]:
     for name, curve in curves.items():
         at = int(np.abs(curve.eps - float(curve.meta["train_eps"])).argmin())
         radius = eps_text(round(255 * curve.eps[at]) / 255)
-        said.append(f"{name} holds {curve.k[at]} of {curve.n} images at ε = {radius}.")
+        said.append(
+            f"{name} is right on {curve.k[at]} of {curve.n} attacked images at ε = {radius}."
+        )
     first = next(iter(curves.values()))
     return " ".join(said), (
-        "An attack that fails proves nothing: these are upper bounds, for one network each."
-        f" n = {first.n} test images, the same for all. {attack_name(first.meta['attack'])}, noise"
-        f" of seed {first.meta['seed']}. The band is a 95 % interval (Wilson)."
+        "An attack that fails proves nothing: these are upper bounds, for one network each. n ="
+        f" {first.n} test images, the same for all. {attack_name(first.meta['attack'])}, random"
+        f" start with seed {first.meta['seed']}. The band is a 95 % interval (Wilson)."
     )
 
 
@@ -168,7 +170,7 @@ def smallest_eps(
     colour, first = COLOURS[template], next(iter(several.values()))
     figure = blank(
         template,
-        "Smallest ε that flips an image",
+        "Smallest ε that fools each image",
         barmode="group",
         bargap=0.12,
         xaxis={"title": "ε in grey levels (of 255)", "range": [0, first.limit * 255]},
@@ -204,7 +206,7 @@ def smallest_eps(
             )
     return finish(
         figure,
-        "Histogram of the smallest radius that flips an image.",
+        "Histogram of the smallest radius that fools each image.",
         several,
         " ".join(f"{name}: {_typical(result)}." for name, result in several.items()),
         sure="PGD with bisection finds upper bounds of the true distances, here up to"
@@ -216,9 +218,11 @@ def smallest_eps(
 def _typical(result: SmallestEps) -> str:
     flipped = result.eps[(result.eps > 0) & np.isfinite(result.eps)]
     if not len(flipped):
-        return f"no image flips up to {eps_text(result.limit)}"
+        return f"no image is fooled up to ε = {eps_text(result.limit)}"
     half = grey_text(float(np.median(flipped)))
-    return f"{len(flipped)} of {len(result.eps)} flip, half of these by ε = {half}"
+    return (
+        f"{len(flipped)} of {len(result.eps)} images are fooled, half of them at ε = {half} or less"
+    )
 
 
 def trajectory(
@@ -264,9 +268,9 @@ def classes_held(
     radius = eps_text(round(255 * first.eps[at]) / 255)
     figure = blank(
         template,
-        f"Still right at ε = {radius}, class by class",
+        f"Accuracy under attack at ε = {radius}, class by class",
         barmode="group",
-        yaxis={"range": [0, 1.02], "tickformat": ".0%", "title": "still right"},
+        yaxis={"range": [0, 1.02], "tickformat": ".0%", "title": "accuracy under attack"},
         xaxis={"type": "category"},
     )
     said = []
@@ -292,8 +296,9 @@ def classes_held(
         "Accuracy under attack of each class.",
         several,
         " ".join(said),
-        sure=f"A class has few images here, about {first.n // max(1, len(names))}: its share is"
-        f" rough. The same {first.n} images and attack as in the curve.",
+        sure=f"A class has few images here, about {first.n // max(1, len(names))}, so its"
+        f" accuracy is a rough estimate. The same {first.n} images and attack as in the"
+        " curve.",
     )
 
 
@@ -306,7 +311,7 @@ def confusion(result: Answers, *, eps: float, template: str = LIGHT) -> go.Figur
     wrong = table - np.diag(np.diag(table))
     figure = blank(
         template,
-        f"What is called what at ε = {radius}",
+        f"Confusion matrix at ε = {radius}",
         height=440,
         xaxis={"title": "answer", "type": "category"},
         yaxis={"title": "true class", "type": "category", "autorange": "reversed"},
@@ -324,15 +329,15 @@ def confusion(result: Answers, *, eps: float, template: str = LIGHT) -> go.Figur
     true, said = np.unravel_index(int(wrong.argmax()), wrong.shape)
     count = f"{wrong.max()} of {table[true].sum()}"
     sentence = (
-        f"Most often, a {names[true]} is called {names[said]}: {count}."
+        f"Most frequent mistake: {names[true]} classified as {names[said]}, {count} images."
         if wrong.any()
-        else "No image is misread."
+        else "No image is misclassified."
     )
     return finish(
         figure,
         "Confusion matrix under attack.",
         result,
         sentence,
-        sure="An image counts with the first wrong answer that the attack met. The same"
+        sure="An image is counted under the first wrong class that the attack finds. The same"
         f" {result.n} images and attack as in the curve.",
     )

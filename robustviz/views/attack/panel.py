@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 QUESTION = "How little does it take?"
 MARKS = {"ok": "✓", "warning": "!", "unreliable": "✗"}  # printed before each of the doctor's checks
-AIMS = {"any": "Any wrong class", "targeted": "Targeted"}
+AIMS = {"any": "Any wrong class (untargeted)", "targeted": "A chosen class (targeted)"}
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def settings(here: Context) -> Choice:
     )
     aim, target = st.columns(2, vertical_alignment="bottom")
     wanted = aim.segmented_control(
-        "Towards",
+        "Goal of the attack",
         list(AIMS),
         required=True,
         format_func=AIMS.__getitem__,
@@ -113,7 +113,7 @@ def settings(here: Context) -> Choice:
         "Target class", names, disabled=wanted == "any", **shell.linked("target", names[0], names)
     )
     steps = st.number_input(
-        "Steps, of an attack that takes steps",
+        "Number of steps (iterative attacks only)",
         1,
         100,
         help=term("pgd"),
@@ -215,11 +215,11 @@ def sentence(result: Adversarial, target: int = -1) -> str:
         f"{names[probs.argmax()]} ({probs.max():.0%})" for probs in (result.probs, result.probs_adv)
     )
     way = f"{names[before]} → {now}"  # an arrow, since classes may be numbers (digits)
-    outcome = f"**{way}**: it holds against this attack."
+    outcome = f"**{way}**: the attack does not change the prediction."
     if before != result.y:
         outcome = (
-            f"Wrong already without an attack: it says **{was}**, it is a {names[result.y]}."
-            f" Attacked: **{now}**."
+            f"Misclassified already without an attack: the prediction is **{was}**, the true"
+            f" class {names[result.y]}. Attacked: **{now}**."
         )
     elif target not in (-1, result.y):
         outcome = (
@@ -227,9 +227,9 @@ def sentence(result: Adversarial, target: int = -1) -> str:
             f" ({names[target]})."
         )
     elif result.eps == 0:
-        outcome = f"**{was}**: nothing may change at ε = 0."
+        outcome = f"**{was}**: at ε = 0 no pixel may change."
     elif after != result.y:
-        outcome = f"**{way}**: this model was fooled."
+        outcome = f"**{way}**: this network was fooled."
     return f"{outcome} No pixel changed by more than {eps_text(result.distance)}."
 
 
@@ -250,17 +250,22 @@ def doctor(side: str, run_id: str, result: AttackLevels, at: int) -> None:
     levels += [*(finding.level for finding in findings), *["warning"] * len(warned)]
     count, hard, soft = len(levels), levels.count("unreliable"), levels.count("warning")
     verdict, icon = (
-        (f"unreliable by {hard} of {count}", ":material/error:")
+        (f"{hard} of {count} failed, result unreliable", ":material/error:")
         if hard
-        else (f"{soft} of {count} warn", ":material/warning:")
+        else (
+            f"{soft} of {count} {'gives a warning' if soft == 1 else 'give warnings'}",
+            ":material/warning:",
+        )
         if soft
-        else (f"no fault in {count} checks", ":material/check_circle:")
+        else (f"none of {count} failed", ":material/check_circle:")
     )
-    with st.popover(f"Doctor, {side}: {verdict}", icon=icon, type="tertiary", help=term("doctor")):
+    with st.popover(
+        f"Checks for {side}: {verdict}", icon=icon, type="tertiary", help=term("doctor")
+    ):
         st.markdown(
-            "A check that finds no fault is not a proof.\n"
-            f"- {MARKS[levels[0]]} This image: change {distance:.4f}, allowed"
-            f" {allowed:.4f}.\n- {MARKS[levels[1]]} This image: pixels within 0 to 1."
+            f"A passed check is not a proof.\n- {MARKS[levels[0]]} This image: change"
+            f" {distance:.4f}, allowed {allowed:.4f}.\n- {MARKS[levels[1]]} This image: pixels"
+            " within 0 to 1."
         )
         if wrong:
             st.markdown(shell.spoken(UserError(wrong)))
@@ -312,8 +317,8 @@ def _own(result: SmallestEps, img: int) -> float:
 
 def _flip(eps: float, result: SmallestEps) -> str:
     if math.isfinite(eps):
-        return f"flips at ε = {grey_text(eps)}" if eps else "is wrong untouched"
-    return f"was not flipped up to {eps_text(result.limit)}"
+        return f"is fooled at ε = {grey_text(eps)}" if eps else "is misclassified untouched"
+    return f"was not fooled up to ε = {eps_text(result.limit)}"
 
 
 def curve(here: Context, chosen: Choice) -> None:
@@ -344,7 +349,7 @@ def classes(here: Context, chosen: Choice) -> None:
     st.subheader("Class by class")
     results = _answered(here, chosen)
     if not results:
-        st.markdown("Measure every ε first: the button is below the first screen.")
+        st.markdown("Measure the accuracy at every ε first: the button is below the first screen.")
         return
     widgets.draw(
         figures.classes_held, results, widgets.Frame("classes", chosen.answers), eps=chosen.eps
@@ -362,5 +367,5 @@ def steps(here: Context, chosen: Choice) -> None:
     """Draw the softmax output for the true class after each step of the chosen attack."""
     figures, one = load("robustviz.views.attack.figures"), chosen.one
     spec = TrajectorySpec(one.index, one.attack, one.eps, one.steps, one.seed, one.target)
-    if results := widgets.measured(here, spec, "the way of the attack"):
+    if results := widgets.measured(here, spec, "the attack step by step"):
         widgets.draw(figures.trajectory, results, widgets.Frame("trajectory", spec))

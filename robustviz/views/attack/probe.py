@@ -54,7 +54,9 @@ def attack_of(run: Run, spec: OneAttack[Any]) -> Attack:
     known = registry.options(kind)
     if spec.target >= 0 and "targeted" not in known:
         raise UserError(
-            f"{kind.label} has no targeted form: choose another attack, or any wrong class.", code=2
+            f"The attack {kind.label} cannot be targeted: choose another attack, or any wrong"
+            " class.",
+            code=2,
         )
     more: dict[str, Any] = {"steps": spec.steps} if "steps" in known else {}
     if issubclass(kind, Square):
@@ -186,13 +188,13 @@ def trajectory(run: Run, spec: TrajectorySpec) -> Trajectory:
     loss = F.cross_entropy(logits, labels, reduction="none")
     wrong = (logits.argmax(1) != labels).nonzero().flatten().tolist()
     when = (
-        "wrong untouched"
+        "misclassified untouched"
         if int(clean.argmax(1)) != int(y)
         else f"not fooled in {len(path) - 1} steps"
         if not wrong
         else f"fooled after step {wrong[0]}"
         if wrong[0]
-        else "fooled by the noise it starts from"
+        else "fooled already by the random start"
     )
     return Trajectory(
         F.softmax(logits, 1).numpy(),
@@ -276,7 +278,7 @@ def smallest_eps(run: Run, spec: SmallestEpsSpec) -> SmallestEps:
     limit = min(1.0, REACH * radius(run)) or 0.5
     eps, width = smallest_radius(net_of(run), few.x, few.y, attack, limit)
     flipped = eps[(eps > 0) & eps.isfinite()]
-    typical = f"median {grey_text(float(flipped.median()))}" if len(flipped) else "none was flipped"
+    typical = f"median {grey_text(float(flipped.median()))}" if len(flipped) else "none was fooled"
     return SmallestEps(
         eps.numpy(),
         index.numpy(),
@@ -286,8 +288,8 @@ def smallest_eps(run: Run, spec: SmallestEpsSpec) -> SmallestEps:
             run,
             split,
             attack=registry.encode(attack),
-            summary=f"{len(flipped)} of {len(eps)} answers flipped by an ε up to"
-            f" {eps_text(limit)}, {typical}; {int((eps == 0).sum())} wrong untouched",
+            summary=f"{len(flipped)} of {len(eps)} images fooled at ε ≤ {eps_text(limit)},"
+            f" {typical}; {int((eps == 0).sum())} misclassified untouched",
         ),
     )
 

@@ -43,12 +43,12 @@ class OneAttack(ProbeSpec[R]):
     means the run's ε; `target` −1 means an untargeted attack.
     """
 
-    index: int = option(0, "Number of the test image.", low=0, kind="image")
+    index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
     attack: str = option("pgd", "The attack's key: `list attacks` prints all.")
-    eps: float | None = option(None, "Radius in pixel units.", low=0, kind="radius")
-    steps: int = option(10, "Steps, of an attack that takes steps.", low=1, high=1000)
+    eps: float | None = option(None, "Radius ε, for pixels in [0, 1].", low=0, kind="radius")
+    steps: int = option(10, "Number of steps; ignored by attacks without steps.", low=1, high=1000)
     seed: int = option(0, "Seed of the random start.", low=0)
-    target: int = option(-1, "Class to be reached; -1: any wrong one.", low=-1)
+    target: int = option(-1, "Index of the target class; -1: any wrong class (untargeted).", low=-1)
 
     cacheable = False
 
@@ -203,7 +203,8 @@ class AnswersSpec(ProbeSpec[Answers]):
 
     eps: float | None = option(
         None,
-        "Radius in pixel units to whose double the levels go; empty: the run's.",
+        "Radius ε, for pixels in [0, 1], of which the levels go up to the double; empty: the"
+        " run's ε.",
         low=0,
         kind="radius",
     )

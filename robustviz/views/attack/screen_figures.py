@@ -64,15 +64,15 @@ def screen(
         shown = [_png(one.x_adv) for one in each]
         added = [_png(delta(one.x, one.x_adv, most)) for one in each]
         answers = [answer(result, position) for position in range(len(each))]
-        sizes = [f"at most {round(255 * one.distance)} of 255 a pixel" for one in each]
+        sizes = [f"largest change of a pixel: {round(255 * one.distance)}/255" for one in each]
         for key, pictures, words, title, alt in (
             (f"{side}-hit", shown, answers, f"{letter} attacked", f"The image attacked on {who}"),
             (
                 f"{side}-add",
                 added,
                 sizes,
-                f"added to {letter}, magnified",
-                f"What was added on {who}",
+                f"perturbation for {letter}, magnified",
+                f"The perturbation for {who}",
             ),
         ):
             tiles.append(
@@ -84,8 +84,8 @@ def screen(
     return Screen(
         lines,
         f'{STYLE}<div class="tiles pair">{"".join(tiles)}</div>{chart}',
-        f"Test image {index}, a {name}, untouched and attacked on {' and '.join(found)}, with what"
-        " was added; below, the share of images still right against ε.",
+        f"Test image {index}, a {name}, untouched and attacked on {' and '.join(found)}, with"
+        " the perturbation; below, the accuracy against ε.",
         (*sure, *_pictures(first)),
         control,
         moves | more,
@@ -134,7 +134,7 @@ def _answer(
         return [one.line for one in each], each[at].sure
     if said:
         return [said.line], said.sure
-    return ["Measure below how many images each network holds."], ()
+    return ["Below, measure on how many attacked images each network is right."], ()
 
 
 def _held(known: Sequence[Answers], names: Sequence[str], eps: float) -> verdict.Verdict:
@@ -161,9 +161,10 @@ def _pictures(first: AttackLevels) -> tuple[str, ...]:
     """Sentences that say how the pictures were made."""
     attack, most = first.meta["attack"], float(first.levels[-1] / 255)
     return (
-        f"The pictures are one image, number {first.meta['index']}, attacked anew at each ε.",
-        f"They come from {attack_name(attack)}, with noise of seed {first.meta['seed']}.",
-        f"What was added is shown × {gain(most):.2g} around grey, the same at every ε.",
+        f"The pictures show test image {first.meta['index']}, attacked separately at each ε.",
+        f"They come from {attack_name(attack)}, with a random start of seed {first.meta['seed']}.",
+        f"The perturbation is shown multiplied by {gain(most):.2g} around grey, with the same"
+        " factor at every ε.",
     )
 
 
@@ -182,7 +183,7 @@ def _chart(
         (0, int(levels[-1])),
         (0, 1),
         "ε in grey levels of 255",
-        "still right",
+        "accuracy",
         [(int(level), str(level)) for level in ticks],
         [(0, "0"), (0.5, "50%"), (1, "100%")],
         left=70,
@@ -202,7 +203,7 @@ def _chart(
             f"{side}-cy": ("cy", [f"{plot.py(share[k])}" for k in near]),
         }
     named = " and ".join(curves)
-    alt = f"Share of test images still right against ε, {named}."
+    alt = f"Accuracy on the test images against ε, {named}."
     # The chart is wider than a phone, so it scrolls, also by keyboard.
     return f'<div tabindex="0" role="group" aria-label="{escape(alt)}">{plot.html()}</div>', moves
 

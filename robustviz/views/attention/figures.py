@@ -34,8 +34,8 @@ def attention(
     names, grid, meta = result.meta["classes"], "×".join(map(str, result.heat.shape)), result.meta
     if result.constant:
         raise UserError(
-            f"The {grid} map for {names[result.label]} on image {meta['index']} is constant, so it"
-            " points at nothing: PART then gives every pixel the full ε. Choose another image,"
+            f"The {grid} map for {names[result.label]} on image {meta['index']} is constant, so"
+            " it marks no pixel: PART then gives every pixel the full ε. Choose another image,"
             " class or CAM method."
         )
     most = float(max(np.abs(result.heat).max(), np.abs(result.heat_adv).max()))
@@ -85,12 +85,20 @@ def _maps_sentence(result: Attention) -> str:
         f"**{names[before]} ({result.probs[before]:.0%}) → {names[after]}"
         f" ({result.probs_adv[after]:.0%})**"
     )
-    held = "it holds against this attack" if after == result.y else "this model was fooled"
-    wrong = f"wrong already without an attack, it is a {names[result.y]}"
+    held = (
+        "the attack does not change the prediction"
+        if after == result.y
+        else "this network was fooled"
+    )
+    wrong = f"misclassified already without an attack, the true class is {names[result.y]}"
     verdict = held if before == result.y else wrong
-    sentences = [f"{moved}: {verdict}." if result.eps else f"{moved}: nothing may change at ε = 0."]
+    sentences = [
+        f"{moved}: {verdict}." if result.eps else f"{moved}: at ε = 0 no pixel may change."
+    ]
     if meta["cam"] == "eigen_cam":
-        sentences.append("EigenCAM asks for no class, and its sign means nothing.")
+        sentences.append(
+            "EigenCAM is not computed for a class, and the sign of its values has no meaning."
+        )
     elif result.label_adv != result.label:
         sentences.append(
             f"The clean map is for {names[result.label]}, the attacked one for"
@@ -209,17 +217,17 @@ def _budget_sentence(result: Attention, mask: Bools) -> str:
     sentences = (
         f"{int(mask.sum())} of {mask.size} {unit} ({mask.mean():.0%}) are important by the"
         f" rule {meta['rule']}.",
-        "No pixel stands out, so PART is plain adversarial training here."
+        "The rule marks every pixel, so PART equals standard adversarial training here."
         if mask.all() and meta["rule"] != "ones"
         else "",
-        f"All get ε = {high}, whatever the mask says: ε_low equals ε."
+        f"Every pixel gets ε = {high}, because ε_low equals ε."
         if result.eps_low == result.eps
         else f"They get {high}, the others {low}.",
-        f"{share:.0%} of the mask lies on the true object (outlined); blind chance is"
+        f"{share:.0%} of the mask lies on the true object (outlined); by chance it would be"
         f" {result.object.mean():.0%}."
         if result.object.size
         else "",
-        f"Attacked within this budget, the answer is {meta['classes'][after]}"
+        f"Attacked within this budget, the prediction is {meta['classes'][after]}"
         f" ({result.probs_part[after]:.0%}).",
     )
     return " ".join(filter(None, sentences))
@@ -235,7 +243,7 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
     high, low = first.eps * 255, first.eps_low * 255
     figure = blank(
         template,
-        "How much of the budget is spent",
+        "How much of the allowed change the attack uses",
         "|δ| of every pixel value",
         barmode="group",
         bargap=0.1,
@@ -252,7 +260,14 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
             marker={"color": colour[side], "pattern": {"shape": "" if side == "a" else "/"}},
             hovertemplate="|δ| near %{x:.1f}/255: %{y:.1%}<extra>" + name + "</extra>",
         )
-    rest = ["The rest ran into black or white, or turned round on the way."] if high else []
+    rest = (
+        [
+            "The other values were clipped at 0 or 1, or their gradient changed sign during the"
+            " attack."
+        ]
+        if high
+        else []
+    )
     for level, text in dict.fromkeys([(high, "ε"), *([(low, "ε_low")] if low != high else [])]):
         figure.add_vline(
             x=level,
@@ -278,16 +293,19 @@ def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT
 def _spent_sentence(result: Attention) -> str:
     important, full = np.broadcast_to(result.mask, result.x.shape), result.at_limit
     if result.eps == 0:
-        return "nothing may change at ε = 0."
+        return "at ε = 0 no pixel may change."
     alike = result.eps_low == result.eps or important.all()
     if alike or not important.any():
         why = "every pixel has the same budget" if alike else "no pixel is important"
         return (
-            f"{full.mean():.0%} of the values stand at"
+            f"{full.mean():.0%} of the pixel values change by"
             f" {eps_text(result.eps if alike else result.eps_low)}: one peak, because {why}."
         )
     inside, outside = full[important].mean(), full[~important].mean()
-    return f"{inside:.0%} of the important values stand at ε, {outside:.0%} of the others at ε_low."
+    return (
+        f"{inside:.0%} of the important pixel values change by ε, {outside:.0%} of the others by"
+        " ε_low."
+    )
 
 
 def _panels(titles: list[str], size: tuple[int, ...], template: str, height: int) -> go.Figure:

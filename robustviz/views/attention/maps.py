@@ -43,9 +43,9 @@ def class_maps(net: nets.Classifier, x: Tensor, y: Tensor, method: str = "grad_c
         shape = (net.parts(x[:1]).maps if isinstance(net, Wrapped) else net.maps(x[:1])).shape
     if len(shape) != 4 or shape[2:] == (1, 1):
         raise UserError(
-            "The last feature map of this network has a single cell at this image size, so no place"
-            " in the image stands out: take a network with a finer last map, such as small_resnet,"
-            " or larger images."
+            "The last feature map of this network has a single cell at this image size, so no"
+            " place in the image stands out: use a network with a finer last map, such as"
+            " small_resnet, or larger images."
         )
     return OWN[method](net, x, y) if method in OWN else _of_package(net, x, y, PACKAGE[method])
 
@@ -110,13 +110,13 @@ def check_rule(split: Dataset, rule: str) -> None:
         cam.check_rule(rule)
     elif split.masks is None:
         raise UserError(
-            f"The rule oracle needs true object masks, and {split.key} has none: take the data"
-            " shapes, or the rule z>1."
+            f"The rule oracle needs true object masks, but {split.key} has none: use the data"
+            " set shapes, or the rule z>1."
         )
     if rule == "jet-compat" and split.images.shape[1] != 3:
         raise UserError(
-            f"The rule jet-compat makes one mask for each of three colours, and {split.key} is"
-            " grey: use the rule z>1."
+            "The rule jet-compat makes one mask per colour channel, but the images of"
+            f" {split.key} have a single channel: use the rule z>1."
         )
 
 

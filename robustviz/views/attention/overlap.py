@@ -27,12 +27,12 @@ def overlap(run: Run, spec: OverlapSpec) -> Overlap:
     split = images_of(run)
     if split.masks is None:
         raise UserError(
-            f"Where the object is, is not known for {split.key}: the overlap can be measured on"
-            " the data shapes only."
+            f"The data set {split.key} has no object masks: the overlap can be measured only on"
+            " the data set shapes."
         )
     if spec.rule in ("oracle", "jet-compat"):
         raise UserError(
-            f"The rule {spec.rule} makes no single mask from the map: take"
+            f"The rule {spec.rule} does not compute one mask from the map: choose"
             f" {', '.join(MAP_RULES[:-1])} or {MAP_RULES[-1]}.",
             code=2,
         )
@@ -146,7 +146,7 @@ def _summary(result: Overlap) -> str:
         f"{'; '.join(parts)} ({meta['cam']}, {meta['rule']}, n = {meta['n']}, PGD-{meta['steps']}"
         f" at ε = {eps_text(meta['eps'])}, seed {meta['seed']}; 95 %)"
     ) + (
-        f"; {clean} clean and {adversarial} attacked maps say nothing"
+        f"; {clean} clean and {adversarial} attacked maps are constant"
         if clean or adversarial
         else ""
     )

@@ -61,9 +61,9 @@ def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) 
         x=[place + far for place in range(len(OVERLAPS)) for far in (-0.45, 0.45, 0.5)],
         y=[y for guess in guesses for y in (guess, guess, None)],
         mode="lines",
-        name="blind chance",
+        name="chance level",
         line={"color": colour["text"], "dash": "dot", "width": 2},
-        hovertemplate="blind chance %{y:.2f}<extra></extra>",
+        hovertemplate="chance level %{y:.2f}<extra></extra>",
     )
     return finish(
         figure,
@@ -77,8 +77,8 @@ def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) 
 
 def _overlap_lines(several: Mapping[str, Overlap]) -> list[str]:
     silent = [
-        f"{clean} clean and {attacked} attacked maps{' of ' * bool(name)}{name} say nothing and"
-        " count as blind guesses."
+        f"{clean} clean and {attacked} attacked maps{' of ' * bool(name)}{name} are constant;"
+        " they count as random guesses."
         for name, (clean, attacked) in ((name, one.constant[:2]) for name, one in several.items())
         if clean or attacked
     ]
@@ -90,7 +90,7 @@ def _overlap_sentence(result: Overlap) -> str:
     untouched, attacked = (result.interval("pointing", row)[0] for row in (0, 1))
     return (
         f"the hottest spot lies on the object in {untouched:.0%}, attacked in {attacked:.0%}, a"
-        f" blind guess in {result.guess('pointing'):.0%}."
+        f" random guess in {result.guess('pointing'):.0%}."
     )
 
 
@@ -99,7 +99,7 @@ def _overlap_sure(several: Mapping[str, Overlap]) -> str:
     parts = [
         f"{MEASURES[measure]}{' of ' * bool(name)}{name}:"
         f" {spread(*result.interval(measure, 0))}, attacked"
-        f" {spread(*result.interval(measure, 1))}, blind chance {result.guess(measure):.2f}."
+        f" {spread(*result.interval(measure, 1))}, chance level {result.guess(measure):.2f}."
         for name, result in several.items()
         for measure in OVERLAPS
     ]
@@ -178,7 +178,7 @@ def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Fig
 
 def _road_sentence(result: Road) -> str:
     _, low, high = mean_interval(result.score[0] - result.score[2])
-    verdict = "above" if low > 0 else "below" if high < 0 else "not told apart from"
+    verdict = "above" if low > 0 else "below" if high < 0 else "not significantly different from"
     return (
         f"ROAD {spread(*mean_interval(result.score[0]))}, {verdict} maps of random numbers."
         f" Random weights give {result.score[1].mean():z.2f}."

@@ -72,12 +72,13 @@ def screen(
             f"{side}-said": ("text", [said(result, at) for at in positions]),
         }
     classes, label = first.meta["classes"], int(first.label[0])
-    whose = classes[label] if first.meta["of"] == "true" else "the class that is answered"
+    whose = classes[label] if first.meta["of"] == "true" else "the predicted class"
     return Screen(
         answer=[answer(results, at) for at in positions],
         picture=f'{STYLE}<div class="maps">{"".join(rows)}{_legend(first, whose, low)}</div>',
-        alt=f"Class activation maps over test image {first.meta['index']}, untouched and attacked,"
-        f" of {' and '.join(results)}, and the pixels that PART calls important.",
+        alt=f"Class activation maps over test image {first.meta['index']}, untouched and"
+        f" attacked, of {' and '.join(results)}, and the pixels that PART marks as"
+        " important.",
         sure=sure(results, many or {}),
         control=control,
         moves=moves,
@@ -137,16 +138,20 @@ def _tile(name: str, result: AttentionLevels, at: int, heat: list[str], draw: st
 
 def _legend(first: AttentionLevels, whose: str, low: str) -> str:
     colours = (
-        f'<p><i style="background:rgb{FOR}"></i> red speaks for {escape(whose)}</p>'
-        f'<p><i style="background:rgb{AGAINST}"></i> teal speaks against it</p>'
+        f'<p><i style="background:rgb{FOR}"></i> red: evidence for {escape(whose)}</p>'
+        f'<p><i style="background:rgb{AGAINST}"></i> teal: evidence against it</p>'
     )
     if first.meta["cam"] == "eigen_cam":
-        colours = "<p>EigenCAM asks for no class, and its colours' signs mean nothing.</p>"
+        colours = (
+            "<p>EigenCAM is not computed for a class, and the sign of its values has no"
+            " meaning.</p>"
+        )
     outline = "<p>Line: the object's outline.</p>" if first.object.size else ""
     return (
         f'<div class="legend">{colours}<p>Ring: the hottest spot.</p>{outline}'
-        f"<p>Third: PART allows the full ε inside the yellow line, {escape(low)} outside.</p>"
-        "<p>Each network has its own scale of colour.</p></div>"
+        "<p>Third picture: PART allows the full ε inside the yellow line,"
+        f" {escape(low)} outside.</p>"
+        "<p>Colour scales differ between networks.</p></div>"
     )
 
 
@@ -269,7 +274,7 @@ def answer(results: Mapping[str, AttentionLevels], at: int) -> str:
     if not every[0].levels[at]:
         known = every[0].object.size > 0
         if not known:
-            return "Nothing is changed yet: move ε to attack the image."
+            return "ε is 0, so the image is unchanged: move the slider to attack it."
         when, tail = "Untouched", ""
     else:
         when, tail = "On this image", " under attack"
@@ -343,14 +348,14 @@ def sure(results: Mapping[str, AttentionLevels], many: Mapping[str, Overlap]) ->
         for name, result in results.items()
         if math.isfinite(result.drift[at])
     ]
-    unknown = "Where the object is, is known for the data shapes only."
+    unknown = "Object masks exist only for the data set shapes."
     grid = "×".join(map(str, first.heat.shape[1:]))
     several = [sentence for name, result in many.items() for sentence in _on_many(name, result)]
     several += [
-        f"A blind guess lies on it in {result.guess('pointing'):.0%}."
+        f"A random guess lies on it in {result.guess('pointing'):.0%}."
         for result in [*many.values()][:1]
     ]
-    alone = "This is one image; many can be measured under More."
+    alone = "This is one image; you can measure many under More."
     return [
         *(several if many else [alone] if first.object.size else [unknown]),
         "A map is evidence, not proof: compare it with random weights (Settings).",
@@ -365,8 +370,8 @@ def sure(results: Mapping[str, AttentionLevels], many: Mapping[str, Overlap]) ->
         "A spot is on the object where at least half of its hottest pixels are.",
         f"{METHODS[meta['cam']]}, {grid} cells, {meta['of']} class; rule of the mask:"
         f" {meta['rule']}.",
-        f"{meta['attack']}, seed {meta['seed']}, test image {meta['index']}; one training seed a"
-        " side.",
+        f"{meta['attack']}, seed {meta['seed']}, test image {meta['index']}; one training seed"
+        " per network.",
     ]
 
 
@@ -374,7 +379,9 @@ def _on_many(name: str, result: Overlap) -> Sequence[str]:
     letter, (untouched, attacked) = name[:1], result.pointing[:2]
     _, low, high = (100 * value for value in mean_interval(attacked - untouched))
     shares = f"in {untouched.mean():.0%} untouched and {attacked.mean():.0%} attacked"
-    moved = f"95 % interval of the change: {low:+.0f} to {high:+.0f} points".replace("-", "−")
+    moved = f"95 % interval of the change: {low:+.0f} to {high:+.0f} percentage points".replace(
+        "-", "−"
+    )
     shown = "" if low > 0 or high < 0 else ", so no difference is shown"
     return (
         f"On {len(untouched)} test images {letter}'s hottest spot lies on the object {shares}.",

@@ -38,7 +38,7 @@ DRAWN = {
     "cells": "As cells, over the image",
     "alone": "Smooth, without the image",
 }
-QUESTION = "Which pixels matter, and who gets to touch them?"
+QUESTION = "Which pixels matter, and how much may an attack change them?"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,10 @@ def settings(here: Context) -> Choice:
         **shell.linked("cam-under", "smooth", DRAWN),
     )
     control = _segments(
-        "Control under More: the same network with", CONTROLS, "random weights", "cam-control"
+        "Control maps (under More): the same network with",
+        CONTROLS,
+        "random weights",
+        "cam-control",
     )
     method = st.selectbox(
         "CAM method",
@@ -157,7 +160,7 @@ def measured(here: Context, chosen: Choice) -> dict[str, Attention]:
 
 def budgets(results: Mapping[str, Attention], chosen: Choice) -> None:
     """Draw PART's mask and budget for this image, one figure per network."""
-    st.subheader("What PART makes of the map", help=term("part"))
+    st.subheader("PART's mask and budget", help=term("part"))
     for column, (name, result) in zip(st.columns(2, gap="large"), results.items(), strict=False):
         with column, widgets.place():
             st.markdown(f"**{name}**")
@@ -171,9 +174,10 @@ def maps(results: Mapping[str, Attention], chosen: Choice) -> None:
     """
     st.subheader("The maps, cell by cell", help=term("rank correlation"))
     st.markdown(
-        "Red cells speak for the class, teal ones against it; ± is the end of the scale. "
+        "Red cells are evidence for the class, teal ones against it; ± is the end of the scale. "
         + ("Scales of A and B cannot be compared. " if len(results) > 1 else "")
-        + "A map is evidence, not proof: put random weights beside it (Settings)."
+        + "A map is evidence, not proof: compare it with a network with random weights"
+        " (Settings)."
     )
     for name, result in results.items():
         st.markdown(f"**{name}**")
@@ -204,11 +208,11 @@ def overlap(here: Context, chosen: Choice, results: Mapping[str, Attention]) -> 
     """Draw the overlap of many maps with the true object, or say why it cannot be measured."""
     st.subheader("Do the maps lie on the object?", help=term("iou"))
     if not any(result.object.size for result in results.values()):
-        raise UserError("Where the object is, is known for the data shapes only.")
+        raise UserError("Object masks exist only for the data set shapes.")
     spec = _many(chosen)
     if spec is None:
         raise UserError(
-            f"The rule {chosen.spec.rule} makes no mask from the map itself: choose one of"
+            f"The rule {chosen.spec.rule} does not compute one mask from the map: choose one of"
             f" {', '.join(MAP_RULES)}."
         )
     level, usual = (chosen.spec.eps or 0) * 255, catalogue.radius(folder.open_model(here.a)) * 255

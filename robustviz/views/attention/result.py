@@ -37,7 +37,7 @@ METHODS: dict[Method, str] = {
     "score_cam": "Score-CAM",
 }
 MAP_HELP = "How the class activation map is made."
-OF_HELP = "Whose map: the true class's, or the one predicted for each image."
+OF_HELP = "The class to explain: the true one, or the predicted one of each image."
 MAPS = ("clean", "attacked", "random")  # the rows of the arrays in an `Overlap`
 OVERLAPS = ("iou", "pointing", "energy")
 
@@ -104,14 +104,17 @@ class AttentionSpec(ProbeSpec[Attention]):
     from the same noise.
     """
 
-    index: int = option(0, "Number of the test image.", low=0, kind="image")
+    index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
     method: Method = option("grad_cam", MAP_HELP)
     of: Of = option("true", OF_HELP)
     eps: float | None = option(
-        None, "Radius in pixel units; empty: the run's.", low=0, kind="radius"
+        None, "Radius ε, for pixels in [0, 1]; empty: the run's ε.", low=0, kind="radius"
     )
     eps_low: float | None = option(
-        None, "Radius of the pixels that matter less; empty: 7/8 of ε.", low=0, kind="radius"
+        None,
+        "Radius ε_low of the less important pixels, for pixels in [0, 1]; empty: 7/8 of ε.",
+        low=0,
+        kind="radius",
     )
     rule: str = option(
         "z>1",
@@ -121,7 +124,9 @@ class AttentionSpec(ProbeSpec[Attention]):
     )
     steps: int = option(20, "Steps of PGD.", low=1, high=1000)
     seed: int = option(0, "Seed of the attack's noise and of the random weights.", low=0)
-    controls: int = option(5, "How many networks with random weights.", low=1, high=50)
+    controls: int = option(
+        5, "How many networks with random weights are the control.", low=1, high=50
+    )
 
     result = Attention
     cacheable = False
@@ -193,7 +198,7 @@ class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
     radius alone.
     """
 
-    index: int = option(0, "Number of the test image.", low=0, kind="image")
+    index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
     method: Method = option("grad_cam", MAP_HELP)
     of: Of = option("true", OF_HELP)
     rule: str = option(
@@ -204,7 +209,8 @@ class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
     )
     eps: float | None = option(
         None,
-        "Radius in pixel units to whose double the levels go; empty: the run's.",
+        "Radius ε, for pixels in [0, 1], of which the levels go up to the double; empty: the"
+        " run's ε.",
         low=0,
         kind="radius",
     )
@@ -308,12 +314,12 @@ class OverlapSpec(ProbeSpec[Overlap]):
     of: Of = option("true", OF_HELP)
     rule: str = option(
         "z>1",
-        f"Which pixels the mask marks: {', '.join(MAP_RULES)}; any number.",
+        f"Which pixels the mask marks: {', '.join(MAP_RULES)}; the number can be changed.",
         kind="rule",
         choices=MAP_RULES,
     )
     eps: float | None = option(
-        None, "Radius in pixel units; empty: the run's.", low=0, kind="radius"
+        None, "Radius ε, for pixels in [0, 1]; empty: the run's ε.", low=0, kind="radius"
     )
     steps: int = option(20, "Steps of PGD.", low=1, high=1000)
     seed: int = option(0, "Seed of the attack's noise and of the random weights.", low=0)

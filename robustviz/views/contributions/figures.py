@@ -25,13 +25,13 @@ WEIGHTS = {
     "ones": "w = 1",
 }
 OVER_PAIRED = (
-    "Over-paired: the attacked image's cross-entropy is above ln 2, so its true class gets less"
-    " than one half. And the pairing loss is above this network's median,"
+    "Over-paired: the attacked image's cross-entropy is above ln 2, so its true class has less than"
+    " 50 %. And its pairing loss is above this network's median,"
 )
 DROPPED = {
-    "low": "the top {always} of {width}{by} always stay",
-    "top": "as a control the lowest {rest} of {width}{by} always stay",
-    "random": "as a control any of the {width} may go",
+    "low": "the top {always} of {width}{by} are always kept",
+    "top": "as a control the lowest {rest} of {width}{by} are always kept",
+    "random": "as a control any of the {width} may be dropped",
 }
 
 
@@ -52,7 +52,11 @@ def contributions(
         if len(first.y) == 1
         else f"mean of {len(first.y)} untouched images",
         height=440,
-        yaxis={"title": "share held", "range": [0, 1.02], "tickformat": ".0%"},
+        yaxis={
+            "title": "share of the positive contributions",
+            "range": [0, 1.02],
+            "tickformat": ".0%",
+        },
     )
     reach = 10.0  # the axis ends where the last curve reaches 99 %
     for (name, result), (own, dash) in zip(found.items(), styles(found), strict=False):
@@ -129,14 +133,16 @@ def _carried(found: Mapping[str, Contributions]) -> str:
             f"{name}: {result.half[there].mean():.{0 if alone else 1}f} of"
             f" {result.parts.shape[1]} features."
             if there.any()
-            else f"{name}: nothing speaks for the class."
+            else f"{name}: no feature contributes positively to the class."
         )
     what = (
-        f"Half of what speaks for {first.class_name} on image {first.index[0]} is carried by:"
+        f"Number of features with half of the positive contributions to {first.class_name} on"
+        f" image {first.index[0]}."
         if alone
-        else f"Half of what speaks for the true class (mean of {len(first.y)} images) is held by:"
+        else "Number of features with half of the positive contributions to the true class, mean"
+        f" of {len(first.y)} images."
     )
-    left_out = f"Left out: {lacking} images on which nothing speaks for it." if lacking else ""
+    left_out = f"Left out: {lacking} images without a positive contribution." if lacking else ""
     rest = [] if alone else [left_out, _risen(found)]
     return " ".join(filter(None, [what, *said, *rest]))
 
@@ -149,8 +155,7 @@ def _risen(found: Mapping[str, Contributions]) -> str:
     robust = {name: each for name, each in found.items() if each.meta.get("group") == "defence"}
     if not usual or not robust:
         return (
-            "Whether curves of defended networks rise earlier needs an ordinary and a defended"
-            " network."
+            "To compare curves of defended networks, an ordinary and a defended network are needed."
         )
     said, theirs, earlier = list[str](), found[usual[0]], list[bool]()
     for name, ours in robust.items():
@@ -180,8 +185,8 @@ def _risen(found: Mapping[str, Contributions]) -> str:
 def _by_slope(found: Mapping[str, Contributions]) -> str:
     names = [name for name, result in found.items() if result.meta.get("slope")]
     return (
-        f"{' and '.join(names) or 'This network'} has no linear last layer: there a contribution is"
-        " a feature times the slope of the logit by it. "
+        f"{' and '.join(names) or 'This network'} has no linear last layer: there a contribution"
+        " is a feature times the derivative of the logit with respect to it. "
         if any(result.meta.get("slope") for result in found.values())
         else ""
     )
@@ -209,7 +214,7 @@ def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) ->
     for label, where, marker in (
         ("kept" if meta["rate"] else "kept (rate 0)", kept, {"color": colour[side]}),
         (
-            "could go, stays",
+            "droppable, kept in this draw",
             stays,
             {"color": colour["paper"], "line": {"color": colour[side], "width": 1.5}},
         ),
@@ -257,7 +262,7 @@ def pairing(
     )
     figure = blank(
         template,
-        "Which pairs are pulled together",
+        "Which pairs the pairing loss pulls together",
         f"{len(w)} images and their attacked twins",
         height=460,
         xaxis={"title": "CE of the attacked image", "range": [left, math.log10(right)]},
@@ -296,10 +301,10 @@ def pairing(
         figure.update_xaxes(type="log", **_ticks(left, math.log10(right))).update_yaxes(
             type="log", **_ticks(bottom, math.log10(top) + 0.25)
         ),
-        "Scatter: pairing loss against cross-entropy, a point an image.",
+        "Scatter: pairing loss against cross-entropy, one point per image.",
         result,
         _over_paired(result, kind),
-        f"{OVER_PAIRED} {median:.2g}. A pair counts with {WEIGHTS[kind]}. {_attack(result)}.",
+        f"{OVER_PAIRED} {median:.2g}. The weight of a pair is {WEIGHTS[kind]}. {_attack(result)}.",
     )
 
 
@@ -372,7 +377,7 @@ def opposition(
     first, edges = next(iter(found.values())), np.linspace(-1, 1, 21)
     figure = blank(
         template,
-        "Does pairing pull against the class?",
+        "Does the pairing loss oppose cross-entropy?",
         barmode="group",
         bargap=0.1,
         height=380,
@@ -416,7 +421,10 @@ def _opposed(name: str, result: Pairing, kind: str) -> str:
     """
     there = int(np.isfinite(result.cosine).sum())
     if not there:
-        return f"{name}: on none of {len(result.y)} images have both losses a gradient."
+        return (
+            f"{name}: there is no image among {len(result.y)} on which both losses have a"
+            " nonzero gradient."
+        )
     share = 100 * result.opposed()[0]
     text = f"{name}: the gradients oppose each other on {share:.0f} % of {there} images."
     if kind == "ones":
@@ -444,7 +452,8 @@ def _opposed_surely(name: str, result: Pairing, kind: str) -> str:
         return text
     return (
         f"{text} With the weights {weighed:.0f} % [{below:.0f}, {above:.0f}]. The change is"
-        f" {moved:+.0f} [{least:+.0f}, {most:+.0f}] points. The weights are {WEIGHTS[kind]}."
+        f" {moved:+.0f} [{least:+.0f}, {most:+.0f}] percentage points. The weights are"
+        f" {WEIGHTS[kind]}."
     )
 
 

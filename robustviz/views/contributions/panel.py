@@ -107,7 +107,7 @@ def settings() -> Choice:
         **linked("pair-weight", "own", WEIGHTS),
     )
     seed = st.number_input(
-        "Seed of the dropped features",
+        "Random seed for the dropout draw",
         0,
         9999,
         help=term("seed"),
@@ -148,9 +148,10 @@ def strips(here: Context, chosen: Choice) -> None:
     from robustviz.views.contributions import figures
 
     spec = ContributionsSpec(index=here.img, seed=chosen.seed)
-    st.subheader("What would guided dropout leave out?", help=term("guided dropout"))
+    st.subheader("Which features would guided dropout drop?", help=term("guided dropout"))
     st.markdown(
-        "Contributions have a sign. Of those that count as low, most speak against the class."
+        "Contributions have a sign. Most of those that count as low are negative: they lower"
+        " the class's logit."
     )
     for (side, run_id), column in _columns(here):
         with column, widgets.place():
@@ -195,9 +196,9 @@ def opposing(chosen: Choice, found: dict[str, Pairing]) -> None:
         spec = PairingSpec(n=chosen.n)
         widgets.draw(figures.opposition, found, Frame("opposition", spec), weight=chosen.weight)
         st.markdown(
-            "Each image has two gradients with respect to all weights: of the pairing loss, and of"
-            " cross-entropy. They oppose each other where their cosine is below 0. A weight never"
-            " turns a gradient round: it only decides how much such images count."
+            "Each image has two gradients with respect to all weights: of the pairing loss, and"
+            " of cross-entropy. They oppose each other where their cosine is below 0. A pair's"
+            " weight never changes the direction of a gradient, only how much the image counts."
         )
 
 

@@ -92,11 +92,11 @@ def contributions(run: Run, spec: ContributionsSpec) -> Contributions:
     )
     there = np.isfinite(result.half)
     result.meta["summary"] = (
-        f"half of what speaks for the true class comes from {np.mean(result.half[there]):.1f} of"
-        f" {parts.shape[1]} features (effective number {np.mean(result.effective[there]):.1f},"
-        f" mean of {there.sum()} of {len(few)} images)"
+        "half of the positive contributions to the true class comes from"
+        f" {np.mean(result.half[there]):.1f} of {parts.shape[1]} features (effective number"
+        f" {np.mean(result.effective[there]):.1f}, mean of {there.sum()} of {len(few)} images)"
         if there.any()
-        else f"no feature speaks for the true class on any of {len(few)} images"
+        else f"no feature contributes positively to the true class on any of {len(few)} images"
     )
     return result
 
@@ -124,8 +124,8 @@ def carried(run: Run, spec: CarriedSpec) -> Carried:
         meta=meta_of(run, split, of=len(split), **by_slope(net)),
     )
     result.meta["summary"] = (
-        f"half of what speaks for the right class comes from {result.median} of {result.width}"
-        f" features (median of {int(counted.sum())} of {len(few)} images)"
+        f"half of the positive contributions to the right class comes from {result.median} of"
+        f" {result.width} features (median of {int(counted.sum())} of {len(few)} images)"
     )
     return result
 
@@ -177,7 +177,7 @@ def _opposing(result: Pairing) -> str:
         f" [{low:.0f}, {high:.0f}] of {there} images; with the weights p(y|x') these hold"
         f" {weighed:.0f} % [{least:.0f}, {most:.0f}] of the weight"
         if there and np.isfinite(weighed)
-        else f"on none of {len(result.y)} images have both losses a gradient"
+        else f"there is no image among {len(result.y)} on which both losses have a nonzero gradient"
     )
 
 

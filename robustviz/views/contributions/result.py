@@ -243,7 +243,7 @@ class PairingSpec(OfImages[Pairing]):
     """
 
     eps: float | None = option(
-        None, "Radius in pixel units; empty: the run's.", low=0, kind="radius"
+        None, "Radius ε, for pixels in [0, 1]; empty: the run's ε.", low=0, kind="radius"
     )
     steps: int = option(10, "Steps of PGD.", low=1, high=1000)
     seed: int = option(0, "Seed of the attack's noise.", low=0)
@@ -303,7 +303,7 @@ class AttackStepsSpec(ProbeSpec[AttackSteps]):
     steps: int = option(1000, "The most steps of PGD.", low=1, high=2000)
     queries: int = option(1000, "Queries of Square.", low=1, high=100_000)
     eps: float | None = option(
-        None, "Radius in pixel units; empty: the run's.", low=0, kind="radius"
+        None, "Radius ε, for pixels in [0, 1]; empty: the run's ε.", low=0, kind="radius"
     )
     seed: int = option(0, "Seed of both attacks' noise.", low=0)
 

@@ -47,15 +47,15 @@ def screen(
         [said],
         f'{STYLE}<div class="carried"><div><h2>Many images, their median</h2>{plot}</div>'
         f"{right}</div>",
-        "Curves: the share of what speaks for the right class against the number of features kept."
-        f" Bars: each feature's part on one image. {said}",
+        "Curves: the share of the positive contributions to the right class against the number"
+        f" of features kept. Bars: each feature's part on one image. {said}",
         sure(many),
         Control(
             "Features kept, the largest first",
             [str(k) for k in kept],
             kept.index(min(kept, key=lambda k: abs(k - next(iter(many.values())).median))),
             "kept",
-            "How much of each answer is there when only so many features are kept.",
+            "How much of the positive contributions remains when only so many features are kept.",
             f" of {widths.pop()}" if len(widths) == 1 else "",
         ),
         moves,
@@ -147,9 +147,10 @@ def _strip(
     moves[f"{side}-one"] = (
         "text",
         [
-            f"{side.upper()}: {_percent(shares[min(k, len(parts))])} of what speaks for {name}"
+            f"{side.upper()}: {_percent(shares[min(k, len(parts))])} of the positive"
+            f" contributions to {name}"
             if known
-            else f"{side.upper()}: nothing speaks for {name}"
+            else f"{side.upper()}: no positive contribution to {name}"
             for k in kept
         ],
     )
@@ -181,7 +182,7 @@ def answer(many: Mapping[str, Carried]) -> str:
     """The verdict line: how many features carry half of each network's answer."""
     (side, a), *rest = many.items()
     if not all(each.median for each in many.values()):
-        return "On none of these images does any feature speak for the right class."
+        return "On none of these images does any feature contribute positively to the right class."
     said = f"About {a.median} of {a.width} features carry half of {side.upper()}'s answer"
     if not rest:
         return f"{said}."
@@ -199,20 +200,25 @@ def sure(many: Mapping[str, Carried]) -> list[str]:
     first = next(iter(many.values()))
     n, whole = len(first.right), first.meta["of"]
     out = [
-        "A feature's part is its value times its weight for the image's class.",
+        "A feature's contribution is its value times its weight for the image's class.",
         *(
-            f"{side.upper()}'s last layer is not linear: there it is the slope of the class's logit"
-            " by the feature that counts."
+            f"{side.upper()}'s last layer is not linear, so the weight is replaced by the"
+            " derivative of the class's logit."
             for side, each in many.items()
             if each.meta.get("slope")
         ),
-        "The answer is the sum of the parts that speak for that class; the others are left out.",
-        "Only images that a network reads rightly count; nothing is attacked.",
-        "Bands hold the middle half of the images; rings mark where half of the answer is reached.",
-        *(["These are two networks, one seed a side: others may differ."] * (len(many) > 1)),
+        "The answer is the sum of the positive contributions to that class; the others are left"
+        " out.",
+        "Only images that a network classifies correctly count; nothing is attacked.",
+        "Bands: first to third quartile over the images. Rings: where the median reaches half"
+        " of the answer.",
+        *(
+            ["These are two networks with one training seed each: others may differ."]
+            * (len(many) > 1)
+        ),
         f"n = {n if n == whole else f'{n} of {whole}'} test images.",
         *(
-            f"{side.upper()} reads {int(each.counted.sum())} of {n} rightly; the median's 95 %"
+            f"{side.upper()} is right on {int(each.counted.sum())} of {n}; the median's 95 %"
             f" interval is {each.interval[0]} to {each.interval[1]} features."
             for side, each in many.items()
         ),
@@ -221,7 +227,8 @@ def sure(many: Mapping[str, Carried]) -> list[str]:
         less, more, both = fewer(*many.values())
         p = mcnemar(less, more)
         out += [
-            f"On {less} of {both} images that both read rightly A needs fewer, on {more} B.",
+            f"Of {both} images on which both are right, A needs a smaller share of features"
+            f" on {less}, B on {more}.",
             f"Sign test on these pairs: p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}.",
         ]
     return out

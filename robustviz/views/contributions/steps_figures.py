@@ -26,7 +26,7 @@ def attack_steps(
     marks = [int(step) for step in first.steps if str(step)[0] == "1"]
     figure = blank(
         template,
-        "Do more steps find more?",
+        "Do more attack steps fool more images?",
         f"{first.n} images",
         height=420,
         xaxis={
@@ -36,7 +36,7 @@ def attack_steps(
             "ticktext": [*map(str, marks), f"Square-<br>{first.queries}"],
             "range": [-0.15, math.log10(last * 6)],
         },
-        yaxis={"title": "still right", "range": [0, 1.02], "tickformat": ".0%"},
+        yaxis={"title": "accuracy under attack", "range": [0, 1.02], "tickformat": ".0%"},
     )
     for at, (name, (own, dash)) in enumerate(zip(found, styles(found), strict=False)):
         result, colour = found[name], colours[own]
@@ -69,8 +69,8 @@ def attack_steps(
     sentence = " ".join(_masked(name, result) for name, result in found.items())
     sure = (
         f"PGD with steps of ε/4 at ε = {eps_text(first.meta['eps'])}, seed {first.meta['seed']}."
-        " An image counts as fooled from the first look at which it is misread. Bands are 95 %"
-        " intervals (Wilson)."
+        " An image counts as fooled from the first count of steps at which it is misclassified."
+        " Bands are 95 % intervals (Wilson)."
     )
     return finish(figure, ALT, found, sentence, sure, interval="bands: 95 % intervals (Wilson)")
 
@@ -81,7 +81,7 @@ def _masked(name: str, result: AttackSteps) -> str:
     """
     held, last = result.right[-1], int(result.steps[-1])
     early = result.steps <= 20
-    text = f"{name}: {result.clean.sum()} of {result.n} are right untouched."
+    text = f"{name}: right on {result.clean.sum()} of {result.n} untouched images."
     if early.any() and last > 20:
         at, before = int(result.steps[early][-1]), int(result.right[early][-1].sum())
         text += (
@@ -96,11 +96,11 @@ def _masked(name: str, result: AttackSteps) -> str:
         f"{text} Square-{result.queries} leaves {result.square.sum()} and fools {only} that PGD"
         " does not. "
     ) + (
-        f"Without gradients more is found ({low:.0f} to {high:.0f} points): PGD's gradient is"
-        " masked."
+        f"The attack without gradients fools {low:.0f} to {high:.0f} percentage points more:"
+        " PGD's gradient is masked."
         if low > 0
-        else "That is no decided advantage over PGD, but count the worst of both:"
-        f" {int((held & result.square).sum())} right."
+        else f"This is no significant advantage over PGD; {int((held & result.square).sum())}"
+        " images withstand both attacks."
         if only
         else "Nothing here says that the gradient is masked; that is no proof."
     )

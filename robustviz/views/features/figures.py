@@ -166,7 +166,7 @@ def _judge(networks: Mapping[str, Near]) -> str:
             if low > 0
             else "neither is shown to be more accurate"
         )
-        + f", {100 * lead:.0f} percentage points apart (95 %:  {_signed(100 * low, 0)} to"
+        + f", {100 * lead:.0f} percentage points apart (95 %: {_signed(100 * low, 0)} to"
         f" {_signed(100 * high, 0)})."
     )
 

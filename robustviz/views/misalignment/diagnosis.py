@@ -133,7 +133,7 @@ RULES = (
         MISSING,
         lambda e: e.n < FEW,
         lambda e: (
-            f"{e.n or 'no'} image{'' if e.n == 1 else 's'} of {e.name} among the {e.total}; take"
+            f"{e.n or 'no'} image{'' if e.n == 1 else 's'} of {e.name} among the {e.total}: use"
             " more images."
         ),
     ),
@@ -142,8 +142,8 @@ RULES = (
         HEAD,
         lambda e: e.apart and e.place < LEANING and e.plain - e.place >= SHIFT,
         lambda e: (
-            f"on the line to {e.towards} the answer changes {e.way}. Without the head's constant"
-            f" offsets it would {_way(e.plain)}. {e.counts}"
+            f"on the line to {e.towards} the prediction changes {e.way}. Without the head's"
+            f" biases it would change {_way(e.plain)}. {e.counts}"
         ),
     ),
     Rule(
@@ -151,7 +151,7 @@ RULES = (
         HEAD,
         lambda e: e.offset,
         lambda e: (
-            f"the head's constant offset favours {e.name}. The answer changes close to {e.nearby}."
+            f"the head's bias favours {e.name}. The prediction changes close to {e.nearby}."
             f" {e.taken} {e.counts}"
         ),
     ),
@@ -160,28 +160,28 @@ RULES = (
         HEAD,
         lambda e: e.apart and e.place - e.plain >= max(FAVOURED, 2 * e.elsewhere),
         lambda e: (
-            f"the head's constant offset favours {e.name}. On the line to {e.towards} the answer"
-            f" changes {e.way}. Without it at {e.plain:.2f}. {e.taken} {e.counts}"
+            f"the head's bias favours {e.name}. On the line to {e.towards} the prediction"
+            f" changes {e.way}. Without the bias at {e.plain:.2f}. {e.taken} {e.counts}"
         ),
     ),
     Rule(
-        "its labels learned by heart",
+        "its labels memorised",
         LABELS,
         lambda e: e.excess >= BY_HEART and e.learned > wilson(e.clean, e.n)[1],
         lambda e: (
-            f"training images are right {100 * e.gap:.0f} points more often than test images, the"
-            f" other classes' {100 * (e.gap - e.excess):.0f}. The network learned labels by heart"
-            f" that its features do not show. {e.counts} Check its labels."
+            f"training images are right {100 * e.gap:.0f} points more often than test images,"
+            f" those of other classes {100 * (e.gap - e.excess):.0f}. The network memorised"
+            f" labels that its features do not support. {e.counts} Check its labels."
         ),
     ),
     Rule(
-        "other labels learned by heart",
+        "other labels memorised",
         LABELS,
         lambda e: e.excess <= UNLEARNED and e.learned < wilson(e.clean, e.n)[0],
         lambda e: (
-            f"only {100 * e.learned:.0f} % of its training images are called {e.name}, of its test"
-            f" images {100 * e.clean / e.n:.0f} %. The network learned other labels for the rest by"
-            f" heart. {e.counts} Check its labels."
+            f"only {100 * e.learned:.0f} % of its training images are classified as {e.name}, of"
+            f" its test images {100 * e.clean / e.n:.0f} %. The network memorised other labels"
+            f" for the rest. {e.counts} Check its labels."
         ),
     ),
     Rule(
@@ -198,10 +198,10 @@ RULES = (
         LABELS,
         lambda e: e.place < CLOSE and (e.confidence < UNSURE or e.excess >= BY_HEART / 2),
         lambda e: (
-            f"its features keep {e.distance:.2f} from {e.other}, yet the answer changes {e.way} to"
-            f" {e.towards}. On training images the output for {e.name} is {e.confidence:.2f} times"
-            f" that of other classes. That is how it is where labels are wrong. {e.counts}"
-            " Check its labels."
+            f"its features keep {e.distance:.2f} from {e.other}, yet the prediction changes"
+            f" {e.way} to {e.towards}. On training images the output for {e.name} is"
+            f" {e.confidence:.2f} times that of other classes. This is typical of wrong labels."
+            f" {e.counts} Check its labels."
         ),
     ),
     Rule(
@@ -209,7 +209,7 @@ RULES = (
         HEAD,
         lambda e: e.place < CLOSE,
         lambda e: (
-            f"on the line to {e.towards} the answer changes {e.way}, halfway is 0.5. {e.counts}"
+            f"on the line to {e.towards} the prediction changes {e.way}, halfway is 0.5. {e.counts}"
         ),
     ),
     Rule(
@@ -217,8 +217,8 @@ RULES = (
         LABELS,
         lambda e: e.pressed > 0,
         lambda e: (
-            f"the answer changes close to {e.pressed} other classes ({e.nearby} …) and far from"
-            f" {e.name}. That is how it is where images of many classes carry its label."
+            f"the prediction changes close to {e.pressed} other classes ({e.nearby} …) and far"
+            f" from {e.name}. This is typical when images of many classes carry this label."
             f" {e.taken} {e.counts} Check its labels."
         ),
     ),
@@ -227,7 +227,7 @@ RULES = (
         OVERLAP,
         lambda e: 2 * e.lost >= e.wrong and e.lost > HOLDS * e.n,
         lambda e: (
-            f"{e.lost} of {e.n} lie among other classes' images and are misread, mostly as"
+            f"{e.lost} of {e.n} lie among other classes' images and are misclassified, mostly as"
             f" {e.seen_as}. {e.counts}"
         ),
     ),
@@ -235,7 +235,7 @@ RULES = (
         "a few odd images",
         OUTLIERS,
         lambda e: 0 < e.wrong <= ODD * e.n and 2 * e.odd >= e.wrong,
-        lambda e: f"of {e.wrong} misread, {e.odd_ones}. {e.counts}",
+        lambda e: f"of {e.wrong} misclassified, {e.odd_ones}. {e.counts}",
     ),
     Rule(
         "nearly all right",
@@ -244,12 +244,12 @@ RULES = (
         lambda e: f"{e.counts} The attack moves {e.moved}.",
     ),
     Rule(
-        "misread untouched among its own",
+        "misclassified untouched among its own",
         HEAD,
         lambda e: 2 * e.among >= e.wrong,
         lambda e: (
-            f"{e.among} of {e.n} {'is' if e.among == 1 else 'are'} misread untouched, among images"
-            f" of the own class. {e.counts}"
+            f"{e.among} of {e.n} {'is' if e.among == 1 else 'are'} misclassified untouched,"
+            f" among images of the own class. {e.counts}"
         ),
     ),
     Rule(
@@ -280,7 +280,7 @@ def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
     odd = wrong & found.outlier
     pressed, offset = _pressed(found, c)
     landing = (
-        f" Most often it is then called {names[k]} ({count})."
+        f" Most often it is then classified as {names[k]} ({count})."
         for k, count in found.lands(c)
         if k != c
     )
@@ -296,10 +296,10 @@ def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
         distance=float(found.distance[c]),
         spread=float(found.spread[c]),
         moved=(
-            f"images {_two(found.along[c])} of the way to each one's nearest wrong centre,"
-            f" noise {_two(found.along_noise[c])}"
+            f"images {_two(found.along[c])} of the way to their nearest wrong centre, noise"
+            f" {_two(found.along_noise[c])}"
         ),
-        moved_more=f"Across that way it moves them {_two(found.across[c])}.",
+        moved_more=f"It moves them {_two(found.across[c])} of that way off the line.",
         landing=next(landing, ""),
         towards=names[found.boundary_class[c]],
         place=float(found.boundary[c]),
@@ -308,7 +308,8 @@ def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
         pressed=len(pressed),
         offset=offset,
         nearby=", ".join(names[o] for o in pressed[:3]),
-        taken=f"{int(found.taken[c])} untouched images of other classes are called {names[c]}.",
+        taken=f"{int(found.taken[c])} untouched images of other classes are classified as"
+        f" {names[c]}.",
         confidence=float(found.confidence[c]),
         learned=found.train_k[c] / max(int(found.train_n[c]), 1),
         gap=gap,

@@ -94,13 +94,12 @@ def misalignment(
             )
     return finish(
         figure,
-        "Movement under attack towards the wrong centre nearest to each image, a row a class.",
+        "Movement under attack towards the wrong centre nearest to each image, one row per class.",
         networks,
         " ".join(f"{name}: {_cause(result, focus)}" for name, result in networks.items()),
-        f"{first.meta['printed']}. Measured on {len(first.y)} images, seed"
-        f" {first.meta['seed']}. Each image's way"
-        " is measured to the wrong centre that is nearest to where it ends, and a mark is the mean"
-        " over a class.",
+        f"{first.meta['printed']}. Measured on {len(first.y)} images, seed {first.meta['seed']}."
+        " Each image's movement is measured towards the wrong centre that is nearest to its"
+        " attacked position, and a mark is the mean over a class.",
     )
 
 
@@ -142,7 +141,7 @@ def misalignment_auc(
     networks, colour = named(results), COLOURS[template]
     figure = blank(
         template,
-        "Does misalignment foretell who is fooled?",
+        "Does misalignment predict which images are fooled?",
         "images right untouched, most misaligned first",
         xaxis={
             "title": "share of those that were not fooled",
@@ -184,18 +183,18 @@ def _foretold(result: Misalignment) -> str:
     area, low, high, fooled, held = result.auc
     if math.isnan(area):
         return (
-            "none of the images right untouched was fooled"
+            "no image that is right untouched was fooled"
             if held
             else "all images right untouched were fooled"
             if fooled
             else "no image is right untouched"
-        ) + ", so there is nothing to foretell."
+        ) + ", so there is nothing to predict."
     return f"AUC {area:.2f}, " + (
-        "more than chance."
+        "better than chance."
         if low > 0.5
-        else "less than chance."
+        else "worse than chance."
         if high < 0.5
-        else "not told from chance."
+        else "not significantly different from chance."
     )
 
 
@@ -232,7 +231,7 @@ def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> 
     alike = len({tuple(result.names) for result in networks.values()}) == 1
     figure = blank(
         template,
-        "Where does it start?",
+        "At which stage does the attack show?",
         f"clean and attacked alike: 1; {first.adversarial.shape[1]} images",
         xaxis={"type": "category", "title": "" if alike else "stage (the networks differ)"},
         yaxis={"title": "cosine, mean over images"},
@@ -284,9 +283,10 @@ def _fall(result: Stages) -> str:
             f"the greatest fall is at {result.names[at + 1]}, from {mean[at]:.2f} to"
             f" {mean[at + 1]:.2f}"
             if falls[at] > 0
-            else "it falls at no stage"
+            else "the cosine falls at no stage"
         )
-        + f". Features end at {mean[-2]:.2f}, with noise {noise[-2]:.2f}, logits at {mean[-1]:.2f}."
+        + f". Cosine at the features {mean[-2]:.2f} (with noise {noise[-2]:.2f}), at the"
+        f" logits {mean[-1]:.2f}."
     )
 
 
@@ -334,10 +334,13 @@ def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure
         inside = result.different[middle < result.margin].sum() / max(
             int(result.different.sum()), 1
         )
-        margin = f"{inside:.0%} of the latter lie within m = {result.margin:g}. It acted on " + (
-            "these features."
-            if result.meta.get("projected")
-            else "a projection of these features, which is gone."
+        margin = (
+            f"{inside:.0%} of the latter lie within m = {result.margin:g}. It was trained on "
+            + (
+                "these features."
+                if result.meta.get("projected")
+                else "a projection of these features, which was not kept."
+            )
         )
     return finish(
         figure,
@@ -438,7 +441,7 @@ def uniformity(
     first = next(iter(networks.values()))
     figure = blank(
         template,
-        "Tight classes, evenly spread?",
+        "Alignment and uniformity over epochs",
         f"{first.meta['n']} clean test images; best is the lower left",
         xaxis={"title": "uniformity (lower: more evenly spread)"},
         yaxis={"title": "alignment (0: tight)", "rangemode": "tozero"},
@@ -487,5 +490,6 @@ def _spread(result: Uniformity) -> str:
     return f"alignment {result.alignment[-1]:.2f}, uniformity {result.uniformity[-1]:.2f}. " + (
         f"At epoch {result.epoch[0]} {result.alignment[0]:.2f} and {result.uniformity[0]:.2f}."
         if len(result.epoch) > 1
-        else "It kept no epochs, so there is one point. Train with snapshots=2 to see its way."
+        else "This run kept no weights of earlier epochs, so there is one point. Train with"
+        " snapshots=2 to see several."
     )

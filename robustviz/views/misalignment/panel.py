@@ -32,10 +32,10 @@ from robustviz.views.misalignment.result import (
 )
 
 LOOKS = {
-    "auc": "Foretold?",
-    "stages": "Where it starts",
-    "pairs": "Pairs",
-    "centres": "Centres",
+    "auc": "Predicts who is fooled",
+    "stages": "By stage",
+    "pairs": "Feature distances",
+    "centres": "Class centres",
     "uniformity": "Over epochs",
 }
 STAGED = 100  # at most this many images, the first ones, are followed through the stages
@@ -50,11 +50,11 @@ COLUMNS = {
     "spread": "spread",
     "nearest": "nearest wrong",
     "distance": "its distance",
-    "lands": "attacked ones land on",
-    "along": "moved along",
-    "across": "moved across",
+    "lands": "attacked images classified as",
+    "along": "moved along the line",
+    "across": "moved off the line",
     "margin": "head margin",
-    "boundary": "boundary at",
+    "boundary": "boundary position",
     "boundary_to": "towards",
     "gap": "train–test gap",
 }
@@ -72,7 +72,7 @@ def why(here: Context, shown: AttackedSpec[Any], sides: Sequence[Side]) -> None:
         st.selectbox(
             "Class",
             ["", *names],
-            format_func=lambda name: name or "the one that suffers most",
+            format_func=lambda name: name or "the least robust one",
             help=term("misaligned"),
             width=360,
             **linked("class", "", ["", *names]),
@@ -134,7 +134,8 @@ def everything(here: Context, shown: AttackedSpec[Any]) -> None:
     with widgets.place():
         words = [
             *(f"**{name}**: {counted(result)}" for name, result in measured.items()),
-            "At the mark of a boundary the head changes its answer, 0.5 is halfway.",
+            "The boundary mark shows where the head's prediction changes; 0.5 is halfway"
+            " between the centres.",
         ]
         widgets.draw(
             figures.misalignment,
@@ -159,8 +160,9 @@ def causes(here: Context, name: str, result: Misalignment, focus: str) -> None:
     shown = [names[c] for c in shown_classes(result, focus)] if len(names) > MOST else names
     rows = [row for row in rows if row["class"] in shown]
     st.markdown(
-        f"**{name}**, {result.meta['printed']}, n = {len(result.y)}, worst class first. Lengths are"
-        " in mean centre distances. A row sets the class and an image of it."
+        f"**{name}**, {result.meta['printed']}, n = {len(result.y)}, worst class first. Lengths"
+        " are in units of the mean distance between class centres. Click a row to choose its"
+        " class and one of its images."
     )
     key = f"causes-{name[0].lower()}"
     st.dataframe(
@@ -190,10 +192,10 @@ def causes(here: Context, name: str, result: Misalignment, focus: str) -> None:
     )
     if focus in names:
         if wrong := misread(result, names.index(focus)):
-            st.markdown(f"Misread images of {focus}, those far from their class first:")
+            st.markdown(f"Misclassified images of {focus}, those far from their class first:")
             widgets.thumbnails(here, wrong, f"misread-{name[0].lower()}")
         else:
-            st.markdown(f"No image of {focus} is misread by {name}.")
+            st.markdown(f"No image of {focus} is misclassified by {name}.")
 
 
 def misread(result: Misalignment, c: int) -> list[int]:
@@ -222,7 +224,7 @@ def _cells(row: JSON) -> JSON:
         | (
             {}
             if row["gap"] is None
-            else {"gap": f"{100 * row['gap']:+.0f} points, {row['train_n']} train"}
+            else {"gap": f"{100 * row['gap']:+.0f} points, {row['train_n']} training images"}
         )
     )
     return {title: shown[name] for name, title in COLUMNS.items()}

@@ -181,9 +181,9 @@ class Misalignment(Answers):
                 if row["nearest"]
                 else "no other centre"
             )
-            + f"; lands on {row['lands']}; moved {self.along[c]:.2f} along the lines to the wrong"
-            f" centres nearest to its attacked images and {self.across[c]:.2f} across; head margin"
-            f" {self.margin[c]:.2f}; "
+            + f"; attacked images classified as {row['lands']}; the attack moves images"
+            f" {self.along[c]:.2f} of the way to their nearest wrong centre and"
+            f" {self.across[c]:.2f} off that line; head margin {self.margin[c]:.2f}; "
             + (
                 f"train–test gap {100 * self.gap[c]:+.0f} points ({row['train_n']} training images)"
                 if row["train_n"]
@@ -199,7 +199,8 @@ class Misalignment(Answers):
         which = [self.files[i] if self.files else f"image {self.index[i]}" for i in odd]
         more = f" and {len(which) - NAMED} more" if len(which) > NAMED else ""
         return (
-            f" Far from its class or nearer to another: {', '.join(which[:NAMED])}{more}."
+            " Outliers (far from their class or nearer to another): "
+            f" {', '.join(which[:NAMED])}{more}."
             if which
             else ""
         )
@@ -216,7 +217,9 @@ class MisalignmentSpec(AttackedSpec[Misalignment]):
     """
 
     train_n: int = option(1000, "How many training images, untouched.", low=1)
-    class_: str = option("", "The class to be explained; empty: the worst ones.", kind="class")
+    class_: str = option(
+        "", "The class to explain; empty: the three least robust ones.", kind="class"
+    )
 
     result = Misalignment
 

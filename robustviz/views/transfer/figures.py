@@ -158,8 +158,8 @@ def _resisting(found: Mapping[str, Transfer], labels: Mapping[str, str]) -> str:
         if target in untouched
     }
     said = [
-        f"\n- {labels[target]}: misclassifies {' to '.join(errors)} % of all attacked images,"
-        f" and {untouched[target]:.0f} % of the untouched ones."
+        f"\n- {labels[target]}: {' to '.join(errors)} % of all attacked images are misclassified,"
+        f" {untouched[target]:.0f} % of the untouched ones."
         for target, errors in ends.items()
     ]
     return f"How robust are defended targets?\n{''.join(said)}" if said else ""

@@ -210,8 +210,7 @@ def _sure(result: Fooled, bars: Sequence[Target], after: str) -> list[str]:
         "Each bar is one network with one training seed: other seeds can give other results.",
         "All images count: those that a network misclassifies untouched are pale, not fooled.",
         f"n = {seen} test images, attacked with {attack_name(meta['attack'])}.",
-        f"ε = {eps_text(meta['eps'])}, noise of seed {meta['seed']}; whiskers are Wilson's 95 %"
-        " intervals.",
+        f"ε = {eps_text(meta['eps'])}, noise of seed {meta['seed']}; whiskers are Wilson's.",
     ]
     if not any(bar.said == "its twin" for bar in bars):
         out.append("No twin is shown, because no network like A with another seed is shipped.")
