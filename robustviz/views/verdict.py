@@ -49,7 +49,7 @@ def held(
     n, first = len(a), int(np.sum(a))
     of = images if eps > 0 else "untouched images"
     if b is None:
-        line = f"{names[0]} is right on {first} of {n} {of}."
+        line = f"{names[0]} is right on {first:,} of {n:,} {of}."
         return Verdict(line, (*_alone(first, n), *_protocol(n, attack, eps, seed)))
     second, (low, high) = int(np.sum(b)), _interval(a, b)
     winner, loser, most, least = (
@@ -57,11 +57,11 @@ def held(
     )
     if (low > 0 or high < 0) and round(100 * (most - least) / n):
         better = "more robust" if eps > 0 else "more accurate"
-        line = f"{winner} is {better}: it is right on {most} of {n} {of}, {loser} on {least}."
+        line = f"{winner} is {better}: it is right on {most:,} of {n:,} {of}, {loser} on {least:,}."
     else:
         line = (
-            f"No difference shown: {names[0]} is right on {first} of {n} {of}, {names[1]} on"
-            f" {second}."
+            f"No difference shown: {names[0]} is right on {first:,} of {n:,} {of}, {names[1]} on"
+            f" {second:,}."
         )
         winner = ""
     only = int(np.sum(a & ~b)), int(np.sum(~a & b))
@@ -69,7 +69,7 @@ def held(
     sure = (
         "These are two networks with one training seed each: other seeds may give another result.",
         *_protocol(n, attack, eps, seed),
-        f"On {only[0]} of {n} images only {names[0]} {alone}, on {only[1]} only {names[1]}.",
+        f"On {only[0]:,} of {n:,} images only {names[0]} {alone}, on {only[1]:,} only {names[1]}.",
         f"{names[1]} minus {names[0]}: {points_text((second - first) / max(n, 1))} percentage"
         " points.",
         f"Its 95 % interval (Tango, paired): {points_text(-high)} to {points_text(-low)}"
@@ -95,10 +95,10 @@ def _protocol(n: int, attack: str, eps: float, seed: int) -> tuple[str, ...]:
     """Sentences on how it was measured: what such a number means, the images, the attack."""
     few = (f"{n} images are few: use at least {FEW}.",) if n < FEW else ()
     if not eps:
-        return (f"Measured on n = {n} untouched test images.", *few)
+        return (f"Measured on n = {n:,} untouched test images.", *few)
     return (
         "A stronger attack may fool more images, so the accuracy under attack is an upper bound.",
-        f"Measured on n = {n} test images, the same for every network.",
+        f"Measured on n = {n:,} test images, the same for every network.",
         *few,
         f"{attack} at ε = {eps_text(eps)}, noise of seed {seed}.",
     )
