@@ -109,7 +109,7 @@ def test_a_published_preset_says_which_weights_it_keeps_and_where_gradients_are_
         KEPT[preset.settings["select"]]
     ]
     made = TrainConfig.make(name)
-    assert ("gradients in it" in preset.text) == (facts(made)["gradients"] == "bf16")
+    assert ("gradients are in bf16" in preset.text) == (facts(made)["gradients"] == "bf16")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -220,4 +220,4 @@ def test_a_training_attack_asks_for_bf16_in_eval_mode_only(monkeypatch: pytest.M
                 pass
             mode, bf16 = asked.pop()
             # In train mode the attack uses the network itself, in its own precision.
-            assert ("gradients in it" in PUBLISHED[name].text) == (bf16 and mode == "eval"), name
+            assert ("gradients are in bf16" in PUBLISHED[name].text) == (bf16 and mode == "eval"), name
