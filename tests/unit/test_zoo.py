@@ -19,6 +19,7 @@ import pytest
 from robustviz import cli, registry, zoo
 from robustviz.attacks import FGSM, PGD
 from robustviz.cli import seeds
+from robustviz.data import load
 from robustviz.runs import folder as runs, queue, worker
 from robustviz.runs.folder import REPOSITORY, Run
 from robustviz.runs.naming import unusual
@@ -84,6 +85,22 @@ def test_a_shipped_ladder_is_whole_and_ordered(path) -> None:
     assert [rung.cumulative_k for rung in found.rungs] == sorted(
         (rung.cumulative_k for rung in found.rungs), reverse=True
     )
+
+
+@pytest.mark.parametrize("config", zoo.wanted(zoo.REAL), ids=lambda config: config.run_id)
+def test_a_network_on_real_images_is_whole_and_answers_as_it_was_measured(config) -> None:
+    run = Run(runs.zoo() / config.run_id)
+    assert run.shipped and run.config == config and len(run.records()) == config.epochs
+    found = run.evaluation()
+    assert found is not None and found.n == 10_000
+    assert ladder_of(run).ordered and len(ladder_of(run).rungs) == len(zoo.rungs_of(run))
+    if not config.data.here("test"):
+        pytest.skip("the images are not on this computer")
+    images = load(config.data, "test", 200)
+    right = run.net().eval()(images.x).argmax(dim=1) == images.y
+    assert (
+        int((right.numpy() != found.right()[0][:200]).sum()) <= 1
+    )  # another processor rounds otherwise
 
 
 def test_what_is_shipped_stays_small() -> None:
