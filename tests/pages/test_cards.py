@@ -116,12 +116,3 @@ def test_a_run_of_the_user_s_gives_its_card_by_a_click(visit, monkeypatch):
     app = shown(app)
     assert app.selectbox(key="cards-run").value == "mine"
     assert card.read(made["mine.card.json"]).id == "mine"
-
-
-def test_another_page_ends_the_invitation_to_send_files(visit):
-    app = visit("compare", data="digits")
-    assert not guard._invited
-    app = shown(app)
-    assert len(guard._invited) == 1
-    app.switch_page("../../pages/glossary.py").run()
-    assert not guard._invited

@@ -9,9 +9,9 @@ import dataclasses
 import io
 import json
 import threading
-import time
 
 import pytest
+from conftest import eventually
 
 from robustviz import embedder, figures, probes
 from robustviz.probes import FeatureMapSpec, FeaturesSpec
@@ -66,13 +66,6 @@ def slow(monkeypatch):
     monkeypatch.setattr(features, "GRACE", 0.1)
     yield done
     done.set()
-
-
-def until(fact):
-    deadline = time.monotonic() + 120
-    while not fact() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert fact()
 
 
 def test_it_opens_with_one_line_two_maps_causes_and_distances(visit, few, quick):
@@ -232,7 +225,7 @@ def test_while_umap_is_computed_the_map_is_pca_and_then_umap_without_a_word(
     poll(*asked[0])
     assert not again
     slow.set()
-    until(lambda: not any(cache.pending(*each) for each in asked))
+    assert eventually(lambda: not any(cache.pending(*each) for each in asked))
     poll(*asked[0])
     assert again == [1]
     assert "Until then" not in words(sound(app.run()))

@@ -14,7 +14,7 @@ from tests.pages.conftest import ordinary, sound, words
 
 
 @pytest.fixture
-def swept(visit, tmp_path, monkeypatch):
+def swept(visit, monkeypatch):
     """Creates a sweep of three runs: one finished, one in the queue and one not yet created.
     Nothing is trained, and the time estimate is replaced.
     """

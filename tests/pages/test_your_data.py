@@ -185,8 +185,14 @@ def test_a_server_without_room_takes_nothing(visit, monkeypatch):
     assert "are allowed" in faults(app) and "12 pictures" not in words(app)
 
 
-def test_another_page_ends_the_invitation(visit):
-    app = visit("your_data")
+@pytest.mark.parametrize("page", ["your_data", "compare"])
+def test_another_page_ends_the_invitation(visit, monkeypatch, page):
+    monkeypatch.setattr(guard, "_invited", {})
+    app = visit(page)
+    if page == "compare":
+        assert not guard._invited  # Nobody has opened the drawer of cards yet.
+        app.session_state["more-cards"] = True
+        app.run()
     assert len(guard._invited) == 1
     app.switch_page("../../pages/glossary.py").run()
     assert not guard._invited

@@ -203,14 +203,13 @@ def test_an_empty_folder_is_taken_and_so_is_one_where_only_a_torn_write_lies(
     assert runs.create(tiny).status()["state"] == "queued"
 
 
-@pytest.mark.parametrize("name", ["", "Upper", "a b", "ä", "a/b", "..", "a" * 65, "con.txt"])
+@pytest.mark.parametrize("name", ["Upper", "a b", "ä", "a/b", "..", "a" * 65, "con.txt"])
 def test_a_name_that_is_no_plain_id_is_refused(
     name: str, runs_home: Path, tiny: TrainConfig
 ) -> None:
-    if name:  # With an empty name the id is computed from the settings.
-        with pytest.raises(UserError, match="no run id"):
-            runs.create(tiny, name=name)
-        assert not runs.home().exists()
+    with pytest.raises(UserError, match="no run id"):
+        runs.create(tiny, name=name)
+    assert not runs.home().exists()
 
 
 def test_every_name_in_a_run_folder_is_plain_and_short(trained: Run) -> None:

@@ -67,9 +67,7 @@ def test_what_was_attacked_otherwise_is_not_compared_silently() -> None:
     assert found.verdict(a, "no-such-run", last).line.startswith("B has not been attacked yet")
 
 
-def test_a_run_with_the_plain_evaluation_only_has_that(
-    tmp_path: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_with_the_plain_evaluation_only_has_that(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network trained here was attacked only with PGD-20 on the whole split, so it is compared on
     that.
     """
@@ -85,7 +83,7 @@ def test_a_run_with_the_plain_evaluation_only_has_that(
     assert not found.alike(one, ("PGD-20",))
     line = found.verdict(a, run.id, 5).line
     assert line.startswith(
-        "B is more robust: it is right on 743 of 1000 attacked images, A on 121."
+        "B is more robust: it is right on 743 of 1,000 attacked images, A on 121."
     )
     assert line.endswith("Both were attacked only with PGD-20.")
     monkeypatch.setattr(Run, "evaluations", lambda self: [])

@@ -201,7 +201,7 @@ def test_other_evaluations_do_not_count(
 
 
 def test_evaluations_without_weights_are_read_beside_the_runs(
-    tiny: TrainConfig, table: Any, tmp_path: Path, capsys: Any
+    tiny: TrainConfig, table: Any, capsys: Any
 ) -> None:
     both = [measured(tiny), measured(tiny, "CW-100")]
     run = run_with(tiny, *both)

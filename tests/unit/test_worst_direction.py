@@ -123,7 +123,7 @@ def test_bad_settings_are_one_sentence(run, settings, says) -> None:
         probes.worst_direction(run, WorstDirectionSpec(**settings))
 
 
-def test_the_command_writes_a_file_that_reads_back(run, tmp_path, capsys) -> None:
+def test_the_command_writes_a_file_that_reads_back(run, tmp_path) -> None:
     out = tmp_path / "F.npz"
     assert cli.main(["probe", run.id, "worst_direction", "--out", str(out), "--json"]) == 0
     assert WorstDirection.from_npz(out.read_bytes()).y == int(image_of(run, 0)[2])

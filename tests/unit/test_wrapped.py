@@ -482,7 +482,7 @@ def test_a_network_without_second_derivatives_says_so(x: Tensor) -> None:
         hessian_vector(cross_entropy(net, torch.tensor([1])), x[:1], torch.ones(1, 3, 48, 48))
 
 
-def test_what_the_page_about_it_says_runs_as_it_stands(x: Tensor) -> None:
+def test_what_the_page_about_it_says_runs_as_it_stands() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "wrap.md").read_text(encoding="utf-8")
     code = page.split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {"x": torch.rand(1, 3, 64, 64), "y": torch.tensor([1])}
