@@ -15,8 +15,6 @@ from tests.pages.conftest import sound, words
 from tests.pages.test_damaged import fresh, listed
 from tests.unit.test_damage import ID
 
-SHIPPED = "digits-standard-small-resnet-s0"
-
 
 @pytest.fixture(autouse=True)
 def _queue(monkeypatch):

@@ -217,7 +217,7 @@ def test_the_command_writes_what_reads_back(run, tmp_path, capsys) -> None:
     )
 
 
-def test_networks_without_places_are_one_clear_sentence(run, monkeypatch, images, labels) -> None:
+def test_networks_without_places_are_one_clear_sentence(images, labels) -> None:
     with pytest.raises(UserError, match="no attribute `maps`"):
         class_maps(nn.Flatten(), images, labels)  # type: ignore[arg-type]
     single = Classifier(nn.Sequential(nn.Conv2d(2, 3, (9, 7))), nn.Linear(3, 4))

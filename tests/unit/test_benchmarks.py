@@ -179,9 +179,7 @@ def test_only_what_stands_between_the_marks_is_written(tmp_path: Path) -> None:
     ).endswith(report.NONE + "\n")
 
 
-def test_the_command_writes_them_from_the_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_writes_them_from_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[dict[str, report.Items]] = []
     monkeypatch.setattr(report, "write", written.append)
     monkeypatch.setattr(report, "measured", lambda: found(outcome()))
