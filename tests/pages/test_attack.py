@@ -18,15 +18,7 @@ from robustviz.ui.context import Context
 from robustviz.views.attack import panel
 from robustviz.views.attack.result import Adversarial, AnswersSpec
 from robustviz.views.screen import wordy
-from tests.pages.conftest import ordinary, picked, sound, words
-
-
-def screen(app) -> dict:
-    """Returns the data of the page's first screen."""
-    every = [
-        json.loads(block.proto.json) for block in app.get("bidi_component") if block.proto.json
-    ]
-    return next(each for each in every if "answer" in each)
+from tests.pages.conftest import ordinary, picked, screen, sound, words
 
 
 def test_it_opens_with_the_ordinary_and_the_defended_network_on_shapes(visit):
@@ -112,7 +104,7 @@ def test_every_attack_of_the_registry_can_be_chosen_and_one_without_a_target_say
     app = visit("attack", data="digits")
     assert {*app.selectbox(key="attack").options} >= {panel.called(key) for key in keys("attack")}
     app = visit("attack", data="digits", attack="autoattack", aim="targeted")
-    assert "AutoAttack has no targeted form" in words(sound(app))
+    assert "AutoAttack cannot be targeted" in words(sound(app))
 
 
 def test_more_has_the_curve_the_steps_and_the_classes(visit):
@@ -204,7 +196,7 @@ def test_a_damaged_run_is_a_sentence_and_the_page_works(visit, tmp_path):
     assert "Standard" in words(sound(visit("attack")))
 
 
-def test_a_method_that_the_new_data_set_lacks_is_offered_for_training(visit, tmp_path, monkeypatch):
+def test_a_method_that_the_new_data_set_lacks_is_offered_for_training(visit, monkeypatch):
     every = folder.all_runs  # Pretend that FGSM-RS is not shipped for shapes.
     lacking = {"shapes", "fgsm_rs"}
     monkeypatch.setattr(

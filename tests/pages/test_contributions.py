@@ -4,58 +4,44 @@ no address breaks it.
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from robustviz import figures, probes
 from robustviz.probes import CarriedSpec, ContributionsSpec, PairingSpec
 from robustviz.views.contributions import screen_figures as first
 from robustviz.views.screen import wordy
-from tests.pages.conftest import ordinary, picked, sound, words
+from tests.pages.conftest import opened, ordinary, picked, screen, sound, words
 from tests.pages.test_glossary import lacking
-
-
-def stage(app):
-    """Returns the data of the first screen."""
-    every = [json.loads(each.proto.json) for each in app.get("bidi_component")]
-    return next(each for each in every if "picture" in each)
 
 
 def sentence(figure):
     return figure.layout.meta["sentence"]
 
 
-def more(app):
-    """Opens *More* on the page and reruns it."""
-    app.session_state["more-contributions"] = True
-    return sound(app.run())
-
-
 def test_the_first_screen_is_of_all_images_and_of_the_chosen_one(visit):
     app = sound(visit("contributions", data="digits", img=7))
-    data = stage(app)
+    data = screen(app)
     sides = {"a": ordinary("digits", "standard"), "b": ordinary("digits", "pgd_at")}
     spec = ContributionsSpec(index=7)
-    screen = first.screen(
+    wanted = first.screen(
         {side: probes.carried(run, CarriedSpec()) for side, run in sides.items()},
         {side: probes.contributions(run, spec) for side, run in sides.items()},
     )
     assert (
         data["answer"]
-        == screen.answer
+        == wanted.answer
         == ["About 4 of 64 features carry half of A's answer; B spreads it over 5."]
     )
     assert data["moves"] == {
-        name: [kind, list(values)] for name, (kind, values) in screen.moves.items()
+        name: [kind, list(values)] for name, (kind, values) in wanted.moves.items()
     }
-    assert data["sure"] == screen.sure and "Image 7: " in data["picture"]
-    assert stage(sound(visit("contributions", data="digits", kept=9)))["control"]["start"] == 9
+    assert data["sure"] == wanted.sure and "Image 7: " in data["picture"]
+    assert screen(sound(visit("contributions", data="digits", kept=9)))["control"]["start"] == 9
     assert not wordy(words(app))
 
 
 def test_the_sentences_are_those_of_the_probes_results(visit):
-    said = words(more(visit("contributions", data="digits", img=7)))
+    said = words(opened(visit("contributions", data="digits", img=7), "contributions"))
     names = {
         "A Standard": "standard",
         "B PGD-AT": "pgd_at",
@@ -80,10 +66,10 @@ def test_the_sentences_are_those_of_the_probes_results(visit):
 
 
 def test_one_image_and_another_weight_can_be_chosen_and_stay_in_the_address(visit, few):
-    app = more(visit("contributions", data="digits", img=4))
+    app = opened(visit("contributions", data="digits", img=4), "contributions")
     app.button_group(key="of").set_value("one").run()
     assert "on image 4." in words(sound(app)) and "one" in app.query_params["of"]
-    assert "A pair counts with w = p(y|x')." in words(app)
+    assert "The weight of a pair is w = p(y|x')." in words(app)
     app.selectbox(key="pair-weight").set_value("clean").run()
     assert "A pair counts with w = p(y|x)." in words(sound(app)) and "p(y|x')" not in words(app)
     assert not wordy(words(app))
@@ -97,11 +83,11 @@ def test_a_chosen_point_is_the_image_of_every_view(visit, few):
     app.run()
     assert "2 images chosen" in words(sound(app))
     app.button(key="pairs-9").click().run()
-    assert picked(app, "img").value == 9 and "Image 9: " in stage(sound(app))["picture"]
+    assert picked(app, "img").value == 9 and "Image 9: " in screen(sound(app))["picture"]
 
 
 def test_a_thousand_steps_wait_for_a_button(visit, few):
-    app = more(visit("contributions", data="digits"))
+    app = opened(visit("contributions", data="digits"), "contributions")
     labels = [button.label for button in app.button]
     assert (
         sum(
