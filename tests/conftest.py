@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ leave_out_triton()  # This must happen before torch is imported.
 import torch
 from torch import Tensor, nn
 
-from robustviz import data, registry
+from robustviz import data, plugins, registry
 from robustviz.contracts import toys
 from robustviz.contracts.toys import C as C, H as H, N as N, Toy as Toy, W as W, conv as conv
 from robustviz.nets.base import Classifier, Normalise
@@ -79,6 +80,23 @@ def runs_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Returns the path of an empty folder for runs."""
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def unplugged() -> Iterator[None]:
+    """Unregisters whatever a test loads."""
+    for kind in registry.ROOMS:
+        registry.keys(kind)
+    held = {kind: dict(table) for kind, table in registry._table.items()}
+    known = set(sys.modules)
+    yield
+    for kind, table in held.items():
+        registry._table[kind].clear()
+        registry._table[kind].update(table)
+    for kept in (plugins._loaded, plugins._failed, plugins._pages, plugins._figures):
+        kept.clear()
+    for name in [name for name in sys.modules if "plugin" in name and name not in known]:
+        del sys.modules[name]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ an empty folder for the user's own.
 from __future__ import annotations
 
 import functools
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -89,6 +90,23 @@ def words(app: AppTest) -> str:
         app.error,
     )
     return "\n".join(str(element.value) for kind in kinds for element in kind)
+
+
+def screens(app: AppTest) -> list[dict[str, Any]]:
+    """Returns the data of all screens on the page, in order."""
+    parts = [json.loads(each.proto.json) for each in app.get("bidi_component") if each.proto.json]
+    return [part for part in parts if "answer" in part]
+
+
+def screen(app: AppTest) -> dict[str, Any]:
+    """Returns the data of the page's first screen."""
+    return screens(app)[0]
+
+
+def opened(app: AppTest, view: str) -> AppTest:
+    """Opens *More* of a view, reruns the page and returns it."""
+    app.session_state[f"more-{view}"] = True
+    return sound(app.run())
 
 
 def picked(app: AppTest, name: str) -> Any:

@@ -5,7 +5,6 @@ there is no map or no object.
 from __future__ import annotations
 
 import importlib
-import json
 
 import pytest
 import torch
@@ -15,20 +14,8 @@ from robustviz.probes import AttentionSpec, OverlapSpec
 from robustviz.views.attention import overlay
 from robustviz.views.attention.result import AttentionLevelsSpec
 from robustviz.views.measure import measure
-from tests.pages.conftest import ordinary, sound, words
+from tests.pages.conftest import opened, ordinary, screen, sound, words
 from tests.pages.test_glossary import lacking
-
-
-def screen(app) -> dict:
-    """Returns the data of the first screen."""
-    shown = (json.loads(each.proto.json) for each in app.get("bidi_component"))
-    return next(data for data in shown if "answer" in data)
-
-
-def opened(app):
-    """Opens *More* on the page and reruns it."""
-    app.session_state["more-attention"] = True
-    return app.run()
 
 
 def test_the_first_screen_is_the_probes_maps_over_the_image(visit):
@@ -60,7 +47,7 @@ def test_below_it_stands_what_part_makes_of_the_image_and_under_more_all_the_res
         assert figures.budget(one).layout.meta["sentence"] in said
         assert figures.attention(one).layout.meta["sentence"] not in said
     assert charts == 2
-    more = sound(opened(app))
+    more = opened(app, "attention")
     for one in found:
         assert figures.attention(one).layout.meta["sentence"] in words(more)
     assert len(more.get("plotly_chart")) == 6 and not lacking(words(more))
@@ -79,7 +66,7 @@ def test_what_many_images_say_stands_behind_the_answer_once_it_is_measured(visit
 
 
 def test_the_controls_change_what_is_seen(visit):
-    app = sound(opened(visit("attention", data="digits", img=2, eps=38)))
+    app = opened(visit("attention", data="digits", img=2, eps=38), "attention")
     assert "only for the data set shapes" in words(app)
     before = words(app)
     app.slider(key="eps-low").set_value(0).run()
@@ -130,7 +117,7 @@ def test_a_constant_map_is_a_sentence_and_the_rest_is_there(visit, monkeypatch):
         monkeypatch.setattr(
             module, "class_maps", lambda net, x, y, method: torch.ones(len(x), 4, 4)
         )
-    app = sound(opened(visit("attention", data="digits", img=311)))
+    app = opened(visit("attention", data="digits", img=311), "attention")
     assert (
         words(app).count("is constant, so it marks no pixel") == 2
         and len(app.get("plotly_chart")) == 3
@@ -151,13 +138,13 @@ def test_a_network_without_places_is_a_sentence_and_the_other_is_there(visit, mo
             return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 
         monkeypatch.setattr(module, "net_of", single)
-    app = sound(opened(visit("attention", data="digits", img=312)))
+    app = opened(visit("attention", data="digits", img=312), "attention")
     assert "that returns its feature maps" in words(app) and len(app.get("plotly_chart")) == 3
     assert "A's hottest" not in " ".join(screen(app)["answer"])
 
 
 def test_many_maps_are_measured_behind_a_button_and_say_what_the_probes_say(visit):
-    app = sound(opened(visit("attention", data="shapes", b="", **{"cam-rule": "top20%"})))
+    app = opened(visit("attention", data="shapes", b="", **{"cam-rule": "top20%"}), "attention")
     app.button(key="measure-overlap").click().run()
     found = probes.overlap(ordinary("shapes", "standard"), OverlapSpec(rule="top20%"))
     assert figures.overlap({"A Standard": found}).layout.meta["sentence"] in words(sound(app))
@@ -167,7 +154,7 @@ def test_many_maps_are_measured_behind_a_button_and_say_what_the_probes_say(visi
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")
 def test_road_is_measured_behind_a_button(visit):
-    app = opened(visit("attention", data="digits", b=""))
+    app = opened(visit("attention", data="digits", b=""), "attention")
     app.button(key="measure-road").click().run()
     found = probes.road(ordinary("digits", "standard"))
     assert figures.road({"A Standard": found}).layout.meta["sentence"] in words(sound(app))

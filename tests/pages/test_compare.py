@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-
-from streamlit.testing.v1 import AppTest
 
 from robustviz.runs import folder as runs
 from robustviz.views.compare import panel
 from robustviz.views.screen import wordy
-from tests.pages.conftest import ordinary, sound, words
+from tests.pages.conftest import ordinary, screen, screens, sound, words
 
 A, B = "shapes-standard-small-resnet-s0-66d1d3f3", "shapes-pgd-at-small-resnet-s0-89b8cc89"
-
-
-def screen(app: AppTest, at: int = 0) -> dict[str, object]:
-    """Returns the data of a screen of the page, by default the first."""
-    every = [json.loads(each.proto.json) for each in app.get("bidi_component")]
-    return [each for each in every if "answer" in each][at]
 
 
 def test_the_scoreboard_says_which_holds_and_the_table_has_every_network(visit):
@@ -72,7 +63,7 @@ def test_the_pickers_open_the_scoreboard(visit):
     app.button(key="board-b").click().run()
     sound(app)
     assert "Click a mark to make it B." in words(app)
-    assert screen(app, 1)["answer"] == screen(app)["answer"]
+    assert screens(app)[1]["answer"] == screen(app)["answer"]
 
 
 def test_all_evaluations_are_one_step_deeper(visit):
@@ -97,7 +88,7 @@ def test_two_networks_side_by_side_are_moved_by_one_epoch_scrubber(visit, monkey
     app = sound(visit("compare", **{"net-c": SEED_1}))  # The parameter `net-c` opens the drawer.
     next(each for each in app.button if each.label.startswith("Measure the kept")).click()
     sound(app.run())
-    data = screen(app, 1)
+    data = screens(app)[1]
     assert data["control"]["values"] == [*map(str, range(1, 21)), "chosen"]
     assert len(data["answer"]) == 21
     assert data["answer"][-1].startswith("B is more robust: it is right on")

@@ -7,7 +7,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import threading
 
 import pytest
@@ -21,7 +20,7 @@ from robustviz.views.features import embedding, panel as features
 from robustviz.views.features.result import FeatureTilesSpec
 from robustviz.views.misalignment.result import MisalignmentSpec
 from robustviz.views.screen import wordy
-from tests.pages.conftest import ordinary, picked, sound, words
+from tests.pages.conftest import opened, ordinary, picked, screens, sound, words
 from tests.pages.test_glossary import lacking
 
 FEW = {"map-n": 50, "map-steps": 2}
@@ -30,18 +29,6 @@ SPEC = FeatureMapSpec(n=50, steps=2)
 
 def charts(app):
     return [chart.proto for chart in app.get("plotly_chart")]
-
-
-def screens(app):
-    """Returns the data of all screens on the page, in order."""
-    every = [json.loads(each.proto.json) for each in app.get("bidi_component")]
-    return [each for each in every if "answer" in each]
-
-
-def opened(app):
-    """Opens *More* on the page and reruns it."""
-    app.session_state["more-features"] = True
-    return sound(app.run())
 
 
 @pytest.fixture
@@ -110,7 +97,7 @@ def test_a_point_that_is_clicked_becomes_the_image_of_every_view(visit, few, qui
 
 
 def test_more_has_the_maps_that_are_brushed_and_the_numbers(visit, few, quick):
-    app = opened(visit("features", data="digits", img=3, **FEW))
+    app = opened(visit("features", data="digits", img=3, **FEW), "features")
     said = words(app)
     for method in ("standard", "pgd_at"):
         found = probes.feature_map(ordinary("digits", method), SPEC)
@@ -128,7 +115,7 @@ def test_more_has_the_maps_that_are_brushed_and_the_numbers(visit, few, quick):
 
 
 def test_a_choice_in_a_map_is_shown_listed_and_taken_to_every_view(visit, few, quick):
-    app = opened(visit("features", data="digits", img=3, **FEW))
+    app = opened(visit("features", data="digits", img=3, **FEW), "features")
     before = charts(app)[1].spec
     app.session_state["map-a"] = {
         "selection": {
@@ -182,7 +169,7 @@ def test_a_single_point_becomes_the_image_of_every_view(monkeypatch):
 
 
 def test_the_controls_change_the_map(visit, few, quick):
-    app = opened(visit("features", data="digits", **FEW))
+    app = opened(visit("features", data="digits", **FEW), "features")
     first = charts(app)[1].spec
     app.button_group(key="map-colour").set_value("fooled").run()
     assert "misclassified untouched" in charts(sound(app))[1].spec != first
@@ -275,7 +262,7 @@ def test_a_umap_that_fails_meanwhile_says_so(visit, few, monkeypatch):
     ids=str,
 )
 def test_no_address_breaks_the_page(visit, few, quick, address):
-    app = opened(visit("features", data="digits", **(FEW | address)))
+    app = opened(visit("features", data="digits", **(FEW | address)), "features")
     assert "Do attacked images stay with their class?" in words(app) and len(charts(app)) >= 2
     assert not wordy(screens(app)[0]["answer"][0])
     if address.get("img") == "300":
@@ -305,7 +292,8 @@ def test_a_run_without_snapshots_says_so_and_those_with_them_make_a_film(visit, 
             a=ordinary("digits", "trades").id,
             b=ordinary("digits", "pgd_at").id,
             **FEW,
-        )
+        ),
+        "features",
     )
     said = words(app)
     assert "kept the weights of 0 epochs" in said and "B PGD-AT**: attacked images" in said
@@ -321,7 +309,8 @@ def test_a_run_without_snapshots_says_so_and_those_with_them_make_a_film(visit, 
                 for name, value in app.query_params.items()
             }
             | {"map-epoch": "6"},
-        )
+        ),
+        "features",
     )
     assert screens(app)[1]["control"]["start"] == 2
     assert app.query_params["map-epoch"] in ("6", ["6"])

@@ -16,7 +16,7 @@ from robustviz.views.loss.figures import soft_labels
 from robustviz.views.loss.screen_figures import alignment, verdict
 from robustviz.views.screen import wordy
 from tests.aligned import aligned, origin
-from tests.pages.conftest import ordinary, sound, words
+from tests.pages.conftest import opened, ordinary, screen, sound, words
 from tests.pages.test_glossary import lacking
 
 ALIGNED = aligned().id
@@ -26,17 +26,6 @@ BEFORE, WITNESS = origin(aligned())
 
 def specs(app):
     return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
-
-
-def screen(app):
-    """Returns the data of the first screen."""
-    every = (json.loads(each.proto.json) for each in app.get("bidi_component"))
-    return next(data for data in every if "answer" in data)
-
-
-def opened(app):
-    app.session_state["more-loss"] = True
-    return sound(app.run())
 
 
 def test_it_opens_with_each_network_in_its_own_worst_direction(visit):
@@ -84,7 +73,7 @@ def test_hard_or_soft_label_shows_the_shipped_alignment_and_its_numbers(visit):
     )
     assert not lacking(said)
     evaluation = folder.open_run(ALIGNED).evaluation()
-    assert f"{100 * evaluation.robust_acc:.1f} %" in words(opened(app))
+    assert f"{100 * evaluation.robust_acc:.1f} %" in words(opened(app, "loss"))
 
 
 def test_an_image_that_the_witness_misreads_is_said_to_be_one(visit):
@@ -101,13 +90,13 @@ def test_an_image_that_the_witness_misreads_is_said_to_be_one(visit):
 
 def test_every_visible_sentence_can_be_read_at_a_glance(visit):
     for address in ({}, {"compared": "alignment"}):
-        app = opened(visit("soft_labels", data="shapes", **address))
+        app = opened(visit("soft_labels", data="shapes", **address), "loss")
         plain = [line for line in words(app).splitlines() if not line.startswith("|")]
         assert [each for line in plain for each in wordy(line)] == []
 
 
 def test_a_and_b_are_compared_with_their_verdict(visit):
-    said = words(opened(visit("soft_labels", data="digits")))
+    said = words(opened(visit("soft_labels", data="digits"), "loss"))
     assert "B PGD-AT is more robust: it is right on" in said
     assert (
         "**PGD-20.** B PGD-AT is more robust" in said
@@ -171,10 +160,12 @@ def test_no_view_has_more_than_four_canvases_and_each_can_be_drawn(visit):
 
 
 def test_a_soft_target_without_a_witness_is_a_sentence_and_the_page_goes_on(visit, few):
-    said = words(opened(visit("soft_labels", data="digits", surface="3d-soft")))
+    said = words(opened(visit("soft_labels", data="digits", surface="3d-soft"), "loss"))
     assert "There is no witness" in said and "is more robust" in said
 
 
 def test_one_network_alone(visit, few):
-    app = opened(visit("soft_labels", data="digits", a=ordinary("digits", "pgd_at").id, b=""))
+    app = opened(
+        visit("soft_labels", data="digits", a=ordinary("digits", "pgd_at").id, b=""), "loss"
+    )
     assert "no significant difference" not in words(app) and "B" not in screen(app)["answer"][0]

@@ -13,13 +13,13 @@ import hashlib
 import http.client
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from conftest import eventually
 from sessions import Person
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
@@ -50,14 +50,13 @@ class Taped(Person):
         self.socket.plain(message)  # type: ignore[attr-defined]
 
     def say(self, message: BackMsg) -> None:
-        """Sends any message, and reads the answers until the script has finished or nothing comes
-        for 20 seconds.
+        """Sends any message, and reads the answers until the script has finished. Fails where the
+        server does not answer.
         """
         self.socket.send(message.SerializeToString())
         got: list[ForwardMsg] = []
-        with contextlib.suppress(TimeoutError):
-            while not got or got[-1].WhichOneof("type") != "script_finished":
-                got.append(ForwardMsg.FromString(bytes(self.socket.recv(timeout=20))))
+        while not got or got[-1].WhichOneof("type") != "script_finished":
+            got.append(ForwardMsg.FromString(bytes(self.socket.recv(timeout=120))))
         self._read([one for one in got if one.WhichOneof("type") != "ref_hash"], "")
 
 
@@ -75,13 +74,6 @@ def lesson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[b12_app.
         server.end()
 
 
-def wait(true: Callable[[], object], what: str, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"in vain: {what}"
-        time.sleep(0.2)
-
-
 def state() -> str:
     return queue.mine()[0].status()["state"] if queue.mine() else ""
 
@@ -90,7 +82,9 @@ def taught(teacher: Taped) -> None:
     """Presses the buttons that train, pause, resume and stop, one after the other."""
     for key, then in zip(ACTS, ("running", "paused", "running", "stopped"), strict=True):
         teacher.rerun(**{key: True})
-        wait(lambda then=then: state() == then, f"{key} makes it {then}, not {state()}")
+        assert eventually(lambda then=then: state() == then), (
+            f"{key} did not make it {then}: it is {state()}"
+        )
         teacher.rerun()
 
 
@@ -161,7 +155,7 @@ def test_no_message_of_a_student_starts_stops_resumes_or_removes_anything(lesson
     assert content(home) == before and state() == "stopped" and not workers()
 
     queue.enqueue(run)  # On a run that could be stopped or paused.
-    wait(lambda: run.records(), "the training goes on")
+    assert eventually(run.records), "the training does not go on"
     attack()
     assert state() == "running" and run.wanted() == "" and len(workers()) == 1
     queue.stop(run)
@@ -174,7 +168,7 @@ def test_no_message_of_a_student_starts_stops_resumes_or_removes_anything(lesson
     second = Taped(lesson, "train", f"teacher={link}")
     for message in teacher.tape[:2]:
         second.say(message)
-    wait(lambda: state() in ("queued", "running"), "a teacher's replay trains")
+    assert eventually(lambda: state() in ("queued", "running")), "a teacher's replay does not train"
 
 
 @pytest.mark.machine

@@ -4,7 +4,6 @@ wherever there is nothing to show.
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
@@ -15,22 +14,10 @@ from robustviz.runs import folder
 from robustviz.ui.context import Context
 from robustviz.views.screen import wordy
 from robustviz.views.transfer import panel as transfer, screen_figures as first
-from tests.pages.conftest import ordinary, sound, words
+from tests.pages.conftest import opened, ordinary, screen, sound, words
 from tests.pages.test_glossary import lacking
 
 FAST = {"data": "digits", "transfer-steps": 3}
-
-
-def stage(app):
-    """Returns the data of the first screen."""
-    every = [json.loads(each.proto.json) for each in app.get("bidi_component")]
-    return next(each for each in every if "picture" in each)
-
-
-def more(app):
-    """Opens *More* on the page and reruns it."""
-    app.session_state["more-transfer"] = True
-    return sound(app.run())
 
 
 def test_the_first_screen_counts_all_images_before_and_after_soft_labels(visit):
@@ -43,17 +30,17 @@ def test_the_first_screen_counts_all_images_before_and_after_soft_labels(visit):
     misread = int((found.fooled(a.id) | found.misread(a.id)).sum())
     assert abs(evaluation.n - evaluation.robust_k - misread) <= 2
     bars = first.targets(found, b.id, "B PGD-AT")
-    screen = first.screen(found, a.id, bars)
-    data = stage(app)
-    assert data["answer"] == screen.answer and data["sure"] == screen.sure
+    wanted = first.screen(found, a.id, bars)
+    data = screen(app)
+    assert data["answer"] == wanted.answer and data["sure"] == wanted.sure
     assert data["control"]["values"] == ["before", "after"] and data["control"]["start"] == 0
     assert [bar.said for bar in bars] == ["A", "its twin", "a small CNN", "a tiny ViT", "B"]
     assert sentence(figures.alignment(found, b=b.id, b_name="B PGD-AT")) in words(app)
-    texts = (*screen.answer, *screen.sure, screen.alt, words(app))
+    texts = (*wanted.answer, *wanted.sure, wanted.alt, words(app))
     assert not [line for text in texts for line in wordy(text)]
     aligned = shipped("digits", "witness_soft")
-    pupil = stage(sound(visit("transfer", data="digits", a=aligned.id)))
-    assert pupil["control"]["start"] == 1 and pupil["answer"][1] == screen.answer[1]
+    pupil = screen(sound(visit("transfer", data="digits", a=aligned.id)))
+    assert pupil["control"]["start"] == 1 and pupil["answer"][1] == wanted.answer[1]
 
 
 def sentence(figure):
@@ -103,7 +90,7 @@ def test_made_on_a_and_its_relatives_shown_to_b_and_to_those_who_took_no_part(ru
 
 
 def test_the_sentences_are_those_of_the_probes_results(visit):
-    said = words(more(visit("transfer", **FAST)))
+    said = words(opened(visit("transfer", **FAST), "transfer"))
     a, b = ordinary("digits", "standard"), ordinary("digits", "pgd_at")
     made_on = transfer.sources(here(a, b))
     shown = transfer.targets(here(a, b), made_on)
@@ -124,7 +111,7 @@ def test_the_sentences_are_those_of_the_probes_results(visit):
 
 
 def test_many_images_wait_for_a_button(visit):
-    app = more(visit("transfer", **FAST | {"transfer-n": 1000, "transfer-steps": 20}))
+    app = opened(visit("transfer", **FAST | {"transfer-n": 1000, "transfer-steps": 20}), "transfer")
     assert len(app.get("plotly_chart")) == 1  # The figure of what alignment changes.
     assert app.button(key="measure-transfer").label == (
         "Measure transfer on 1000 images of A before and aligned and hard labels and true labels"
@@ -135,22 +122,22 @@ def test_many_images_wait_for_a_button(visit):
 def test_without_aligned_copies_the_matrix_is_there_and_a_sentence_in_place_of_the_rest(
     visit, few, unpacked
 ):
-    app = more(visit("transfer", **FAST))
+    app = opened(visit("transfer", **FAST), "transfer")
     assert "No aligned copy of this source is trained" in words(app)
-    assert "no aligned copy to compare it with" in words(app) and stage(app)["control"] is None
+    assert "no aligned copy to compare it with" in words(app) and screen(app)["control"] is None
     assert len(app.get("plotly_chart")) == 2
 
 
 def test_no_target_is_a_sentence_and_the_rest_of_the_page_goes_on(visit, few, tmp_path):
     shutil.rmtree(next((tmp_path / "zoo").glob("digits-pgd-at-*")))
-    app = more(visit("transfer", **FAST))
+    app = opened(visit("transfer", **FAST), "transfer")
     assert "No other network on this data could be a target" in words(
         app
     ) and "What does a larger study say?" in words(app)
 
 
 def test_no_image_qualifies_for_a_robust_source_at_a_small_radius(visit, few):
-    app = more(
+    app = opened(
         visit(
             "transfer",
             **FAST
@@ -159,7 +146,8 @@ def test_no_image_qualifies_for_a_robust_source_at_a_small_radius(visit, few):
                 "a": ordinary("digits", "pgd_at").id,
                 "b": ordinary("digits", "standard").id,
             },
-        )
+        ),
+        "transfer",
     )
     assert "qualif" in words(app) and app.get("plotly_chart")
 
@@ -179,5 +167,5 @@ def test_no_image_qualifies_for_a_robust_source_at_a_small_radius(visit, few):
 )
 def test_no_address_breaks_the_page(visit, few, address):
     assert "Do images attacked on one network fool another?" in words(
-        more(visit("transfer", **FAST | address))
+        opened(visit("transfer", **FAST | address), "transfer")
     )

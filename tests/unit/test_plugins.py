@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,8 @@ from robustviz import contracts, plugins, registry, trusted
 from robustviz.runs import folder
 from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
+
+pytestmark = pytest.mark.usefixtures("runs_home", "unplugged")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "docs" / "plugin_example.py"
@@ -48,23 +49,6 @@ def curve(results):
 def make():
     return 42
 """
-
-
-@pytest.fixture(autouse=True)
-def _as_before(runs_home: Path) -> Iterator[None]:
-    """Unregisters whatever a test loads."""
-    for kind in registry.ROOMS:
-        registry.keys(kind)
-    held = {kind: dict(table) for kind, table in registry._table.items()}
-    known = set(sys.modules)
-    yield
-    for kind, table in held.items():
-        registry._table[kind].clear()
-        registry._table[kind].update(table)
-    for kept in (plugins._loaded, plugins._failed, plugins._pages, plugins._figures):
-        kept.clear()
-    for name in [name for name in sys.modules if "plugin" in name and name not in known]:
-        del sys.modules[name]
 
 
 def write(path: Path, text: str) -> Path:

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 import robustviz
-from robustviz import cli, plugins, registry
+from robustviz import cli, plugins
 from robustviz.export import notebook
 from robustviz.runs import folder
 from robustviz.training.config import TrainConfig
@@ -50,19 +50,6 @@ def make():
         nn.Linear(6, 10),
     )
 """
-
-
-@pytest.fixture
-def _unplugged() -> Iterator[None]:
-    """Unregisters whatever a test loads."""
-    for kind in registry.ROOMS:
-        registry.keys(kind)
-    held = {kind: dict(table) for kind, table in registry._table.items()}
-    yield
-    for kind, table in held.items():
-        registry._table[kind].clear()
-        registry._table[kind].update(table)
-    plugins._loaded.clear()
 
 
 def read(content: bytes) -> Any:
@@ -191,7 +178,7 @@ def plug_in(place: Path) -> folder.Run:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_unplugged")
+@pytest.mark.usefixtures("unplugged")
 @pytest.mark.parametrize("make", [ordinary, pictures, imported, plug_in])
 def test_executed_elsewhere_it_prints_the_same_numbers(
     make: Callable[[Path], folder.Run], tmp_path, runs_home, monkeypatch
@@ -211,7 +198,7 @@ def test_executed_elsewhere_it_prints_the_same_numbers(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_unplugged")
+@pytest.mark.usefixtures("unplugged")
 def test_code_that_was_changed_since_is_not_run(tmp_path, runs_home, monkeypatch):
     place = tmp_path / "sources"
     place.mkdir()
