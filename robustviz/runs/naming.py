@@ -78,6 +78,8 @@ def _said(path: str, value: object) -> str:
         value = eps_text(value) if name.startswith("eps") else f"{value:g}"
     elif value is None:
         value = "usual"
+    elif path == "n_train" and value:
+        value = f"{value:,}"
     return {
         "net": f"{value}",
         "eps": f"ε {value}",

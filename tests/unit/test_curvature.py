@@ -376,7 +376,7 @@ def test_the_gradient_figure_compares_image_by_image() -> None:
 
 
 def test_sentences_can_be_read_at_a_glance_whatever_networks_are_called() -> None:
-    names = ("A Standard, seed 1, 2000 training images", "B Model alignment, target=witness_hard")
+    names = ("A Standard, seed 1, 2,000 training images", "B Model alignment, target=witness_hard")
     sides = [bent([1.0, 2, 3, 4, 5, 6, 7]), bent([-2.0, 1, 2, 3, 4, 5, 6])]
     steeps = [steep([0.3, 0.4], [0.2, 0.21], [[0.1, 0.2]]), steep([0.4, 0.6], [0.2, 0.2], [[0, 1]])]
     for draw, found in ((figures.curvature, sides), (figures.gradients, steeps)):
