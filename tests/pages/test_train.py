@@ -537,7 +537,7 @@ def test_what_withstood_every_attack_is_the_headline_and_the_ladder_warns(visit,
     app = sound(visit("attack", data="shapes", b="my-afa"))
     assert told in words(app) and warning in words(app)
     assert any(
-        block.proto.popover.label.startswith("Doctor") and "warn" in block.proto.popover.label
+        block.proto.popover.label.startswith("Checks") and "warn" in block.proto.popover.label
         for block in app.get("popover")
     )
 
