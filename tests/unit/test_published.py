@@ -220,4 +220,6 @@ def test_a_training_attack_asks_for_bf16_in_eval_mode_only(monkeypatch: pytest.M
                 pass
             mode, bf16 = asked.pop()
             # In train mode the attack uses the network itself, in its own precision.
-            assert ("gradients are in bf16" in PUBLISHED[name].text) == (bf16 and mode == "eval"), name
+            assert ("gradients are in bf16" in PUBLISHED[name].text) == (bf16 and mode == "eval"), (
+                name
+            )
