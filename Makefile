@@ -55,7 +55,7 @@ test: lint types
 	@$(ALONE) $(PY) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
 
 test-fast: $(DEV_READY)
-	@$(ALONE) $(PY) -m pytest tests -m "not slow and not machine and not browser" -n 2 --dist loadscope --no-loadscope-reorder
+	@$(ALONE) $(PY) -m pytest tests/unit tests/golden tests/contracts -m "not slow and not long" -n 2 --dist loadscope --no-loadscope-reorder
 
 test-slow: $(DEV_READY)
 	@$(PY) tests/browser/chromium.py

@@ -38,16 +38,6 @@ if not os.environ.get("ROBUSTVIZ_DATA") and SHARED.is_dir():
 collect_ignore = ["gpu"]  # These tests have their own configuration: `make gpu-check`.
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "slow: takes more than a few seconds; not part of the fast suite"
-    )
-    config.addinivalue_line(
-        "markers",
-        "machine: starts servers, or processes on other settings; not part of the fast suite",
-    )
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Lets any process run the next test, except that all browser tests run in the same process:

@@ -203,6 +203,7 @@ def size(delta: Tensor, norm: str) -> Tensor:
     return delta.flatten(1).abs().amax(1) if norm == "linf" else delta.flatten(1).norm(dim=1)
 
 
+@pytest.mark.long
 @quick
 @given(st.data(), networks(), st.sampled_from(ATTACKS))
 def test_an_attack_stays_in_ball_and_box_and_touches_nothing(
@@ -231,6 +232,7 @@ def test_an_attack_stays_in_ball_and_box_and_touches_nothing(
     assert torch.equal(attack(net, x, y), x_adv)
 
 
+@pytest.mark.long
 @quick
 @given(st.data(), networks(), st.sampled_from(ATTACKS))
 def test_a_count_does_not_depend_on_how_many_images_are_computed_at_once(
@@ -272,6 +274,7 @@ def reference(
     return z
 
 
+@pytest.mark.long
 @quick
 @given(st.data(), networks())
 def test_gradients_at_equal_points_are_the_networks(draw: st.DataObject, net: nn.Module) -> None:
@@ -319,6 +322,7 @@ def shipped(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     return run.net(), split.x, split.y
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
@@ -339,6 +343,7 @@ def test_robust_counts_are_the_references(name: str) -> None:
     assert abs(int(count_right(net, x, y, attack).sum()) - int(torch.cat(wanted).sum())) <= 2
 
 
+@pytest.mark.long
 def test_a_compiled_network_is_attacked_as_its_original() -> None:
     torch.manual_seed(0)
     net = Classifier(maps(nn.BatchNorm2d(6)), nn.Linear(6, CLASSES)).train()

@@ -53,6 +53,7 @@ def seeded(seed: int) -> torch.Generator:
 # Contracts of every attack.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("promise", contracts.promises("attack"), ids=lambda each: each.says)
 def test_promise(promise: contracts.Promise, attack: Attack) -> None:
     if why := promise.check(attack):
@@ -275,8 +276,8 @@ def test_each_image_can_have_its_own_radius(norm: str, objective, images: Tensor
         ("l2", torch.full((12, 1, 9, 7), 0.1), "linf only"),
         ("linf", torch.full((12, 1, 9, 7), -0.1), "negative"),
         ("l2", torch.full((12,), -0.1), "negative"),
-        ("linf", torch.full((12, 1, 7, 9), 0.1), "does not fit"),
-        ("linf", torch.full((5,), 0.1), "does not fit"),
+        ("linf", torch.full((12, 1, 7, 9), 0.1), "do not fit"),
+        ("linf", torch.full((5,), 0.1), "do not fit"),
         ("linf", 1.5, "outside"),
         # The largest possible l2 distance of 2·9·7 pixels is √126 = 11.22.
         ("l2", 11.3, "outside"),

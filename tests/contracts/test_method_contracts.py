@@ -92,6 +92,7 @@ def buffers(net: nn.Module) -> list[Tensor]:
 # Contracts of every method.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("promise", contracts.promises("method"), ids=lambda each: each.says)
 @pytest.mark.parametrize("tried", VARIANTS.values(), ids=VARIANTS.keys())
 def test_promise(

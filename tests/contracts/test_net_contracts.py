@@ -22,11 +22,13 @@ def key(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("promise", contracts.promises("net"), ids=lambda each: each.says)
 def test_promise(promise: contracts.Promise, key: str) -> None:
     promise.check(key)
 
 
+@pytest.mark.long
 def test_the_large_network_keeps_the_main_promises() -> None:
     torch.manual_seed(0)
     net = nets.build(LARGE, classes=5, channels=3, size=8).eval()

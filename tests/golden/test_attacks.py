@@ -182,6 +182,7 @@ def slow_smooth(gradient: Tensor, side: int) -> Tensor:
     return out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kernel", [3, 7])
 def test_tim_equals_its_slow_twin(
     kernel: int, conv_net: Classifier, images: Tensor, labels: Tensor
@@ -293,6 +294,7 @@ def slow_apgd(
     return x_max
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", EPS)
 def test_apgd_equals_the_algorithm_of_the_paper(
     norm: str, conv_net: Classifier, images: Tensor, labels: Tensor
@@ -458,6 +460,7 @@ def test_sides_of_the_squares_follow_the_schedule_of_the_paper() -> None:
     assert side(1.0, 0, 10, 9, 7) == 7
 
 
+@pytest.mark.long
 def test_square_reaches_the_closed_form_of_a_linear_objective_in_every_corner() -> None:
     weight = torch.cos(torch.arange(126) * 0.7).view(1, 2, 9, 7)
     x = torch.full((3, 2, 9, 7), 0.5)
@@ -467,6 +470,7 @@ def test_square_reaches_the_closed_form_of_a_linear_objective_in_every_corner() 
     assert (found - x - 0.1 * weight.sign()).abs().max() < 1e-6
 
 
+@pytest.mark.long
 def test_autoattacks_squares_leave_out_the_last_row_and_column() -> None:
     x = torch.full((3, 1, 9, 7), 0.5)
     first = Square(eps=0.1, queries=1).starting_points(Linf(x, 0.1), seeded(0))
@@ -553,6 +557,7 @@ def test_autoattack_says_how_many_targets_it_had() -> None:
     )
 
 
+@pytest.mark.long
 def test_autoattack_leaves_tracing_and_the_log_alone_and_says_nothing(
     toy: Toy, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -195,6 +195,7 @@ def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.long
 def test_without_it_nothing_changes_and_the_warm_up_is_without_it() -> None:
     off = trained(PGDAT(attack=FEW))
     assert same_bits(trained(PGDAT(attack=FEW, awp=0.1, awp_warmup=1)), off)
@@ -206,6 +207,7 @@ def test_without_it_nothing_changes_and_the_warm_up_is_without_it() -> None:
     assert dataclasses.replace(config, method=TRADES(awp=0.01)).run_id != config.run_id
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "method",
     [
@@ -231,6 +233,7 @@ def test_a_pause_changes_no_bit_and_the_average_follows_the_weights(method: Any)
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "precision"),
     [(AFA(attack=FEW, head=head, head_share=0.5), "fp32") for head in ("SLF", "ALF", "AFF")]
@@ -243,6 +246,7 @@ def test_stages_and_bf16_go_with_it(method: Any, precision: Any) -> None:
     assert all(torch.isfinite(value).all() for value in on.values()) and not same_bits(on, off)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.key)
 def test_the_average_of_the_weights_goes_with_every_method(kind: Any) -> None:
     run = Training(short(one_step(kind), ema=0.9, n_train=40, epochs=1))

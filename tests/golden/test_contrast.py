@@ -164,6 +164,7 @@ def test_what_later_settings_do_to_the_name_of_a_run() -> None:
 # SupCon and margin: the input of the classifier.
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_splits")
 def test_a_projected_network_is_saved_and_comes_back(tmp_path: Path) -> None:
     asked = ["train", "--preset", "digits-supcon-all", "--epochs", "1", "--device", "cpu"]

@@ -201,6 +201,7 @@ def test_centre_distance_is_the_mean_over_pairs_of_classes_that_are_there() -> N
 # Comparison with scikit-learn where it has the same measure.
 
 
+@pytest.mark.long
 def test_cluster_measures_and_neighbours_equal_scikit_learn(points: tuple[Tensor, Tensor]) -> None:
     z, y = points
     array, labels = z.double().numpy(), y.numpy()

@@ -345,6 +345,7 @@ ON: dict[str, tuple[Method, Method]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "base"), OFF.values(), ids=OFF)
 def test_an_option_that_is_off_changes_no_bit_of_the_weights(
     method: Method, base: Method, trained: Callable[..., dict[str, Tensor]]
@@ -352,6 +353,7 @@ def test_an_option_that_is_off_changes_no_bit_of_the_weights(
     assert same_bits(trained(method), trained(base))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "base"), ON.values(), ids=ON)
 def test_an_option_that_is_on_changes_the_weights(
     method: Method, base: Method, trained: Callable[..., dict[str, Tensor]]
@@ -700,6 +702,7 @@ def test_A2_the_feature_attack_raises_the_loss_and_leaves_the_network_alone(
     assert (x_adv - x).abs().max() <= EPS + 1e-6 and x_adv.min() >= 0 and x_adv.max() <= 1
 
 
+@pytest.mark.long
 def test_A2_the_feature_attack_is_not_the_one_on_cross_entropy(
     digits: tuple[Classifier, Tensor, Tensor],
 ) -> None:
@@ -817,6 +820,7 @@ def test_AFA_gradient_flows_through_anchors_and_contrast_and_never_from_the_head
     assert gradient[:N].abs().max() > 1e-3 and gradient[N:].abs().max() > 1e-3
 
 
+@pytest.mark.long
 def test_AFATRADES_climbs_the_divergence_and_the_misalignment_together(
     digits: tuple[Classifier, Tensor, Tensor],
 ) -> None:
@@ -866,6 +870,7 @@ def test_the_projector_learns_beside_the_network(tiny: TrainConfig) -> None:
     assert not any(torch.equal(before[name], value) for name, value in run.aux.state_dict().items())
 
 
+@pytest.mark.long
 def test_S5_a_radius_of_zero_returns_the_images_and_an_attack_never_helps(
     trained: Callable[..., dict[str, Tensor]],
 ) -> None:
@@ -1258,6 +1263,7 @@ RESUMED: dict[str, Method] = STAGED | {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in RESUMED if "," not in name])
 def test_a_pause_within_any_stage_changes_no_bit(name: str, pair: TrainConfig) -> None:
     config = dataclasses.replace(pair, method=RESUMED[name], epochs=4, augment="crop_flip")
@@ -1449,6 +1455,7 @@ def strangers(runs_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     return {*described, "idle"}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("odd_nets", "_quick")
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_before_there_is_a_run_folder(

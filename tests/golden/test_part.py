@@ -126,6 +126,7 @@ def test_scaled_is_the_base_methods_change_times_radius_over_eps(
     assert torch.equal(none[~mask], batch.x[~mask])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("apply", ["clip", "scale"])
 @pytest.mark.parametrize(("family", "base"), FAMILIES)
 def test_P2_with_one_radius_either_way_is_the_base_method_to_the_bit(
@@ -210,6 +211,7 @@ def test_before_the_norm_xgrad_cam_is_another_map() -> None:
     assert (found - (weight * maps).sum(1)).abs().max() > 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_copy_for_attacks_has_the_same_maps_before_the_norm(fused: bool) -> None:
     torch.manual_seed(0)
@@ -242,6 +244,7 @@ def test_a_network_without_them_is_one_clear_sentence(colour: tuple[Classifier, 
             cam.layer_cam(each, batch.x, before_norm=True)
 
 
+@pytest.mark.long
 def test_part_takes_its_maps_where_it_is_told() -> None:
     net, x = pre_activation(), torch.rand(4, 3, 16, 16)
     batch = batch_of(x, torch.arange(4))

@@ -76,6 +76,7 @@ def trained(method: Any, **fields: Any) -> dict[str, Tensor]:
     return run.net.state_dict()
 
 
+@pytest.mark.long
 def test_with_nothing_salient_it_is_pgd_at_and_with_something_not() -> None:
     few = PGD(steps=2, step_size=0.1)
     base, none, some = map(

@@ -171,7 +171,7 @@ def test_no_message_of_a_student_starts_stops_resumes_or_removes_anything(lesson
     assert eventually(lambda: state() in ("queued", "running")), "a teacher's replay does not train"
 
 
-@pytest.mark.machine
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_student_cannot_become_a_teacher(lesson):
     Taped(lesson, "train", f"teacher={TOKEN}").leave()
@@ -208,7 +208,7 @@ def forged_teachers() -> list[BackMsg]:
     return out
 
 
-@pytest.mark.machine
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_who_clears_the_cache_or_ends_the_server_harms_nobody(lesson):
     """Streamlit lets every browser clear the cache of `st.cache_data`, which all sessions share.

@@ -25,7 +25,7 @@ FILES = {name: code for name, before, code in BLOCKS if not before}
 LINES = [block for block in BLOCKS if block[1]]
 RUN = "digits-pgd-at-small-resnet-s0-0c56e5c2"
 
-pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ set or loader holds the images.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +55,7 @@ def bytes_of(toy: Toy) -> Tensor:
     return (toy.x * 255).round().to(torch.uint8)
 
 
+@pytest.mark.long
 def test_a_network_gives_the_numbers_of_its_run_with_all_findings(
     toy: Toy, runs_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +75,7 @@ def test_a_network_gives_the_numbers_of_its_run_with_all_findings(
     assert len(run.evaluations()) == 1
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_doctor")
 def test_whatever_holds_the_images_the_count_is_one(toy: Toy) -> None:
     pixels = bytes_of(toy)
@@ -187,7 +188,7 @@ def test_pictures_of_a_data_set_are_read_as_they_are() -> None:
 def test_a_ladder_without_a_run(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "consult", lambda *asked: None)
     quick = (FGSM(), PGD(steps=2))
-    monkeypatch.setattr(sys.modules["robustviz.training.anything"], "LADDER", quick)
+    monkeypatch.setattr("robustviz.training.anything.LADDER", quick)
     said: list[str] = []
     found = robustviz.evaluate(toy.net, (toy.x, toy.y), "ladder", eps=EPS, n=20, say=said.append)
     assert [rung.printed for rung in found.rungs] == ["FGSM", "PGD-2"] and len(said) == 2

@@ -100,6 +100,7 @@ def test_a_costly_attack_has_five_levels_with_the_usual_one() -> None:
         assert len(every) <= 17
 
 
+@pytest.mark.long
 def test_the_answers_are_counted_as_an_evaluation_counts(run) -> None:
     found, split = measure(run, AnswersSpec(EPS, n=30, steps=5)), images_of(run)
     few, at = split.take(torch.arange(30)), found.nearest(EPS)

@@ -62,6 +62,7 @@ def same(fast: nn.Module, net: nn.Module, x: Tensor, y: Tensor) -> bool:
 # The copy computes the same function, whatever has just been done to the network.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("key", "channels", "size"),
     [
@@ -185,6 +186,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_network_changed_after_an_attack_is_attacked_as_it_is_now(
@@ -455,6 +457,7 @@ def test_nothing_of_the_network_is_touched() -> None:
 # bf16.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("key", CONVOLUTIONAL)
 def test_bf16_points_the_same_way(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "has_bf16", lambda device: True)
@@ -551,6 +554,7 @@ class Slow(PGD):
         return torch.stack(found)
 
 
+@pytest.mark.long
 def test_a_count_leaves_an_image_where_it_is_first_misread_and_takes_an_attacks_own_call() -> None:
     net = next(
         run

@@ -239,6 +239,7 @@ def test_a_missing_package_is_one_clear_sentence(run, monkeypatch) -> None:
             make()
 
 
+@pytest.mark.long
 def test_road_tells_a_trained_network_from_a_random_one_and_repeats(run) -> None:
     found, state = probes.road.answer(run, RoadSpec(n=6)), torch.get_rng_state()
     assert found.score.shape == (3, 6) and np.array_equal(
@@ -370,6 +371,7 @@ def test_the_histogram_has_its_peaks_at_both_radii(run) -> None:
     assert [note.text for note in figure.layout.annotations] == ["ε", "ε_low"]
 
 
+@pytest.mark.long
 def test_each_recipe_runs(run, found) -> None:
     for figure, options in (("attention", {"control": True}), ("budget", {}), ("spent", {})):
         code = (
@@ -382,6 +384,7 @@ def test_each_recipe_runs(run, found) -> None:
         assert scope["found"].y == found.y  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 def test_a_shapes_image_says_how_much_of_the_mask_lies_on_the_object(runs_home) -> None:
     run = shipped("shapes")
     found = probes.attention(run, AttentionSpec(index=3, steps=2, controls=1))

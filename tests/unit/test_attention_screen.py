@@ -62,6 +62,7 @@ def test_levels_are_whole_few_and_the_radius_is_among_them(grey) -> None:
     assert levels == sorted(set(levels)) and levels[-1] <= min(2 * grey, 255)
 
 
+@pytest.mark.long
 def test_each_level_is_the_attack_of_that_radius_alone(both) -> None:
     for name, result in both.items():
         run = shipped("shapes", "standard" if name[0] == "A" else "pgd_at")
@@ -77,6 +78,7 @@ def test_each_level_is_the_attack_of_that_radius_alone(both) -> None:
         assert np.abs(result.change).max() <= result.levels[-1]
 
 
+@pytest.mark.long
 def test_one_claim_has_one_number(both) -> None:
     """The prediction at the run's ε is the same on this screen, on the maps below, and where a
     person paints.
@@ -97,6 +99,7 @@ def test_one_claim_has_one_number(both) -> None:
     assert len(printed) == 1 and np.array_equal(maps.x_adv, painted.x_full)
 
 
+@pytest.mark.long
 def test_the_hottest_spot_is_that_of_the_pointing_game(runs_home) -> None:
     run = shipped("shapes", "pgd_at")
     many = probes.overlap.answer(run, OverlapSpec(n=12, steps=10))
@@ -117,6 +120,7 @@ def changed(result: AttentionLevels, was: float, now: float, known: bool = True)
     return dataclasses.replace(result, on=on, hottest=spots, object=shown)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("a", "b", "says"),
     [
@@ -164,6 +168,7 @@ def test_where_no_object_is_known_it_says_how_far_the_spot_moves(both) -> None:
     )
 
 
+@pytest.mark.long
 def test_every_sentence_of_the_screen_is_short(both) -> None:
     many = {
         name: probes.overlap.answer(shipped("shapes", key), OverlapSpec(n=8, steps=2))

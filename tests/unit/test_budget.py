@@ -144,6 +144,7 @@ def test_the_shipped_blobs_cost_nothing_until_squares_overlap_and_then_do():
     assert (BLOBS.held_k <= BLOBS.clean_k).all()
 
 
+@pytest.mark.long
 def test_the_points_networks_are_the_same_by_seed_and_use_no_global_chance():
     x, y = probe.draw(20, 0)
     before = torch.get_rng_state()

@@ -20,6 +20,7 @@ def rng(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("key", registry.keys("net"))
 def test_a_network_gets_the_weights_that_the_global_generator_gives_which_stays_as_it_was(key):
     with torch.random.fork_rng(devices=[]):

@@ -58,6 +58,7 @@ def test_a_class_can_join_where_there_is_a_network(monkeypatch: pytest.MonkeyPat
     assert "A class can join at http://127.0.0.1:" in told[0]
 
 
+@pytest.mark.long
 def test_an_address_that_leads_elsewhere_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     # No computer has this address, so nothing answers there.
@@ -74,6 +75,7 @@ def test_an_address_that_leads_elsewhere_is_one_sentence(monkeypatch: pytest.Mon
     assert not facts["ready"] and told[1] == facts["problems"][0]
 
 
+@pytest.mark.long
 def test_the_command_tries_the_network_of_this_very_machine() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "robustviz", "check", "--class"],

@@ -43,6 +43,7 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == f"robustviz {__version__}\n" == "robustviz 0.1.0\n"
 
 
+@pytest.mark.long
 def test_every_answer_about_a_shipped_run_has_its_id_and_path(answer: Any, tmp_path: Path) -> None:
     run = folder.open_run(ID)
     mine, out = (run.id, str(run.path)), str(tmp_path / "x.npz")
@@ -60,6 +61,7 @@ def test_a_difference_names_the_other_run(answer: Any) -> None:
     assert against and {whose(each) for each in against} == {(base.id, str(base.path))}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_splits")
 def test_every_answer_about_a_run_of_the_user_s_has_its_id_and_path(
     answer: Any, runs_home: Path, tiny: TrainConfig

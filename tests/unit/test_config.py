@@ -241,6 +241,7 @@ def test_every_preset_builds_and_keeps_its_promises(name: str) -> None:
         assert getattr(found, "key", found) == value
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LESSONS)
 def test_every_lesson_could_begin(name: str) -> None:
     loop.check(TrainConfig.make(name))

@@ -161,6 +161,7 @@ def test_the_cosine_is_that_of_two_backward_passes_and_the_shared_network_rests(
     assert (found.right_adv == (net(x_adv).argmax(1) == few.y).numpy()).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["adversarial", "clean", "loss"])
 def test_weights_are_the_methods_and_shares_those_of_a_loop(run, kind) -> None:
     found = probes.pairing(run, PairingSpec(n=40, steps=3))
@@ -181,6 +182,7 @@ def test_weights_are_the_methods_and_shares_those_of_a_loop(run, kind) -> None:
     assert found.relief("ones") == pytest.approx((0, 0, 0), abs=1e-12)
 
 
+@pytest.mark.long
 def test_a_walk_passes_where_separate_attacks_end(run) -> None:
     spec = AttackStepsSpec(n=60, steps=12, queries=30)
     found = probes.attack_steps(run, spec)

@@ -43,7 +43,7 @@ def found() -> dict[str, dict[str, Any]]:
         return {"usual": cpus.facts(), **dict(zip(others, counted, strict=True))}
 
 
-@pytest.mark.machine
+@pytest.mark.long
 def test_every_processor_counts_the_same(found: dict[str, dict[str, Any]]) -> None:
     usual = found["usual"]
     assert 20 < min(usual["right"].values()) <= max(usual["right"].values()) < 195, (
@@ -63,7 +63,7 @@ def test_every_processor_counts_the_same(found: dict[str, dict[str, Any]]) -> No
         )
 
 
-@pytest.mark.machine
+@pytest.mark.long
 def test_the_settings_take_effect(found: dict[str, dict[str, Any]]) -> None:
     assert found["scalar"]["capability"] == "DEFAULT" and found["usual"]["capability"] != "DEFAULT"
     # Other processors than x86 have no AVX.

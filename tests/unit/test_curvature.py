@@ -59,6 +59,7 @@ def test_the_golden_softmax_linear_network() -> None:
     assert torch.allclose(columns, dense, atol=1e-12)
 
 
+@pytest.mark.long
 def test_a_dense_hessian_of_a_tiny_network(conv_net, images, labels) -> None:
     net = smoothed(conv_net, 10.0).double()
     x, y = images[:3].double(), labels[:3]
@@ -223,6 +224,7 @@ def test_the_share_on_the_object_is_counted_pixel_by_pixel(runs_home) -> None:
         assert found.area[i] == pytest.approx(float(few.masks[i].float().mean()), abs=1e-9)
 
 
+@pytest.mark.long
 def test_curvature_is_top_eigenvalue_of_the_smoothed_copy_and_is_kept(run) -> None:
     spec = CurvatureSpec(n=3, iterations=60, beta=20)
     found = probes.curvature(run, spec)

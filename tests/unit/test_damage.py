@@ -125,6 +125,7 @@ def lists_go_on(capsys: pytest.CaptureFixture[str] | None = None) -> str:
     return str(listed[ID].get("note", "")) if listed[ID]["state"] == "damaged" else ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [*JUNK, "a folder", "missing"])
 @pytest.mark.parametrize("name", FILES)
 def test_junk_in_a_file_is_one_sentence_that_names_it_and_lists_go_on(
@@ -152,6 +153,7 @@ def test_junk_in_a_file_is_one_sentence_that_names_it_and_lists_go_on(
         assert seen["strip"] is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
@@ -197,6 +199,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["config.json", "status.json", "eval.json"])
 def test_every_entry_of_another_kind_or_left_out_breaks_nothing_else(name: str, run: Run) -> None:
     """Some entries may be missing or changed without damage to the run: then the run opens."""
@@ -223,6 +226,7 @@ ANYTHING = st.recursive(
 )
 
 
+@pytest.mark.long
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

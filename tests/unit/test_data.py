@@ -457,6 +457,7 @@ def test_the_data_root_is_the_environments_else_the_repositorys(
 # ---- real images
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("key", ["mnist", "fashion_mnist"])
 def test_real_idx_sets_are_complete_and_original(real: Path, key: str) -> None:
     test, val = data.load(key, "test"), data.load(key, "val")
@@ -465,6 +466,7 @@ def test_real_idx_sets_are_complete_and_original(real: Path, key: str) -> None:
     assert few.y.bincount().tolist() == [30] * 10
 
 
+@pytest.mark.long
 def test_real_cifar10_decodes_to_the_stored_checksum(real: Path) -> None:
     sums = dict(line.split() for line in (real / "cifar10" / "pixels.md5").read_text().splitlines())
     test = data.load("cifar10", "test")
@@ -477,6 +479,7 @@ def test_real_cifar10_decodes_to_the_stored_checksum(real: Path) -> None:
     assert "23 of these images are JPEG" in test.card
 
 
+@pytest.mark.long
 def test_real_cifar100_subset_says_that_it_is_one(real: Path) -> None:
     test = data.load("cifar100", "test")
     assert (
@@ -526,6 +529,7 @@ def test_the_official_layout_of_tiny_imagenet_is_read(empty_root: Path) -> None:
     assert test.y.tolist() == [0, 1] and test.images[1].float().mean() == 90
 
 
+@pytest.mark.long
 def test_importing_the_room_reads_no_optional_package() -> None:
     import subprocess
     import sys

@@ -132,7 +132,7 @@ def test_the_readme_is_short():
     assert len(words) <= 1200
 
 
-@pytest.mark.machine
+@pytest.mark.long
 def test_the_site_builds_without_a_warning(tmp_path: Path):
     """In strict mode a warning, a broken internal link or a page missing from the menu is an
     error.

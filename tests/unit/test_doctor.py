@@ -44,11 +44,13 @@ def complaints(
     return {finding.name for finding in findings if not finding.ok}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_healthy_network_passes(norm: str, toy: Toy) -> None:
     assert complaints(toy, attack=PGD(norm=norm, eps=0.05)) == set()  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_the_network_is_left_as_it_was(toy: Toy) -> None:
     net = copy.deepcopy(toy.net).train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -125,6 +127,7 @@ def rough(net: nn.Module, x: Tensor) -> Tensor:
     return net((x * 10).round() / 10) + 1e-3 * net(1 - x)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("disease", "found"),
     [
@@ -142,10 +145,12 @@ def test_a_disease_is_found(disease: Any, found: set[str], toy: Toy) -> None:
     assert found <= complaints(toy, Sick(toy.net, disease))
 
 
+@pytest.mark.long
 def test_a_gradient_that_leads_astray_is_told_from_one_that_is_gone(toy: Toy) -> None:
     assert "gradients" not in complaints(toy, Sick(toy.net, turned_round))
 
 
+@pytest.mark.long
 def test_more_steps_that_help_the_defender_are_found(
     toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +223,7 @@ def test_pgd_20_speaks_for_attacks_that_are_weak_or_black_themselves(
         ) and f"leaves 40 of 80 right, PGD-20 {pgd}" in last.text
 
 
+@pytest.mark.long
 def test_a_consultation_is_the_doctors_own_attacks(toy: Toy) -> None:
     told = consult(toy.net, toy.x, toy.y, ATTACK, 3)
 
@@ -248,6 +254,7 @@ def test_a_consultation_is_the_doctors_own_attacks(toy: Toy) -> None:
     )
 
 
+@pytest.mark.long
 def test_in_l2_the_black_box_is_said_not_to_be_measured(toy: Toy) -> None:
     attack = PGD(norm="l2", eps=0.05)
     last = examine(toy.net, toy.x, toy.y, attack(toy.net, toy.x, toy.y), attack, 4)[-1]
@@ -287,6 +294,7 @@ def test_images_that_fare_otherwise_in_float64_are_a_warning(
     assert ("Not measured" in found.text) == (otherwise is None)
 
 
+@pytest.mark.long
 def test_float64_shows_a_gradient_that_is_too_small_for_float32(toy: Toy) -> None:
     def vanished(net: nn.Module, x: Tensor) -> Tensor:
         logits = net(x)
@@ -338,6 +346,7 @@ def test_neighbouring_gradients_agree_or_lead_nowhere(toy: Toy) -> None:
     assert finding(toy, "smoothness", Sick(toy.net, shattered)).level == "unreliable"
 
 
+@pytest.mark.long
 def test_sentences_are_short(toy: Toy) -> None:
     for net in (toy.net, Sick(toy.net, staircase)):
         x_adv = ATTACK(net, toy.x, toy.y)
@@ -418,6 +427,7 @@ def test_attacked_images_classes_and_radius_of_another_kind_are_one_clear_senten
         consult(toy.net, 255 * toy.x, toy.y, ATTACK)
 
 
+@pytest.mark.long
 def test_labels_and_images_that_attacks_take_are_examined(toy: Toy) -> None:
     x, y = toy.x[:8].bfloat16(), toy.y[:8]
     wanted, told = findings(toy, x.float()), consult(toy.net, x.float(), y, ATTACK)

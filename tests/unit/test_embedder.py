@@ -180,6 +180,7 @@ def test_a_process_that_died_is_started_again_once(quick: embedder.Embedder) -> 
     assert quick.ask(**question()) is None and quick.pid is None and not quick.ready
 
 
+@pytest.mark.long
 def test_it_ends_when_nobody_asks_and_starts_again_for_the_next_question(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -296,6 +297,7 @@ def test_nobody_waits_for_its_start_nor_for_ever_where_it_does_not_get_to_compil
         one.stop()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_it_ends_with_its_parent_even_while_it_compiles(name: str) -> None:
@@ -556,6 +558,7 @@ def test_fewer_epochs_for_a_crowd_cost_no_trustworthiness(n: int) -> None:
 # The film of epochs.
 
 
+@pytest.mark.long
 def test_a_film_by_umap_goes_from_the_last_epoch_backwards(
     monkeypatch: pytest.MonkeyPatch, runs_home: Path
 ) -> None:

@@ -347,6 +347,7 @@ def test_an_evaluation_and_a_ladder_leave_the_process_its_threads(trained: Run) 
     assert set(inside) == {trained.config.threads} and torch.get_num_threads() == 3
 
 
+@pytest.mark.long
 def test_a_ladder_is_ordered_and_counts_as_single_evaluations_do(trained: Run) -> None:
     said: list[str] = []
     found = evaluate.ladder(trained, eps=0.025, rungs=QUICK, say=said.append)
@@ -527,6 +528,7 @@ def test_the_command_line_sets_what_an_attack_has_and_says_what_it_has_not(
     assert output(capsys, *line, "pgd", "--set", "targeted=true")[0] == 2
 
 
+@pytest.mark.long
 def test_the_report_names_attacks_faults_and_differences(
     toy: Toy, trained: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -636,6 +638,7 @@ def test_an_evaluation_says_what_withstood_every_attack_run_on_its_images(
     assert "of 80 images are right under every attack run: FGSM, CW-20." in said
 
 
+@pytest.mark.long
 def test_an_evaluation_with_its_doctor_is_counted_to_its_end(toy: Toy) -> None:
     """Each tick counts further than the one before, and the last tick comes just before the
     doctor's last attack.

@@ -46,6 +46,7 @@ def pair(runs_home) -> dict[str, folder.Run]:
     }
 
 
+@pytest.mark.long
 def test_the_lines_make_the_same_figure_of_two_networks(pair, monkeypatch):
     spec = AccuracyCurveSpec(n=20, steps=3, seed=0)
     runs = {name: run.id for name, run in pair.items()}

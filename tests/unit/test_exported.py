@@ -51,7 +51,7 @@ def test_weights_are_read_back_by_torch_and_safetensors(run: Run, tmp_path: Path
         assert json.loads(file.metadata()["robustviz"])["run"] == run.id
 
 
-@pytest.mark.machine
+@pytest.mark.long
 def test_a_program_takes_any_number_of_images(run: Run, tmp_path: Path) -> None:
     path = run.export("torch.export", tmp_path / "net")
     assert path.suffix == ".pt2"
@@ -59,7 +59,7 @@ def test_a_program_takes_any_number_of_images(run: Run, tmp_path: Path) -> None:
         assert close(torch.export.load(path).module()(X), run)
 
 
-@pytest.mark.machine
+@pytest.mark.long
 def test_onnx_answers_as_the_run_does_and_says_what_it_is(run: Run, tmp_path: Path) -> None:
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -94,7 +94,7 @@ class Branching(torch.nn.Module):
         return x.mean((2, 3)) if bool(x.sum() > 0) else x.amax((2, 3))
 
 
-@pytest.mark.machine
+@pytest.mark.long
 def test_a_forward_that_cannot_be_traced_is_one_sentence(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -718,6 +718,7 @@ def films(tmp_path_factory) -> dict[str, object]:
         }
 
 
+@pytest.mark.long
 def test_a_film_shows_each_kept_epochs_own_network_on_the_last_ones_plane(films) -> None:
     run, film = shipped("pgd_at"), films["A pgd_at"]
     assert list(film.epochs) == run.snapshots == [*range(2, 21, 2)]
@@ -744,6 +745,7 @@ def test_a_film_shows_each_kept_epochs_own_network_on_the_last_ones_plane(films)
         )
 
 
+@pytest.mark.long
 def test_the_films_frames_stand_still_and_its_first_is_the_one_asked_for(films) -> None:
     film = films["A pgd_at"]
     figure = figures.feature_film(film, epoch=6)

@@ -45,6 +45,7 @@ def run(runs_home):
     return shipped("standard")
 
 
+@pytest.mark.long
 def test_features_are_what_the_head_reads_and_the_answers_are_the_networks(run) -> None:
     # Two batches.
     found, net, split = (

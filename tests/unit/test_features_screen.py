@@ -136,6 +136,7 @@ def test_what_is_asked_first_fits_the_settings_at_their_defaults() -> None:
     )
 
 
+@pytest.mark.long
 def test_the_films_slider_moves_both_networks_and_says_who_is_right() -> None:
     films = {
         f"{side} {key}": probes.feature_film.answer(

@@ -177,6 +177,7 @@ def test_a_share_is_the_rate_over_the_products(monkeypatch):
 # The two training loops.
 
 
+@pytest.mark.long
 def test_ours_without_validation_ends_with_the_weights_of_a_training(toy):
     toy = dataclasses.replace(toy, ema=0.5, n_train=24)
     for record in train(toy):
@@ -201,6 +202,7 @@ def test_attacks_written_out_end_in_the_corner_of_a_linear_net(attack, linear_ne
     assert torch.allclose(found, PGD(eps=0.1)(linear_net, images, y), atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("resident", [False, True])
 def test_the_usual_loop_learns_what_it_is_shown(toy, resident):
     toy = dataclasses.replace(toy, epochs=12, n_train=24, lr=0.1, augment="none")
@@ -250,6 +252,7 @@ def test_pictures_are_shifted_over_black_and_mirrored():
 # The benchmarks.
 
 
+@pytest.mark.long
 def test_b2_races_every_peer_in_both_batch_sizes(toy, monkeypatch):
     monkeypatch.setattr(setting, "PEERS", {"ART": by_hand})
     monkeypatch.setattr(setting, "_torchattacks", by_hand)
@@ -268,6 +271,7 @@ def test_b2_races_every_peer_in_both_batch_sizes(toy, monkeypatch):
     assert f"{OURS}: " in trained.note and "% of the" in trained.note
 
 
+@pytest.mark.long
 def test_b2_runs_without_a_peer_and_says_which(toy, monkeypatch):
     monkeypatch.setattr(setting, "_torchattacks", absent)
     monkeypatch.setattr(setting, "PEERS", {"ART": absent})
@@ -298,6 +302,7 @@ def epochs_of(toy: TrainConfig, attack: trainers.Attacking) -> list[Outcome]:
     )
 
 
+@pytest.mark.long
 def test_b3_races_both_number_formats_against_three_loops(toy):
     toy = dataclasses.replace(toy, precision="bf16", n_train=8, epochs=1)
     fast, plain = epochs_of(toy, b03_epoch.written_out(toy))
@@ -317,6 +322,7 @@ def test_b3_races_both_number_formats_against_three_loops(toy):
         assert f"{OURS} {trainers.spell(10 * one.times[0].median)}" in one.note
 
 
+@pytest.mark.long
 def test_b6_races_its_peers_lines_where_the_peer_is_not_here(toy, monkeypatch):
     monkeypatch.setattr(setting, "_torchattacks", absent)
     attack = b06_small.leanest(toy)
@@ -369,6 +375,7 @@ def test_a_gate_on_accuracy_is_about_what_both_get_right(toy, monkeypatch, apart
     )
 
 
+@pytest.mark.long
 def test_b7_stops_the_clock_before_the_attack_and_goes_on_only_within_reach(toy):
     config, attack = dataclasses.replace(toy, select="last"), PGD(steps=2)
     first, second = b07_autoattack.judged(config, "toy", 0.0, (4, 20), attack)
@@ -382,6 +389,7 @@ def test_b7_stops_the_clock_before_the_attack_and_goes_on_only_within_reach(toy)
     assert not only.gates[0].held and "2604.22853" in only.note
 
 
+@pytest.mark.long
 def test_b7s_judge_is_the_authors_autoattack(toy):
     pytest.importorskip("pyautoattack")
     (found,) = b07_autoattack.judged(
@@ -429,6 +437,7 @@ def test_b13_races_whole_trainings_with_seeds_of_their_own(toy, monkeypatch):
     assert len(alone.times) == 1 and len(alone.gates) == 1 and not alone.wanted
 
 
+@pytest.mark.long
 def test_airbench_finds_our_images_where_it_looks(tmp_path, toy):
     b13_standard.images(tmp_path / "cifar10", toy.data)
     held = torch.load(tmp_path / "cifar10" / "train.pt")

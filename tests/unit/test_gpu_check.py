@@ -83,6 +83,7 @@ def test_a_difference_is_known_once_it_is_clearly_within_or_beyond(
     assert b15_devices._is_known(mine, theirs) == b15_devices._is_known(theirs, mine) == known
 
 
+@pytest.mark.long
 def test_the_same_device_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(b15_devices, "ROUND", 20)
     monkeypatch.setattr(b15_devices, "TIMED", 4)
@@ -94,6 +95,7 @@ def test_the_same_device_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [time.name for time in one.times] == [OURS, "the other"]
 
 
+@pytest.mark.long
 def test_devices_that_count_otherwise_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second device sees every image brighter by 0.5."""
     monkeypatch.setattr(b15_devices, "ROUND", 20)
@@ -178,6 +180,7 @@ def test_a_race_that_breaks_and_tests_that_fail_are_said_and_the_rest_is_done(
     assert list(json.loads(quiet.read_text())["items"]) == ["B0", "B15"]
 
 
+@pytest.mark.long
 def test_tests_that_take_too_long_have_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +190,7 @@ def test_tests_that_take_too_long_have_failed(
     assert gpu_check.test("cpu", 3) == (False, "the tests were not done after 3 s")
 
 
+@pytest.mark.long
 def test_a_test_that_fails_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

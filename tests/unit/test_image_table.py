@@ -105,4 +105,4 @@ def test_nothing_else_changes_where_images_are_told(runs_home):
 )
 def test_no_table_is_a_sentence_before_anything_is_measured(words, runs_home, capsys):
     assert cli.main(["evaluate", ID, *words]) == 2
-    assert "name a file that ends in .csv" in capsys.readouterr().err
+    assert "use a file name ending in .csv" in capsys.readouterr().err

@@ -73,6 +73,7 @@ def ordinary(data_key: str) -> Run:
     return next(run for run in every if run.architecture == "small_cnn" or data_key == "digits")
 
 
+@pytest.mark.long
 def test_a_module_is_made_again_by_what_makes_it(code: Path) -> None:
     net = theirs(code)
     run = import_run(net, data="digits", model=f"{code}:make", label="Mine", reading="raw", n=20)
@@ -110,6 +111,7 @@ def test_nothing_is_imported_because_a_folder_says_so(code: Path) -> None:
     assert not ran.exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reading", ["raw", "half"])
 def test_the_reading_that_answers_best_is_found(runs_home: Path, reading: str) -> None:
     """Moves a shipped network for shapes from its own normalisation to another one. Colours in
@@ -204,6 +206,7 @@ def refused(net: Any, said: str, **asked: Any) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.long
 def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(code: Path) -> None:
     net = theirs(code)
     refused(net, "can only be kept with the code that makes it: name that with model=…")

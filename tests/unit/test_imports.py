@@ -6,12 +6,15 @@ downloads and chooses nothing. Files and functions are short enough to read.
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "robustviz"
@@ -200,6 +203,7 @@ MODULES = [path for path in sources() if path.is_relative_to(PACKAGE)]
 STATEMENTS = 28_400
 
 
+@functools.cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -272,6 +276,7 @@ def modules(*rooms: str) -> list[str]:
     return found
 
 
+@pytest.mark.long
 def test_looking_at_runs_and_figures_needs_no_torch() -> None:
     light = modules(
         "process",
@@ -331,6 +336,7 @@ def test_importing_the_package_imports_nothing_else() -> None:
     assert loaded == ""
 
 
+@pytest.mark.long
 def test_our_own_commands_never_load_triton_and_a_library_s_user_may() -> None:
     """Triton prints two screens of "nanobind: leaked …" at the end of a command. torch works
     without it, as on a Mac.
@@ -397,6 +403,7 @@ DASHBOARD = (
 )
 
 
+@pytest.mark.long
 def test_a_server_without_the_dashboard_can_train() -> None:
     """Uses shapes, because digits need scikit-learn."""
     code = f"""
@@ -421,6 +428,7 @@ except UserError as error: print(error)
     assert first == "1" and "scikit-learn" in second
 
 
+@pytest.mark.long
 def test_importing_everything_touches_no_network_no_file_no_process_and_no_device() -> None:
     every = modules(
         "registry",

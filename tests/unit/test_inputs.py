@@ -84,6 +84,7 @@ def test_what_is_no_label_an_image_is_one_sentence(
         ENTRANCES[entrance](conv_net, images, change(labels))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("entrance", ENTRANCES)
 def test_labels_of_every_integer_type_are_the_same_labels(
     entrance: str, conv_net: Classifier, images: Tensor, labels: Tensor
@@ -216,6 +217,7 @@ class Louder(nn.Module):
         return 4 * self.net(x)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_sixteen_bits_keep_the_ball_and_lose_no_gradient(dtype: torch.dtype) -> None:
     from robustviz.runs import folder

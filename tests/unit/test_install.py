@@ -37,6 +37,7 @@ def test_the_pins_of_torch_are_found_through_the_developers_file():
     assert f"torch=={pins['torch']}\n" in (ROOT / "requirements.txt").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("offered", "taken"),
     [
@@ -58,6 +59,7 @@ def test_the_cpu_build_is_taken_where_both_packages_have_one(tmp_path, offered, 
     assert install.cpu_pins(PINS, ["--no-index", "--find-links", str(tmp_path)]) == taken
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("gpu", [False, True])
 def test_a_machine_without_a_gpu_gets_the_cpu_build(tmp_path, gpu):
     """With a GPU, pip chooses the build itself; without one, the CPU build is installed and a
@@ -85,6 +87,7 @@ def test_a_machine_without_a_gpu_gets_the_cpu_build(tmp_path, gpu):
     assert "GB to download" in done.stdout
 
 
+@pytest.mark.long
 def test_what_is_installed_already_needs_no_index(tmp_path):
     """Without a network, a changed requirements file whose packages are all installed is no
     failure.
@@ -102,6 +105,7 @@ def test_what_is_installed_already_needs_no_index(tmp_path):
     assert "GB to download" not in done.stdout
 
 
+@pytest.mark.long
 def test_too_little_room_is_said_before_anything_is_downloaded(tmp_path, monkeypatch, capsys):
     (tmp_path / "wanted.txt").write_text("torch==99.1.0\ntorchvision==9.1.0\n")
     monkeypatch.setattr(install.shutil, "disk_usage", lambda path: type("U", (), {"free": 10**9}))

@@ -245,6 +245,7 @@ def test_a_run_that_does_not_stop_when_asked_is_ended_by_its_recorded_process(
 # One real start, from the queue to the run folder.
 
 
+@pytest.mark.long
 def test_a_submitted_run_runs_in_a_process_of_its_own_and_hears_a_stop(
     runs_home: Path, tiny: TrainConfig
 ) -> None:

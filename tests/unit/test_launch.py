@@ -221,6 +221,7 @@ def test_the_flags_exist_in_this_streamlit() -> None:
     assert not [flag for flag in flags if flag not in known]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     os.name == "nt", reason="Windows sends Ctrl-C to a whole console, the test's own included"
 )
@@ -289,7 +290,7 @@ def _closed(address: str, port: int) -> bool:
         return caller.connect_ex((address, port)) != 0
 
 
-@pytest.mark.machine
+@pytest.mark.long
 def test_a_server_ends_with_its_launcher_however_that_ends(tmp_path: Path, port: int) -> None:
     launcher = start(tmp_path, port)
     try:
@@ -303,7 +304,7 @@ def test_a_server_ends_with_its_launcher_however_that_ends(tmp_path: Path, port:
         end(launcher)
 
 
-@pytest.mark.machine
+@pytest.mark.long
 def test_two_launchers_never_announce_one_address(tmp_path: Path) -> None:
     both = [start(tmp_path / name, None) for name in ("one", "other")]
     try:
@@ -348,7 +349,7 @@ def end(launcher: psutil.Popen) -> None:
     launcher.wait(30)
 
 
-@pytest.mark.machine
+@pytest.mark.long
 def test_a_class_joins_by_the_networks_address_and_only_the_teacher_by_the_link(
     tmp_path: Path,
 ) -> None:

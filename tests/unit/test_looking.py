@@ -125,7 +125,7 @@ def test_a_network_of_fewer_classes_and_training_images_are_refused(own: Own) ->
     with pytest.raises(UserError, match="A label is 9, and this network has 5 classes"):
         robustviz.as_run(own, (X, Y + 5))
     run = robustviz.as_run(own, (X, Y))
-    with pytest.raises(UserError, match=r"looks at train images too, .*robustviz\.import_run"):
+    with pytest.raises(UserError, match=r"needs train images too, .*robustviz\.import_run"):
         data.load(run.config.data, "train")
 
 

@@ -45,6 +45,7 @@ def look() -> list[object]:
     return [(run.records(), run.evaluations(), status) for run, status in found]
 
 
+@pytest.mark.long
 def test_what_was_read_is_not_read_again(home: Path) -> None:
     assert read(home, look) == 4 * 300
     assert read(home, look) == 0

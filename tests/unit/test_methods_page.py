@@ -149,6 +149,7 @@ def strange(path: str, text: str) -> Iterator[str]:
             yield f"{path}: shared/{rest} is no file of the repository"
 
 
+@pytest.mark.long
 def test_every_document_that_a_text_names_is_there_with_its_heading() -> None:
     here = "tests/unit/test_methods_page.py"
     found = [each for path, text in texts() if path != here for each in strange(path, text)]

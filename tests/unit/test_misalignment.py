@@ -375,6 +375,7 @@ def test_the_roc_curve_has_the_auc_below_it(run) -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("net", ["small_resnet", "tiny_vit"])
 def test_stages_are_what_the_network_computes_on_the_way(runs_home, net) -> None:
     run = shipped("standard", net=net)
@@ -410,6 +411,7 @@ def test_the_greatest_fall_leaves_the_logits_out() -> None:
     assert greatest_fall(["pixels", "1", "features", "logits"], [1.0, 1.0, 1.0, 0.0]) == "no stage"
 
 
+@pytest.mark.long
 def test_pairs_are_counted_one_by_one_and_the_margin_is_the_run_s_own(runs_home) -> None:
     run = shipped("supcon_margin")
     found, seen = (
@@ -438,6 +440,7 @@ def test_pairs_are_counted_one_by_one_and_the_margin_is_the_run_s_own(runs_home)
     assert "No margin" in figures.pairs(plain).layout.meta["sentence"]
 
 
+@pytest.mark.long
 def test_alignment_and_uniformity_of_every_epoch_that_was_kept(runs_home) -> None:
     run = shipped("pgd_at")
     found = probes.uniformity(run, UniformitySpec(n=60))
@@ -553,6 +556,7 @@ def test_with_many_classes_the_one_in_question_and_its_confusers_are_drawn(run) 
     assert shown[0] == "class 13" and 2 <= len(shown) <= 6 and f"class {found.nearest[3]}" in shown
 
 
+@pytest.mark.long
 def test_a_class_without_an_image_is_said_so(runs_home, monkeypatch) -> None:
     run = shipped("standard")
     split = images_of(run)
@@ -567,6 +571,7 @@ def test_a_class_without_an_image_is_said_so(runs_home, monkeypatch) -> None:
     assert figures.misalignment(found).layout.meta["sentence"] and found.rows()[-1]["clean"] is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("probe", ["misalignment", "pairs", "feature_map"])
 def test_fewer_images_than_usually_vote_are_enough(runs_home, monkeypatch, probe) -> None:
     """None of these probes has a setting for the number of neighbours in its measures."""
@@ -591,6 +596,7 @@ def test_one_class_only_is_one_clear_sentence(runs_home, monkeypatch) -> None:
 # The command line.
 
 
+@pytest.mark.long
 def test_a_class_prints_its_row_and_its_cause(run, tmp_path, capsys) -> None:
     out = tmp_path / "F.csv"
     sets = ["--set", "n=100", "--set", "steps=2"]

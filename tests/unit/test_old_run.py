@@ -54,6 +54,7 @@ def test_its_history_and_its_evaluations_are_the_same(run: Run) -> None:
     assert [known.id for known in all_runs() if known.path == run.path] == [ID]
 
 
+@pytest.mark.long
 def test_its_weights_answer_as_they_did(run: Run) -> None:
     """Another processor rounds differently, so an image at the decision boundary may get another
     prediction.
@@ -63,6 +64,7 @@ def test_its_weights_answer_as_they_did(run: Run) -> None:
     assert abs(again.robust_k - kept.robust_k) <= 3
 
 
+@pytest.mark.long
 def test_what_its_probes_kept_is_found_again_and_still_true(run: Run) -> None:
     curve = probe_of(AccuracyCurveSpec()).kept(run, AccuracyCurveSpec())
     assert curve is not None and list(curve.k) == list(probes.accuracy_curve(run).k)

@@ -70,6 +70,7 @@ def test_a_map_that_says_nothing_counts_as_a_blind_guess(heat) -> None:
     assert silent.all() and share == 1 and iou == pointing == 0.25 and energy == pytest.approx(0.25)
 
 
+@pytest.mark.long
 def test_every_number_is_what_a_loop_over_images_finds(run) -> None:
     found = probes.overlap.answer(run, SPEC)
     few, net = images_of(run).take(torch.arange(30)), net_of(run)
@@ -113,6 +114,7 @@ def test_chance_is_what_scattered_masks_get(run) -> None:
     assert (found.chance > 0).all() and (found.chance < found.area + 0.2).all()
 
 
+@pytest.mark.long
 def test_only_the_same_images_are_compared(run) -> None:
     found = probes.overlap.answer(run, SPEC)
     assert found.gap(found, "iou", 0) == (0, 0, 0)

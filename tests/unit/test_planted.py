@@ -51,6 +51,7 @@ def planted(norm: Literal["linf", "l2"] = "linf", eps: float = EPS) -> Planted:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("norm", "eps"), [("linf", EPS), ("l2", 1.0)])
 def test_the_planted_examples_are_there_and_inner_points_are_none(
     norm: Literal["linf", "l2"], eps: float
@@ -72,6 +73,7 @@ def test_the_planted_examples_are_there_and_inner_points_are_none(
         torch.testing.assert_close(alone, here.net(here.example)[turned], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 def test_strong_attacks_find_what_one_step_misses() -> None:
     here, n = planted(), len(planted().x)
     strong = PGD(eps=EPS, steps=20), CW(eps=EPS), APGD(eps=EPS), APGD(eps=EPS, loss="dlr")
@@ -83,6 +85,7 @@ def test_strong_attacks_find_what_one_step_misses() -> None:
     assert planted("l2", 1.0).found(FGSM(eps=1.0, norm="l2")) == 0
 
 
+@pytest.mark.long
 def test_the_readout_has_the_networks_own_scale() -> None:
     class Louder(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -175,6 +178,7 @@ def test_a_masked_network_is_called_unreliable(mask: str) -> None:
     assert not found.ok and found.verdict.startswith("unreliable: ")
 
 
+@pytest.mark.long
 def test_the_network_behind_the_masks_is_not() -> None:
     found = judged(Masked(lambda net, x: net(x)).eval())
     assert found.ok and found.verdict == "no fault found"
@@ -184,12 +188,14 @@ def test_the_network_behind_the_masks_is_not() -> None:
     assert judged(honest).ok
 
 
+@pytest.mark.long
 def test_a_network_without_a_gradient_is_counted_by_its_untouched_images() -> None:
     found = judged(Masked(one_hot).eval())
     assert found.robust_k == found.clean_k and found.robust_right == found.clean_right
     assert "gradients" in found.verdict and "black-box" in found.verdict
 
 
+@pytest.mark.long
 def test_a_weak_attack_alone_is_unreliable_and_a_rung_beside_a_strong_one_is_not() -> None:
     from robustviz.training.doctor import consult
 

@@ -296,7 +296,7 @@ def test_contracts_find_what_is_broken(tmp_path: Path) -> None:
             promise.check(thing)
 
 
-@pytest.mark.machine
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_example_works_from_a_folder_outside_the_repository(tmp_path: Path) -> None:
     """One file with a method, an attack, a network, a data set and a probe with figure and page is

@@ -35,12 +35,14 @@ def run(runs_home):
     )
 
 
+@pytest.mark.long
 def test_the_smallest_eps_of_an_image_is_the_same_alone_and_among_others(run) -> None:
     together = probes.smallest_eps(run, SmallestEpsSpec(n=3))
     alone = [float(probes.smallest_eps(run, SmallestEpsSpec(index=i)).eps[0]) for i in range(3)]
     assert np.allclose(together.eps, alone, atol=together.tolerance + 1e-6)
 
 
+@pytest.mark.long
 def test_the_attack_succeeds_at_the_smallest_eps_and_its_bracket_is_that_narrow(run) -> None:
     found, split, net = probes.smallest_eps(run, SmallestEpsSpec(n=12)), images_of(run), net_of(run)
     few = split.take(torch.arange(12))
@@ -51,6 +53,7 @@ def test_the_attack_succeeds_at_the_smallest_eps_and_its_bracket_is_that_narrow(
     assert found.tolerance == pytest.approx(found.limit / 256)
 
 
+@pytest.mark.long
 def test_the_curve_counts_what_an_evaluation_counts(run) -> None:
     curve, split = probes.accuracy_curve(run, AccuracyCurveSpec(n=40)), images_of(run)
     few = split.take(torch.arange(40))
@@ -79,6 +82,7 @@ def test_an_image_that_is_wrong_untouched_was_not_fooled_by_a_step(run) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_network_trained_in_l2_is_attacked_in_linf_at_its_data_s_radius(run, runs_home) -> None:
     path = runs_home / "long-way"
     shutil.copytree(run.path, path, ignore=shutil.ignore_patterns("eval*", "probes"))

@@ -15,7 +15,7 @@ from robustviz.training import evaluate, loop
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 
 
-@pytest.mark.machine
+@pytest.mark.long
 def test_the_page_about_python_does_what_it_says(
     runs_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -59,6 +59,7 @@ def eager(
         return attack(*arguments, **more)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "attack",
     [
@@ -177,6 +178,7 @@ def test_what_depends_on_more_than_the_point_is_not_recorded(played: list[tuple[
     assert not played
 
 
+@pytest.mark.long
 def test_a_count_climbs_in_few_sizes_and_finds_the_same(
     played: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +195,7 @@ def test_a_count_climbs_in_few_sizes_and_finds_the_same(
     assert sizes <= {44, 64, 128, 192, 256, 300} and len(sizes) > 1
 
 
+@pytest.mark.long
 def test_what_fills_a_size_up_is_not_climbed_on(played: list[tuple[int, ...]]) -> None:
     net, split, attack = (
         net_of("pgd-at"),
@@ -209,6 +212,7 @@ def test_what_fills_a_size_up_is_not_climbed_on(played: list[tuple[int, ...]]) -
     assert 128 < int(held.sum()) < 185 and played[-1][0] == 192
 
 
+@pytest.mark.long
 def test_only_so_many_recordings_are_kept_and_they_go_with_their_network(
     played: list[tuple[int, ...]],
 ) -> None:

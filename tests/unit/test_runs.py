@@ -415,6 +415,7 @@ def test_a_state_comes_back_with_its_tensors_and_its_position(made: Run) -> None
 # Locking and removing.
 
 
+@pytest.mark.long
 def test_a_run_has_one_writer_at_a_time(made: Run) -> None:
     with made.locked():
         with pytest.raises(UserError, match="written by another process"), Run(made.path).locked():
@@ -439,6 +440,7 @@ def test_a_run_is_removed_only_by_remove_and_only_if_it_is_the_users(
     assert not trained.path.exists() and runs.home().exists()
 
 
+@pytest.mark.long
 def test_what_was_measured_on_other_weights_does_not_count(
     tiny: TrainConfig, runs_home: Path
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_run_with_the_plain_evaluation_only_has_that(monkeypatch: pytest.Monke
     assert board(shipped("shapes")) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("data", ["shapes", "digits"])
 def test_every_computed_sentence_is_short(data: str) -> None:
     found = known(data)

@@ -169,7 +169,7 @@ class Guest(b12_app.Visitor):
         return "train-go" in self.widgets
 
 
-@pytest.mark.machine
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("caddy"), reason="Caddy is not installed")
 def test_behind_the_pages_proxy_whom_it_names_may_act_and_nobody_else(
     lab: tuple[b12_app.Server, int],

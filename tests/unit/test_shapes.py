@@ -37,6 +37,7 @@ def test_the_first_64_images_are_the_ones_that_shipped_runs_were_trained_on(
     )
 
 
+@pytest.mark.long
 def test_splits_have_the_promised_sizes_and_balance() -> None:
     for split, count in (("train", 2000), ("val", 500), ("test", 1000)):
         s = data.load("shapes", split)
@@ -92,6 +93,7 @@ def test_the_object_is_the_same_wherever_only_the_background_changes() -> None:
     assert same[core].float().mean() > 0.99
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cue", [0.0, 0.5, 1.0])
 def test_the_background_gives_the_class_away_as_often_as_the_dial_says_but_never_in_test(
     cue: float,
@@ -146,12 +148,14 @@ def test_a_dial_out_of_range_is_refused(dials: dict[str, float]) -> None:
         Shapes(**dials)
 
 
+@pytest.mark.long
 def test_the_card_says_what_the_background_and_the_grain_do() -> None:
     assert "about 50%" in Shapes(cue=0.5).load("train", 10).card
     assert "any colours and textures" in Shapes(cue=0.5).load("test").card
     assert "fine pattern" not in Shapes(grain=0.0).load("train", 10).card
 
 
+@pytest.mark.long
 def test_a_swapped_background_is_its_own_classs_or_anothers_and_the_object_stays() -> None:
     plain, own, other = Shapes().load("test"), Shapes().swapped(True), Shapes().swapped(False)
     for each in (own, other):

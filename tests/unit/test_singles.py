@@ -38,6 +38,7 @@ def test_it_comes_as_the_networks_other_images_do(one):
     assert split.names == ("mine.png",) and len(split) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kind",
     [AttackLevelsSpec, SmallestEpsSpec, AttentionLevelsSpec, ContributionsSpec, SoftLabelsSpec],

@@ -274,6 +274,7 @@ def test_a_refined_surface_is_exact_where_it_was_computed_and_says_how_wrong_it_
     )
 
 
+@pytest.mark.long
 def test_a_refined_weight_surface_too(run) -> None:
     spec = WeightSurfaceSpec(n=20, grid=17, span=0.1)
     exact, found = (
@@ -499,6 +500,7 @@ def test_the_bars_say_entropy_and_divergence() -> None:
     assert len(many.data[1].x) == 12 and "✓ c3" in list(many.data[1].y)
 
 
+@pytest.mark.long
 def test_figures_are_small_and_travel(run) -> None:
     made = figures.surfaces(
         {

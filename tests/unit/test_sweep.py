@@ -164,6 +164,7 @@ def test_a_file_and_points_beside_it_are_refused(
 # The name of a sweep.
 
 
+@pytest.mark.long
 def test_another_grid_under_the_same_name_is_refused(
     submitted: list[str], runs_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +182,7 @@ def test_another_grid_under_the_same_name_is_refused(
     assert "is damaged: remove it" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_run_s_id_names_the_same_points_whatever_their_order(
     submitted: list[str], runs_home: Path
 ) -> None:
@@ -209,6 +211,7 @@ def test_ten_thousand_points_are_asked_about(
     assert not submitted
 
 
+@pytest.mark.long
 def test_many_points_are_trained_where_that_is_meant(
     submitted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +227,7 @@ def test_many_points_are_trained_where_that_is_meant(
 # The order of the trainings.
 
 
+@pytest.mark.long
 def test_the_cheapest_comes_first(submitted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder, "all_runs", list)  # No times have been measured yet.
     grid = {"methods": ["pgd_at", "fgsm_rs", "standard"], "set": SMALL | {"epochs": [2, 1]}}
@@ -263,6 +267,7 @@ def test_more_weights_images_and_steps_are_more_work(tiny: TrainConfig) -> None:
     assert work(net="wrn_34_10") > 3 * work(net="resnet18") > 100 * work(net="small_cnn") > base
 
 
+@pytest.mark.long
 def test_what_starts_from_another_point_comes_after_it(
     submitted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +287,7 @@ def test_what_starts_from_another_point_comes_after_it(
 # Resuming.
 
 
+@pytest.mark.long
 def test_what_is_done_is_kept_and_the_rest_goes_on(
     submitted: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -317,6 +323,7 @@ def config_of(run_id: str) -> TrainConfig:
     return next(each for each in configs_of([0, 1]) if each.run_id == run_id)
 
 
+@pytest.mark.long
 def test_a_failed_point_is_told_at_the_end_and_stops_no_other(
     submitted: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,6 +72,7 @@ def told(capsys: pytest.CaptureFixture[str], *given: str) -> dict:  # type: igno
     return found
 
 
+@pytest.mark.long
 def test_it_lists_first_and_then_removes_what_can_be_computed_again_and_nothing_else(home, capsys):
     before = files(home)
     found = told(capsys)
@@ -96,6 +97,7 @@ def test_it_lists_first_and_then_removes_what_can_be_computed_again_and_nothing_
     assert told(capsys)["files"] == [] and told(capsys)["bytes"] == 0
 
 
+@pytest.mark.long
 def test_a_damaged_run_is_listed_with_the_reason_and_what_removes_it(home, capsys):
     (one,) = told(capsys, "--yes")["damaged"]
     assert (home / "runs" / "broken").exists()
@@ -105,6 +107,7 @@ def test_a_damaged_run_is_listed_with_the_reason_and_what_removes_it(home, capsy
     assert told(capsys)["damaged"] == []
 
 
+@pytest.mark.long
 def test_only_what_is_old_or_too_much(home, capsys):
     ages = {each["path"]: index for index, each in enumerate(told(capsys)["files"])}
     for path, index in ages.items():
@@ -120,6 +123,7 @@ def test_only_what_is_old_or_too_much(home, capsys):
     assert cli.main(["tidy", "--older", "-1"]) == 2
 
 
+@pytest.mark.long
 def test_in_words(home, capsys):
     assert cli.main(["tidy"]) == 0
     said = capsys.readouterr().out
@@ -140,6 +144,7 @@ def test_an_empty_home_needs_no_tidying(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.long
 def test_a_lesson_is_measured_once_and_kept_for_everybody(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pack, "FOLDER", tmp_path / "no-pack")
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
@@ -177,6 +182,7 @@ def test_preparing_a_page_of_an_absent_network_says_what_trains_it(capsys):
     assert f"{absent} is not here yet: {train}" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_prepared_answer_is_the_one_that_a_page_asks_for(tmp_path, monkeypatch, capsys):
     """The page finds it, also for an answer that is usually not saved on disk."""
     monkeypatch.setattr(pack, "FOLDER", tmp_path / "no-pack")

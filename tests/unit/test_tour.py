@@ -96,6 +96,7 @@ def test_the_lesson_is_one_small_file_that_names_no_other():
         assert asking not in text.replace("http://www.w3.org/2000/svg", ""), asking
 
 
+@pytest.mark.long
 def test_the_lesson_is_made_without_torch() -> None:
     code = (
         "import sys; from robustviz.ui import networks; from robustviz.views.tour import steps;"

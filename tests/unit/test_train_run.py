@@ -22,6 +22,7 @@ TINY = TrainConfig(
 )
 
 
+@pytest.mark.long
 def test_a_training_from_python_is_a_run_that_goes_on_where_it_was_left(runs_home: Path) -> None:
     heard: list[Any] = []
 
@@ -52,6 +53,7 @@ def test_how_long_a_run_is_examined_is_no_part_of_its_name() -> None:
     assert dataclasses.replace(TINY, test_n=0).run_id == TINY.run_id
 
 
+@pytest.mark.long
 def test_a_callback_that_fails_is_named_and_its_run_kept(runs_home: Path) -> None:
     def fail(record: EpochRecord) -> None:
         raise ZeroDivisionError("oh")
@@ -67,6 +69,7 @@ def test_a_callback_that_fails_is_named_and_its_run_kept(runs_home: Path) -> Non
         train_run({"data": "digits"})  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_tensorboard_reads_what_was_written(runs_home: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -81,6 +84,7 @@ def test_tensorboard_reads_what_was_written(runs_home: Path) -> None:
     assert seen == pytest.approx(wanted)
 
 
+@pytest.mark.long
 def test_patience_ends_a_training_that_gets_no_better() -> None:
     still = dataclasses.replace(TINY, epochs=9, lr=0.0, patience=2, method="standard")
     training = Training(still)
@@ -95,6 +99,7 @@ def test_patience_ends_a_training_that_gets_no_better() -> None:
         dataclasses.replace(still, select="last")
 
 
+@pytest.mark.long
 def test_a_training_begins_from_a_run_or_a_file(runs_home: Path, tmp_path: Path) -> None:
     run = train_run(TINY)
     kept = run.net().state_dict()

@@ -84,6 +84,7 @@ def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 # One seed gives one result.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", registry.keys("method"))
 def test_one_seed_gives_one_result_bit_for_bit(method: str, tiny: TrainConfig) -> None:
     # Model alignment needs the architecture of its source.
@@ -196,6 +197,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS)
 def test_a_pause_at_any_batch_changes_no_bit(
     fields: dict[str, Any], tiny: TrainConfig, two_stages: Method
@@ -564,6 +566,7 @@ def test_the_short_way_in_yields_records_with_the_training_behind_them(tiny: Tra
     )
 
 
+@pytest.mark.long
 def test_a_training_computes_with_its_own_threads_and_leaves_the_process_its(
     tiny: TrainConfig,
 ) -> None:

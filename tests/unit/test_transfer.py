@@ -57,6 +57,7 @@ def shipped(runs_home) -> dict[str, folder.Run]:
     }
 
 
+@pytest.mark.long
 def test_every_count_is_what_a_loop_over_images_counts(shipped) -> None:
     source, target, eps, n = shipped["digits-standard"], shipped["digits-trades"], 0.2, 24
     found = transfer(source, TransferSpec(targets=target.id, eps=eps, steps=5, n=n))
@@ -104,6 +105,7 @@ def test_every_count_is_what_a_loop_over_images_counts(shipped) -> None:
     )
 
 
+@pytest.mark.long
 def test_every_fooled_image_is_what_a_loop_over_images_finds(shipped) -> None:
     run, n = shipped["digits-standard"], 24
     found = probes.fooled(run, FooledSpec(n=n, steps=3))
@@ -143,6 +145,7 @@ def test_a_network_without_copies_has_itself_as_the_only_source(shipped) -> None
     )
 
 
+@pytest.mark.long
 def test_the_radius_is_half_the_runs_and_nothing_qualifies_at_zero(shipped) -> None:
     source = shipped["digits-standard"]
     spec = TransferSpec(targets=shipped["digits-trades"].id, n=10, steps=2)
@@ -156,6 +159,7 @@ def test_the_radius_is_half_the_runs_and_nothing_qualifies_at_zero(shipped) -> N
     )
 
 
+@pytest.mark.long
 def test_the_images_are_the_chosen_attacks_and_the_result_is_kept(shipped, monkeypatch) -> None:
     source, target = shipped["digits-standard"], shipped["digits-trades"]
     spec = TransferSpec(targets=target.id, attack="mim", n=30, steps=5, eps=0.2)
@@ -204,6 +208,7 @@ def _blinks() -> dict[str, folder.Run]:
     }
 
 
+@pytest.mark.long
 def test_an_aligned_run_is_compared_with_itself_before_on_the_images_that_qualify_for_both(
     blinks,
 ) -> None:
@@ -236,6 +241,7 @@ def test_an_aligned_run_is_compared_with_itself_before_on_the_images_that_qualif
     assert "compared with before the alignment" in after.meta["summary"]
 
 
+@pytest.mark.long
 def test_what_took_part_in_the_training_is_no_unseen_target(blinks) -> None:
     for name, role in (("aligned", "run itself"), ("source", "source"), ("witness", "witness")):
         with pytest.raises(UserError, match=f"is the {role}"):

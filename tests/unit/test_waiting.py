@@ -92,6 +92,7 @@ def _no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, memo: mode, raising=False)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_splits")
 @pytest.mark.parametrize("method", registry.keys("method"))
 def test_a_step_waits_for_nothing(method: str, tiny: TrainConfig) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from robustviz import paths
 
-pytestmark = pytest.mark.machine
+pytestmark = pytest.mark.long
 RUN = "digits-pgd-at-small-resnet-s0-0c56e5c2"
 PARTS = ("robustviz", "pages", ".streamlit", "app.py", "setup.py", "pyproject.toml", "MANIFEST.in")
 

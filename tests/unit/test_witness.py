@@ -38,7 +38,7 @@ def test_what_learned_from_part_of_the_images_is_not_ordinary(key: str, shipped:
     usual = TrainConfig(data=key, method="standard", net="small_cnn")  # type: ignore[arg-type]
     part = dataclasses.replace(usual, n_train=zoo.WITNESS[key])
     weak = ship(part, shipped)
-    with pytest.raises(UserError, match="No ordinary small_cnn"):
+    with pytest.raises(UserError, match="no ordinary small_cnn"):
         folder.find_run(None, data=usual.data, net="small_cnn", role="witness")
     found = ship(usual, shipped)
     assert folder.find_run(None, data=usual.data, net="small_cnn").id == found.id
@@ -48,6 +48,7 @@ def test_what_learned_from_part_of_the_images_is_not_ordinary(key: str, shipped:
     assert folder.find_run(weak.id).id == weak.id
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("key", zoo.DATA)
 def test_the_shipped_aligned_networks_learned_from_a_witness_that_is_wrong_at_times(
     key: str,

@@ -126,6 +126,7 @@ def whole_run(config: TrainConfig, **kwargs: Any) -> Run:
     return run
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick")
 def test_a_kill_in_any_write_or_rename_is_made_good_by_a_resume(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
@@ -148,6 +149,7 @@ def test_a_kill_in_any_write_or_rename_is_made_good_by_a_resume(
 # and renamed.
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick")
 def test_a_disk_that_fills_up_anywhere_is_one_clear_sentence_and_is_made_good_by_a_resume(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
@@ -310,6 +312,7 @@ def test_a_wish_left_while_the_process_was_starting_is_heard(config: TrainConfig
     assert worker.execute(run) == "done"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick")
 def test_the_heartbeat_says_where_the_training_is(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
@@ -415,6 +418,7 @@ def test_a_damaged_folder_is_refused_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     "where",
@@ -472,6 +476,7 @@ def test_the_log_has_the_details_that_the_sentence_promises(
     assert "Traceback" in said and "in odd" in said
 
 
+@pytest.mark.long
 def test_what_a_killed_process_left_half_written_is_swept(
     config: TrainConfig, runs_home: Path
 ) -> None:

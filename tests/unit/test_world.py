@@ -120,6 +120,7 @@ OTHER = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small")
 def test_two_processes_train_what_one_trains_and_write_one_run(tmp_path: Path) -> None:
     """One launch for everything, because starting two processes takes longer than the trainings."""

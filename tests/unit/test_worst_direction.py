@@ -72,6 +72,7 @@ def test_every_point_is_what_the_network_answers_to_the_picture_shown(run) -> No
     assert len(found.line) == 77, "digits: 0 to twice 38.25 grey levels"
 
 
+@pytest.mark.long
 def test_the_direction_is_the_networks_own_unless_another_is_named(run) -> None:
     found = probes.worst_direction(run, SPEC)
     _, x, y = image_of(run, 3)

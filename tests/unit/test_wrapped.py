@@ -118,6 +118,7 @@ def test_the_parts_are_what_the_module_computes_and_it_is_left_alone(name: str, 
     assert module.state_dict().keys() == bare.state_dict().keys()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FOUR)
 def test_maps_are_the_slopes_of_the_bare_module(name: str, x: Tensor) -> None:
     module, (at, _, shape) = made(name), WHERE[name]
@@ -212,6 +213,7 @@ def test_images_are_resized_inside_and_attacked_at_their_own_size(x: Tensor) -> 
     assert cam.grad_cam(net, small, y).shape == (6, 6, 6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FOUR)
 def test_attacks_find_on_the_wrapped_what_they_find_on_the_bare_module(
     name: str, x: Tensor
@@ -482,6 +484,7 @@ def test_a_network_without_second_derivatives_says_so(x: Tensor) -> None:
         hessian_vector(cross_entropy(net, torch.tensor([1])), x[:1], torch.ones(1, 3, 48, 48))
 
 
+@pytest.mark.long
 def test_what_the_page_about_it_says_runs_as_it_stands() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "wrap.md").read_text(encoding="utf-8")
     code = page.split("```python\n")[1].split("```")[0]

@@ -272,6 +272,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_what_is_shipped_is_trained_measured_and_copied_once(made, runs_home, capsys) -> None:
     workshop = runs_home / ".zoo-build"
     worker.execute(runs.create(made.one, folder=workshop))  # A run that is finished already.
@@ -295,6 +296,7 @@ def test_what_is_shipped_is_trained_measured_and_copied_once(made, runs_home, ca
     assert len(made.trained) == 2 and content(made.folder / "zoo") | content(seeds.FOLDER) == before
 
 
+@pytest.mark.long
 def test_in_a_fresh_checkout_nothing_that_is_shipped_is_trained_again(made, runs_home) -> None:
     zoo.make()
     before = content(made.folder / "zoo") | content(seeds.FOLDER)
@@ -305,6 +307,7 @@ def test_in_a_fresh_checkout_nothing_that_is_shipped_is_trained_again(made, runs
     assert content(made.folder / "zoo") | content(seeds.FOLDER) == before
 
 
+@pytest.mark.long
 def test_a_training_that_failed_is_said_and_the_others_are_shipped(made, monkeypatch) -> None:
     train = queue.submit
 

@@ -171,9 +171,7 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
     reference, witness = networks_of(run, spec)
     span = 2 * radius(run) if spec.span is None else spec.span
     if span == 0:
-        raise UserError(
-            "A surface of span 0 is a single point: choose a larger span, such as 16/255.", code=2
-        )
+        raise UserError("A surface of span 0 is a single point: try 16/255.", code=2)
     temperature = spec.temperature or float(getattr(run.config.method, "temperature", 4.0) or 4.0)
     d = adversarial_direction(reference, x, y, spec)
     r, a = rademacher(tuple(x.shape[1:]), spec.seed), ticks(spec.grid, span)

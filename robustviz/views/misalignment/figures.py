@@ -315,9 +315,7 @@ def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure
             name=name,
             marker={"color": fill, "line": {"color": colour[side], "width": 1.5}},
             customdata=counts,
-            hovertemplate=(
-                f"near %{{x:.2f}}: %{{y:.1%}}, %{{customdata}} pairs<extra>{name}</extra>"
-            ),
+            hovertemplate=f"%{{x:.2f}}: %{{y:.1%}}, %{{customdata}} pairs<extra>{name}</extra>",
         )
     within, between = (
         f"{far:.2f}" if math.isfinite(far) else "(none)"

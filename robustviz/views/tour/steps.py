@@ -56,8 +56,7 @@ def steps(a: str, b: str) -> list[Step]:
     attacked = _attacked(alone, {names["a"]: answers[names["a"]]}, control, 0)
     kept = {side: int(answers[name].k[answers[name].nearest(eps)]) for side, name in names.items()}
     clean, fooled = _fooled(answers[names["a"]], eps)
-    n = answers[names["a"]].n
-    where = f"data={DATA}&img={index}"
+    n, where = answers[names["a"]].n, f"data={DATA}&img={index}"
     return [
         _see(first, attacked, where),
         _predict(first, attacked, where),

@@ -250,10 +250,9 @@ def _against(name: str, cells: Sequence[Cell]) -> str:
 def alignment(
     result: Fooled, *, b: str = "", b_name: str = "B", template: str = LIGHT
 ) -> go.Figure:
-    """By how much the share of images that fool each target grows after the source learned a
-    witness's soft labels, and after the two controls: percentage points of all images, with Tango's
-    95 % intervals. `b`: the run id of network B. Raises UserError for a network without an aligned
-    copy.
+    """By how many percentage points the share of images that fool each target grows after model
+    alignment and after its two controls, with Tango's 95 % intervals. `b`: the run id of network B.
+    Raises UserError for a network without an aligned copy.
     """
     shown = dict(zip(result.models, result.meta["shown"], strict=True))
     copies = {shown[run]["target"]: run for run in result.sources[1:]}
@@ -305,8 +304,7 @@ def alignment(
         " ".join(said),
         f"Unseen networks took no part in the alignment. n = {result.n} test images,"
         f" {_attack(result)}. Intervals are Tango's, for the same images before and after. The"
-        " controls were fine-tuned for the same number of epochs. One source network says"
-        " little about a method.",
+        " controls trained for as many epochs. One source network says little about a method.",
         interval="bars: 95 % intervals (Tango)",
     )
 

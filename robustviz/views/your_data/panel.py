@@ -40,8 +40,7 @@ HOW = {
     "folder": "Drop a folder that holds one folder of pictures for each class.",
     "class": "Name a class, and drop all its pictures.",
     "one": "Drop a picture, choose its class, and attack it.",
-    "net": "Drop the weights of a known architecture: a safetensors file, or a state dict saved by"
-    " torch.",
+    "net": "Drop the weights of a known architecture: safetensors, or torch's state dict.",
 }
 FEW = 200  # test images used to find out which input normalisation a network expects
 LARGER = (
@@ -231,9 +230,7 @@ def _numbers(draft: Path) -> None:
         widgets.fitted(picture, f"{count} images as they are read now")
     name = ""
     if any(part.y is None for part in found.parts):
-        name = st.text_input(
-            "The file has no labels. Which class do all its images show?", key="your-label"
-        )
+        name = st.text_input("No labels here. Which class do all images show?", key="your-label")
     with st.container(horizontal=True):
         if st.button("Take them", type="primary", key="your-take", icon=":material/check:"):
             rights.check("add pictures")
