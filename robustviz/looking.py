@@ -39,9 +39,10 @@ class Look:
     """The result of `look`. `x` and `x_adv`: the untouched and the attacked image, (C, H, W) in [0,
     1]; `y`: its class; `probs` (K,): the softmax output; `heat` (h, w): the raw, signed CAM map for
     class `y`; `features` (D,). The last three exist also as `…_adv`, for the attacked image.
-    `other`: the strongest wrong class under attack; `push` (D,): the change of each feature times
-    its weight in logit `other` minus logit `y`; with a linear last layer, `push` adds up to the
-    change of that difference. `words`: the attack and its ε, for a sentence.
+    `other`: the wrong class with the highest logit under attack. `push` (D,): the change of each
+    feature times the derivative, at the attacked image, of logit `other` minus logit `y`; with a
+    linear last layer these products add up to the change of that difference. `words`: the attack
+    and its ε, for a sentence.
     """
 
     x: Floats
@@ -210,8 +211,10 @@ def _bound(attack: str | Attack, eps: float | str | None, usual: float | None) -
 
 
 def _moved(net: Classifier, both: Tensor, y: int) -> tuple[Floats, Floats, Floats, int]:
-    """Features (2, D) of the untouched and the attacked image, `push` (D,) as in `Look`, the
-    softmax output (2, K), and the strongest wrong class under attack.
+    """What changes inside the network from the untouched to the attacked image (`both`, two rows).
+
+    Returns the features (2, D), `push` (D,) as explained in `Look`, the softmax outputs (2, K), and
+    the wrong class with the highest logit under attack.
     """
     with torch.enable_grad():
         # the pixels require a gradient, because no weight does

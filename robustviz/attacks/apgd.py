@@ -154,10 +154,10 @@ class APGD(Attack):
     # The engine: how one run is carried out.
 
     def _before(self, case: Case) -> tuple[Tensor, list[Tensor] | list[None]]:
-        """Returns which images need no attack (N,) and the list of runs to make.
+        """Returns which images are fooled without an attack, (N,) bool, and the runs to make.
 
-        A run is given by its target classes (N,), or by None where the attack has no target
-        classes.
+        The list of runs has one entry per run: the images' target classes (N,) in this run, or None
+        if the attack has no target classes.
         """
         logits = all_logits(case.net, case.x, case.trial.at_once)
         wrong = logits.scatter(1, case.y[:, None], -torch.inf)
@@ -177,8 +177,9 @@ class APGD(Attack):
     def _run(
         self, case: Case, left: Tensor, target: Tensor | None, path: list[Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Calls `_climb` on the images with indices `left`, towards their `target` classes if
-        any.
+        """Returns what `_climb` returns for the images with indices `left`.
+
+        `target` (N,): the class towards which each image is moved; None: no target classes.
         """
 
         y, aims = case.y[left], None if target is None else target[left]

@@ -199,8 +199,7 @@ def sides(every: list[Claim]) -> list[JSON]:
 
 
 def unseen(seed: int) -> tuple[JSON, int]:
-    """The network on which `transfer` tests the images: its settings and its training seed.
-
-    No source or witness model uses this seed.
+    """The target network of the metric `transfer`, for a side trained with `seed`: its settings and
+    its own training seed, which no source or witness model has.
     """
     return {"method": "standard", "net": "small_cnn"}, seed + 100

@@ -1,4 +1,4 @@
-"""The promises of every data set."""
+"""The promises of every data set, each the docstring of the function that checks it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The promises of every probe, checked on a shipped network."""
+"""The promises of every probe, checked on a shipped network. Each is the docstring of its check."""
 
 from __future__ import annotations
 

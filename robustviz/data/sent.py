@@ -64,7 +64,10 @@ def read(content: bytes, temporary: Path) -> Picture:
 
 
 def read_one(content: bytes, temporary: Path, name: str) -> Picture:
-    """As `read`, for a single picture called `name`. Raises UserError if it cannot be used."""
+    """The picture in the bytes `content`, as from `read`, but every failure is a UserError.
+
+    `name` is the file's name in the message.
+    """
     try:
         return read(content, temporary)
     except Exception as error:  # Pillow raises many types of error for a broken file

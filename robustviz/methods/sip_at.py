@@ -63,7 +63,7 @@ class SIPAT(PGDAT):
 
     @property
     def _part(self) -> PART:
-        """The PART method with the same rule, which computes the masks."""
+        """PART with this method's attack and rule, used only to compute the masks of pixels."""
         return PART(attack=self.attack, rule=self.salience)
 
     def check(self, config: Plan, split: Dataset, net: Classifier) -> None:

@@ -141,10 +141,11 @@ class Wrapped(Classifier):
         return linear
 
     def stages(self) -> dict[str, nn.Module]:
-        """The layers up to the maps, by name, in the order in which the module has them.
+        """The layers up to the one that outputs the feature maps, by name, in the module's order.
 
         These are the children of the module; a child that contains the layer of the maps is
-        replaced by its own children.
+        replaced by its own children. If that gives fewer than `FEW` layers and the layer of the
+        maps is an nn.Sequential, its children replace it, too.
         """
         out: dict[str, nn.Module] = {}
 

@@ -68,9 +68,12 @@ def images(data: str) -> int | None:
 
 
 def described(kind: str, key: str) -> JSON:
-    """The facts in the registry. For a method: its names and texts, and its `usual` settings with
-    their `kinds`; for a data set: its `recipe` and default radius, and which settings change no
-    test image or name a folder.
+    """The facts about a method, data set or network, from the registry.
+
+    A method has its names and texts, its `recipe`, and its `usual` settings with their `kinds`. A
+    data set has its `recipe`, its `default_eps`, `train_only` (the settings that leave the test
+    images unchanged) and `folders` (the settings that name a folder). A network has no facts.
+    `unasked` is True for what people are not offered.
     """
     told = dict(_TELL[kind](registry.get(kind, key)))
     return told if registry.offered(kind, key) else told | {"unasked": True}
@@ -103,8 +106,8 @@ def _method(cls: Any) -> JSON:
 
 
 def _kinds(thing: Any) -> JSON:
-    """The kind of each setting that has one; for a setting with settings of its own, their
-    kinds.
+    """The kind of each setting that has one, by name; for a setting with settings of its own, a
+    dictionary of their kinds.
     """
     kinds: JSON = {}
     for name, option in registry.options(type(thing)).items():

@@ -166,7 +166,9 @@ class _Sweep:
         return self.refused
 
     def _ready(self, name: str, busy: set[str]) -> bool:
-        """Whether the runs that its method starts from are over."""
+        """Whether training `name` can start: no run that its method starts from (such as a source
+        model) is in `busy`, the names of the runs that wait or run.
+        """
         return not any(each in busy for each in _sources(self.configs[name]))
 
     def _start(self, name: str) -> None:
@@ -299,9 +301,9 @@ def pack(run: Run) -> bytes:
 
 
 def unpack(archive: bytes, run: Run, *, running: bool) -> None:
-    """Write an archive's files into a run folder. Each file is replaced at once, and the files that
-    make the others count come last, so a kill in between leaves a valid older state. `running`:
-    this process is now responsible for the run, and the status says so.
+    """Write an archive's files into a run folder. Each file is replaced in one step, and those that
+    say how far the run is (`LAST`) come last, so a kill in between leaves a valid older state.
+    `running`: mark the run as being trained by this process.
     """
     with zipfile.ZipFile(io.BytesIO(archive)) as held:
         last = {name: place for place, name in enumerate(LAST)}

@@ -216,8 +216,10 @@ def _with(net: Classifier, found: Found, reading: Reading, shape: Shape) -> Clas
 def _kept(
     net: Classifier, found: Found, config: TrainConfig, verdict: Verdict, more: JSON, name: str
 ) -> Run:
-    """The run folder, created aside and then moved into place. `more`: further entries of
-    config.json.
+    """Write the run folder of an imported network, and return its run.
+
+    The folder is written under another name and then renamed, so that no incomplete one is ever
+    seen. If the run exists already, it is left as it is. `more`: further entries of config.json.
     """
     weights = save({key: value.detach().contiguous() for key, value in net.state_dict().items()})
     network: JSON = {

@@ -1,6 +1,6 @@
 """How an imported network expects its images (its "reading"): in [0, 1], normalised with the
 statistics of CIFAR-10 or ImageNet, in grey levels, or with channels in the order blue, green, red.
-Weights do not tell; the reading that gives the most correct images does.
+The weights do not say which, so the one under which most images are classified correctly is used.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def usual(channels: int) -> tuple[Reading, ...]:
 
 
 def named(name: str, channels: int) -> Reading:
-    """The reading of this name: `cifar`, `bgr-cifar`, `bgr`. Raises UserError for an unknown
-    name.
+    """The reading with a name such as `cifar`, `bgr-cifar` or `bgr`. Raises UserError for an
+    unknown name, and for a `bgr` one if there are not three channels.
     """
     every = {each.name: each for each in usual(channels)}
     flip = name == "bgr" or name.startswith("bgr-")
@@ -100,7 +100,7 @@ def named(name: str, channels: int) -> Reading:
 
 
 def flipped(reading: Reading) -> Reading:
-    """The same reading with the channels in the order blue, green, red."""
+    """A copy of a reading that hands the channels to the network as blue, green, red."""
     return replace(reading, name=f"bgr-{reading.name}", flip=True)
 
 

@@ -56,9 +56,12 @@ def drawer(here: Context) -> None:
 
 
 def groups_of(here: Context) -> tuple[dict[str, Ints], str]:
-    """The numbers of test images, grouped by whether A and B classify them correctly under attack,
-    and the attack in words; ({}, "") if the networks have no evaluation on the same images under
-    the same attack. Images that a network misclassifies without an attack are left out.
+    """The indices of test images, grouped by which networks the attack fools, and the attack in
+    words.
+
+    The groups are those named in `BOTH`, or in `ONE` for a single network. No group has images that
+    fool B only, or that a network misclassifies without an attack. Returns ({}, "") if the networks
+    have no evaluation on the same images under the same attack.
     """
     found = _alike(here)
     if not found:
@@ -101,7 +104,7 @@ def _alike(here: Context) -> list[Evaluation]:
 
 
 def _of_class(here: Context) -> Ints:
-    """The numbers of the test images of one class, which the user chooses here."""
+    """Draw a picker for a class, and return the indices of its test images."""
     split = load("robustviz.views.measure").images_of(folder.open_model(here.a))
     names = list(split.classes)
     chosen = st.selectbox("Class", names, key="gallery-class")

@@ -25,8 +25,8 @@ _votes: dict[str, dict[str, int]] = {}  # question -> person -> position of the 
 
 
 def mine() -> dict[str, int]:
-    """This person's guesses: the position of the option by question. In a class these are the
-    counted votes, so someone whose vote was cleared can guess again.
+    """This person's guesses: for each question, the position of the chosen option. In a class they
+    are read from the counted votes, so after `clear` everyone can guess again.
     """
     if rights.mode() != "class":
         return {str(key): int(at) for key, at in st.session_state.get("voted", {}).items()}
@@ -37,7 +37,7 @@ def mine() -> dict[str, int]:
 
 def cast(question: str, option: int) -> None:
     """Save this person's guess, which replaces an earlier one; in a class it is the person's vote.
-    Raises UserError if more people vote than a class has.
+    Raises UserError if `MOST` other people have voted on this question.
     """
     if rights.mode() != "class":
         st.session_state.setdefault("voted", {})[question] = option

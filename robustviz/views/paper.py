@@ -256,9 +256,10 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _placed(out: go.Figure, figure: go.Figure, px: float, high: float) -> go.Figure:
-    """The figure with its legend above the plot, and as high as both need.
-    The plot keeps its height on the page relative to the type size, unless the whole height `high`
-    is given in pixels (0: not given).
+    """Put the legend of `out` above the plot, set the height, and return `out`.
+
+    `high` is the whole height in pixels. If it is 0, the plot is as high as in `figure`, the page's
+    version, scaled like the type (from 14 pixels to `px`), and the legend and labels come on top.
     """
     own, usual = figure.layout.margin, pio.templates[LIGHT].layout.margin
     edges = [own[side] if own[side] is not None else usual[side] for side in "tb"]

@@ -21,7 +21,7 @@ def gain(eps: float) -> float:
 
 def delta(x: Floats, x_adv: Floats, eps: float) -> Floats:
     """The perturbation x_adv − x as an image (C, H, W) in [0, 1].
-    Mid-grey is no change; ±ε is white or black.
+    Mid-grey is no change, black is −ε and white is +ε.
     """
     return np.clip(0.5 + (x_adv - x) * gain(eps), 0, 1)
 
@@ -53,9 +53,8 @@ SCALES = (1, 8)  # the scales of strips: the original size, and one large enough
 
 def strip(results: Iterable[object], scale: int, at: int = 0) -> bytes:
     """A PNG with one row per result: the clean image, the attacked one, and the perturbation.
-    The perturbation is scaled so that ± the result's ε is black or white. Each image pixel is
-    `scale` pixels wide. `at` selects the level if a result has several. Returns b"" if no result
-    has such pictures.
+    In the perturbation, black is −ε and white is +ε. Each image pixel is `scale` pixels wide. `at`
+    selects the level if a result has several. Returns b"" if no result has such pictures.
     """
     tiles: list[Floats] = []
     for result in results:
@@ -68,7 +67,8 @@ def strip(results: Iterable[object], scale: int, at: int = 0) -> bytes:
 
 @memory.remembered(memory.ANSWERS)
 def _sheet(content: bytes, shape: tuple[int, ...], side: int, columns: int, gap: int) -> bytes:
-    """Write the PNG; cached, because a page shows the same pictures again at every click.
+    """Make the PNG of `sheet`. `content`: the bytes of the images, uint8 of `shape` (n, H, W, 3).
+    The result is cached, because a page shows the same pictures again at every click.
 
     PNG stores each row as the difference from its left neighbours or from the row above, so
     enlarging a pixel to a square adds almost nothing to the file. This encoder is our own because

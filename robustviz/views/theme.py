@@ -163,8 +163,10 @@ def named(results: R | Mapping[str, R], alone: str = "A") -> dict[str, R]:
 
 
 def sides(named: Mapping[str, object]) -> list[str]:
-    """The side (`a` or `b`) of each network: its name's first letter, if that is A or B for all.
-    If it is not, or if two names have the same letter, the first network is `a` and the second `b`.
+    """The sides of the networks, each `a` or `b`, in the order of `named`.
+
+    A network's side is the first letter of its name if these letters are A and B, each at most
+    once. Otherwise the first network is `a` and the second `b`.
     """
     letters, order = [name[:1].lower() for name in named], list(DASHES)
     return (

@@ -90,7 +90,9 @@ def _own() -> None:
 
 
 def _dropped(files: list[UploadedFile]) -> None:
-    """Add the uploaded cards to the session. Files that are not cards are reported and skipped."""
+    """Add the uploaded cards to the session. Files that are not cards, and cards beyond the `MOST`
+    that fit, are skipped and reported.
+    """
     cards: dict[str, Card] = dict(st.session_state.get(KEPT, {}))
     refused, again, full = [], 0, 0
     for file in files:

@@ -111,7 +111,7 @@ class Layer:
 
 
 def measure(card: Card, one: Number) -> Measure:
-    """How the number `one` of a card was measured."""
+    """The `Measure` of the number `one` of a card: on which data and images, under which attack."""
     return Measure(
         card.data,
         one["split"],

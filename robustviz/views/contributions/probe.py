@@ -1,5 +1,5 @@
 """Probes of the Contributions page. They answer, for any network, three questions about adaptive
-adversarial logit pairing: which features carry an answer, whether the pairing loss pulls against
+adversarial logit pairing: which features make up a logit, whether the pairing loss pulls against
 cross-entropy, and whether a longer or a gradient-free attack fools more images.
 """
 
@@ -45,7 +45,7 @@ LOOKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
 def images_for(run: Run, spec: OfImages[Any]) -> tuple[Dataset, Tensor, Dataset]:
-    """The run's test split, the numbers of the images that `spec` asks about, and these images."""
+    """The run's test split, the indices of the images that `spec` asks about, and these images."""
     if spec.index >= 0:
         split, alone = image_of(run, spec.index)[0], torch.tensor([row_of(spec.index)])
         return split, torch.tensor([spec.index]), split.take(alone)
@@ -103,8 +103,8 @@ def contributions(run: Run, spec: ContributionsSpec) -> Contributions:
 
 @probe(CarriedSpec)
 def carried(run: Run, spec: CarriedSpec) -> Carried:
-    """Measure how few features carry the answer. Raises UserError for a network whose logits do not
-    depend on its features.
+    """Measure how few features hold half of the sum of all positive contributions to the true
+    class's logit. Raises UserError for a network whose logits do not depend on its features.
     """
     net, split = net_of(run), images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
@@ -211,11 +211,12 @@ def attack_steps(run: Run, spec: AttackStepsSpec) -> AttackSteps:
 def looked_at(
     net: nn.Module, x: Tensor, y: Tensor, attack: PGD, looks: list[int], seed: int = 0
 ) -> Bools:
-    """Which images are right after each number of PGD steps in `looks` and all smaller ones, (S,N).
+    """Which images are right after each number of PGD steps in `looks` and at all earlier checks,
+    (S,N) bool.
 
-    `x` (N,C,H,W), at most 250 images; `y` (N,). PGD runs once, and the answers are checked after
-    these numbers of steps. A misread image is not attacked further, which changes nothing for the
-    others.
+    `x` (N,C,H,W), at most 250 images; `y` (N,). PGD runs once, and the predictions are checked
+    after these numbers of steps. An image once found misclassified stays False and is not attacked
+    further, which changes nothing for the others.
     """
     # the same noise as for the first batch of an evaluation
     rng = torch.Generator().manual_seed(seed * 1_000_003)

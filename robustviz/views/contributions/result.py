@@ -60,8 +60,8 @@ class Contributions(Result):
 
     @property
     def shares(self) -> Floats:
-        """The share of the sum of all positive parts that the k largest parts hold, for k = 0 to D,
-        (n,D+1), in [0, 1]; NaN where no part is positive.
+        """The share of the sum of all positive parts that the k largest of them hold, for k = 0 to
+        D, (n,D+1), in [0, 1]; NaN where no part is positive.
         """
         up = -np.sort(-np.maximum(self.parts.astype(np.float64), 0), axis=1)
         total = up.sum(axis=1, keepdims=True)
@@ -105,13 +105,13 @@ class ContributionsSpec(OfImages[Contributions]):
 
 @dataclass(frozen=True)
 class Carried(Result):
-    """How few features carry the answer, over many clean images.
+    """How few features hold half of what speaks for the true class, over many clean images.
 
-    A part is a feature times its weight for the true class. `half` (n,): how many of an image's
-    largest parts hold half of the sum of its positive parts, −1 where none is positive. `right`
-    (n,): whether the image is classified correctly. `shares` (3,D+1): first quartile, median and
-    third quartile of the share that the k largest parts hold, k = 0 to D, over the images that
-    count (`counted`).
+    A part is a feature's contribution to the true class's logit, as in `Contributions`. `half`
+    (n,): how many of an image's largest parts hold half of the sum of its positive parts, −1 where
+    none is positive. `right` (n,): whether the image is classified correctly. `shares` (3,D+1):
+    first quartile, median and third quartile of the share that the k largest parts hold, k = 0 to
+    D, over the images that count (`counted`).
     """
 
     half: Ints
@@ -150,8 +150,9 @@ class Carried(Result):
 
 
 def fewer(a: Carried, b: Carried) -> tuple[int, int, int]:
-    """Compares two networks on the n images that count for both. Returns on how many the first has
-    half of its answer in a smaller share of its features, on how many the second, and n.
+    """Compares two networks on the n images that count for both. Returns on how many of these the
+    first network's `half` is a smaller share of its features than the second's, on how many a
+    larger one, and n.
     """
     both = a.counted & b.counted
     first, second = (each.half[both] / each.width for each in (a, b))
@@ -161,9 +162,10 @@ def fewer(a: Carried, b: Carried) -> tuple[int, int, int]:
 @register("probe/carried")
 @dataclass(frozen=True)
 class CarriedSpec(ProbeSpec[Carried]):
-    """How few features carry the answer on the first `n` clean test images.
+    """How few features hold half of what speaks for the true class, on clean test images.
 
-    The default of `n` takes all test images of the shipped data sets.
+    What speaks for it is the sum of all positive contributions to its logit. The first `n` images
+    are measured; the default takes all test images of the shipped data sets.
     """
 
     n: int = option(1000, "How many test images.", low=1)

@@ -162,7 +162,7 @@ def describe(
 
 @probe(FeaturesSpec)
 def features(run: Run, spec: FeaturesSpec) -> Features:
-    """Features of clean, attacked and noisy images, with their measures."""
+    """Compute features of clean, attacked and noisy images, and the measures from `describe`."""
     task, net = task_of(run, spec), net_of(run)
     y, classes, n = task.images.y, len(task.images.classes), len(task.images)
     k = spec.k or min(VOTES, max(1, n - 1))
@@ -212,8 +212,8 @@ def _summary(attack: PGD, values: dict[Images, dict[str, float]], k: int) -> str
 
 @probe(FeatureTilesSpec)
 def feature_tiles(run: Run, spec: FeatureTilesSpec) -> FeatureTiles:
-    """The images as small pictures, their nearest neighbours in feature space, and the tenth of the
-    attack from which on each image is misclassified.
+    """The images as small pictures, their nearest neighbours in feature space, and how many tenths
+    of its perturbation it takes until each image is misclassified and stays so.
     """
     task, net = task_of(run, spec), net_of(run)
     y, seen = task.images.y, task.seen_by(net)

@@ -273,8 +273,8 @@ def _point(side: Side, row: int, ends: Floats, shade: str, symbol: str) -> Itera
 
 
 def _lost(found: FeatureMap, row: int) -> int:
-    """The tenth of the attack from which on an image is misclassified, as far as its predictions
-    clean and fully attacked show.
+    """How many tenths of the perturbation it takes until an image is misclassified, as far as its
+    predictions clean (0) and fully attacked (`TENTHS`) show; `TENTHS` + 1 if it never is.
     """
     if found.pred_adv[row] == found.y[row]:
         return TENTHS + 1
@@ -293,8 +293,8 @@ def _place(tile: int) -> str:
 def _names(
     found: FeatureMap, clean: Floats, labels: Sequence[int]
 ) -> Iterator[tuple[int, float, float]]:
-    """The position of each class's name: above its most central clean point, and clear of other
-    names.
+    """Yields (class, x, y): where each class's name is drawn, in pixels. It is above the class's
+    most central clean point, moved up or down to avoid other names as far as `SHIFTS` allows.
     """
     taken: list[tuple[float, float, float]] = []
     for label in labels:

@@ -236,13 +236,13 @@ class WorstDirection(Result):
 
     @property
     def answers(self) -> Ints:
-        """The predicted class at each grey level along d, (L,)."""
+        """The predicted class after 0, 1, 2 … grey levels along d, as in `line`, (L,)."""
         return np.asarray(self.line.argmax(axis=1))
 
     @property
     def change(self) -> int | None:
-        """The first grey level along d at which the prediction is wrong; None if it is right at all
-        of them.
+        """The smallest number of grey levels along d at which the prediction is wrong; None if it
+        is right at all that were measured.
         """
         wrong = np.flatnonzero(self.answers != self.y)
         return int(wrong[0]) if len(wrong) else None

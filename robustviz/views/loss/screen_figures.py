@@ -83,9 +83,10 @@ def zero_line(z: Floats) -> Floats:
 def _map(
     result: WorstDirection, picture: bytes, plot: Plot, *, walks: str = "", moves: str = ""
 ) -> Plot:
-    """Draw a map, its decision boundary, and the image as a ring. `walks`: `a` or `b`, to add a dot
-    that the control moves as `a-cx` or `b-cx`; `moves`: the name under which the control replaces
-    the map's picture.
+    """Add to `plot` the map `picture`, a PNG, with the decision boundary and a ring for the image.
+
+    `walks`: `a` or `b` adds a dot on the direction d that the screen's control moves. `moves`: the
+    name by which the control exchanges the picture. Empty: there is nothing to move or exchange.
     """
     (left, right), (low, high) = plot.x, plot.y
     box = plot.px(left), plot.py(high)

@@ -98,8 +98,8 @@ def surfaces(
 def _edges(
     figure: go.Figure, result: Surface, loss: Floats, said: str, where: dict[str, int]
 ) -> None:
-    """Draw where the prediction changes, the ε box, the image, and the point at ε along the
-    adversarial direction.
+    """Draw on a contour plot the line where the prediction changes, the ε box, a ring for the image
+    and × for the point at ε along the adversarial direction.
     """
     a, b, eps = result.a * 255, result.b * 255, min(result.eps, float(result.a[-1])) * 255
     for colour, width, dash in ((DARK_LINE, 4, "solid"), (LIGHT_LINE, 2, "dash")):
@@ -137,7 +137,7 @@ def _edges(
 def _peak(
     figure: go.Figure, result: Surface, loss: Floats, said: str, where: dict[str, int]
 ) -> None:
-    """Draw the image on a 3-D surface."""
+    """Mark the image by a dot on a 3-D surface, at the height of its loss."""
     figure.add_scatter3d(
         x=[0],
         y=[0],

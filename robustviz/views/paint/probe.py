@@ -21,13 +21,15 @@ SHARE = 0.25
 
 
 def cells_of(run: Run, index: int, mask: str) -> Bools:
-    """The cells that a mask allows on a test image, (rows, columns) booleans.
-    `strongest` and `part` depend on the run's network.
+    """Which cells of a test image get the full ε, (rows, columns) booleans.
 
-    `strongest`: the quarter of the cells with the largest |input gradient| of the cross-entropy,
-    summed over their pixels and channels. `part`: the cells at least half of which are in PART's
-    mask (`z>1` of Grad-CAM at the true class). Raises UserError for a text that is not a mask, and
-    for `part` if the network has no feature maps to compute it from.
+    `mask` is a painted mask as text (see `to_text`) or a name from `NAMED`. Two of these depend on
+    the run's network. `strongest`: the quarter of the cells with the largest |input gradient| of
+    the cross-entropy, summed over channels and averaged over the cell's pixels. `part`: the cells
+    at least half of which are in PART's mask (`z>1` of Grad-CAM at the true class).
+
+    Raises UserError for a text that is not a mask, and for `part` if the network has no feature
+    maps.
     """
     _, x, y = image_of(run, index)
     rows, columns, side = grid(x.shape[2], x.shape[3])

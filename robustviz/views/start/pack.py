@@ -111,7 +111,9 @@ def _file(number: int, name: str) -> str:
 
 
 def _round(number: int, index: int, side: str, true: str) -> JSON:
-    """The facts on one round of the story: its class, the attacked side, and its picture files."""
+    """The facts on round `number` of the story, which shows test image `index` of the class `true`:
+    the class, the attacked side (`side`, `left` or `right`), and the names of its picture files.
+    """
     return {
         "index": index,
         "class": true,
@@ -184,9 +186,9 @@ def _counts(run: Run, split: Dataset, attack: PGD) -> JSON:
 
 
 def story_images(a: Run, b: Run, y: np.ndarray) -> list[int]:
-    """The numbers of the images to be shipped, the default image first.
-    Up to `TELLING` fool A but not B under attack, from different classes as far as possible; then
-    `BOTH` that fool both, and `BOTH` that fool neither.
+    """The indices of the images to be shipped, the default image first.
+    After it come up to `TELLING` images on which the attack fools A but not B, from different
+    classes as far as possible, then `BOTH` on which it fools both, and `BOTH` on which neither.
     """
     (clean, held), (clean_b, held_b) = networks.right(a.id), networks.right(b.id)
     first = networks.default_image(a.id, b.id)

@@ -59,7 +59,7 @@ def picture(name: str, alt: str, width: int) -> None:
 
 
 def question(pack: JSON, number: int) -> None:
-    """Two pictures at their own size, or enlarged by a switch, and a button for each."""
+    """Draw round `number`: two pictures, a switch that enlarges them, and a button for each."""
     now = pack["rounds"][number]
     st.subheader("One of these two pictures was tampered with. Which?", anchor=False)
     st.markdown(
@@ -99,7 +99,9 @@ def _guess(number: int, side: str) -> None:
 
 
 def answer(pack: JSON, number: int, guess: str) -> None:
-    """The same two pictures enlarged, the perturbation, and the network's predictions."""
+    """Draw the answer to round `number`: whether the user's `guess` (`left` or `right`) is the
+    attacked picture, both pictures enlarged, the perturbation, and the network's predictions.
+    """
     now = pack["rounds"][number]
     tampered, last = now["tampered"], number + 1 == len(pack["rounds"])
     st.subheader(

@@ -25,7 +25,11 @@ def read() -> JSON:
 
 
 def cell(study: JSON, method: str, cue: str) -> JSON | None:
-    """The counts for a method's network with seed 0 and the cue `on` or `off`, or None."""
+    """The study's entry for a method, seed 0 and the cue `on` or `off`; None if there is none.
+
+    It has how many images the network classified correctly on backgrounds of their own and of
+    another class (`own`, `other`), and the same under attack (`own_attacked`, `other_attacked`).
+    """
     found = [
         each
         for each in study["cells"]
@@ -35,7 +39,7 @@ def cell(study: JSON, method: str, cue: str) -> JSON | None:
 
 
 def step() -> Step:
-    """The step on how much accuracy a network loses when the backgrounds change.
+    """The step that asks how much accuracy a network loses when the backgrounds change.
     Raises UserError if the study is missing, or if it lacks the networks for this step.
     """
     study = read()

@@ -173,7 +173,10 @@ def _count(
 
 
 def _explain(run: Run, levels: dict[str, Any], level: int, where: str) -> Step:
-    """Where the hottest point of A's map is, over many images, before and after the attack."""
+    """The step that asks whether the hottest point of A's CAM map lies on the object more or less
+    often under attack. `levels`: the maps of one image, by printed name; `level`: the ε shown
+    first, in grey levels; `where`: data set and image, as the query of a page's address.
+    """
     many = _known(run, OverlapSpec())
     first = next(iter(levels.values()))
     texts = [str(level) for level in first.levels]
@@ -209,7 +212,7 @@ def _gap(many: Any) -> tuple[float, float, float]:
 
 
 def _compare(a: Run, b: Run) -> Step:
-    """What the defence costs in clean accuracy, from the paired evaluations of both networks."""
+    """The step that asks what the defence costs in clean accuracy, from paired evaluations."""
     mine, theirs = a.evaluation(), b.evaluation()
     if mine is None or theirs is None:
         raise UserError("The two networks were not evaluated: run `make zoo`.")

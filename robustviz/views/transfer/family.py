@@ -6,8 +6,8 @@ from robustviz.runs.folder import Run
 
 
 def origin(run: Run) -> tuple[str, ...]:
-    """Run ids of (source, witness) of an aligned copy, as its training recorded them; empty for any
-    other run.
+    """For a run trained by `model_alignment`: the ids of its source, the network that was aligned,
+    and of the witness, to which it was aligned, "" where unknown. () for any other run.
     """
     return tuple(
         str(run.info.get("method", {}).get(role) or "").rstrip("/").rsplit("/", 1)[-1]

@@ -74,8 +74,9 @@ def settings() -> First:
 
 
 def asked(here: Context, chosen: First) -> tuple[str, FooledSpec]:
-    """The run id to measure (A, or its source if A is an aligned copy) and the spec, which names A
-    and B where they are not shipped.
+    """The id of the run to measure, and the spec. The run is A or, if A is an aligned copy whose
+    source is on this computer, that source. The spec adds A and B as targets if they are not
+    shipped, because only shipped networks are targets anyway.
     """
     every = on(here.data)
     before = next(iter(origin(every[here.a])), "")

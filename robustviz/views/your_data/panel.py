@@ -371,7 +371,7 @@ def _chosen(**linked: Any) -> None:
 
 
 def _network() -> None:
-    """Import weights of a known architecture as a run. Importing code needs the command line."""
+    """Draw the form that imports weights of a known architecture as a run. Others need the CLI."""
     ours = [key for key in registry.keys("data") if not _placed(key)]
     names = [*own.every(), *ours]
     left, middle, right = st.columns(3)
