@@ -72,8 +72,8 @@ def check_class(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
         _reach(host, port)
         facts["ready"] = True
         tell(
-            f"A class can join at {facts['address']}, where its devices may reach this computer:"
-            " try one phone, because a firewall or a guest network can keep them apart."
+            f"A class can join at {facts['address']} or another port, which `app --class` prints."
+            " Try one phone: a firewall or a guest network can keep devices apart."
         )
     except UserError as error:
         facts["problems"].append(str(error))

@@ -63,8 +63,11 @@ def check(what: str) -> None:
 
 
 def sentence(what: str) -> str:
-    """The sentence that says who may do `what`, and what everybody may do."""
-    return f"{who()} may {what} here; everybody may look and move the sliders."
+    """Who may do `what`, and what everybody may do; in a class, where the teacher's link is: a tab
+    that was reloaded, or whose address was typed, is not the teacher's any more.
+    """
+    hint = " The terminal has the teacher's link." if mode() == "class" else ""
+    return f"{who()} may {what} here; everybody may look and move the sliders.{hint}"
 
 
 def who() -> str:
@@ -108,7 +111,11 @@ def greet() -> None:
         good = next((one for one in _tokens if _same(one, said)), None)
         _tokens.discard(good or "")
     if good is None:
-        st.warning("This teacher's link has been used already; the server has printed a new one.")
+        st.warning(
+            "This teacher's link is wrong or was used before. The terminal has the next one."
+        )
         return
     st.session_state[TEACHER] = True
-    print(f"Next teacher's link: …/?teacher={new_token()}", file=sys.stderr, flush=True)
+    host = st.context.headers.get("Host")
+    address = f"http://{host}" if host else "…"
+    print(f"Next teacher's link: {address}/?teacher={new_token()}", file=sys.stderr, flush=True)

@@ -65,6 +65,16 @@ def test_a_step_goes_on_where_its_picture_is_from(visit: Visit) -> None:
     assert app.session_state["eps"] == "8" and app.session_state["img"] == 2
 
 
+def test_the_picture_shows_the_answer_once_it_was_guessed(visit: Visit) -> None:
+    step = STEPS[1]
+    assert step.screen.control and step.reveals
+    app = sound(visit("tour", step=2))
+    assert app.session_state["predict-at"] == "0"
+    app = guess(app, 0)
+    level = step.screen.control.values[step.reveals]
+    assert app.session_state["predict-at"] == level and f"ε = {level}/255" in words(app)
+
+
 def test_the_last_step_goes_on_where_its_network_can_be_trained(visit: Visit) -> None:
     app = guess(sound(visit("tour", step=7)), 0)
     button = next(each for each in app.button if each.label == "Continue on the page Train")

@@ -22,6 +22,10 @@ from robustviz.views.screen import Control, Screen
 WIDTH, SIZE, TALL = 1196, 228, 170  # pixels: screen width, picture side, chart height
 DASH = {"a": "", "b": "9 5"}
 STYLE = """<style>
+@container (min-width: 66rem) {
+  .tiles.pair { flex-wrap: nowrap; }
+  .pair figure { min-width: 0; }
+}
 @container (max-width: 34rem) {
   .pair figure { width: calc(50% - .4rem) !important; }
   .pair figure:first-child { margin-right: calc(50% - .4rem); }

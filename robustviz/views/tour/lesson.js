@@ -53,7 +53,8 @@ function draw(fresh) {
   find(".next").textContent = at + 1 === lesson.length ? "Your answers" : "Next step";
   find(".told").textContent = open ? "" : `${guess === step.right ? "Yes." : "No."} ${step.told}`;
   if (fresh) find(".here").innerHTML = body;
-  mount({ data: { ...step.screen, asking: open && step.hides }, parentElement: find(".here"), setStateValue() {}, setTriggerValue() {} });
+  const control = open || step.reveals === null ? step.screen.control : { ...step.screen.control, start: step.reveals };
+  mount({ data: { ...step.screen, control, asking: open && step.hides }, parentElement: find(".here"), setStateValue() {}, setTriggerValue() {} });
 }
 
 find("form").onsubmit = (event) => {

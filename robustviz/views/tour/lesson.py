@@ -25,7 +25,7 @@ def lesson(steps: list[Step], scheme: str = "light") -> bytes:
         {
             **{
                 name: getattr(step, name)
-                for name in ("title", "intro", "question", "right", "told", "hides")
+                for name in ("title", "intro", "question", "right", "told", "hides", "reveals")
             },
             "options": list(step.options),
             "screen": step.screen.data(scheme),

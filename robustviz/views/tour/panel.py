@@ -57,13 +57,14 @@ def page() -> None:
 
 
 def _ask(step: Step) -> None:
-    with st.form(f"ask-{step.key}", border=False):
+    with st.container(key="tour-ask"), st.form(f"ask-{step.key}", border=False):
         said = st.radio(step.question, step.options, index=None, horizontal=True)
         if st.form_submit_button("That is my guess", type="primary"):
             if said is None:
                 st.markdown("Choose one first.")
             else:
                 votes.cast(step.key, list(step.options).index(said))
+                _move(step, step.reveals)
                 st.rerun()
 
 
@@ -92,8 +93,16 @@ def _class(step: Step) -> None:
     If the teacher has cleared the votes, the page reruns and asks the question again.
     """
     if step.key not in votes.mine():
+        if step.reveals is not None and step.screen.control:
+            _move(step, step.screen.control.start)
         st.rerun()
     st.markdown(f"The class: {votes.told(step.key, step.options)}")
+
+
+def _move(step: Step, at: int | None) -> None:
+    """Move the control of the step's picture to the position `at`, unless that is None."""
+    if at is not None and step.screen.control:
+        st.session_state[f"{step.key}-at"] = str(step.screen.control.values[at])
 
 
 def _next() -> None:

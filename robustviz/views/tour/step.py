@@ -13,7 +13,8 @@ class Step:
     """One step of the tour.
     `options`: the possible guesses; `right`: the index of the one that was measured; `told`: the
     answer in one or two sentences; `address`: the page on which to continue; `hides`: whether the
-    picture must be hidden until the guess, because it shows the answer.
+    picture must be hidden until the guess, because it shows the answer; `reveals`: the position of
+    the control that shows the answer, if it is moved there after the guess.
     """
 
     key: str
@@ -26,6 +27,7 @@ class Step:
     address: str
     screen: Screen
     hides: bool = True
+    reveals: int | None = None
 
 
 def choices(n: int, right: int) -> tuple[list[str], int]:

@@ -155,6 +155,7 @@ def _predict(first: AttackLevels, screen: Screen, where: str) -> Step:
         else "A is right at every ε that was tried here.",
         f"attack?{where}&eps={fell}",
         screen,
+        reveals=list(first.levels).index(fell) if wrong else None,
     )
 
 
