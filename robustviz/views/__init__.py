@@ -1,5 +1,5 @@
-"""One folder per view (a page that answers one question), with its specs and results, the probe
-that measures them, the figures that draw them and the panel that shows them.
+"""One folder per view (a page that answers one question). It has the view's specs and results, the
+probe that measures them, the figures that draw them and the panel that shows them.
 """
 
 from __future__ import annotations

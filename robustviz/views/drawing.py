@@ -27,9 +27,11 @@ def tile(
     move: str = "",
     side: str = "",
 ) -> str:
-    """HTML of one picture, at most `size` pixels wide, with a line of text above and below.
-    If `move` is given, the control changes two parts of the tile: `{move}-src`, the picture's
-    source, and `{move}-below`, the text below. `side` (`a` or `b`) colours the line above.
+    """Returns the HTML of one picture, at most `size` pixels wide, with a line of text above and
+    below.
+    `src` is the picture's address, `alt` its alternative text. If `move` is given, the screen's
+    slider changes two parts of the tile: `{move}-src`, the picture's address, and `{move}-below`,
+    the text below. `side` (`a` or `b`) gives the line above the colour of that network.
     """
     moves = (f' data-move="{move}-src"', f' data-move="{move}-below"') if move else ("", "")
     return (
@@ -52,7 +54,8 @@ def _colour(name: str) -> str:
 @dataclass
 class Plot:
     """A chart of `width` by `height` pixels with linear axis ranges `x` and `y`, each (low, high).
-    Ticks are (value, label). The drawing methods return the plot itself, so calls can be chained.
+    Ticks are (value, label). `left`, `right` and `top` are margins in pixels. The drawing methods
+    return the plot itself, so calls can be chained.
     """
 
     width: int
@@ -74,13 +77,13 @@ class Plot:
         return 44 if self.x_label else 24 if self.x_ticks else 10
 
     def px(self, value: float) -> float:
-        """The horizontal position of the value `value` of x, in pixels from the left edge."""
+        """Converts a value on the x axis to pixels from the left edge of the chart."""
         low, high = self.x
         inner = self.width - self.left - self.right
         return round(self.left + inner * (value - low) / ((high - low) or 1), 2)
 
     def py(self, value: float) -> float:
-        """The vertical position of the value `value` of y, in pixels from the top edge."""
+        """Converts a value on the y axis to pixels from the top edge of the chart."""
         low, high = self.y
         inner = self.height - self.top - self.bottom
         return round(self.height - self.bottom - inner * (value - low) / ((high - low) or 1), 2)
@@ -128,8 +131,9 @@ class Plot:
         move: str = "",
         more: str = "",
     ) -> Plot:
-        """Draw a dot at (x, y).
-        If `move` is given, the control changes its position: `{move}-cx` and `{move}-cy`.
+        """Draw a dot at (x, y), values on the axes.
+        If `move` is given, the screen's slider changes its position: `{move}-cx` and `{move}-cy`,
+        in pixels.
         """
         fill, stroke = ("paper", colour) if hollow else (colour, "paper")
         moves = f' data-move="{move}-cx {move}-cy"' if move else ""
@@ -150,7 +154,9 @@ class Plot:
         shift: tuple[float, float] = (0, 0),
         more: str = "",
     ) -> Plot:
-        """Write words at a point, moved by `shift` pixels. `anchor`: `start`, `middle` or `end`."""
+        """Write `words` at (x, y), moved by `shift` pixels. `anchor`: `start`, `middle` or
+        `end`.
+        """
         self.parts.append(
             f'<text x="{self.px(x) + shift[0]}" y="{self.py(y) + shift[1]}" text-anchor="{anchor}"'
             f' style="fill:{_colour(colour)}" {more}>{escape(words)}</text>'
@@ -161,8 +167,8 @@ class Plot:
         self, x: float, colour: str = "faint", *, dash: str = "4 4", move: str = "", more: str = ""
     ) -> Plot:
         """Draw a vertical line at x, as high as the plot.
-        If `move` is given, the control moves the line by `{move}-x`, whose values, such as
-        `translate(12 0)`, go into its attribute `transform`.
+        If `move` is given, the screen's slider moves the line by `{move}-x`, whose values, such as
+        `translate(12 0)`, become its attribute `transform`.
         """
         moves = f' data-move="{move}-x"' if move else ""
         self.parts.append(

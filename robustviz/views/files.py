@@ -1,4 +1,4 @@
-"""A figure as a file: an HTML page that needs no network, or a CSV table of the numbers drawn."""
+"""Converts a figure to a file: an HTML page that works offline, or a CSV table of its points."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from robustviz.views.theme import CONFIG
 
 
 def html(figure: go.Figure) -> bytes:
-    """The figure as one HTML file that works offline.
-    Its sentence stands below the figure, and Plotly's cloud button is left out.
+    """The figure as one HTML file (bytes) that works offline.
+    Below the figure is its sentence, or its alternative text if it has no sentence. Plotly's button
+    for uploading to its cloud is left out.
     """
     said = figure.layout.meta.get("sentence") or figure.layout.meta["alt"]
     page: str = figure.to_html(include_plotlyjs=True, config=CONFIG, full_html=True)
@@ -24,9 +25,9 @@ def html(figure: go.Figure) -> bytes:
 
 
 def csv(figure: go.Figure) -> bytes:
-    """The numbers drawn, as CSV bytes with one row per point.
-    The columns are `trace` (its name), `x`, `y` and, if any, `z`. If a trace has `customdata` for
-    its points, such as the number of the image, they are the columns `data0`, `data1` …
+    """The points of a figure as CSV bytes, one row per point.
+    The columns are `trace` (the trace's name), `x`, `y` and, if the trace has it, `z`. A trace's
+    `customdata`, such as the index of each image, is in the columns `data0`, `data1` …
     """
     return csv_of([row for trace in figure.data for row in _rows(trace)])
 

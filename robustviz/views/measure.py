@@ -1,5 +1,5 @@
-"""How a spec becomes a result: `measure(run, spec)`, cached on disk if the computation takes long;
-and what every probe needs to know of a run: its network, its test images and its metadata.
+"""Computes the result for a run and a spec: `measure(run, spec)`, cached on disk if that takes
+long. Also has what every probe needs of a run: its network, its test images and its metadata.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ S = TypeVar("S", bound=ProbeSpec[Any])
 @dataclass(eq=False)
 class Probe(Generic[S, R]):
     """A function that computes the result for a spec, made with the decorator `@probe`.
-    Call it with a run and a spec, or with a run alone for the default settings. It returns the
-    result from the run's folder if the same spec was measured before on the same weights.
+    Call it with a run and a spec, or with a run alone for the default settings. If the same spec
+    was measured before on the same weights, the result is read from the run's folder.
     """
 
     spec: type[S]
@@ -42,8 +42,9 @@ class Probe(Generic[S, R]):
     name: Callable[[Run, S], str]
 
     def __call__(self, run: Run, spec: S | None = None) -> R:
-        """The result, read from the run's folder or computed.
-        Raises UserError if the run cannot give it.
+        """The result, read from the run's folder, or computed and then stored there.
+        Results that are not `cacheable`, and those on a picture of the user's own, are never
+        stored. Raises UserError if the run cannot give the result.
         """
         spec = self.spec() if spec is None else spec
         keeps = spec.cacheable and not singles.is_own(getattr(spec, "index", 0))
@@ -85,8 +86,8 @@ def probe(
 
 def probe_of(spec: ProbeSpec[R]) -> Probe[ProbeSpec[R], R]:
     """The probe registered for a spec. Raises UserError if there is none.
-    The module `probe.py` beside the spec is imported first, which must define the probe or import
-    it.
+    It first imports the module `probe.py` beside the spec's module, which must define the probe or
+    import it.
     """
     if type(spec) not in _probes:
         package, _, _ = type(spec).__module__.rpartition(".")
@@ -101,7 +102,9 @@ def probe_of(spec: ProbeSpec[R]) -> Probe[ProbeSpec[R], R]:
 
 
 def measure(run: Run, spec: ProbeSpec[R]) -> R:
-    """The result of a spec for a run. Raises UserError if the run cannot give it."""
+    """The result of a spec for a run, from the cache if possible. Raises UserError if the spec has
+    no probe or the run cannot give the result.
+    """
     return probe_of(spec)(run, spec)
 
 
@@ -114,8 +117,8 @@ def _net(path: str, stamp: int) -> Classifier:
 
 def net_of(run: Run) -> Classifier:
     """The run's best network, in eval mode, cached in memory until its checkpoint file changes.
-    All sessions share it: never change its mode or turn on gradients for its parameters, and take a
-    `copy.deepcopy` before adding hooks or changing it.
+    All sessions share this object: never change its mode or turn on gradients for its parameters,
+    and make a `copy.deepcopy` before adding hooks or changing it.
     """
     if isinstance(run, Loose):
         return run.net()
@@ -130,8 +133,9 @@ def _test_split(source: Source) -> Dataset:
 
 
 def images_of(run: Run) -> Dataset:
-    """The run's test split in its stratified order with seed 0, which image numbers and `--n` use.
-    For a run in memory (`Loose`), the images as they were given.
+    """The run's whole test split, in a stratified order (seed 0): its first n images are
+    class-balanced.
+    Image indices and `--n` refer to this order. For a run in memory (`Loose`), the images as given.
     """
     return run.images if isinstance(run, Loose) else _test_split(run.config.data)
 
@@ -139,8 +143,8 @@ def images_of(run: Run) -> Dataset:
 def class_counts(run: Run, found: Evaluation) -> tuple[tuple[int, ...], ...]:
     """For each class: (number of images in an evaluation, right when clean, right when attacked).
     Evaluations of older versions lack these counts, so they are computed from the labels of the
-    test split. Returns () if the test images are no longer the ones evaluated. Raises UserError if
-    they cannot be read.
+    test split. Returns () if that is not possible: the evaluation has no per-image results, or the
+    test images have changed since. Raises UserError if the test images cannot be read.
     """
     if found.by_class or not found.robust_right:
         return found.by_class
@@ -151,7 +155,9 @@ def class_counts(run: Run, found: Evaluation) -> tuple[tuple[int, ...], ...]:
 
 
 def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
-    """The metadata of every result about its origin (run, data, classes …), and `more`."""
+    """The metadata of a result on its origin, as a dict: run id, method, data, classes and training
+    ε of the run, and `more`.
+    """
     return {
         "run": run.id,
         "method": run.method_key,
@@ -163,10 +169,10 @@ def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
 
 
 def image_of(run: Run, index: int) -> tuple[Dataset, torch.Tensor, torch.Tensor]:
-    """The run's test split, and one of its images: pixels (1, C, H, W) and class (1,).
-    If the number is that of a picture the user added (`data.singles`), the split contains only that
-    picture. Raises UserError if there is no such image, or if the run's data lacks the picture's
-    class.
+    """The run's test split, and its image with this index: pixels (1, C, H, W) and class (1,).
+    If `index` is the number of a picture that the user added (`data.singles`), the returned split
+    has only that picture. Raises UserError if there is no such image, or if the run's data lacks
+    the picture's class.
     """
     split = images_of(run)
     if singles.is_own(index):
@@ -181,7 +187,9 @@ def image_of(run: Run, index: int) -> tuple[Dataset, torch.Tensor, torch.Tensor]
 
 
 def row_of(index: int) -> int:
-    """The position of image number `index` in the split that `image_of` returns."""
+    """The index of image `index` within the split that `image_of` returns.
+    It is 0 for a picture that the user added, because that split has only this picture.
+    """
     return 0 if singles.is_own(index) else index
 
 

@@ -1,5 +1,5 @@
-"""The shipped pack: the results that first screens need for the default pairs of networks, measured
-in advance by `make story`, and the story images. It is read without importing torch.
+"""Reads the shipped pack without importing torch: the results that first screens need for the
+default pairs of networks, measured in advance by `make story`, and the story images.
 
 `checkpoints/story/<run id>.zip` has each result as `<registry key of the spec>.npz`, with the hash
 of the weights it was measured on; `checkpoints/story/<data>.npz` has the images of a data set.
@@ -29,7 +29,7 @@ FOLDER = paths.ROOT / "checkpoints" / "story"
 
 @dataclass(frozen=True)
 class Images:
-    """Images of a test split: their numbers (N,), uint8 pixels (N, C, H, W), and classes (N,)."""
+    """Images of a test split: their indices (N,), uint8 pixels (N, C, H, W), and classes (N,)."""
 
     index: np.ndarray
     x: np.ndarray
@@ -37,7 +37,9 @@ class Images:
 
 
 def kept(run: Run, spec: ProbeSpec[R]) -> R | None:
-    """The shipped result of a spec for a run, or None if the run or this result is not shipped."""
+    """The shipped result of a spec for a run, without computing anything.
+    None if the run or the result is not shipped, is damaged, or was measured on other weights.
+    """
     if not run.shipped:
         return None
     name = f"{registry.key(spec)}.npz"
@@ -57,7 +59,9 @@ def _answer(file: Path, name: str, kind: type[Any], weights: str) -> Result | No
 
 @memory.remembered(memory.ANSWERS)
 def images(data: str) -> Images:
-    """The story images of a data set, which its first screens use; N = 0 if there is no pack."""
+    """The story images of a data set, which its first screens use.
+    N = 0 if there is no pack for this data set or its file is damaged.
+    """
     try:
         content = (FOLDER / f"{data}.npz").read_bytes()
         with np.load(io.BytesIO(content), allow_pickle=False) as file:

@@ -170,7 +170,9 @@ class _Change:
         self.shrunk = px / 14  # 14 px is the type size on pages
 
     def trace(self, trace: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of a trace without WebGL, which a file would contain as a bitmap."""
+        """A copy of a trace in the paper's style and without WebGL, which a file would contain as a
+        bitmap.
+        """
         made: dict[str, Any] = {name: self.part(value, name) for name, value in trace.items()}
         made["type"] = str(trace.get("type", "scatter")).removesuffix("gl")
         for bars in ("error_x", "error_y"):
@@ -191,14 +193,16 @@ class _Change:
         return np.maximum(0.4, _array(width) * self.shrunk * LINE).tolist()
 
     def _fits(self, heat: Mapping[str, Any]) -> bool:
-        """Whether the numbers written into the cells of a heatmap are narrower than the cells."""
+        """Whether the texts written into the cells of a heatmap are narrower than the cells."""
         z, text = _array(heat["z"]), heat.get("text")
         cell = 0.75 * self.wide / max(1, z.shape[1])
         texts = ["0.00"] if text is None else _array(text).ravel()
         return bool(0.56 * self.px * max((len(str(each)) for each in texts), default=0) < cell)
 
     def part(self, value: Any, name: str) -> Any:
-        """A copy of `value`, the part of the figure called `name`."""
+        """A copy of `value`, the part of the figure called `name`, with the paper's colours and
+        sizes.
+        """
         if isinstance(value, Mapping):
             made = {key: self._sized(key, each, name) for key, each in value.items()}
             if name == "colorbar":  # without a given size its title is 20 % larger
@@ -239,7 +243,10 @@ class _Change:
         return found[0].partition("(")[0] + "(" + ",".join(map(str, _rgb(new)))
 
     def _scale(self, scale: Any) -> Any:
-        """A colour scale from black to white; kept if it has transparency or only one colour."""
+        """The colour scale from black to white that replaces `scale`.
+        A scale with transparency, or with one colour only, keeps its form and gets the palette's
+        colours.
+        """
         if not isinstance(scale, str):
             colours = [str(colour) for _, colour in scale]
             if len(set(colours)) == 1 or any(each.startswith("rgba") for each in colours):
@@ -284,7 +291,7 @@ def _placed(out: go.Figure, figure: go.Figure, px: float, high: float) -> go.Fig
 
 
 def _rows(out: go.Figure, px: float) -> int:
-    """The approximate number of rows of the legend.
+    """The approximate number of rows of the legend; 0 if there is no legend.
     Plotly arranges the entries in columns of equal width if they do not fit in one row.
     """
     traces = [trace for trace in out.data if "showlegend" in trace]  # not pictures
@@ -297,7 +304,7 @@ def _rows(out: go.Figure, px: float) -> int:
 
 
 def caption(figure: go.Figure) -> str:
-    """What one of our figures shows, in one sentence that includes how it was measured.
+    """The caption of one of our figures: one sentence on what it shows and how it was measured.
     It names the networks, the data, the number of images, the attack with its ε and seed, and what
     error bars or bands mean. Empty if the figure is not one of ours.
     """
@@ -323,12 +330,14 @@ def caption(figure: go.Figure) -> str:
 
 
 def _named(name: str, told: Mapping[str, Any], of: int) -> str:
-    """A network's name in the caption; its method's name if it is alone and has no name."""
+    """How the caption calls a network: by its name, or as `the PART network`.
+    The latter if it has no name, or if it is the only one and its name is A.
+    """
     return f"the {told['method']} network" if not name or (of == 1 and name == "A") else name
 
 
 def _under(told: Mapping[str, Any]) -> str:
-    """The images, the attack with its ε, and the seed, separated by commas."""
+    """How one network was measured, as text: images, attack with its ε, and seed, with commas."""
     n, of = told.get("n"), f" of {told['data']}" if "data" in told else ""
     eps, attack = told.get("eps"), str(told.get("attack", ""))
     if eps is not None:

@@ -27,22 +27,28 @@ def delta(x: Floats, x_adv: Floats, eps: float) -> Floats:
 
 
 def pixels(x: Floats) -> np.ndarray:
-    """Convert an image (C, H, W) in [0, 1] to uint8 (H, W, 3)."""
+    """Converts an image (C, H, W) in [0, 1] to uint8 (H, W, 3).
+    One channel is repeated as grey; of more than three channels, the first three are used.
+    """
     levels = np.round(np.clip(x, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     return np.repeat(levels, 3, axis=2) if levels.shape[2] == 1 else levels[:, :, :3]
 
 
 def png(x: Floats, side: int = 192) -> bytes:
-    """An image (C, H, W) in [0, 1] as a PNG about `side` pixels wide; its pixels become squares."""
+    """An image (C, H, W) in [0, 1] as a PNG whose longer side is about `side` pixels.
+    Each pixel of the image becomes a square of pixels.
+    """
     return sheet([x], side)
 
 
 def sheet(
     images: Sequence[Floats], side: int = 96, columns: int | None = None, gap: int = 6
 ) -> bytes:
-    """Several images of one size in one PNG, row by row, separated by `gap` transparent pixels.
+    """Several images of one size, (C, H, W) in [0, 1], in one PNG, separated by `gap` transparent
+    pixels.
 
-    One sheet costs the browser one request; 64 single pictures would cost 64.
+    They are arranged row by row in `columns` columns (None: in one row); the longer side of each is
+    about `side` pixels. One sheet costs the browser one request; 64 single pictures would cost 64.
     """
     tiles = np.stack([pixels(image) for image in images])
     return _sheet(tiles.tobytes(), tiles.shape, side, columns or len(tiles), gap)
@@ -53,8 +59,9 @@ SCALES = (1, 8)  # the scales of strips: the original size, and one large enough
 
 def strip(results: Iterable[object], scale: int, at: int = 0) -> bytes:
     """A PNG with one row per result: the clean image, the attacked one, and the perturbation.
-    In the perturbation, black is −ε and white is +ε. Each image pixel is `scale` pixels wide. `at`
-    selects the level if a result has several. Returns b"" if no result has such pictures.
+    In the perturbation, black is −ε and white is +ε. Each image pixel is `scale` pixels wide. If a
+    result has several attack strengths, `at` is the index of the one shown. Results without such
+    pictures are left out; returns b"" if none has them.
     """
     tiles: list[Floats] = []
     for result in results:
@@ -68,7 +75,7 @@ def strip(results: Iterable[object], scale: int, at: int = 0) -> bytes:
 @memory.remembered(memory.ANSWERS)
 def _sheet(content: bytes, shape: tuple[int, ...], side: int, columns: int, gap: int) -> bytes:
     """Make the PNG of `sheet`. `content`: the bytes of the images, uint8 of `shape` (n, H, W, 3).
-    The result is cached, because a page shows the same pictures again at every click.
+    The PNG is cached, because a page shows the same pictures again at every click.
 
     PNG stores each row as the difference from its left neighbours or from the row above, so
     enlarging a pixel to a square adds almost nothing to the file. This encoder is our own because

@@ -1,4 +1,6 @@
-"""A figure as PDF, SVG or PNG. kaleido draws it with a Chrome or Chromium on this computer."""
+"""Converts a figure to PDF, SVG or PNG. kaleido draws it with a Chrome or Chromium on this
+computer.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ def printed(figure: go.Figure, kind: str) -> bytes:
     It is meant for figures made by `for_paper`. A PDF embeds its fonts; a PNG has 600 dots per
     inch.
 
-    Raises UserError if kaleido or a browser is missing, or if the browser fails or does not answer.
+    Raises UserError for another `kind`, if kaleido or a browser is missing, or if the browser fails
+    or does not respond in time.
     """
     if kind not in KINDS:
         raise UserError(f"A figure can be saved as {', '.join(KINDS)}, not as {kind!r}.", code=2)
@@ -44,7 +47,9 @@ def printed(figure: go.Figure, kind: str) -> bytes:
 
 
 def vectors(figure: go.Figure) -> dict[str, bytes]:
-    """A figure as `pdf` and `svg`, drawn only once. Raises UserError as `printed` does."""
+    """A figure as a dict with the bytes under `pdf` and `svg`; kaleido draws it only once.
+    Raises UserError as `printed` does.
+    """
     svg = _drawn(figure, "svg")
     with _told(), ThreadPoolExecutor(1) as pool:  # a notebook's thread already runs a loop
         pdf = pool.submit(asyncio.run, _page(svg.decode(), **_size(figure))).result()
@@ -56,7 +61,9 @@ def _size(figure: go.Figure) -> dict[str, float]:
 
 
 def _drawn(figure: go.Figure, kind: str) -> bytes:
-    """The figure as drawn by kaleido, without MathJax, which it would load from another host."""
+    """The bytes of the figure, drawn by kaleido without MathJax, which it would load from the
+    internet.
+    """
     with _told():
         opts = {"format": kind, **_size(figure), "scale": DPI / 96 if kind == "png" else 1}
         made: bytes = load("kaleido").calc_fig_sync(figure, opts=opts, kopts={"mathjax": False})
@@ -65,7 +72,7 @@ def _drawn(figure: go.Figure, kind: str) -> bytes:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Turns every error of kaleido and its browser into a UserError of one or two sentences."""
+    """A context in which every error of kaleido or its browser is raised as a short UserError."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -86,7 +93,9 @@ def _told() -> Iterator[None]:
 
 
 async def _page(svg: str, width: float, height: float) -> bytes:
-    """An SVG as a PDF page of exactly its size: kaleido's PDF has a margin and a smaller figure."""
+    """Convert an SVG to a PDF page of exactly `width` by `height` pixels.
+    kaleido's own PDF has a margin and a smaller figure.
+    """
     html = (
         f"<!doctype html><style>@page{{size:{width / _MM:.4f}mm {height / _MM:.4f}mm;margin:0}}"
         f"html,body{{margin:0;overflow:hidden;height:{height}px}}svg{{display:block}}</style>{svg}"
@@ -103,8 +112,8 @@ async def _page(svg: str, width: float, height: float) -> bytes:
 
 def _exact(pdf: bytes, *points: float) -> bytes:
     """The PDF with exactly this page width and height in points: browsers round both to 1/300 inch.
-    The new numbers have as many digits as the old ones, because a PDF stores byte offsets of its
-    parts.
+    The new numbers are written with as many digits as the old ones, because a PDF stores the byte
+    offsets of its parts.
     """
 
     def sized(found: re.Match[bytes]) -> bytes:
@@ -128,8 +137,9 @@ def _in_mm(svg: bytes) -> bytes:
 
 
 def write(figure: go.Figure, path: str | Path) -> Path:
-    """Write a figure to a file as `.pdf`, `.svg` or `.png`, by the extension; returns the path.
-    Raises UserError as `printed` does, and if the file cannot be written.
+    """Write a figure to a `.pdf`, `.svg` or `.png` file, by the extension of `path`; returns the
+    path.
+    Raises UserError as `printed` does, for another extension, and if the file cannot be written.
     """
     path = Path(path)
     made = printed(figure, path.suffix.lower().removeprefix("."))
@@ -166,8 +176,8 @@ _SVG = "http://www.w3.org/2000/svg"
 
 def drawing(screen: Screen, at: int = 0) -> bytes:
     """The charts of a first screen, one below the other, as one SVG (bytes) in light colours.
-    They are drawn with the screen's control at position `at`. Text is kept as text, not as paths.
-    Returns b"" if the screen has no chart.
+    They are drawn with the screen's slider at the position with index `at`. Text is stored as text,
+    not as paths. Returns b"" if the screen has no chart.
     """
     charts, boxes = list[ElementTree.Element](), list[list[float]]()
     for found in _CHART.finditer(screen.picture):
@@ -199,7 +209,9 @@ def drawing(screen: Screen, at: int = 0) -> bytes:
 
 
 def _stilled(screen: Screen, chart: str, at: int) -> ElementTree.Element | None:
-    """A chart as XML with its moving parts as at position `at`; None if it is not valid XML."""
+    """A chart as an XML element, with its moving parts as at slider position `at`.
+    None if the chart is not valid XML.
+    """
     try:
         root = ElementTree.fromstring(_BARE.sub(r'\1=""', chart))
     except ElementTree.ParseError:

@@ -1,4 +1,4 @@
-"""Base classes of the specs (what is measured on a run) and the results of all views.
+"""Base classes of the specs (which measurement to make on a run) and the results of all views.
 
 This module does not import torch, so that pages can build specs, and notebooks draw results, fast.
 """
@@ -23,7 +23,9 @@ R = TypeVar("R", bound="Result", covariant=True)
 
 
 def csv_of(rows: Sequence[Mapping[str, object]]) -> bytes:
-    """Rows as CSV bytes; the header has all rows' column names in order of first appearance."""
+    """Rows as CSV bytes with a header: the column names of all rows, in order of first
+    appearance.
+    """
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
@@ -33,7 +35,9 @@ def csv_of(rows: Sequence[Mapping[str, object]]) -> bytes:
 
 @dataclass(frozen=True)
 class Result:
-    """Base class of all results: arrays, and `meta` with their origin (run id, class names …)."""
+    """Base class of all results: arrays, and `meta`, a dict on their origin (run id, class names
+    …).
+    """
 
     meta: JSON = field(default_factory=dict, kw_only=True)
 
@@ -51,18 +55,24 @@ class Result:
         return buffer.getvalue()
 
     def rows(self) -> list[JSON]:
-        """The result as a table, one dict per row. Raises UserError if the result is no table."""
+        """The result as a table: a list of dicts, one per row. Raises UserError if it is not a
+        table.
+        """
         raise UserError(
             f"A {type(self).__name__} is not a table: give --out a name that ends in .npz.", code=2
         )
 
     def to_csv(self) -> bytes:
-        """The table as CSV bytes with a header. Raises UserError if the result is not a table."""
+        """The table of `rows` as CSV bytes with a header. Raises UserError if the result is no
+        table.
+        """
         return csv_of(self.rows())
 
     @classmethod
     def from_npz(cls: type[T], data: bytes) -> T:
-        """Load a result from the bytes that `to_npz` returned. Raises UserError for other bytes."""
+        """Load a result of this class from the bytes that `to_npz` returned.
+        Raises UserError for any other or damaged bytes.
+        """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -77,8 +87,9 @@ class Result:
 
 @dataclass(frozen=True)
 class ProbeSpec(Spec, Generic[R]):
-    """The settings of one probe: what is to be measured on a run, with a result of type R.
-    The probe itself, decorated with `@probe(ThisSpec)`, is in `probe.py` beside the spec.
+    """The settings of one measurement on a run, whose result has type R.
+    The function that measures it, decorated with `@probe(ThisSpec)`, is in `probe.py` beside the
+    spec.
     """
 
     result: ClassVar[type[Result]]

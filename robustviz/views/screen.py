@@ -1,6 +1,6 @@
-"""A page's first screen as plain values: an answer, a picture, and a control that changes the
-picture in the browser. Panels make it, `robustviz.ui.stage` shows it, and `page` writes it to one
-HTML file that works without a server. No torch, Streamlit or Plotly here.
+"""A page's first screen as plain values: an answer, a picture, and a slider (the control) that
+changes the picture in the browser. Panels make it, `robustviz.ui.stage` shows it, and `page` writes
+it to one HTML file that works without a server. No torch, Streamlit or Plotly here.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ WORDS, NUMBERS = 20, 3  # the most that one sentence may have
 @dataclass(frozen=True)
 class Control:
     """A slider in the browser.
-    `values`: the label of each position; `start`: the initial position; `key`: its parameter in the
-    page's address, whose value is the label of the position; `unit`: printed after the label.
+    `values`: the label of each position; `start`: the index of the initial position; `key`: the
+    slider's parameter in the page's address, whose value is the label of the position; `unit`:
+    printed after the label.
     """
 
     label: str
@@ -55,11 +56,11 @@ class Control:
 class Screen:
     """The contents of a first screen.
 
-    `answer`: one sentence, or one per position of the control. `picture`: HTML that may contain
-    SVG; text from outside must be escaped with `html.escape`. An element that the control changes
-    has `data-move="NAME …"`; `moves` maps each NAME to the attribute to set (or `text` or `html`
-    for the element's content) and its value at every position. `alt`: what the picture shows.
-    `sure`: the protocol, as a list of sentences, words before numbers.
+    `answer`: one sentence, or one per position of the slider (`control`). `picture`: HTML that may
+    contain SVG; text from outside must be escaped with `html.escape`. An element that the slider
+    changes has `data-move="NAME …"`; `moves` maps each NAME to a pair: the attribute to set (or
+    `text` or `html` for the element's content), and its value at every position. `alt`: what the
+    picture shows. `sure`: how it was measured, as a list of sentences, words before numbers.
     """
 
     answer: Sequence[str]
@@ -93,7 +94,7 @@ class Screen:
 
 @functools.cache
 def files() -> tuple[str, str, str]:
-    """The HTML, CSS and JavaScript that show a screen, in this order."""
+    """The texts of the HTML, CSS and JavaScript files that show a screen, in this order."""
     html, css, js = (
         Path(__file__).with_name(f"screen.{kind}").read_text(encoding="utf-8")
         for kind in ("html", "css", "js")
@@ -102,7 +103,9 @@ def files() -> tuple[str, str, str]:
 
 
 def page(screen: Screen, title: str, scheme: str = "light") -> bytes:
-    """The screen with its control as one HTML file (bytes), usable without a server."""
+    """The screen with its slider as one HTML file (bytes) that works without a server.
+    `scheme` is `light` or `dark`.
+    """
     body, css, js = files()
     data = json.dumps(screen.data(scheme), ensure_ascii=False).replace("</", "<\\/")
     colours = COLOURS[scheme]
@@ -129,7 +132,8 @@ _NAME = re.compile(r"\b[A-Za-z]+-\d+\b(?![.,%]\d)|\b\d-D\b")
 
 def wordy(text: str) -> list[str]:
     """The sentences of a text (Markdown or HTML) that are too long to be understood at a glance.
-    These have more than 20 words or more than three numbers; "k of n" counts as one number.
+    These have more than `WORDS` words or more than `NUMBERS` numbers; "k of n" counts as one
+    number.
     """
     out = []
     for sentence in _SENTENCE.split(_MARKUP.sub("", text)):

@@ -1,7 +1,8 @@
 """For somebody new to a training method: one sentence on what it does, and its training step in
 three small drawings made of a few building blocks. No torch, no Streamlit.
 
-A method not in `METHODS` gets the first sentence of its docstring and its group's drawings.
+A method that is not in `METHODS` gets the first sentence of its docstring and the drawings of its
+group.
 """
 
 from __future__ import annotations
@@ -18,21 +19,25 @@ WIDE, TALL, PANEL, LETTERS = 360, 122, 108, 15  # pixels; LETTERS: characters pe
 
 
 class Step(NamedTuple):
-    """One drawing: its caption, and one or two keys of `BLOCKS` to draw from left to right."""
+    """One drawing: its caption `says`, and the keys of `BLOCKS` (one or two) drawn from left to
+    right.
+    """
 
     says: str
     blocks: tuple[str, ...]
 
 
 class Sketch(NamedTuple):
-    """The sentence on a method, and the three drawings of its training step."""
+    """The sentence on a method (`says`), and the three drawings of its training step."""
 
     says: str
     steps: tuple[Step, Step, Step]
 
 
 def _noise(places: str) -> str:
-    """Perturbed pixels on a 10 × 10 grid; each is given by two digits, its column and its row."""
+    """SVG of perturbed pixels on a 10 × 10 grid; two digits in `places` are one's column and
+    row.
+    """
     return "".join(
         f'<rect x="{4 + 4 * int(at[0])}" y="{4 + 4 * int(at[1])}" width="4" height="4"'
         f' fill="{NOISE}"/>'
@@ -49,7 +54,9 @@ def _bars(x: int, *heights: int) -> str:
 
 
 def _dots(places: str, kind: str = "circle") -> str:
-    """Images in feature space: one point per image, drawn as a circle or as a cross by class."""
+    """SVG of a point, a circle or a cross, at each `x,y` of `places`.
+    Points stand for images in feature space, or for units of a network.
+    """
     out = []
     for x, y in (map(int, place.split(",")) for place in places.split()):
         out.append(
@@ -61,7 +68,10 @@ def _dots(places: str, kind: str = "circle") -> str:
 
 
 def _way(path: str, colour: str = NOISE) -> str:
-    """An arrow along a path; the last two numbers of `path` are the direction of its head."""
+    """SVG of an arrow through the points `x,y` of `path`, which ends with the direction of the
+    head.
+    The direction is two numbers, as in `22,22 39,22 1 0`.
+    """
     *way, dx, dy = path.split()
     x, y = way[-1].split(",")
     head = (
@@ -227,7 +237,7 @@ PLAIN = {  # the drawings by group of methods
 
 
 def sketch(key: str) -> Sketch:
-    """The sentence and drawings of a method. Raises UserError if there is no such method."""
+    """The sentence and drawings of a method, given its key. Raises UserError for an unknown key."""
     if key in METHODS:
         return METHODS[key]
     method = registry.get("method", key)
@@ -235,13 +245,15 @@ def sketch(key: str) -> Sketch:
 
 
 def alt(key: str) -> str:
-    """The three drawings of a method described in words, as alternative text."""
+    """The three drawings of a method (given its key) described in words, as alternative text."""
     steps = "; ".join(f"{at}. {step.says}" for at, step in enumerate(sketch(key).steps, 1))
     return f"A training step in three drawings: {steps}."
 
 
 def svg(key: str, colour: str = "currentColor") -> str:
-    """The three drawings of a method as one SVG, with text and lines in `colour`."""
+    """The three drawings of a method (given its key) as one SVG, with text and lines in
+    `colour`.
+    """
     panels = "".join(_panel(at * (PANEL + 18), step) for at, step in enumerate(sketch(key).steps))
     arrow = _way("0,0 12,0 1 0", "currentColor")
     between = "".join(

@@ -1,4 +1,4 @@
-"""Several figures behind one slider, in one file that needs no kernel and no server."""
+"""Combines several figures into one with a slider, which needs no kernel and no server."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ _AT_ONCE = {
 
 
 def picture(png: bytes, title: str, sentence: str = "", *, template: str = LIGHT) -> go.Figure:
-    """A PNG made by `sheet` or `png` as a figure, so that it can be used in `slides`."""
+    """A figure that shows a PNG made by `sheet` or `png`, so that it can be used in `slides`.
+    `sentence` becomes the subtitle.
+    """
     width, height = Image.open(io.BytesIO(png)).size
     figure = blank(
         template,

@@ -158,7 +158,9 @@ def blank(template: str, title: str, subtitle: str = "", **layout: Any) -> go.Fi
 
 
 def named(results: R | Mapping[str, R], alone: str = "A") -> dict[str, R]:
-    """Results by the names that a figure prints; a result without a name is called `alone`."""
+    """The results as a dict from the name that a figure prints to the result.
+    A single result that was given without a name gets the name `alone`.
+    """
     return {alone: results} if isinstance(results, Result) else dict(results)
 
 
@@ -177,8 +179,10 @@ def sides(named: Mapping[str, object]) -> list[str]:
 
 
 def styles(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The name of a colour and a dash for each network: A's and B's own, neutral ones for others.
-    If no name starts with A or B, the first two networks get the styles of A and B.
+    """Yields (name of a colour, dash) for each network: A's and B's own, neutral ones for the
+    others.
+    A network is A or B if its name is that letter, alone or before a space. If there is none, the
+    first two networks get the styles of A and B.
     """
     sides = {name: name[0].lower() for name in names if name[:2] in ("A ", "B ", "A", "B")} or dict(
         zip(names, ("a", "b"), strict=False)
@@ -189,21 +193,23 @@ def styles(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def spread(mean: float, low: float, high: float, form: str = ".2f") -> str:
     """A mean and its interval as text, such as `0.50 [0.40, 0.60]`, in the number format `form`.
-    Only the mean if an end of the interval is not finite.
+    If an end of the interval is not finite, the text has only the mean.
     """
     known = math.isfinite(low) and math.isfinite(high)
     return f"{mean:{form}} [{low:{form}}, {high:{form}}]" if known else f"{mean:{form}}"
 
 
 def lines(results: Mapping[str, R], sentence: Callable[[R], str]) -> list[str]:
-    """The sentence on each network's result, preceded by the network's name if it has one."""
+    """For each network, its name in bold (if it has one) and `sentence` of its result, as a
+    list.
+    """
     return [
         (f"**{name}**: " if name else "") + sentence(result) for name, result in results.items()
     ]
 
 
 def clear(colour: str, opacity: float = 0.18) -> str:
-    """The `#RRGGBB` colour as `rgba(…)` with this opacity."""
+    """The `#RRGGBB` colour as `rgba(…)` with this opacity in [0, 1]."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
 
@@ -211,7 +217,7 @@ def clear(colour: str, opacity: float = 0.18) -> str:
 def band(
     figure: go.Figure, x: Floats | Ints | Sequence[str], low: Floats, high: Floats, colour: str
 ) -> None:
-    """Shade the area between `low` and `high` along `x`, each of length n."""
+    """Shade, in a figure, the area between `low` and `high` along `x`, each of length n."""
     figure.add_scatter(
         x=[*x, *x[::-1]],
         y=[*high, *low[::-1]],
@@ -233,13 +239,13 @@ def finish(
     interval: str = "",
     clean: bool = False,
 ) -> go.Figure:
-    """The figure with its description in `layout.meta`, for files, captions and screen readers.
+    """Store a figure's description in its `layout.meta`, for files, captions and screen readers.
 
-    `about`: the result shown, or results by the names that the figure prints, or only a protocol.
-    `sentence`: what this figure shows, with its numbers, printed beside it. `alt`: the kind of
-    figure; in the metadata the sentence is added to it. `sure`: the protocol in words. For the
-    caption: `interval` says what error bars or bands mean, and `clean` that nothing attacked is
-    drawn.
+    Returns the figure. `about`: the result shown, or results by the names that the figure prints,
+    or only a dict on how it was measured. `sentence`: what this figure shows, with its numbers,
+    printed beside it. `alt`: the kind of figure; in the metadata the sentence is added to it.
+    `sure`: how it was measured, in words. For the caption: `interval` says what error bars or bands
+    mean, and `clean` that nothing attacked is drawn.
     """
     # The toolbar is vertical, in the right margin: a horizontal one would cover the title.
     right = max(RIGHT, figure.layout.margin.r or 0)
@@ -262,7 +268,9 @@ def finish(
 
 
 def _told(meta: Mapping[str, Any], result: Result | None = None) -> dict[str, Any]:
-    """The facts about one network for a caption: run, method, data, images, attack, ε and seed."""
+    """The facts about one network for a caption: run, method, data, images, attack, ε and seed.
+    They are taken from a result's `meta`, and from the fields of the result itself if it is given.
+    """
     told = {
         key: meta[key] for key in ("run", "method", "data", "seed", "index", "eps") if key in meta
     }

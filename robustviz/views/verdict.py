@@ -1,4 +1,4 @@
-"""Compares two networks on the same images in one sentence, and says how certain it is."""
+"""Compares two networks on the same images in one sentence, and states how certain that is."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from robustviz.types import UserError, eps_text, points_text
 @dataclass(frozen=True)
 class Verdict:
     """The comparison of two networks in words, or the result of one network.
-    `line`: which one is better and by how much, or "No difference shown". `winner`: the name of the
-    better one, empty if no difference is shown. `sure`: the protocol, one sentence each, words
-    first.
+    `line`: which network is better and by how much, or "No difference shown". `winner`: the name of
+    the better one; empty if no difference is shown, or for one network. `sure`: how it was
+    measured, one sentence each, words first.
     """
 
     line: str
@@ -34,12 +34,13 @@ def held(
     alone: str = "is right",
     images: str = "attacked images",
 ) -> Verdict:
-    """The verdict on two networks, from which of the same N images each got right.
-    `a`, `b` (N,): whether each image was right; without `b`, the verdict is on one network alone.
-    `attack` is its printed name (PGD-20), `eps` the radius and `seed` the seed of its noise; at ε =
-    0 the sentence is about clean images. `alone` is the verb for what is counted in each image,
-    `images` what the images are called. A difference is shown only if its paired 95 % interval
-    excludes 0 and it does not round to 0 points. Raises UserError if `a` and `b` differ in length.
+    """The verdict on two networks, from the images that each classifies correctly.
+    `a`, `b` (N,): whether the network is right on each of the same N images; without `b`, the
+    verdict is on one network alone. `attack` is its printed name (PGD-20), `eps` the radius and
+    `seed` the seed of its noise; at ε = 0 the sentence is about clean images. `alone` is the verb
+    for what is counted in each image, `images` what the images are called. A difference is shown
+    only if its paired 95 % interval excludes 0 and it does not round to 0 points. Raises UserError
+    if `a` and `b` differ in length.
     """
     if b is not None and a.shape != b.shape:
         raise UserError(
@@ -92,7 +93,7 @@ def _alone(k: int, n: int) -> tuple[str, ...]:
 
 
 def _protocol(n: int, attack: str, eps: float, seed: int) -> tuple[str, ...]:
-    """Sentences on how it was measured: what such a number means, the images, the attack."""
+    """Sentences on how it was measured: what such an accuracy means, the images, the attack."""
     few = (f"{n} images are few: use at least {FEW}.",) if n < FEW else ()
     if not eps:
         return (f"Measured on n = {n:,} untouched test images.", *few)
