@@ -26,9 +26,10 @@ INERTIA = 0.25  # weight of the previous step in each update (momentum)
 @register("attack/apgd")
 @dataclass(frozen=True, kw_only=True)
 class APGD(Attack):
-    """PGD with momentum that starts with steps of 2ε and halves an image's steps when it stalls.
+    """PGD with momentum that starts with steps of 2ε and halves them when the loss stops rising.
 
-    Whenever an image's step size is halved, its ascent continues from the best point found so far.
+    Step sizes are halved for each image by itself, and its ascent then continues from the best
+    point found so far.
     Images that are misclassified already are returned unchanged. For every other image the result
     is the first point that fooled the net or, if none did, the point with the highest loss.
     `targets` = 9 with `loss` dlr is APGD-T: one run towards each of the nine wrong classes with the
@@ -148,7 +149,10 @@ class APGD(Attack):
         return out
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
-        """The loss of a run without target classes: cross-entropy or DLR, negated if targeted."""
+        """Maps images to the loss, (N,): cross-entropy or DLR, negated if targeted.
+
+        It is the loss of a run with `targets` = 0.
+        """
         return lambda z: self._loss(logits_of(net, z), y, None)
 
     # The engine: how one run is carried out.
@@ -205,7 +209,9 @@ class APGD(Attack):
         rng: torch.Generator,
         path: list[Tensor] | None = None,
     ) -> Tensor:
-        """The ascent used by `maximise`: no image counts as fooled, the highest objective wins."""
+        """Returns the points with the highest objective; used by `maximise`, where no image counts
+        as fooled.
+        """
         never = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         return self._climb(
             lambda z: _evaluate(lambda z: (objective(z), never), z), x, eps, rng, path
@@ -219,8 +225,9 @@ class APGD(Attack):
         rng: torch.Generator,
         path: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One run: returns the points (N, C, H, W), the highest losses (N,) and which were fooled
-        (N,).
+        """Returns the results of one run (N, C, H, W), the highest losses (N,) and which are fooled
+        (N,). A result is the first point that fools, else the one with the highest loss; `path`
+        collects the results after each step.
         """
         ball = self._ball(x, eps)
         size, marks = 2 * ball.eps, set(checkpoints(self.steps))
@@ -256,7 +263,10 @@ class APGD(Attack):
 
 
 def checkpoints(steps: int) -> tuple[int, ...]:
-    """The steps after which step sizes may be halved: 22, 41, 57, 70, 80, 87, 93 and 99 of 100."""
+    """The numbers of steps after which step sizes may be halved.
+
+    Of 100 `steps` these are 22, 41, 57, 70, 80, 87, 93 and 99.
+    """
     gap = at = max(int(0.22 * steps), 1)
     out = []
     while at <= steps:

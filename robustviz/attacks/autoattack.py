@@ -98,7 +98,7 @@ class AutoAttack(Attack):
     def trace(
         self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """The images before and after, (2, N, C, H, W): the package reports no steps."""
+        """The images before and after the attack, (2, N, C, H, W); steps between are not known."""
         return torch.stack([check_images(x), self(net, x, y, rng)])
 
     def maximise(
@@ -117,7 +117,7 @@ class AutoAttack(Attack):
 
 
 class _Single(nn.Module):
-    """Wraps the network for the package, which computes in float32 whatever dtype it is given."""
+    """Makes a network of any `dtype` take and return float32, the package's only dtype."""
 
     def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()

@@ -68,7 +68,7 @@ class Linf:
         self.low, self.high = (x - self.eps).clamp(min=0), (x + self.eps).clamp(max=1)
 
     def project(self, z: Tensor) -> Tensor:
-        """The point of the ball nearest to `z`: clamping suffices, as all limits are per pixel."""
+        """The point of the ball nearest to `z`: each pixel is clamped to its own limits."""
         return torch.clamp(z, self.low, self.high)
 
     def step(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Linf:
         return advanced(z, gradient, size, self.low, self.high)
 
     def random_start(self, rng: torch.Generator) -> Tensor:
-        """A point drawn uniformly from the L∞ ball, then clipped to [0, 1]."""
+        """A random point for each image, uniform in its L∞ ball, then clipped to [0, 1]."""
         noise = torch.rand(self.x.shape, generator=rng, dtype=self.x.dtype, device=self.x.device)
         return self.project(self.x + (2 * noise - 1) * self.eps)
 
@@ -132,11 +132,11 @@ class L2:
         return z + size * gradient / self._norm(gradient).clamp(min=1)
 
     def advance(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
-        """`step`, then `project`."""
+        """`z` after one `step`, projected back into the ball by `project`."""
         return self.project(self.step(z, gradient, size))
 
     def random_start(self, rng: torch.Generator) -> Tensor:
-        """A point drawn uniformly from the volume of the ball, then clipped to [0, 1]."""
+        """A random point for each image, uniform in its ball's volume, then clipped to [0, 1]."""
         direction = torch.randn(
             self.x.shape, generator=rng, dtype=self.x.dtype, device=self.x.device
         )

@@ -47,7 +47,8 @@ BUCKET = 64
 class Case:
     """The checked input of one attack: images `x` (N, C, H, W) and labels `y` (N,), int64.
 
-    `net` is for gradients: the caller's up to rounding, or in bf16. `trial` holds its properties.
+    `net` computes gradients: it equals the caller's network up to rounding, or computes in bf16.
+    `trial`: what `try_out` found out about it; `exact()` returns one that equals it bit for bit.
     """
 
     net: nn.Module
@@ -63,7 +64,7 @@ class Case:
         return self.exact()
 
     def misread(self, z: Tensor, y: Tensor) -> Tensor:
-        """Which of the images `z` the network does not classify as `y`; bool, (N,)."""
+        """Which of the images `z` `judge` does not classify as `y`, (N,) bool."""
         return answers(self.judge, z, self.trial.at_once) != y
 
 
@@ -147,7 +148,7 @@ class Attack(Spec):
     def default_step(self, eps: N) -> N:
         """The step size used where none is set: ε/4 for up to 20 steps, else ε/8.
 
-        A fixed 2/255 under ε = .15 overstates robust accuracy by 5 to 15 percentage points.
+        A fixed step of 2/255 at ε = .15 makes robust accuracy 5 to 15 percentage points too high.
         """
         return eps / 4 if self.count <= 20 else eps / 8
 
@@ -170,7 +171,7 @@ class Attack(Spec):
         return gradient
 
     def check(self, classes: int) -> None:
-        """Raises UserError if this attack is not defined for so few classes; called first."""
+        """Raises UserError if the attack cannot be used with a network of so many `classes`."""
 
     # What callers use.
 
@@ -203,11 +204,11 @@ class Attack(Spec):
         rng: torch.Generator | None = None,
         bf16: bool = False,
     ) -> Tensor:
-        """As `__call__`, but faster, for callers that only count how many images are fooled.
+        """Returns x_adv like `__call__`, but faster, for callers that only count fooled images.
 
         If steps depend on nothing but the current point (no momentum or random transformation),
-        images on which the attack has succeeded are dropped every 5 steps and keep the perturbation
-        they have. `bf16`: gradients may be computed in bf16.
+        images on which the attack has succeeded take no further steps; this is checked every 5
+        steps. `bf16`: gradients may be computed in bf16 (linf only).
         """
         if type(self).__call__ is not Attack.__call__:
             return self(net, x, y, rng)
@@ -257,7 +258,7 @@ class Attack(Spec):
             yield Case(ready, x, y, trial, rng or generator(x), exact)
 
     def run(self, case: Case, search: bool = False) -> Tensor:
-        """Returns x_adv for a prepared `case`, as `__call__` does; with `search` as in `search`."""
+        """Returns x_adv for `case`, as `__call__` does or, if `search` is set, as `search` does."""
         # Images may be dropped early only if a step depends on nothing but its starting point.
         leaving, y = search and self._follows_gradient, case.y
 
@@ -291,7 +292,7 @@ class Attack(Spec):
     def trace(
         self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """All points of the first run, (steps+1, N, C, H, W), from the start to the result."""
+        """The images after 0, 1, …, `steps` steps of the first run, (steps+1, N, C, H, W)."""
         path = list[Tensor]()
         with self.prepared(net, x, y, rng) as case:
             self._ascend(self._objective(case, case.y), case.x, None, case.rng, path)
@@ -305,12 +306,12 @@ class Attack(Spec):
         eps: float | Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Tensor:
-        """Returns images (N, C, H, W) near `x`, detached, at which `objective` is high.
+        """Returns images (N, C, H, W) in the ball around `x`, detached, with a high `objective`.
 
-        `objective` maps images to one value each, (N,); of several restarts the highest value
-        counts. `eps` overrides the attack's own: a number, one radius per sample (N,) or, for linf,
-        a map (N,1,H,W). The step size is derived from the attack's own `eps` if it has one, else
-        from this one. The caller must set the network's mode (see `frozen`).
+        `objective` maps images to one value each, (N,); of several restarts, each image's is the
+        one with the highest value. `eps` overrides the attack's own: a number, one radius per
+        sample (N,) or, for linf, a map (N,1,H,W). The step size is derived from the attack's own
+        `eps` if it has one, else from this one. The caller sets the network's mode (see `frozen`).
         """
         check_shape(x)
         with torch.inference_mode(False):
@@ -356,7 +357,7 @@ class Attack(Spec):
         )
 
     def _walk_until_misread(self, case: Case, x: Tensor, start: Tensor, y: Tensor) -> Tensor:
-        """One run from `start`, in which images found to be misclassified take no further steps."""
+        """Returns the last points of one run from `start`, in which fooled images stop early."""
         reached = z = start
         left, own = torch.arange(len(x), device=x.device), len(x)
         for done in range(0, self.count if own else 0, LOOK):
@@ -389,7 +390,7 @@ class Attack(Spec):
         path: list[Tensor] | None = None,
         steps: int | None = None,
     ) -> Tensor:
-        """One run starting at `z`, with all its steps or only `steps` of them."""
+        """Returns `z` after `steps` steps (None: `count`); all points are appended to `path`."""
         known = objective if isinstance(objective, LogitObjective) and path is None else None
         copy = None if known is None else copy_of(known.net)
         if copy is not None and copy.plain:  # channels-last is faster here
@@ -436,7 +437,7 @@ class Attack(Spec):
         size: float,
         steps: int,
     ) -> Tensor:
-        """The same run as in `_walk`, with steps recorded as CUDA graphs."""
+        """Returns what `_walk` returns, with the steps recorded as CUDA graphs in `kept`."""
         net, of = objective.net, objective.of
 
         def step(z: Tensor, low: Tensor, high: Tensor, given: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class DIM(MIM):
 
 
 def smallest(side: int, share: float) -> int:
-    """The smallest side of a transformed image in pixels: with share .9, 7 of 8 and 28 of 32."""
+    """The smallest side of a shrunk image in pixels, below `side`: for .9, 7 of 8, 28 of 32."""
     return max(min(math.floor(share * side), side - 1), 1)
 
 

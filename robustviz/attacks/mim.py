@@ -9,7 +9,8 @@ from robustviz.attacks.balls import L2, Linf, scaled
 from robustviz.attacks.base import Attack
 from robustviz.registry import option, register
 
-# A decay above 1 makes the direction grow; beyond this it is scaled down, its length being unused.
+# A decay above 1 makes the direction grow. Beyond this it is scaled down, because only its
+# direction is used, not its length.
 MOST = 1e12
 
 

@@ -22,7 +22,7 @@ class LogitObjective:
 
     `of` is a plain function, so that the attack knows everything a step depends on. `given` has one
     entry per image, e.g. its label. `at_once`: how many images fit into memory for a forward and
-    backward pass; more images are computed in parts.
+    backward pass (None: all); `input_gradient` computes more images in parts.
     """
 
     net: nn.Module

@@ -23,10 +23,10 @@ _stream: Callable[[torch.device | int], torch.cuda.Stream] = torch.cuda.Stream
 
 
 class Recording:
-    """One recorded `step`, for arguments with these shapes and dtypes.
+    """One recorded `step`, for arguments with the shapes and dtypes of `z` and `given`.
 
-    On a GPU it is a CUDA graph. On a CPU the step is called normally, on the recording's own
-    memory, which is the computation that a GPU would replay.
+    With a `place` (on a GPU) it is a CUDA graph. Without one (on a CPU) the step is called
+    normally, on the recording's own memory, which is the computation that a GPU would replay.
     """
 
     def __init__(self, step: Step, place: Place | None, z: Tensor, *given: Tensor) -> None:
@@ -78,9 +78,10 @@ def _captured(
 
 
 class Recordings:
-    """The recorded steps of one network, by a key: what the step depends on and its tensor shapes.
+    """The recorded steps of one network.
 
-    A step is recorded the second time it is requested; the first time serves as a warm-up.
+    The key of a recording has all that the step depends on, and the shapes of its tensors. A step
+    is recorded at its second request; the first serves as a warm-up.
     """
 
     def __init__(self) -> None:
@@ -96,7 +97,7 @@ class Recordings:
         self.busy = threading.Lock()
 
     def walk(self, name: object, step: Step, steps: int, z: Tensor, *given: Tensor) -> Tensor:
-        """Returns `z` after `steps` calls of `step`, from a recording if there is one.
+        """Returns `z` after `steps` calls of `step`, replayed from a recording if there is one.
 
         `name` must identify everything the step depends on besides its arguments and the weights.
         """
@@ -114,9 +115,10 @@ class Recordings:
         return z
 
     def _recorded(self, key: object, step: Step, z: Tensor, *given: Tensor) -> Recording | None:
-        """The recording for this key, made if the key was requested before; else None.
+        """The recording for this key; None at the key's first request, and if recording fails.
 
-        At most `KEPT` recordings are kept; the least recently used ones are dropped.
+        A failure is logged and not tried again. At most `KEPT` recordings are stored; the least
+        recently used ones are dropped.
         """
         recording = self.kept.pop(key, None)
         if recording is None and key in self.asked and key not in self.refused:
@@ -144,9 +146,9 @@ class Recordings:
 
 @functools.cache
 def _side(device: int) -> torch.cuda.Stream:
-    """The stream on which steps warm up on that GPU.
+    """The stream on which steps warm up on GPU number `device`.
 
-    It is always the same one, since cuBLAS keeps memory for every stream.
+    Every call returns the same stream, since cuBLAS keeps memory for every stream.
     """
     return _stream(device)
 

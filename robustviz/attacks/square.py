@@ -31,9 +31,9 @@ TRACE_BYTES = 2**31
 class Square(Attack):
     """Sets random squares to +ε or −ε and keeps those that raise the margin; uses no gradient.
 
-    An image's search stops as soon as the network is wrong. Images that are misclassified already
-    are returned unchanged; an image that is never fooled gets the point with the highest margin
-    found.
+    An image's search stops as soon as the network misclassifies it. Images that are misclassified
+    already are returned unchanged; an image that never fools the network gets the point with the
+    highest margin found.
 
     Source: Andriushchenko et al. 2020 (arXiv 1912.00049), algorithms 1 and 2, with the start in
     vertical stripes. `variant=autoattack` matches the Square of AutoAttack: its squares never touch
@@ -81,7 +81,7 @@ class Square(Attack):
         return self.queries
 
     def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
-        """Vertical stripes of +ε or −ε, drawn per image, channel and column; (N, C, H, W)."""
+        """The images (N, C, H, W) with random +ε or −ε added to each column of each channel."""
         n, c, _, w = ball.x.shape
         return ball.project(
             ball.x
@@ -90,15 +90,15 @@ class Square(Attack):
         )
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
-        """The margin max_{j≠y} z_j − z_y of the logits z, negated if targeted."""
+        """Maps images to the margin max_{j≠y} z_j − z_y of their logits z, negated if targeted."""
         return lambda z: self._margin(logits_of(net, z), y)
 
     def run(self, case: Case, search: bool = False, path: list[Tensor] | None = None) -> Tensor:
         """Returns x_adv (N, C, H, W) as in `Attack`.
 
         It takes at most `queries` + 2 forward passes per image and no backward pass. `search` has
-        no effect, since fooled images are dropped in any case. The images after each query are
-        appended to `path`.
+        no effect, since the search for fooled images ends in any case. If `path` is a list, the
+        images after each query are appended to it.
         """
         out = case.x.clone()
 
@@ -113,7 +113,9 @@ class Square(Attack):
     def trace(
         self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """The best images after each query, (queries+1, N, C, H, W), beginning with the stripes.
+        """The best images after 0, 1, …, `queries` queries, (queries+1, N, C, H, W).
+
+        The first are the vertical stripes.
 
         Images that are misclassified already stay unchanged. Raises UserError if the result would
         take more than 2 GiB of memory.
@@ -137,9 +139,9 @@ class Square(Attack):
         eps: float | Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Tensor:
-        """Images near `x` at which `objective` is high, as in `Attack`, found without gradients.
+        """Returns images near `x` at which `objective` is high, found without its gradient.
 
-        No image stops early: all queries are used.
+        The arguments are as in `Attack.maximise`. All queries are used for every image.
         """
         with torch.inference_mode(False):
             best, radius = check_images(x).clone(), self._radius(eps)
@@ -167,9 +169,9 @@ class Square(Attack):
         stop: bool,
         path: list[Tensor] | None = None,
     ) -> None:
-        """Writes the best points found into `x` at the indices `place`.
+        """Writes the points with the highest `score` found into `x` at the indices `place`.
 
-        With `stop`, the search ends for each sample once its score is above 0.
+        With `stop`, the search ends for each image once its score is above 0.
         """
         ball = Linf(x[place], eps)
         # the values a square may take
@@ -215,6 +217,9 @@ class Square(Attack):
 
 
 def side(p: float, query: int, queries: int, height: int, width: int) -> int:
-    """The side of the squares at a query, in pixels: √(p·H·W), with p halved up to nine times."""
+    """The side in pixels of the squares at index `query` of `queries`: √(p·H·W).
+
+    The share p is halved up to nine times on the way. The side is at least 1 and fits the image.
+    """
     halvings = sum(int(query / queries * 10_000) > mark for mark in HALVINGS)
     return min(max(round(math.sqrt(p / 2**halvings * height * width)), 1), height, width)
