@@ -26,8 +26,8 @@ from robustviz.views.theme import COLOURS, LIGHT, band, blank, finish, named, st
 def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) -> go.Figure:
     """Bar chart of one image's softmax outputs before (outlined) and after (filled) the attack.
 
-    The true class is marked with ✓. With more than ten classes at most ten are drawn. `side`: `a`
-    or `b`, which sets the colour.
+    The true class is marked with ✓. At most ten classes are drawn: the true class and those with
+    the highest outputs. `side`: `a` or `b`, which sets the colour.
     """
     colour, shown = COLOURS[template], _top(result, 10)
     labels = [("✓ " if k == result.y else "") + result.meta["classes"][k] for k in shown]
@@ -66,8 +66,9 @@ def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) 
 
 
 def _top(result: Adversarial, most: int) -> list[int]:
-    """Indices of the classes to draw, in class order: all of them if there are at most `most`, else
-    the true class and those with the highest outputs, untouched or attacked.
+    """Returns the indices of the classes to draw, in ascending order: all classes if there are at
+    most `most`; otherwise the true class and those with the highest outputs, for the untouched or
+    the attacked image, together at most `most`.
     """
     if len(result.probs) <= most:
         return list(range(len(result.probs)))
@@ -137,8 +138,8 @@ def accuracy_curve(
 
 
 def _held(curves: Mapping[str, AccuracyCurve]) -> tuple[str, str]:
-    """Two texts: how many images each network still classifies correctly at the measured ε nearest
-    to its training ε, and how this was measured.
+    """Returns two texts: on how many images each network is right at the measured ε nearest to
+    its training ε, and how this was measured.
     """
     said = []
     for name, curve in curves.items():
@@ -163,8 +164,9 @@ def smallest_eps(
 ) -> go.Figure:
     """Histogram of the smallest ε that fools each image, for any number of networks.
 
-    `here`: the smallest ε of one particular image (pixel units), one value per network in the order
-    of `results`, drawn as a vertical line; None draws no line.
+    It counts the images that the attack fools. `here`: the smallest ε of one particular image
+    (pixel units), one value per network in the order of `results`, drawn as a vertical line; None
+    draws no line.
     """
     several = named(results)
     colour, first = COLOURS[template], next(iter(several.values()))
@@ -228,7 +230,7 @@ def _typical(result: SmallestEps) -> str:
 def trajectory(
     results: Trajectory | Mapping[str, Trajectory], *, template: str = LIGHT
 ) -> go.Figure:
-    """Softmax output for the true class after each attack step, for any number of networks."""
+    """Line chart of the true class's softmax output after each attack step, for any networks."""
     several = named(results)
     colour, first = COLOURS[template], next(iter(several.values()))
     figure = blank(
@@ -259,8 +261,8 @@ def trajectory(
 def classes_held(
     results: Answers | Mapping[str, Answers], *, eps: float, template: str = LIGHT
 ) -> go.Figure:
-    """Accuracy of each class at the measured ε nearest to `eps` (pixel units), for any number of
-    networks.
+    """Bar chart of each class's accuracy under attack at the measured ε nearest to `eps` (pixel
+    units), for any number of networks.
     """
     several = named(results)
     colour, first = COLOURS[template], next(iter(several.values()))
@@ -304,7 +306,7 @@ def classes_held(
 
 def confusion(result: Answers, *, eps: float, template: str = LIGHT) -> go.Figure:
     """Confusion matrix at the measured ε nearest to `eps` (pixel units): rows are true classes,
-    columns the network's answers. Images with NaN logits are left out.
+    columns predicted ones. Images with NaN logits are left out.
     """
     names, table = result.meta["classes"], result.confusion(eps)
     radius = eps_text(round(255 * result.eps[result.nearest(eps)]) / 255)

@@ -49,10 +49,11 @@ AIMS = {"any": "Any wrong class (untargeted)", "targeted": "A chosen class (targ
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user has chosen on the page.
+    """The settings that the user has chosen on the page.
 
-    `levels`: the attack on the shown image at every ε; `answers`: the attack on many test images;
-    `control`: the slider for ε; `at`: the slider's position.
+    `levels`: the spec of the attack on the displayed image at every ε; `answers`: that of the
+    attacks on many test images; `control`: the slider for ε; `at`: the slider's position, an index
+    into `levels.levels`.
     """
 
     levels: AttackLevelsSpec
@@ -67,7 +68,7 @@ class Choice:
 
     @property
     def one(self) -> AdversarialSpec:
-        """The spec that attacks the shown image with the chosen ε only."""
+        """The spec of the attack on the displayed image with the chosen ε only."""
         levels = self.levels
         return AdversarialSpec(
             levels.index, levels.attack, self.eps, levels.steps, levels.seed, levels.target
@@ -75,8 +76,9 @@ class Choice:
 
 
 def attacks() -> list[str]:
-    """The registry keys of the attacks to offer: those in `NAMES`, and all other registered ones if
-    `robustviz.attacks` is already imported. It is not imported here, because that loads torch.
+    """Returns the registry keys of the attacks to offer: those in `NAMES` and, if
+    `robustviz.attacks` is already imported, all other registered ones. It is not imported here,
+    because that would load torch.
     """
     if "robustviz.attacks" not in sys.modules:
         return list(NAMES)
@@ -84,12 +86,12 @@ def attacks() -> list[str]:
 
 
 def called(key: str) -> str:
-    """The printed name of an attack without its settings, as `PGD` for `pgd`."""
+    """Returns the printed name of an attack without its settings, such as `PGD` for `pgd`."""
     return NAMES.get(key, key).partition("-{")[0]
 
 
 def settings(here: Context) -> Choice:
-    """Draw the settings and return what the user has chosen, limited to allowed values."""
+    """Draw the settings and return the choices; a value that is not allowed becomes its default."""
     run = folder.open_model(here.a)
     known = attacks()
     kind = st.selectbox(
@@ -150,7 +152,8 @@ def settings(here: Context) -> Choice:
 
 def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, AttackLevels]:
     """Draw the first screen and, in `row` below it, the buttons for measuring and downloading.
-    Returns the attacks on the shown image at every ε, by printed network name.
+    Returns the attacks on the displayed image at every ε, by printed network name; a network that
+    cannot be measured is left out.
     """
     found = widgets.measured(here, chosen.levels, "the image at every ε")
     if not found:
@@ -179,7 +182,9 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, Attac
 
 
 def bars(found: Mapping[str, AttackLevels], chosen: Choice) -> None:
-    """Draw each network's softmax outputs before and after the attack with the chosen ε."""
+    """Draw for each network a bar chart of the softmax outputs before and after the attack with the
+    chosen ε, and a sentence on it. The pictures can be downloaded.
+    """
     figures = load("robustviz.views.attack.figures")
     columns = st.columns(2, gap="large")
     for column, (name, each) in zip(columns, found.items(), strict=False):
@@ -198,16 +203,16 @@ def bars(found: Mapping[str, AttackLevels], chosen: Choice) -> None:
 
 
 def _once(levels: AttackLevels, at: int) -> Adversarial:
-    """The attack with the radius at position `at`. The same `levels` give the same object, because
-    figures are cached by the identity of their result.
+    """Returns `levels.at(at)`, the attack at a single radius. The same `levels` always give the
+    same object, because figures are cached by the identity of their result.
     """
     return cache.made(lambda: levels.at(at), (levels,), "attack", at)
 
 
 def sentence(result: Adversarial, target: int = -1) -> str:
-    """What the attack did to this image, as Markdown: the answers before and after it, and the
-    largest change of a pixel. `target`: the class that a targeted attack aimed at, −1 for an
-    untargeted one.
+    """Returns a text in Markdown on what the attack did to this image: the predictions before and
+    after it, and the largest change of a pixel. `target`: the class that a targeted attack aimed
+    at, −1 for an untargeted one.
     """
     names = result.meta["classes"]
     before, after = int(result.probs.argmax()), int(result.probs_adv.argmax())
@@ -234,8 +239,9 @@ def sentence(result: Adversarial, target: int = -1) -> str:
 
 
 def doctor(side: str, run_id: str, result: AttackLevels, at: int) -> None:
-    """Draw the doctor badge: two checks of the attack on this image, at position `at` of its
-    levels, and the findings and warnings of the run's own evaluations.
+    """Draw the doctor badge, a button that opens a list of checks for network `side` (A or B): two
+    of the attack on this image with the radius at index `at` (changes within ε, pixels within 0 to
+    1), and the findings and warnings of the run's own evaluations.
     """
     distance, allowed = float(result.distance[at]), float(result.levels[at] / 255)
     near = distance <= allowed + 1e-6
@@ -284,8 +290,8 @@ def doctor(side: str, run_id: str, result: AttackLevels, at: int) -> None:
 
 
 def histogram(here: Context) -> None:
-    """Draw the smallest ε that fools the shown image, over a histogram for the first hundred test
-    images.
+    """Draw a histogram of the smallest ε that fools each of the first hundred test images, with a
+    line at that of the displayed image.
     """
     spec, figures = SmallestEpsSpec(), load("robustviz.views.attack.figures")
     if results := widgets.measured(here, spec, "the smallest ε", "about 10 s"):
@@ -303,9 +309,9 @@ def histogram(here: Context) -> None:
 
 
 def _own(result: SmallestEps, img: int) -> float:
-    """The smallest ε that fools the image with number `img`, in pixel units. It is read from
-    `result` if the image is one of the hundred there, else computed; both agree, because this
-    attack starts at the image itself and not at random noise.
+    """Returns the smallest ε that fools the image with index `img`, in pixel units, as in
+    `SmallestEps`. It is read from `result` if the image is among those measured there, else
+    computed; both agree, because this attack starts at the image itself and not at random noise.
     """
     among = result.eps[result.index == img]
     return float(
@@ -322,7 +328,11 @@ def _flip(eps: float, result: SmallestEps) -> str:
 
 
 def curve(here: Context, chosen: Choice) -> None:
-    """Draw accuracy against ε as an interactive figure, with a ring at the ε of the slider."""
+    """Draw accuracy against ε as an interactive figure, with a ring at the ε of the slider.
+
+    It shows the predictions that `chosen.answers` measured, if A and B both have them; otherwise
+    the accuracy curve of the default settings.
+    """
     figures = load("robustviz.views.attack.figures")
     spec: AnswersSpec | AccuracyCurveSpec = chosen.answers
     results: dict[str, AccuracyCurve] = dict(_answered(here, chosen))
@@ -334,8 +344,8 @@ def curve(here: Context, chosen: Choice) -> None:
 
 
 def _answered(here: Context, chosen: Choice) -> dict[str, Answers]:
-    """The answers to many attacked images by printed network name, for the networks that have them
-    in memory or on disk. Nothing is measured.
+    """Returns the predictions for many attacked images, by printed network name, of the networks
+    that have them in memory or on disk. Nothing is measured.
     """
     known = {
         name: cache.kept(run_id, chosen.answers) for name, run_id in widgets.names(here).items()
@@ -344,7 +354,9 @@ def _answered(here: Context, chosen: Choice) -> dict[str, Answers]:
 
 
 def classes(here: Context, chosen: Choice) -> None:
-    """Draw the results by class: accuracy under attack, and one confusion matrix per network."""
+    """Draw the accuracy of each class under attack, and one confusion matrix per network; or, if
+    no network has predictions for many images yet, a sentence that asks to measure them.
+    """
     figures = load("robustviz.views.attack.figures")
     st.subheader("Class by class")
     results = _answered(here, chosen)
@@ -364,7 +376,7 @@ def classes(here: Context, chosen: Choice) -> None:
 
 
 def steps(here: Context, chosen: Choice) -> None:
-    """Draw the softmax output for the true class after each step of the chosen attack."""
+    """Draw each network's softmax output for the true class after each step of the attack."""
     figures, one = load("robustviz.views.attack.figures"), chosen.one
     spec = TrajectorySpec(one.index, one.attack, one.eps, one.steps, one.seed, one.target)
     if results := widgets.measured(here, spec, "the attack step by step"):

@@ -47,8 +47,11 @@ QUERIES = 1000  # of the Square attack per image and radius
 
 
 def attack_of(run: Run, spec: OneAttack[Any]) -> Attack:
-    """The attack with the settings of `spec`; its ε is the run's where the spec has none. Raises
-    UserError for an unknown attack, and for a target class if the attack has no targeted form.
+    """Returns the attack that `spec` names, with its settings.
+
+    If `spec.eps` is None, ε is the linf radius at which the pages attack this run by default.
+    Raises UserError for an unknown attack, and for a target class if the attack has no targeted
+    form.
     """
     kind = registry.get("attack", spec.attack)
     known = registry.options(kind)
@@ -66,8 +69,8 @@ def attack_of(run: Run, spec: OneAttack[Any]) -> Attack:
 
 
 def goal(spec: OneAttack[Any], split: Dataset, y: torch.Tensor) -> torch.Tensor:
-    """The labels (N,) to give to the attack: the target class where the spec has one, else `y`.
-    Raises UserError for a target class that the data does not have.
+    """Returns the labels (N,) that the attack needs: the target class if the spec has one, else the
+    true classes `y`. Raises UserError for a target class that the data does not have.
     """
     if spec.target >= len(split.classes):
         raise UserError(
@@ -79,7 +82,7 @@ def goal(spec: OneAttack[Any], split: Dataset, y: torch.Tensor) -> torch.Tensor:
 
 @probe(AdversarialSpec)
 def adversarial(run: Run, spec: AdversarialSpec) -> Adversarial:
-    """Attack one test image on one network."""
+    """Attack one test image; return it with the softmax outputs before and after the attack."""
     split, x, y = image_of(run, spec.index)
     net, attack, aim = net_of(run), attack_of(run, spec), goal(spec, split, y)
     x_adv = attack(net, x, aim, rng=torch.Generator().manual_seed(spec.seed))
@@ -108,7 +111,7 @@ def adversarial(run: Run, spec: AdversarialSpec) -> Adversarial:
 
 @probe(AttackLevelsSpec)
 def attack_levels(run: Run, spec: AttackLevelsSpec) -> AttackLevels:
-    """Attack one test image with every radius of the spec."""
+    """Attack one test image at every radius of the spec, each time from the same noise."""
     split, x, y = image_of(run, spec.index)
     spec = dataclasses.replace(spec, eps=check_eps(radius(run) if spec.eps is None else spec.eps))
     net, attack, aim = net_of(run), attack_of(run, spec), goal(spec, split, y)
@@ -134,10 +137,11 @@ def attack_levels(run: Run, spec: AttackLevelsSpec) -> AttackLevels:
 def with_each(
     net: Classifier, attack: Attack, x: torch.Tensor, y: torch.Tensor, levels: Ints, seed: int
 ) -> torch.Tensor:
-    """The image attacked with each radius, (L,C,H,W), always from the same noise seed.
+    """Returns the image attacked at each radius, (L,C,H,W), with the noise of `seed` each time.
 
-    `x` (1,C,H,W) in [0, 1]; `y` (1,); `levels` (L,): the radii in grey levels (1/255). All radii
-    run as one batch, except for an attack with a `run` method of its own.
+    `x` (1,C,H,W) in [0, 1]; `y` (1,): the true or the target class; `levels` (L,): the radii in
+    grey levels (1/255). All radii are computed as one batch, but an attack with a `run` method of
+    its own is run once for each radius.
     """
     attacks = [dataclasses.replace(attack, eps=int(level) / 255) for level in levels]
     rngs = [torch.Generator().manual_seed(seed) for _ in levels]
@@ -178,7 +182,7 @@ def _meta(
 
 @probe(TrajectorySpec)
 def trajectory(run: Run, spec: TrajectorySpec) -> Trajectory:
-    """Attack one image and record the softmax outputs and the loss after each step."""
+    """Attack one test image; return the softmax outputs and the loss along `Attack.trace`."""
     split, x, y = image_of(run, spec.index)
     net, attack, aim = net_of(run), attack_of(run, spec), goal(spec, split, y)
     path = attack.trace(net, x, aim, torch.Generator().manual_seed(spec.seed))[:, 0]
@@ -209,7 +213,7 @@ def trajectory(run: Run, spec: TrajectorySpec) -> Trajectory:
 
 @probe(AccuracyCurveSpec)
 def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
-    """Measure the accuracy under PGD at nine radii from 0 to twice the run's ε."""
+    """Measure the accuracy under PGD at nine equally spaced radii from 0 to twice the run's ε."""
     split = images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
     net, attack, radii = net_of(run), PGD(steps=spec.steps), np.linspace(0, SPAN * radius(run), 9)
@@ -235,7 +239,9 @@ def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
 
 @probe(AnswersSpec)
 def answers_at(run: Run, spec: AnswersSpec) -> Answers:
-    """Collect the network's answers to many test images under PGD with every radius of the spec."""
+    """Returns the network's predictions for the first `spec.n` test images under PGD at each radius
+    from `levels_of`: 0 up to twice the spec's ε.
+    """
     split, net = images_of(run), net_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
     usual = check_eps(radius(run) if spec.eps is None else spec.eps)
@@ -269,7 +275,10 @@ def answers_at(run: Run, spec: AnswersSpec) -> Answers:
 
 @probe(SmallestEpsSpec)
 def smallest_eps(run: Run, spec: SmallestEpsSpec) -> SmallestEps:
-    """Find, for each image, the smallest radius at which PGD makes the network wrong."""
+    """Find by bisection, for each image, the smallest radius at which PGD fools the network.
+
+    The largest radius tried is `REACH` times the run's ε, at most 1; if that ε is 0, it is 0.5.
+    """
     alone = spec.index >= 0
     split = image_of(run, spec.index)[0] if alone else images_of(run)
     index = torch.tensor([spec.index]) if alone else torch.arange(min(spec.n, len(split)))
@@ -297,13 +306,14 @@ def smallest_eps(run: Run, spec: SmallestEpsSpec) -> SmallestEps:
 def smallest_radius(
     net: Classifier, x: torch.Tensor, y: torch.Tensor, attack: PGD, limit: float
 ) -> tuple[torch.Tensor, float]:
-    """For each image the smallest radius (N,) at which `attack` fools `net`, and the bracket width.
+    """Returns, for each image, the smallest radius (N,) at which `attack` fools `net`, and a float:
+    the width of the last bisection bracket.
 
-    `x` (N,C,H,W) in [0, 1], `y` (N,); radii in pixel units. Found by bisection between 0 and
-    `limit`, which assumes that a larger radius fools the network wherever a smaller one does. The
-    radius is 0 where the clean image is already misclassified, and infinite where even `limit` does
-    not fool. `attack` should start at the image, not at random, so that the result for an image
-    does not depend on the other images of the batch.
+    `x` (N,C,H,W) in [0, 1], `y` (N,); radii in pixel units. They are found by bisection between 0
+    and `limit`, which assumes that a larger radius fools the network wherever a smaller one does. A
+    radius is 0 where the clean image is already misclassified, and infinite where the network is
+    right even at `limit`. `attack` should start at the image, not at random, so that the result for
+    an image does not depend on the other images of the batch.
     """
 
     def fooled(radius: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,5 @@
-"""Specs and results of the Attack page's probes: what can be asked about attacks on one image or
-many, and what is returned. Without torch, so that pages can import it quickly.
+"""Specs and results of the Attack page's probes: the settings of measurements of attacks on one
+image or on many, and what these return. Without torch, so that pages can import it quickly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(frozen=True)
 class Adversarial(Result):
-    """One image attacked on one network.
+    """One image attacked on one network: the image before and after, and the outputs for both.
 
     `x`, `x_adv` (C,H,W) in [0, 1]; `y` the true class; `probs`, `probs_adv` (K,) softmax outputs
     before and after the attack; `eps` the attack's radius, `distance` the measured max |δ| over all
@@ -39,8 +39,10 @@ class Adversarial(Result):
 
 @dataclass(frozen=True)
 class OneAttack(ProbeSpec[R]):
-    """Base of the specs that attack one image: which image, which attack, how strong. `eps` None
-    means the run's ε; `target` −1 means an untargeted attack.
+    """Base class of the specs that attack one test image: which image, attack and strength.
+
+    `eps` None: the run's ε, or for a run trained in l2 its data's default linf radius. `target` −1:
+    an untargeted attack.
     """
 
     index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
@@ -56,7 +58,7 @@ class OneAttack(ProbeSpec[R]):
 @register("probe/adversarial")
 @dataclass(frozen=True)
 class AdversarialSpec(OneAttack[Adversarial]):
-    """One test image attacked on one network."""
+    """One test image attacked on one network at one radius."""
 
     result = Adversarial
 
@@ -86,7 +88,7 @@ class AttackLevels(Result):
         return np.asarray(self.probs.argmax(1))
 
     def at(self, position: int) -> Adversarial:
-        """The attack with the radius at `position` in `levels`; its images are rounded to whole
+        """Returns the attack with the radius `levels[position]` alone, its images rounded to whole
         grey levels.
         """
         x = self.x.astype(np.float32) / 255
@@ -106,9 +108,9 @@ class AttackLevels(Result):
 @register("probe/attack_levels")
 @dataclass(frozen=True)
 class AttackLevelsSpec(OneAttack[AttackLevels]):
-    """One test image attacked with whole grey levels from 0 up to twice `eps`.
+    """One test image attacked at several radii in whole grey levels, from 0 up to twice `eps`.
 
-    There are at most 17 radii, and at most five of these for a costly attack. The result for each
+    There are at most 17 radii, and at most five for an attack in `COSTLY`. The result for each
     radius is the same as that of an attack with this radius alone.
     """
 
@@ -116,7 +118,7 @@ class AttackLevelsSpec(OneAttack[AttackLevels]):
 
     @property
     def levels(self) -> list[int]:
-        """The radii in grey levels, from 0 on. `eps` must be set."""
+        """The radii in grey levels, in ascending order from 0. `eps` None counts as 0."""
         every = levels_of(self.eps or 0)
         if self.attack not in COSTLY:
             return every
@@ -166,8 +168,8 @@ class AccuracyCurveSpec(ProbeSpec[AccuracyCurve]):
 
 @dataclass(frozen=True)
 class Answers(AccuracyCurve):
-    """A network's answers to the same `n` images attacked at each radius. `said` (E,n): predicted
-    classes, −1 where the logits are NaN; `y` (n,): true classes.
+    """A network's predictions for the same `n` images attacked at each radius. `said` (E,n):
+    predicted classes, −1 where a logit is NaN; `y` (n,): true classes.
     """
 
     said: Ints
@@ -179,12 +181,14 @@ class Answers(AccuracyCurve):
         return np.asarray(self.said == self.y)
 
     def nearest(self, eps: float) -> int:
-        """The index of the measured radius nearest to `eps` (pixel units)."""
+        """The index in `self.eps` of the measured radius nearest to `eps` (pixel units)."""
         return int(np.abs(self.eps - eps).argmin())
 
     def confusion(self, eps: float) -> Ints:
-        """The confusion matrix (K,K) at the measured radius nearest to `eps`: rows are true
-        classes, columns predicted ones. Images with NaN logits are left out.
+        """The confusion matrix (K,K) at the measured radius nearest to `eps` (pixel units).
+
+        It counts images: rows are true classes, columns predicted ones. Images with NaN logits are
+        left out.
         """
         classes, said = len(self.meta["classes"]), self.said[self.nearest(eps)]
         table = np.zeros((classes, classes), dtype=int)
@@ -195,9 +199,10 @@ class Answers(AccuracyCurve):
 @register("probe/answers")
 @dataclass(frozen=True)
 class AnswersSpec(ProbeSpec[Answers]):
-    """Answers to many test images under PGD with whole grey levels from 0 up to twice a radius.
+    """Predictions for many test images under PGD at several radii, from 0 up to twice `eps`.
 
-    There are at most 17 radii, and the first `n` test images are attacked with each. An image that
+    There are at most 17 radii, in whole grey levels; the first `n` test images are attacked at
+    each. An image that
     is found to be misclassified during an attack is not attacked further.
     """
 
@@ -216,19 +221,20 @@ class AnswersSpec(ProbeSpec[Answers]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
-    """The specs that the page's first screen needs of each network at its default settings. `eps`:
-    the default radius of the data set, in pixel units.
+    """Returns the specs of the two measurements that the page's first screen makes on each network
+    at the default settings. `index`: the test image; `eps`: the default radius of the data set, in
+    pixel units.
     """
     return AttackLevelsSpec(index, eps=eps), AnswersSpec(eps)
 
 
 @dataclass(frozen=True)
 class SmallestEps(Result):
-    """The smallest radius found at which an attack makes the network wrong, for each image.
+    """The smallest radius found at which an attack fools the network, for each image.
 
-    `eps` (N,) in pixel units: 0 where the clean image is already misclassified, infinite where even
-    `limit` did not fool; `index` (N,): positions in the test split; `limit`: the largest radius
-    tried; `tolerance`: the width of the last bisection bracket.
+    `eps` (N,) in pixel units: 0 where the clean image is already misclassified, infinite where the
+    network is right even at the radius `limit`; `index` (N,): the images' indices in the test
+    split; `limit`: the largest radius tried; `tolerance`: the width of the last bisection bracket.
     """
 
     eps: Floats
@@ -240,10 +246,11 @@ class SmallestEps(Result):
 @register("probe/smallest_eps")
 @dataclass(frozen=True)
 class SmallestEpsSpec(ProbeSpec[SmallestEps]):
-    """The smallest radius at which PGD makes the network wrong, for each of the first `n` images.
+    """The smallest radius at which PGD fools the network, for each of the first `n` test images.
 
-    It is found by bisection up to four times the run's ε. An attack that fails at a radius proves
-    nothing, so this is an upper bound on the true distance.
+    It is found by bisection up to four times the run's ε (at most 1; up to 0.5 if that ε is 0). An
+    attack that fails at a radius proves nothing, so this is an upper bound on the true distance.
+    With `index` ≥ 0 only this image is measured.
     """
 
     n: int = option(100, "How many test images.", low=1)
@@ -259,9 +266,12 @@ class SmallestEpsSpec(ProbeSpec[SmallestEps]):
 
 @dataclass(frozen=True)
 class Trajectory(Result):
-    """One image followed through the steps of an attack. `probs` (steps+1, K) softmax outputs and
-    `loss` (steps+1,) cross-entropy, first at the starting point, then after each step; `y`: the
-    true class; `eps`: the radius in pixel units.
+    """The softmax outputs and the loss of one image at the starting point of an attack and after
+    each step.
+
+    `probs` (steps+1, K); `loss` (steps+1,): cross-entropy of the true class `y`; `eps`: the radius
+    in pixel units. For APGD they belong to the best image so far, and Square counts queries as
+    steps. AutoAttack has two entries: before and after.
     """
 
     probs: Floats
@@ -273,7 +283,7 @@ class Trajectory(Result):
 @register("probe/trajectory")
 @dataclass(frozen=True)
 class TrajectorySpec(OneAttack[Trajectory]):
-    """The attack of `AdversarialSpec`, recorded after every step."""
+    """The attack of `AdversarialSpec`, with outputs and loss recorded after every step."""
 
     result = Trajectory
 
@@ -281,8 +291,8 @@ class TrajectorySpec(OneAttack[Trajectory]):
 @dataclass(frozen=True)
 class Strip:
     """A few validation images attacked at the end of a training epoch. `x`, `x_adv` (N,C,H,W) in
-    [0, 1]: untouched and attacked; `y`, `pred`, `pred_adv` (N,): true classes and the answers to
-    both.
+    [0, 1]: untouched and attacked; `y`, `pred`, `pred_adv` (N,): true classes and the predictions
+    for both; `eps`: the attack's radius in pixel units; `epoch`: the number of the epoch.
     """
 
     x: Floats

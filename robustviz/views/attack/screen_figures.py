@@ -42,10 +42,10 @@ def screen(
     control: Control,
     at: int,
 ) -> Screen:
-    """The first screen of one or two networks by printed name, "A …" first.
+    """Returns the first screen for one or two networks; `found` has "A …" first, by printed name.
 
-    `curves`: accuracy against ε of the networks for which it is known. If all are `Answers`, they
-    give the verdict at every ε; else it is `said`, at one ε. `at`: the position of the slider.
+    `curves`: accuracy against ε, of the networks for which it is known. If all are `Answers`, the
+    verdict at every ε follows from them; otherwise it is `said`. `at`: the slider's position.
     """
     first = next(iter(found.values()))
     index, classes = first.meta["index"], first.meta["classes"]
@@ -97,8 +97,8 @@ def screen(
 
 
 def answer(result: AttackLevels, position: int) -> str:
-    """The answer to the image attacked at one level: predicted class, its softmax output, and ✓ or
-    ✗ for right or wrong.
+    """Returns the text below the image attacked at one level: the predicted class, its softmax
+    output, and ✓ or ✗ for right or wrong. `position`: the level's index.
     """
     best = int(result.answers[position])
     share, sign = result.probs[position, best], "✓" if best == result.y else "✗"
@@ -108,8 +108,8 @@ def answer(result: AttackLevels, position: int) -> str:
 def measured_together(
     mine: Sequence[Evaluation], theirs: Sequence[Evaluation]
 ) -> verdict.Verdict | None:
-    """The verdict on two networks from the first pair of their evaluations that has the same
-    attack, ε, images and seed; None where there is no such pair.
+    """Returns the verdict on two networks from the first pair of their evaluations with the same
+    attack, ε, images and seed; None if there is no such pair.
     """
     for first in mine:
         for second in theirs:
@@ -128,8 +128,9 @@ def measured_together(
 def _answer(
     curves: Mapping[str, AccuracyCurve], said: verdict.Verdict | None, first: AttackLevels, at: int
 ) -> tuple[Sequence[str], tuple[str, ...]]:
-    """The verdict line for each level, or a single line for all of them, and the sentences on how
-    sure the line at level `at` is.
+    """Returns the verdict lines, one for each level or a single line for all levels, and sentences
+    on how certain the line at level `at` is. They come from `curves` if all are `Answers`, else
+    from `said`; without both the line asks to measure.
     """
     known = [curve for curve in curves.values() if isinstance(curve, Answers)]
     if known and len(known) == len(curves):
@@ -142,8 +143,8 @@ def _answer(
 
 
 def _held(known: Sequence[Answers], names: Sequence[str], eps: float) -> verdict.Verdict:
-    """The verdict at the measured radius nearest to `eps`; the line names this radius where it
-    differs from `eps`.
+    """Returns the verdict at the measured radius nearest to `eps`; if that radius differs from
+    `eps`, the line says so. `names`: what the line calls the networks, as `A` and `B`.
     """
     first = known[0]
     places = [one.nearest(eps) for one in known]
@@ -162,7 +163,7 @@ def _held(known: Sequence[Answers], names: Sequence[str], eps: float) -> verdict
 
 
 def _pictures(first: AttackLevels) -> tuple[str, ...]:
-    """Sentences that say how the pictures were made."""
+    """Returns sentences that say how the pictures were made."""
     attack, most = first.meta["attack"], float(first.levels[-1] / 255)
     return (
         f"The pictures show test image {first.meta['index']}, attacked separately at each ε.",
@@ -175,8 +176,8 @@ def _pictures(first: AttackLevels) -> tuple[str, ...]:
 def _chart(
     curves: Mapping[str, AccuracyCurve], levels: np.ndarray, at: int
 ) -> tuple[str, dict[str, tuple[str, Sequence[str]]]]:
-    """The accuracy against ε with 95 % bands as SVG, and the values that its moving parts take at
-    each level.
+    """Returns the chart of accuracy against ε with 95 % bands as SVG in HTML, and the values that
+    its moving parts take at each level; "" and {} without curves.
     """
     if not curves:
         return "", {}
