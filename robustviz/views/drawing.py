@@ -27,8 +27,7 @@ def tile(
     move: str = "",
     side: str = "",
 ) -> str:
-    """Returns the HTML of one picture, at most `size` pixels wide, with a line of text above and
-    below.
+    """The HTML of one picture, at most `size` pixels wide, with a line of text above and below.
     `src` is the picture's address, `alt` its alternative text. If `move` is given, the screen's
     slider changes two parts of the tile: `{move}-src`, the picture's address, and `{move}-below`,
     the text below. `side` (`a` or `b`) gives the line above the colour of that network.
@@ -132,8 +131,7 @@ class Plot:
         more: str = "",
     ) -> Plot:
         """Draw a dot at (x, y), values on the axes.
-        If `move` is given, the screen's slider changes its position: `{move}-cx` and `{move}-cy`,
-        in pixels.
+        If `move` is given, the screen's slider moves it by `{move}-cx` and `{move}-cy`, in pixels.
         """
         fill, stroke = ("paper", colour) if hollow else (colour, "paper")
         moves = f' data-move="{move}-cx {move}-cy"' if move else ""
@@ -154,9 +152,7 @@ class Plot:
         shift: tuple[float, float] = (0, 0),
         more: str = "",
     ) -> Plot:
-        """Write `words` at (x, y), moved by `shift` pixels. `anchor`: `start`, `middle` or
-        `end`.
-        """
+        """Write words at (x, y), moved by `shift` pixels. `anchor`: `start`, `middle` or `end`."""
         self.parts.append(
             f'<text x="{self.px(x) + shift[0]}" y="{self.py(y) + shift[1]}" text-anchor="{anchor}"'
             f' style="fill:{_colour(colour)}" {more}>{escape(words)}</text>'

@@ -133,8 +133,7 @@ def _test_split(source: Source) -> Dataset:
 
 
 def images_of(run: Run) -> Dataset:
-    """The run's whole test split, in a stratified order (seed 0): its first n images are
-    class-balanced.
+    """The run's whole test split, in the stratified order (seed 0) of `Dataset.take`.
     Image indices and `--n` refer to this order. For a run in memory (`Loose`), the images as given.
     """
     return run.images if isinstance(run, Loose) else _test_split(run.config.data)

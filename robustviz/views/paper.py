@@ -170,7 +170,7 @@ class _Change:
         self.shrunk = px / 14  # 14 px is the type size on pages
 
     def trace(self, trace: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of a trace in the paper's style and without WebGL, which a file would contain as a
+        """A copy of a trace in the paper's style, without WebGL, which files contain as a
         bitmap.
         """
         made: dict[str, Any] = {name: self.part(value, name) for name, value in trace.items()}
@@ -200,9 +200,7 @@ class _Change:
         return bool(0.56 * self.px * max((len(str(each)) for each in texts), default=0) < cell)
 
     def part(self, value: Any, name: str) -> Any:
-        """A copy of `value`, the part of the figure called `name`, with the paper's colours and
-        sizes.
-        """
+        """A copy of `value`, the part `name` of the figure, with the paper's colours and sizes."""
         if isinstance(value, Mapping):
             made = {key: self._sized(key, each, name) for key, each in value.items()}
             if name == "colorbar":  # without a given size its title is 20 % larger
@@ -244,8 +242,7 @@ class _Change:
 
     def _scale(self, scale: Any) -> Any:
         """The colour scale from black to white that replaces `scale`.
-        A scale with transparency, or with one colour only, keeps its form and gets the palette's
-        colours.
+        A scale with transparency, or with only one colour, stays and gets the palette's colours.
         """
         if not isinstance(scale, str):
             colours = [str(colour) for _, colour in scale]

@@ -44,8 +44,7 @@ def png(x: Floats, side: int = 192) -> bytes:
 def sheet(
     images: Sequence[Floats], side: int = 96, columns: int | None = None, gap: int = 6
 ) -> bytes:
-    """Several images of one size, (C, H, W) in [0, 1], in one PNG, separated by `gap` transparent
-    pixels.
+    """Images of one size, (C, H, W) in [0, 1], in one PNG, with `gap` transparent pixels between.
 
     They are arranged row by row in `columns` columns (None: in one row); the longer side of each is
     about `side` pixels. One sheet costs the browser one request; 64 single pictures would cost 64.

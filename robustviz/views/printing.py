@@ -1,6 +1,4 @@
-"""Converts a figure to PDF, SVG or PNG. kaleido draws it with a Chrome or Chromium on this
-computer.
-"""
+"""Converts a figure to PDF, SVG or PNG. kaleido draws it with a Chrome or Chromium found here."""
 
 from __future__ import annotations
 
@@ -61,9 +59,7 @@ def _size(figure: go.Figure) -> dict[str, float]:
 
 
 def _drawn(figure: go.Figure, kind: str) -> bytes:
-    """The bytes of the figure, drawn by kaleido without MathJax, which it would load from the
-    internet.
-    """
+    """The bytes of the figure, drawn by kaleido without MathJax, which it would download."""
     with _told():
         opts = {"format": kind, **_size(figure), "scale": DPI / 96 if kind == "png" else 1}
         made: bytes = load("kaleido").calc_fig_sync(figure, opts=opts, kopts={"mathjax": False})
@@ -137,8 +133,7 @@ def _in_mm(svg: bytes) -> bytes:
 
 
 def write(figure: go.Figure, path: str | Path) -> Path:
-    """Write a figure to a `.pdf`, `.svg` or `.png` file, by the extension of `path`; returns the
-    path.
+    """Write a figure to `path`, a `.pdf`, `.svg` or `.png` file; returns the path.
     Raises UserError as `printed` does, for another extension, and if the file cannot be written.
     """
     path = Path(path)

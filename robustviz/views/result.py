@@ -23,9 +23,7 @@ R = TypeVar("R", bound="Result", covariant=True)
 
 
 def csv_of(rows: Sequence[Mapping[str, object]]) -> bytes:
-    """Rows as CSV bytes with a header: the column names of all rows, in order of first
-    appearance.
-    """
+    """Rows as CSV bytes; the header has the column names of all rows, by first appearance."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
@@ -35,9 +33,7 @@ def csv_of(rows: Sequence[Mapping[str, object]]) -> bytes:
 
 @dataclass(frozen=True)
 class Result:
-    """Base class of all results: arrays, and `meta`, a dict on their origin (run id, class names
-    …).
-    """
+    """Base class of all results: arrays, and `meta`, a dict on their origin (run id, data …)."""
 
     meta: JSON = field(default_factory=dict, kw_only=True)
 
@@ -55,17 +51,13 @@ class Result:
         return buffer.getvalue()
 
     def rows(self) -> list[JSON]:
-        """The result as a table: a list of dicts, one per row. Raises UserError if it is not a
-        table.
-        """
+        """The result as a table, a list of one dict per row. Raises UserError if it is none."""
         raise UserError(
             f"A {type(self).__name__} is not a table: give --out a name that ends in .npz.", code=2
         )
 
     def to_csv(self) -> bytes:
-        """The table of `rows` as CSV bytes with a header. Raises UserError if the result is no
-        table.
-        """
+        """The table of `rows` as CSV bytes with a header. Raises UserError as `rows` does."""
         return csv_of(self.rows())
 
     @classmethod
@@ -88,8 +80,7 @@ class Result:
 @dataclass(frozen=True)
 class ProbeSpec(Spec, Generic[R]):
     """The settings of one measurement on a run, whose result has type R.
-    The function that measures it, decorated with `@probe(ThisSpec)`, is in `probe.py` beside the
-    spec.
+    The function that measures, decorated with `@probe(ThisSpec)`, is in `probe.py` beside the spec.
     """
 
     result: ClassVar[type[Result]]

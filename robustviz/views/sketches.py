@@ -1,8 +1,7 @@
 """For somebody new to a training method: one sentence on what it does, and its training step in
 three small drawings made of a few building blocks. No torch, no Streamlit.
 
-A method that is not in `METHODS` gets the first sentence of its docstring and the drawings of its
-group.
+A method not in `METHODS` gets the first sentence of its docstring and its group's drawings.
 """
 
 from __future__ import annotations
@@ -19,9 +18,7 @@ WIDE, TALL, PANEL, LETTERS = 360, 122, 108, 15  # pixels; LETTERS: characters pe
 
 
 class Step(NamedTuple):
-    """One drawing: its caption `says`, and the keys of `BLOCKS` (one or two) drawn from left to
-    right.
-    """
+    """One drawing: its caption, and one or two keys of `BLOCKS`, drawn from left to right."""
 
     says: str
     blocks: tuple[str, ...]
@@ -35,9 +32,7 @@ class Sketch(NamedTuple):
 
 
 def _noise(places: str) -> str:
-    """SVG of perturbed pixels on a 10 × 10 grid; two digits in `places` are one's column and
-    row.
-    """
+    """SVG of perturbed pixels on a 10 × 10 grid; each is given as two digits, column and row."""
     return "".join(
         f'<rect x="{4 + 4 * int(at[0])}" y="{4 + 4 * int(at[1])}" width="4" height="4"'
         f' fill="{NOISE}"/>'
@@ -68,8 +63,7 @@ def _dots(places: str, kind: str = "circle") -> str:
 
 
 def _way(path: str, colour: str = NOISE) -> str:
-    """SVG of an arrow through the points `x,y` of `path`, which ends with the direction of the
-    head.
+    """SVG of an arrow through the points `x,y` of `path`, which ends with its head's direction.
     The direction is two numbers, as in `22,22 39,22 1 0`.
     """
     *way, dx, dy = path.split()
@@ -251,9 +245,7 @@ def alt(key: str) -> str:
 
 
 def svg(key: str, colour: str = "currentColor") -> str:
-    """The three drawings of a method (given its key) as one SVG, with text and lines in
-    `colour`.
-    """
+    """The three drawings of a method (given its key) as one SVG; `colour`: of text and lines."""
     panels = "".join(_panel(at * (PANEL + 18), step) for at, step in enumerate(sketch(key).steps))
     arrow = _way("0,0 12,0 1 0", "currentColor")
     between = "".join(

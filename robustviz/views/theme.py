@@ -179,8 +179,7 @@ def sides(named: Mapping[str, object]) -> list[str]:
 
 
 def styles(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yields (name of a colour, dash) for each network: A's and B's own, neutral ones for the
-    others.
+    """Yields (name of a colour, dash) for each network: A's and B's own, neutral ones for others.
     A network is A or B if its name is that letter, alone or before a space. If there is none, the
     first two networks get the styles of A and B.
     """
@@ -200,9 +199,7 @@ def spread(mean: float, low: float, high: float, form: str = ".2f") -> str:
 
 
 def lines(results: Mapping[str, R], sentence: Callable[[R], str]) -> list[str]:
-    """For each network, its name in bold (if it has one) and `sentence` of its result, as a
-    list.
-    """
+    """A list of each network's name in bold (if it has one) and the `sentence` on its result."""
     return [
         (f"**{name}**: " if name else "") + sentence(result) for name, result in results.items()
     ]

@@ -1,4 +1,6 @@
-"""The figure below the Budget page's first screen. It adds attacks with each training ε."""
+"""The figure below the Budget page's first screen. It also shows the accuracy of each network under
+attacks with its own training ε.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 
 def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
     """Accuracy against the training ε: clean, under the usual ε, and under the training ε.
-    Each network is a marker with its 95 % interval; lines join the means over seeds.
+    Each network is a marker with its 95 % interval over test images; lines join the means over
+    those seeds that learned.
     """
     meta, colour = result.meta, COLOURS[template]
     usual = eps_text(meta["usual"])
@@ -56,7 +59,9 @@ def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
 def _networks(
     figure: go.Figure, result: Family, counts: Ints, marker: dict[str, str], name: str
 ) -> None:
-    """Add one marker with its 95 % interval for each network that was measured."""
+    """Add to the figure a marker with its 95 % interval for each network.
+    `counts` (N,): the number of images right; networks with −1 were not measured and are left out.
+    """
     there = counts >= 0
     ends = np.array([wilson(int(k), int(n)) for k, n in zip(counts, result.n, strict=True)])[there]
     share = (counts / result.n)[there]

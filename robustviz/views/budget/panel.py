@@ -1,4 +1,4 @@
-"""The Budget page: what a larger training ε costs, and why. It needs no torch."""
+"""The Budget page: what a larger training ε costs, and why. This module does not need torch."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _below(found: Family) -> None:
 
 
 def _table(found: Family) -> None:
-    """A table of all networks with their counts."""
+    """Draw a table of all networks with the numbers of images on which they are right."""
     usual = eps_text(found.meta["usual"])
     st.dataframe(
         [

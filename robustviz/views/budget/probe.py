@@ -1,11 +1,10 @@
-"""Adversarial training on points in the plane, so that data, perturbations and boundary can be
-drawn.
+"""Adversarial training on points in the plane, where data, perturbations and boundary can be drawn.
 
 The points form two blobs. Along one axis they are spread widely and the classes overlap; along the
 other they are narrow, with a gap between the classes. An ordinary network uses the gap, which an
 attack can cross. A network that must be right on squares wider than the gap has to use the wide
-axis, which is more robust but less accurate: the argument of Tsipras et al. 2019 (arXiv
-1805.12152) with two features instead of many.
+axis, which is more robust but less accurate: the argument of Tsipras et al. 2019 (arXiv 1805.12152)
+with two features instead of many.
 """
 
 from __future__ import annotations
@@ -25,14 +24,16 @@ WINDOW, GRID = (-3.6, 3.6, -1.5, 1.5), (61, 145)
 
 
 def draw(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Sample `count` points with the classes alternating: (count, 2) and their classes (count,)."""
+    """Samples points of alternating classes: (count, 2), and their classes, 0 or 1, (count,)."""
     y = torch.arange(count) % 2
     noise = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed)).clamp(-CUT, CUT)
     return noise * torch.tensor(SPREAD) + (2 * y[:, None] - 1) * torch.tensor(CENTRE), y
 
 
 def attacked(net: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, seed: int) -> Tensor:
-    """Points (N, 2) after a PGD attack within their ℓ∞ balls (squares) of radius `eps`."""
+    """Returns the points `x` (N, 2), moved by a PGD attack on `net` within squares of radius `eps`.
+    `y` (N,): their classes. The squares are ℓ∞ balls around the points.
+    """
     if not eps:
         return x
     rng = torch.Generator().manual_seed(seed)
@@ -45,7 +46,7 @@ def attacked(net: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, seed:
 
 
 def trained(x: Tensor, y: Tensor, eps: float, seed: int) -> nn.Module:
-    """A small network trained by PGD-AT with radius `eps`, or without an attack if `eps` is 0."""
+    """Returns a small network trained by PGD-AT with radius `eps`, without an attack if 0."""
     rng = torch.Generator().manual_seed(seed)
     first, second, last = (
         nn.utils.skip_init(nn.Linear, wide, out)
@@ -70,12 +71,12 @@ def _loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def right(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Whether the network is right on each point, (N,) booleans."""
+    """Whether the network classifies each point of `x` (N, 2) correctly, (N,) booleans."""
     return torch.eq(net(x)[:, 0] > 0, y > 0)
 
 
 def balls() -> Balls:
-    """Sample the blobs, train networks at each radius, and measure them."""
+    """Sample the blobs, train `SEEDS` networks at each radius, and return what was measured."""
     (x, y), (fresh, truth) = draw(2 * POINTS, 0), draw(FRESH, 1)
     clean, held = np.zeros((2, len(RADII), SEEDS), int)
     rows, columns = GRID

@@ -41,13 +41,13 @@ class Family(Result):
 
     @property
     def learned(self) -> Bools:
-        """Whether each network (N,) is right on at least twice as many images as by guessing."""
+        """Whether each network is right on at least twice as many images as by guessing, (N,)."""
         return np.asarray(self.clean_k / self.n >= 2 / self.meta["classes"])
 
     def mean(self, counts: Ints) -> tuple[Floats, Floats]:
-        """The training ε in ascending order, and the mean share of images right at each.
-        The mean is over those seeds that learned and were measured; `counts` is one of the fields
-        such as `clean_k`.
+        """Returns the training ε in ascending order, and the mean share of images right at each.
+        `counts` (N,) is one of the fields such as `clean_k`. The mean is over those networks that
+        learned and were measured; an ε without such a network is left out.
         """
         good = (counts >= 0) & self.learned
         radii = np.unique(self.eps[good])
@@ -56,7 +56,7 @@ class Family(Result):
         )
 
     def rows(self) -> list[JSON]:
-        """One row per network."""
+        """One dict per network with its training ε, its seed and its counts."""
         names = ("eps", "seed", "n", "clean_k", "own_k", "usual_k")
         return [
             {name: getattr(self, name)[at].item() for name in names} for at in range(len(self.n))
@@ -67,11 +67,11 @@ class Family(Result):
 class Balls(Result):
     """Two blobs of points, and networks trained on them with a square of radius ε at each point.
 
-    `x` (P, 2), `y` (P,) 0 or 1: the training points. `eps` (E,): the radii. `clean_k`, `held_k` (E,
-    S): the number of `meta["n"]` test points on which each of S networks is right, unattacked, and
-    also under an attack with that ε. `logit` (E, R, C): the logit of the first network (positive:
-    class 1) on a grid over `meta["window"]` (x low, x high, y low, y high), multiplied by 32 and
-    clipped to ±127.
+    `x` (P, 2), `y` (P,) 0 or 1: the training points and their classes. `eps` (E,): the radii.
+    `clean_k`, `held_k` (E, S): the number of the `meta["n"]` test points on which each of S
+    networks (one per seed) is right, unattacked, and also under an attack with that ε. `logit` (E,
+    R, C): the logit of the first network (positive: class 1) on a grid over `meta["window"]` (x
+    low, x high, y low, y high), multiplied by 32 and clipped to ±127.
     """
 
     x: Floats
@@ -89,17 +89,19 @@ class Balls(Result):
 
     @property
     def meeting(self) -> Ints:
-        """The number of squares that overlap a square of the other class, at each radius, (E,)."""
+        """The number of points whose square overlaps one of the other class, per radius, (E,)."""
         return np.asarray((self.nearest[None] < 2 * self.eps[:, None]).sum(1))
 
     @property
     def first(self) -> int:
-        """The index of the first radius at which squares of different classes overlap, else E."""
+        """The index of the first radius at which squares of both classes overlap, else E."""
         return int((np.append(self.meeting, 1) > 0).argmax())
 
 
 def family(key: str) -> Family:
-    """The networks on a data set. Raises UserError if the file is missing or lacks the data set."""
+    """The measured networks on the data set with this key.
+    Raises UserError if the study's file is missing or damaged, or has no network on that data set.
+    """
     content = _content(FILE)
     cells = [each for each in content["cells"] if each["data"] == key]
     if not cells:

@@ -20,7 +20,9 @@ SHARES = tuple((share / 100, f"{share} %") for share in (0, 50, 100))
 
 
 def first(found: Family, blobs: Balls) -> Screen:
-    """The whole screen; its control is the radius of the squares."""
+    """The first screen, from the networks `found` and the points `blobs`.
+    Its slider sets the radius of the squares around the points.
+    """
     names = [f"{eps:g}" for eps in blobs.eps]
     plane, moves = _plane(blobs)
     curve, more = _curve(blobs)
@@ -42,20 +44,24 @@ def first(found: Family, blobs: Balls) -> Screen:
 
 
 def _start(blobs: Balls) -> int:
-    """The index of the first radius at which clean accuracy falls; the last if it never does."""
+    """The index of the radius with which the slider starts.
+    It is the first radius at which clean accuracy falls; the last one if it never does.
+    """
     return next((at for at in range(len(blobs.eps)) if _fell(blobs, at)), len(blobs.eps) - 1)
 
 
 def _fell(blobs: Balls, at: int) -> bool:
-    """Whether the first network's clean accuracy is below that at ε = 0.
-    Their 95 % intervals must not overlap.
+    """Whether clean accuracy at the radius with index `at` is below that at ε = 0.
+    It is that of the first network. The 95 % intervals must not overlap.
     """
     n, now, bare = (int(each) for each in (blobs.meta["n"], *blobs.clean_k[[at, 0], 0]))
     return wilson(now, n)[1] < wilson(bare, n)[0]
 
 
 def answer(blobs: Balls, at: int) -> str:
-    """The sentence for the radius with index `at`."""
+    """A sentence on whether the squares overlap, and how many test points are right, at one radius.
+    `at` is the index of the radius.
+    """
     n, right = blobs.meta["n"], int(blobs.clean_k[at, 0])
     share, meeting = f"{right:,} of {n:,}", int(blobs.meeting[at])
     if not blobs.eps[at]:
@@ -74,7 +80,9 @@ def answer(blobs: Balls, at: int) -> str:
 
 
 def lesson(found: Family) -> str:
-    """What the networks on a data set show: from which ε accuracy falls, and whether it has to."""
+    """Sentences on the networks of a data set: from which ε clean accuracy falls, how many networks
+    learned nothing, and whether the data require a loss.
+    """
     costs, lost = costly(found), int((~found.learned).sum())
     said = "No difference in clean accuracy is shown at any ε."
     if len(costs):
@@ -88,9 +96,9 @@ def lesson(found: Family) -> str:
 
 
 def costly(found: Family) -> Floats:
-    """The training ε from which on networks lose clean accuracy, in ascending order.
-    From such an ε on, every network's clean accuracy is below that of all ordinary ones, and their
-    95 % intervals do not overlap.
+    """The training ε at which networks lose clean accuracy, in ascending order; may be empty.
+    At such an ε and every larger one, every network's clean accuracy is below that of all ordinary
+    ones, and their 95 % intervals do not overlap.
     """
     ends = np.array([wilson(int(k), int(n)) for k, n in zip(found.clean_k, found.n, strict=True)])
     floor = ends[found.eps == 0, 0].min(initial=1)
@@ -116,7 +124,9 @@ def apart(found: Family) -> str:
 
 
 def unlearned(found: Family) -> list[str]:
-    """A sentence for each network that learned nothing, and one on the accuracy of guessing."""
+    """A sentence for each network that learned nothing, and one on the accuracy of guessing.
+    Returns an empty list if all networks learned.
+    """
     lost = ~found.learned
     said = [
         f"{eps_text(eps)}, seed {seed}: {k} of {n} right"
@@ -156,7 +166,7 @@ def _name(found: Family) -> str:
 
 
 def _seeds(found: Family) -> str:
-    """How many networks each ε has, as text such as `2 to 3 seeds`."""
+    """How many networks there are per training ε, as text such as `2 to 3 seeds`."""
     each = [int((found.eps == eps).sum()) for eps in np.unique(found.eps)]
     count = f"{min(each)}" if min(each) == max(each) else f"{min(each)} to {max(each)}"
     return f"{count} seed{'s' * (max(each) > 1)}"
@@ -168,7 +178,7 @@ def _level(eps: float) -> str:
 
 
 def _family(found: Family) -> str:
-    """The chart of clean accuracy and accuracy under the usual attack against the training ε."""
+    """SVG chart of clean accuracy and accuracy under the usual attack by training ε."""
     radii, usual = np.unique(found.eps), found.meta["usual"]
     grey = all(_level(eps).isdecimal() for eps in radii)
     plot = Plot(
@@ -201,7 +211,9 @@ def _family(found: Family) -> str:
 
 
 def _plane(blobs: Balls) -> tuple[str, dict[str, tuple[str, list[str]]]]:
-    """The picture of points, squares and the network's boundary, and what the control moves."""
+    """The SVG of points, squares and the first network's boundary.
+    Also returns what the slider changes, in the form of `Screen.moves`.
+    """
     low, high, down, up = blobs.meta["window"]
     shown = 0.85  # fraction of the window's height drawn: the largest squares are cut
     height = round(632 / (high - low) * shown * (up - down)) + 14
@@ -249,7 +261,9 @@ def _squares(plot: Plot, points: Floats, eps: float) -> str:
 
 
 def _edge(plot: Plot, blobs: Balls, at: int) -> Iterator[str]:
-    """The SVG path segments of the line where the network's logit is 0, one per grid cell."""
+    """Yields the SVG path segments of the line where the first network's logit is 0.
+    There are one or two for each grid cell that the line crosses; `at` is the index of the radius.
+    """
     z = blobs.logit[at].astype(float)
     low, high, down, up = blobs.meta["window"]
     rows, columns = z.shape
@@ -272,7 +286,9 @@ def _edge(plot: Plot, blobs: Balls, at: int) -> Iterator[str]:
 
 
 def _curve(blobs: Balls) -> tuple[str, dict[str, tuple[str, list[str]]]]:
-    """The chart of how many test points are right at each radius, and what the control moves."""
+    """The SVG chart of the mean share of test points right at each radius, clean and attacked.
+    Also returns what the slider changes, in the form of `Screen.moves`.
+    """
     eps, n = [float(each) for each in blobs.eps], blobs.meta["n"]
     plot = Plot(
         640,

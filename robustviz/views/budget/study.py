@@ -31,7 +31,9 @@ SEEDS = paths.ROOT / "checkpoints" / "seeds"
 
 
 def measure() -> None:
-    """Measure the networks that are missing from the file, and write it after each of them."""
+    """Attack each network whose count under the usual ε is missing from the file.
+    The file is written after each network of the family, so an interrupted call can be continued.
+    """
     known: JSON = folder.read_json(FILE) if FILE.exists() else {}
     cells: JSON = {each["run"]: each for each in known.get("cells", [])}
     about = {key: known.get("about", {}).get(key) or _about(key) for key in DATA}
@@ -47,7 +49,8 @@ def measure() -> None:
 
 
 def _about(key: str) -> JSON:
-    """Facts about a data set: usual ε, label, number of classes, and how far its classes are apart.
+    """Facts about a data set: usual ε, label, number of classes and of training images, and how far
+    its classes are apart.
     The last is the smallest ℓ∞ distance between two training images of different classes, as Yang
     et al. 2020 (arXiv 2003.02460) measured it.
     """
@@ -68,12 +71,12 @@ def _about(key: str) -> JSON:
 
 
 def usual(key: str) -> float:
-    """The default ε of a data set, for training and for attacks."""
+    """The default ε of the data set with this key, for training and for attacks."""
     return data.source(key).default_eps
 
 
 def _family() -> Iterator[tuple[JSON, folder.Run | None]]:
-    """Each network's counts from its evaluation, and its run, if the weights are here."""
+    """Yields each network's counts, and its run, or None if its weights are not here."""
     found: dict[str, tuple[JSON, folder.Run | None]] = {}
     for path in sorted(SEEDS.glob("*.json")):
         content = folder.read_json(path)
@@ -88,7 +91,9 @@ def _family() -> Iterator[tuple[JSON, folder.Run | None]]:
 
 
 def _cell(name: str, config: JSON, evaluations: list[Evaluation]) -> JSON | None:
-    """One network's counts; None if it does not belong to the family or has not been evaluated."""
+    """One network's ε, seed and numbers of images right, from its evaluation with most images.
+    None if it does not belong to the family, or has no PGD evaluation at its training ε.
+    """
     key, method = config["data"]["key"], config["method"]["key"]
     if key not in DATA or method not in METHODS or config["net"] != "small_resnet":
         return None

@@ -23,7 +23,7 @@ KEPT = "cards-kept"
 
 @shell.fragment
 def drawer() -> None:
-    """The expander on the Compare page; its content is computed only while it is open."""
+    """Draw the expander on the Compare page; its content is computed only while it is open."""
     more: Any = stage.more("cards", "Cards of a class: all its runs in one picture")
     with more:
         if more.open:
@@ -31,7 +31,7 @@ def drawer() -> None:
 
 
 def _inside() -> None:
-    """The upload field, messages about refused files, the picture, and the table of all cards."""
+    """Draw the upload field, messages on refused files, the picture, and a table of all cards."""
     if rights.may_act():
         take(
             "Run cards, all at once",
@@ -68,7 +68,7 @@ def _inside() -> None:
 
 
 def _own() -> None:
-    """A picker for the runs trained here, with a button that downloads the chosen run's card."""
+    """Draw a picker for the runs trained here, and a button to download the chosen one's card."""
     runs = {
         run_id: run
         for run_id, run in networks.trained().items()
@@ -90,8 +90,9 @@ def _own() -> None:
 
 
 def _dropped(files: list[UploadedFile]) -> None:
-    """Add the uploaded cards to the session. Files that are not cards, and cards beyond the `MOST`
-    that fit, are skipped and reported.
+    """Add the uploaded cards to the session, and store what to report about them.
+    A card of a run that is here already replaces the old one. Files that are not cards, and cards
+    beyond the `MOST` that fit, are left out.
     """
     cards: dict[str, Card] = dict(st.session_state.get(KEPT, {}))
     refused, again, full = [], 0, 0
@@ -123,7 +124,7 @@ def _dropped(files: list[UploadedFile]) -> None:
 
 
 def _table(cards: list[Card], layers: list[pile.Layer]) -> None:
-    """A table with one row per card and columns for the first six measures."""
+    """Draw a table with one row per card and a column for each of the first six measures."""
     shown = [layer.measure for layer in layers[:6]]
     names = {layer.measure: layer.name for layer in layers}
     rows = []

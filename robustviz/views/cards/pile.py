@@ -25,7 +25,7 @@ PLAIN = "PGD-20"  # the attack with which every run is evaluated
 
 
 class Measure(NamedTuple):
-    """How a number was measured. Only numbers that agree in all these fields can be compared."""
+    """How a number on a card was measured. Numbers are compared only if all fields agree."""
 
     data: str
     split: str
@@ -45,8 +45,9 @@ class Measure(NamedTuple):
 @dataclass(frozen=True)
 class Row:
     """Runs that differ only in their seed.
-    `name`: their printed name; `settings`: theirs without the seed; `kept`: the share of images
-    right, in [0, 1], by seed; `doubted`: how many of these numbers the doctor calls unreliable.
+    `name`: their printed name; `settings`: their settings without the seed; `kept`: the share of
+    images right, in [0, 1], by seed; `doubted`: how many of these shares the doctor calls
+    unreliable.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Row:
 
     @property
     def values(self) -> list[float]:
-        """The shares of images right, in ascending order."""
+        """The share of images right for each seed, in ascending order."""
         return sorted(self.kept.values())
 
     @property
@@ -87,7 +88,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Layer:
-    """The rows of one measure; `twice`: number of cards with another card's settings and seed."""
+    """The rows of one measure, and its printed `name`.
+    `twice`: the number of cards left out because another card has the same settings and seed.
+    """
 
     measure: Measure
     name: str
@@ -96,13 +99,14 @@ class Layer:
 
     @property
     def cards(self) -> int:
-        """The number of training runs shown."""
+        """The number of training runs in all rows."""
         return sum(len(row.kept) for row in self.rows)
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """All pairs of rows with at least three seeds each, compared.
-        The intervals hold jointly: all of them together with 95 % (Bonferroni).
+        """The comparisons of all pairs of rows with at least three seeds each.
+        Pairs that cannot be compared are included, with the reason. The intervals hold jointly: all
+        of them together with 95 % (Bonferroni).
         """
         enough = [row for row in self.rows if len(row.kept) >= LEAST_SEEDS]
         both = [*itertools.combinations(enough, 2)]
@@ -111,7 +115,7 @@ class Layer:
 
 
 def measure(card: Card, one: Number) -> Measure:
-    """The `Measure` of the number `one` of a card: on which data and images, under which attack."""
+    """The `Measure` of `one`, a number on a card: on which data and images, under which attack."""
     return Measure(
         card.data,
         one["split"],
@@ -125,7 +129,8 @@ def measure(card: Card, one: Number) -> Measure:
 
 def layers(cards: Iterable[Card]) -> list[Layer]:
     """One layer for each measure that occurs in these cards.
-    Measures under attack come before those on clean images, then those with the most cards.
+    Measures under attack come first, then those on clean images; among each, those with the most
+    cards come first.
     """
     found: dict[Measure, list[tuple[Card, Number]]] = {}
     for card in cards:
@@ -176,7 +181,9 @@ def label(card: Card) -> str:
 
 
 def _names(cards: Sequence[Card]) -> list[str]:
-    """A distinct name for each card: its method, and settings that differ within the method."""
+    """A distinct name for each card: its method, and settings that differ within the method.
+    At most three settings are named; an ellipsis stands for the others.
+    """
     flat = [dict(registry.flat(_fixed(card))) for card in cards]
     apart: dict[str, list[str]] = {}
     for key in {card.method for card in cards}:
@@ -199,7 +206,7 @@ def _said(path: str, value: object) -> str:
 
 
 def _why_not(a: Row, b: Row) -> str:
-    """Why two rows cannot be compared; empty if they can."""
+    """The reason why two rows cannot be compared, as text; empty if they can."""
     if min(len(a.kept), len(b.kept)) < LEAST_SEEDS:
         return f"one has fewer than {LEAST_SEEDS} seeds"
     names = sorted(a.settings.keys() | b.settings.keys())
@@ -214,9 +221,10 @@ def _why_not(a: Row, b: Row) -> str:
 
 
 def compared(a: Row, b: Row, claims: int = 1) -> Pair:
-    """Row `a` minus row `b`: the difference of their means over seeds, with its interval.
-    Both rows need three seeds and may differ in one setting only; otherwise the pair says why not.
-    `claims` is the number of differences shown together; their intervals hold jointly with 95 %.
+    """Compares two rows: the mean over seeds of `a` minus that of `b`, with its interval.
+    Both rows need three seeds and may differ in one setting only; otherwise the pair has the
+    reason. `claims` is the number of differences shown together; their intervals hold jointly with
+    95 %.
 
     Source: Welch 1947, the interval of a difference of two means of unequal spread. `Differs:` its
     degrees of freedom are rounded down. Seeds that both rows have are not paired, so that every

@@ -1,4 +1,4 @@
-"""The picture of a class's cards: a row for each method, with a dot for each seed and below the
+"""The picture of a class's cards: a row for each method, with a dot for each seed, and below the
 dots the mean over seeds with its interval. No torch, no Streamlit.
 """
 
@@ -29,7 +29,9 @@ STYLE = """<style>
 
 
 def screen(layers: Sequence[Layer]) -> Screen:
-    """The screen with the given layers (at least one); its control switches between them."""
+    """The screen with the given layers (at least one).
+    With several layers, its slider switches between them.
+    """
     shown = [_chart(layer) for layer in layers]
     return Screen(
         answer=[answer(layer) for layer in layers],
@@ -52,7 +54,7 @@ def screen(layers: Sequence[Layer]) -> Screen:
 
 
 def answer(layer: Layer) -> str:
-    """The sentence on what the cards of a layer show."""
+    """A sentence on whether the rows of a layer differ, or on why they cannot be compared."""
     rows, pairs = layer.rows, layer.pairs
     if len(rows) == 1:
         return _alone(rows[0])
@@ -159,6 +161,7 @@ def _strip(row: Row, span: tuple[float, float], step: float, width: int, label: 
 def _list(layer: Layer) -> str:
     """An HTML list of the compared pairs with their intervals, pairs with a difference first.
     Pairs that cannot be compared are listed with the reason if they are few, else only counted.
+    Empty if there is nothing to list.
     """
     fit = sorted((pair for pair in layer.pairs if not pair.why), key=lambda pair: not pair.apart)
     rest = [pair for pair in layer.pairs if pair.why]

@@ -34,7 +34,7 @@ def _view(known: Found) -> None:
 
 
 def _table(known: Found, data: str) -> None:
-    """The table of all expectations with their numbers, and the command that repeats them."""
+    """Draw a table of a data set's expectations, and the command that measures them again."""
     rows = [
         {
             "claim of": row.label,

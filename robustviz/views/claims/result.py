@@ -1,4 +1,4 @@
-"""What was found on each claim: the rows that `python -m robustviz claims` writes."""
+"""The measured verdicts on the papers' claims, in rows that `python -m robustviz claims` writes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ORDER = ("not seen here", "not decided", "cannot tell", "cannot tell (ceiling)",
 class Row:
     """One expectation of a claim on one data set, and the verdict on it.
 
-    `name`: the claim; `about`: its method's key; `label`: the method's printed name; `claim`: the
-    claim as a sentence; `says`: what is expected of the number `metric`, which `measured`
-    describes. `word` and `text`: the verdict, short and in full. `effect`, `low`, `high`: the mean
-    difference over `seeds` of `wanted` seeds and its interval, positive if it is as claimed, None
-    if there are too few seeds. `notices`: the difference that these runs would detect with a
-    probability of 80 %. `smallest`: the smallest difference that counts, or with `not_worse` the
-    largest loss allowed. `command` repeats the measurement.
+    `name`: the claim's short name; `about`: its method's key; `label`: the method's printed name;
+    `claim`: the claim as a sentence; `says`: what is expected of the number `metric`, which
+    `measured` describes. `word` and `text`: the verdict, short and in full. `effect`, `low`,
+    `high`: the mean difference over `seeds` of `wanted` seeds and the ends of its interval,
+    positive if it is as claimed, None if there are too few seeds. `notices`: the difference that
+    these runs would detect with a probability of 80 %. `smallest`: the smallest difference that
+    counts, or with `not_worse` the largest loss allowed. `command` repeats the measurement.
     """
 
     name: str
@@ -49,13 +49,13 @@ class Row:
     command: str
 
     def scaled(self, value: float | None) -> float:
-        """A difference divided by the smallest one that counts (`smallest`); NaN for None."""
+        """The difference `value` divided by the smallest one that counts; NaN for None."""
         return math.nan if value is None else value / self.smallest
 
 
 @dataclass(frozen=True)
 class Found:
-    """All rows, and a sentence on each data set's pilot runs (`pilots`)."""
+    """All rows, and for each data set a sentence on its pilot runs (`pilots`)."""
 
     rows: tuple[Row, ...]
     pilots: dict[str, str]
@@ -71,19 +71,20 @@ class Found:
         return list(dict.fromkeys(row.name for row in self.rows))
 
     def of(self, claim: str, data: str) -> list[Row]:
-        """The rows of a claim on one data set."""
+        """The rows of one claim (by its `name`) on one data set."""
         return [row for row in self.rows if (row.name, row.data) == (claim, data)]
 
 
 def whole(rows: Sequence[Row]) -> str:
-    """The verdict on a claim from its rows: the first in `ORDER` among their verdicts.
-    So a claim is seen only if all its expectations are, and not seen if one is not.
+    """The verdict on a claim, one of `ORDER`, from the verdicts on its expectations (`rows`).
+    It is the one that comes first in `ORDER`: so a claim is seen only if all its expectations are,
+    and not seen if one is not. Raises ValueError for no rows.
     """
     return min((row.word for row in rows), key=ORDER.index)
 
 
 def found() -> Found:
-    """The findings in the shipped file. Raises UserError if it is missing or damaged."""
+    """All rows of the shipped file. Raises UserError if the file is missing or damaged."""
     try:
         content: JSON = json.loads(FILE.read_text(encoding="utf-8"))
     except FileNotFoundError:
