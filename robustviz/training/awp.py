@@ -1,4 +1,4 @@
-"""The gradients of one training step: at the current weights or, for adversarial weight
+"""Computes the gradients of one training step: at the current weights or, for adversarial weight
 perturbation (AWP), at nearby weights that make the loss worse.
 
 Source: Wu, Xia, Wang 2020 (arXiv 2004.05884), and the authors' code (csdongxian/AWP,
@@ -28,9 +28,9 @@ TINY = 1e-20  # so that a gradient of zero moves nothing
 
 @dataclass
 class _Once:
-    """Makes a batch's attacked images in the first pass and returns the same images in the second.
-    Also remembers the buffers (running statistics) and the generator's state from just after the
-    attack.
+    """Makes a batch's attacked images in the first of AWP's two passes and returns the same images
+    in the second. Also stores copies of the buffers of `loss` (running statistics) and of the
+    generator's state, taken just after the attack, or at the start if there is no attack.
     """
 
     loss: nn.Module
@@ -52,7 +52,9 @@ class _Once:
 
     @torch.no_grad()
     def rewind(self) -> None:
-        """Undo every change that the first pass made to buffers and generator after the attack."""
+        """Undo every change that the first pass made to the buffers and the generator after the
+        attack.
+        """
         for buffer, before in zip(self.loss.buffers(), self.buffers, strict=True):
             buffer.copy_(before)
         self.rng.set_state(self.state)
@@ -64,8 +66,9 @@ def backward(
     """Compute the gradient of `share` times the sum of the loss terms of this batch, leave it in
     the `.grad` of every parameter of `loss`, and return the terms.
 
-    With γ = `gamma` above 0, both gradient and terms are taken at the worst weights near `net`'s.
-    Afterwards weights and running statistics are the same as after a single pass without AWP.
+    With γ = `gamma` above 0, gradient and terms are computed at the perturbed weights of `net` that
+    `worst` sets. Afterwards weights and running statistics are the same as after a single pass
+    without AWP. `bf16`: the forward pass runs under autocast to bfloat16.
     """
 
     def terms_of(batch: Batch) -> Terms:
@@ -91,9 +94,9 @@ def backward(
 
 @torch.no_grad()
 def worst(net: nn.Module, gamma: float) -> list[tuple[nn.Parameter, Tensor]]:
-    """Move each weight tensor along its gradient, by γ times its norm; returns the moved parameters
-    with their old values. Parameters without a gradient, and those of one dimension (biases, batch
-    norm), are not moved.
+    """Move each weight tensor of `net` in place along its gradient, by γ times the tensor's norm;
+    returns the moved parameters with their old values. Only parameters with `weight` in their name,
+    more than one dimension and a gradient are moved, so biases and batch norm are not.
     """
     before = []
     for name, weight in net.named_parameters():

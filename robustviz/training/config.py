@@ -33,9 +33,9 @@ WHERE = ("device", "threads", "test_n")
 
 @dataclass(frozen=True)
 class TrainConfig(Spec):
-    """Every setting that decides what a training computes. None means "the data set's default" and
-    is replaced by that value at once, so a saved config shows what was used. Run folders store it
-    with `registry.encode` and `from_json`.
+    """All settings of one training. A setting that is left empty takes the default of the method,
+    else of the data set, when the object is created, so a saved config shows what was used (only
+    `init` may stay None). Run folders store it with `registry.encode` and `from_json`.
 
     Raises UserError for an unknown name and for a value of the wrong type or out of range.
     """
@@ -183,14 +183,16 @@ class TrainConfig(Spec):
 
     @property
     def bound_method(self) -> Method:
-        """The method, with this config's ε in its attack unless the attack has its own."""
+        """The method, with the ε of its attack set to this config's ε unless the attack has its
+        own.
+        """
         return self.method.bound(self.eps)  # type: ignore[arg-type]
 
     @property
     def run_id(self) -> str:
-        """The run's default name,
-        `<data>-<method>-<net>-s<seed>-<8 hex digits of a hash of the config>`: at most 64
-        characters of a-z, 0-9 and '-'.
+        """The default id of a run with this config, `<data>-<method>-<net>-s<seed>-<8 hex digits of
+        a hash of the config>`: at most 64 characters of a-z, 0-9 and '-'. Device, threads and
+        `test_n` do not change it.
         """
         settings = registry.encode(self, naming=True)
         asked = {name: value for name, value in settings.items() if name not in WHERE}
@@ -203,13 +205,13 @@ class TrainConfig(Spec):
         return f"{name[:55].rstrip('-')}-{digest}"
 
     def to_json(self) -> JSON:
-        """Plain JSON values, readable by `from_json`."""
+        """Returns the config as plain JSON values, which `from_json` reads."""
         return dict(registry.encode(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrainConfig:
-        """The config that `to_json` wrote. Raises UserError for unknown settings and values of a
-        wrong type.
+        """Returns the config that `to_json` wrote. Raises UserError for unknown settings and values
+        of a wrong type.
         """
         return registry.build(cls, data)
 
@@ -220,8 +222,10 @@ class TrainConfig(Spec):
         flags: Mapping[str, Any] | None = None,
         sets: Sequence[tuple[str, Any]] = (),
     ) -> TrainConfig:
-        """A config from what a person typed; precedence: defaults of the data set < preset < flags
-        < sets.
+        """Make a config from what a person typed. `sets` override `flags`, flags override the
+        `preset`, and everything else takes the defaults of the data set. Flags that are None are
+        ignored; a flag that chooses another data set or method drops the preset's settings of the
+        old one.
 
         `sets` are (dotted path, value) pairs, where `attack.` is short for `method.attack.`. Text
         values are read as JSON, else as a fraction `a/b`, else as text. Raises UserError that names
@@ -258,9 +262,9 @@ class TrainConfig(Spec):
         return config if eps is None else registry.with_value(config, "eps", eps)
 
     def on_this_machine(self, find_run: FindRun) -> TrainConfig:
-        """This config with everything decided that depends on this machine: the device, the
-        absolute path of the data, the method's settings taken from other runs (found with
-        `find_run`), and in `init` the hash of the weights to start from.
+        """Returns this config with everything filled in that depends on this machine: the device,
+        the absolute path of the data, the method's settings that are taken from other runs (found
+        with `find_run`), and in `init` the hash of the weights to start from.
 
         Raises UserError if CUDA is asked for but absent, or if such a run is missing.
         """
@@ -274,8 +278,8 @@ class TrainConfig(Spec):
 
 
 def norm_of(config: TrainConfig) -> Literal["linf", "l2"]:
-    """The norm of the attack in the run's method, "linf" or "l2"; "linf" for methods without an
-    attack.
+    """Returns the norm of the attack in the config's method, "linf" or "l2"; "linf" for methods
+    without an attack.
     """
     return cast(
         Literal["linf", "l2"], getattr(getattr(config.method, "attack", None), "norm", "linf")
@@ -283,8 +287,8 @@ def norm_of(config: TrainConfig) -> Literal["linf", "l2"]:
 
 
 def named_device(name: str) -> str:
-    """`name` unchanged if it is auto, cpu, cuda, or a numbered GPU such as cuda:1. Raises UserError
-    for anything else.
+    """Returns `name` unchanged if it is auto, cpu, cuda, or a numbered GPU such as cuda:1. Raises
+    UserError for anything else.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
         raise UserError(
@@ -296,8 +300,8 @@ def named_device(name: str) -> str:
 
 
 def pick_device(asked: str) -> str:
-    """The device to use: for `auto` cuda if this machine has it, else cpu; otherwise `asked`
-    unchanged. Raises UserError for an unknown name and for a GPU that this machine lacks.
+    """Returns the device to use: for `auto` cuda if this machine has it, else cpu; for other names
+    `asked` unchanged. Raises UserError for an unknown name and for a GPU that this machine lacks.
     """
     has = torch.cuda.is_available()
     number = named_device(asked).partition(":")[2]
@@ -315,8 +319,8 @@ def pick_device(asked: str) -> str:
 
 
 def read_value(value: Any) -> Any:
-    """The value of a typed text: read as JSON, else as a number `a/b`, else the text itself.
-    Anything but text is returned unchanged.
+    """Returns the value that a typed text stands for: read as JSON, else as a fraction `a/b`, else
+    the text itself. Anything but text is returned unchanged.
     """
     if not isinstance(value, str):
         return value

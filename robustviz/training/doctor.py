@@ -53,12 +53,14 @@ NOT_WHITE = ("fgsm", "square", "mim", "dim", "tim")
 
 @dataclass(frozen=True)
 class Consult:
-    """How many of the N images stay right under each of the doctor's own attacks, whatever attack
-    is being judged. On a network without gradients, gradient attacks leave all images as they are.
+    """How many of the N images are still classified correctly under each of the doctor's own
+    attacks, which do not depend on the attack that is judged. On a network without gradients,
+    gradient attacks leave all images unchanged.
 
-    `cw20`: CW-20, on the margin. `otherwise`: how many of the first 16 images get another result in
-    float64 than in float32, clean or under PGD-20 started at the image. `planted`: the examples of
-    the active test, of which PGD-20 has `found` so many. None: not measured.
+    `cw20`: CW-20, on the margin. `otherwise`: for how many of the first 16 images float64 and
+    float32 disagree on whether they are classified correctly, clean or under PGD-20 started at the
+    image. `planted`: the examples of the active test, of which PGD-20 has `found` so many. None:
+    not measured.
     """
 
     unbounded: int
@@ -81,7 +83,7 @@ def consult(
     tick: Callable[[], object] | None = None,
 ) -> Consult:
     """Run the doctor's own attacks on `x` (N,C,H,W) with labels `y`, in the norm and at the ε of
-    `attack`: PGD without a limit, PGD-20, PGD-60, CW-20 and, for linf, Square. 100 images are
+    `attack`: PGD-20 at an unlimited ε, PGD-20, PGD-60, CW-20 and, for linf, Square. 100 images are
     enough. `tick` is called before each attack. Raises UserError as attacks do, and for no images.
     """
     eps, x, norm = _radius(attack, x), check_images(x), attack.norm
@@ -114,8 +116,8 @@ def consult(
 
 
 def _otherwise(net: nn.Module, x: Tensor, y: Tensor, eps: float, attack: Attack) -> int | None:
-    """How many images get another result in float64, clean or under PGD-20; None if the network
-    cannot compute in float64.
+    """Returns for how many images float64 and the network's own precision disagree on correctness,
+    clean or under PGD-20; None if the network cannot compute in float64.
     """
     twin = copied(net)
     if twin is None:
@@ -133,9 +135,7 @@ def _otherwise(net: nn.Module, x: Tensor, y: Tensor, eps: float, attack: Attack)
 
 
 def _radius(attack: Attack, x: Tensor) -> float:
-    """The ε of `attack`. Raises UserError if it has none, and if `x` is not a batch of images or is
-    empty.
-    """
+    """Returns the ε of `attack`. Raises UserError if it is None, or if `x` holds no images."""
     check_shape(x)
     if not x.numel():
         raise UserError(
@@ -148,8 +148,8 @@ def _radius(attack: Attack, x: Tensor) -> float:
 
 
 def _pictures(x: Tensor) -> Tensor:
-    """Images (N,C,H,W) in float32 or wider. They may lie outside [0, 1], because that is a finding
-    of its own.
+    """Returns images (N,C,H,W) detached, and in float32 if they had 16 bits. They may lie outside
+    [0, 1], because that is a finding of its own.
     """
     check_shape(x)
     x = plain_tensor(x)
@@ -162,8 +162,8 @@ def _right(net: nn.Module, images: Tensor, y: Tensor) -> int:
 
 
 def _first_gradient(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The gradient at the start of the attack, unchanged: it may contain NaN, and is 0 if the
-    outputs do not depend on the pixels.
+    """Returns the gradient (N,C,H,W) of the attack's objective at the clean images: it may contain
+    NaN, and is 0 if the outputs do not depend on the pixels.
     """
     with torch.enable_grad():
         z = x.detach().clone().requires_grad_(True)
@@ -177,8 +177,8 @@ def _first_gradient(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Ten
 
 @torch.no_grad()
 def _agreement(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The cosine similarity (N,) of the margin's gradients at two random points, both within ε/4 of
-    the image; 0 if there is no gradient.
+    """Returns the cosine similarity (N,) of the margin loss's gradients at two random points, both
+    within ε/4 of the image; 0 if there is no gradient.
     """
     rng = torch.Generator(device=x.device).manual_seed(0)
     objective = LogitObjective(net, losses.margin, y, AT_ONCE)
@@ -189,8 +189,8 @@ def _agreement(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _stopped(attack: Attack, net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> float:
-    """The share of images that are still right under attack and either were not changed, or for
-    which the attack's objective did not increase.
+    """Returns the share of images in [0, 1] that are still classified correctly under attack and
+    either were not changed, or for which the attack's objective did not increase.
     """
     climbed = attack.objective(net, y)
     before, after = torch.cat([climbed(part) for part in (x, x_adv)]).split(len(x))
@@ -200,12 +200,12 @@ def _stopped(attack: Attack, net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """The input of all checks: clean images `x` and attacked images `x_adv` (N,C,H,W), labels, the
-    `attack`, the network's `logits` (N,K) and those of a second pass (`again`), the gradients (N,D)
-    at the start of the attack, how well neighbouring gradients `agree` (N,), the share of images on
-    which the attack `stopped` early, the results of the doctor's own attacks, how many images the
-    strongest gradient attack, called `name`, leaves right (`white`), and how many planted examples
-    `finder` has `found`.
+    """The input of all checks: clean images `x` and attacked images `x_adv` (N,C,H,W), labels `y`,
+    the `attack`, the network's `logits` (N,K) for `x` and those of a second pass (`again`), the
+    `gradients` (N,D) at the start of the attack, the cosines `agree` (N,) of gradients at nearby
+    points, the share of images on which the attack `stopped` early, the counts of the doctor's
+    attacks, how many images the strongest gradient attack, called `name`, leaves right (`white`),
+    and how many planted examples `finder` has `found`.
     """
 
     x: Tensor
@@ -449,7 +449,7 @@ def examine(
     consulted: Consult | None = None,
     tick: Callable[[], object] | None = None,
 ) -> tuple[Finding, ...]:
-    """The findings on one evaluation: images `x` (N,C,H,W), attacked images `x_adv`, labels `y`.
+    """Returns the doctor's findings on images `x` (N,C,H,W), attacked images `x_adv`, labels `y`.
 
     `attack` must have its ε. `consulted`: the result of `consult` for the same network, images,
     norm and ε; if None, `consult` is run with `tick`. Raises UserError for no or unsuitable images,

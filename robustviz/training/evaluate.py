@@ -1,5 +1,5 @@
-"""Measuring accuracy under attack. All callers (training, command line, pages) count with the same
-code, and each result holds everything needed to repeat it.
+"""Measures accuracy under attack. Training, command line and pages all use this code, and each
+result holds everything needed to repeat it.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ Seen = Callable[[Tensor, Tensor, Tensor, Tensor], object]
 
 
 def seen(ticks: int, n: int) -> tuple[int, int]:
-    """Progress as (images done, images in total) at tick number `ticks`, from 0, of an evaluation
-    on `n` images. `measure` ticks before each block of clean and then of attacked images, once
-    after them, and before each of the doctor's five attacks. Clean images take next to no time and
+    """Returns the progress (images done, images in total) at tick number `ticks`, from 0, of an
+    evaluation on `n` images. `measure` ticks before each block of clean and then of attacked
+    images, once after them, and before each of the doctor's five attacks (four in l2). The total is
+    the attacked images plus six times the doctor's images; clean images take next to no time and
     are not counted.
     """
     blocks, few = -(-n // BATCH), min(DOCTOR_IMAGES, n)
@@ -69,8 +70,8 @@ def count_right(
     *,
     bf16: bool = False,
 ) -> Tensor:
-    """Which samples `net` classifies correctly, (N,) bool on the CPU: under `attack`, or clean if
-    that is None.
+    """Returns which images `net` classifies correctly, as (N,) bool on the CPU: under `attack`, or
+    clean if that is None.
 
     `x` (N,C,H,W) in [0,1] and `y` (N,), of any integer dtype, are on the network's device. Each
     block of 250 images draws its noise from (seed, block number); how many images are computed at
@@ -80,8 +81,8 @@ def count_right(
     predictions that count still come from the network in fp32, and a count differs by a few in
     1,000.
 
-    Raises UserError for unsuitable images, labels or networks, and if the prediction for an image
-    depends on its batch.
+    Raises UserError for a targeted attack, for unsuitable images, labels or networks, and if the
+    prediction for an image depends on its batch.
     """
     _untargeted(attack, "counted")
     with _ready(net, x, y) as task:
@@ -98,9 +99,10 @@ def _untargeted(attack: Attack | None, done: str) -> None:
 
 
 def attacked(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0) -> Tensor:
-    """The attacked images (N,C,H,W), each where the full attack ends, with the same noise as in
-    `count_right`. Because `count_right` stops at the first misclassification, its result may differ
-    for an image in hundreds. Raises UserError as `count_right` does.
+    """Returns the attacked images (N,C,H,W) at the end of the complete attack, with the same random
+    numbers as in `count_right`. Because `count_right` stops at an image's first misclassification,
+    its result may differ for an image in hundreds. Raises UserError as `count_right` does, except
+    for targeted attacks.
     """
     with _ready(net, x, y) as task:
         return torch.cat(
@@ -110,8 +112,8 @@ def attacked(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Task:
-    """Checked images and labels, and a network for this task alone that computes bit for bit what
-    the caller's network computes.
+    """Checked images and labels, the network to attack (a copy if possible, else the caller's, with
+    bit for bit the same outputs), and what trying it out on the images showed (`trial`).
     """
 
     net: nn.Module
@@ -122,8 +124,8 @@ class _Task:
 
 @contextmanager
 def _ready(net: nn.Module, x: Tensor, y: Tensor) -> Iterator[_Task]:
-    """Check images, labels and network, and yield them as a task. Raises UserError if they do not
-    fit.
+    """Inside the block, yield images, labels and network as a task, after checking them. Raises
+    UserError if they do not fit.
     """
     with torch.inference_mode(False), attackable(net, fused=False) as own:
         if own is not net:
@@ -141,8 +143,9 @@ def _blocks(
     search: bool,
     bf16: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield for each block which samples are correct, on the CPU, and the images that the network
-    was shown. Raises UserError for an invalid attack or seed.
+    """Yield two things for each block of up to 250 images: which are classified correctly (bool, on
+    the CPU), and the images that the network was shown, attacked unless `attack` is None. `search`:
+    stop at an image's first misclassification. Raises UserError for an invalid attack or seed.
     """
     seed = plain(seed)
     if not isinstance(seed, int) or isinstance(seed, bool):
@@ -178,7 +181,9 @@ def _blocks(
 def _told(
     blocks: Iterator[tuple[Tensor, Tensor]], task: _Task, seen: Seen
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the blocks unchanged, after calling `seen` for each."""
+    """Yield the blocks unchanged, after calling `seen` with each block's clean and attacked images
+    and the predictions for both.
+    """
     at = 0
     for right, shown in blocks:
         x = task.x[at : at + len(shown)]
@@ -198,13 +203,13 @@ def measure(
     seen: Seen | None = None,
 ) -> Evaluation:
     """Measure the accuracy of `net` on a split, clean and under `attack` (which must have its ε),
-    and let the doctor check it.
+    and let the doctor check it on the first 100 images.
 
     An image counts as robust if the attacked image is classified as its true class. Networks
     without a gradient are evaluated too: gradient attacks then leave the images unchanged, and the
     doctor calls the number unreliable. `consulted`: an earlier `consult` of the doctor for this
-    network and ε. `seen` is called for each block of images, see `training.images`. Raises
-    UserError for an empty split and for a targeted attack.
+    network and ε. `seen` is called for each block of images, see `training.images`; for `tick` see
+    the function `seen`. Raises UserError for an empty split and for a targeted attack.
     """
     if not len(split):
         raise UserError("There are no images to evaluate on: choose another split or a larger n.")
@@ -249,8 +254,8 @@ def measure(
 
 
 def fingerprint(split: Dataset) -> str:
-    """A short hash of the images and labels, in order. Evaluations with the same hash can be
-    compared image by image.
+    """Returns a hash (16 hex digits) of the split's images and labels, in order. Evaluations with
+    the same hash can be compared image by image.
     """
     digest = hashlib.sha256(split.images.cpu().numpy().tobytes())
     digest.update(split.y.cpu().numpy().tobytes())
@@ -271,9 +276,9 @@ def evaluate(
     """Evaluate a run's best weights on its test split, write the result into its `eval.json`, and
     return it.
 
-    By default: PGD-20 at the run's ε on the whole split, seed 0. `n`: only the first n images of a
-    seed-0 stratified permutation. Shipped runs are read-only; their evaluations are written to
-    `runs/.zoo-cache`.
+    By default: PGD-20 at the run's ε and in its norm, on the whole split, seed 0. `n`: only the
+    first n images of a seed-0 stratified permutation. Shipped runs are read-only; their evaluations
+    are written to `runs/.zoo-cache`.
     """
     with _opened(run, eps, n, device) as (net, split, radius):
         attack = (attack or PGD(steps=20, norm=norm_of(run.config))).bound(radius)
@@ -284,8 +289,9 @@ def evaluate(
 def _opened(
     run: Run, eps: float | None, n: int | None, device: str
 ) -> Iterator[tuple[nn.Module, Dataset, float]]:
-    """The run's network on the device, the first `n` images of its test split, and the ε. Inside,
-    torch uses as many threads as the run's config says.
+    """Inside the block, yield the run's best network on the device, the first `n` images of its
+    test split (None: all), and `eps`, or the run's ε if that is None. Meanwhile torch uses as many
+    threads as the run's config says.
     """
     config = run.config
     with threads(int(config.threads or 1)):
@@ -308,9 +314,9 @@ def ladder(
     say: Callable[[str], object] | None = None,
     rungs: Sequence[Attack] | None = None,
 ) -> Ladder:
-    """Run the attacks of `LADDER` (or `rungs`, weakest first) on the same images. Each rung is
-    written into `eval.json` when it is finished, and a rung that is already there for these
-    weights, images and settings is not computed again.
+    """Evaluate a run under the attacks of `LADDER` (or `rungs`, weakest first), all on the same
+    test images. Each rung is written into `eval.json` when it is finished, and a rung that is
+    already there for these weights, images, settings and seed is not computed again.
 
     `n` as in `evaluate`; the norm is the run's. `say` is called with one line per rung. An attack
     that is not defined for so few classes (AutoAttack needs four) is left out, and the ladder says
@@ -343,8 +349,10 @@ def climbed(
     keep: Callable[[Evaluation], Evaluation] = lambda row: row,
     method: str = "",
 ) -> Ladder:
-    """The ladder of these attacks, each with its ε, on a split. `found` returns evaluations that
-    need not be computed again; `keep` saves a rung and returns what was saved.
+    """Evaluate `net` under each attack in `rungs` (weakest first, each with its ε) and return the
+    ladder. `found` returns evaluations that need not be computed again: a rung takes the one with
+    its attack, seed and images. `keep` saves a rung and returns what was saved. Attacks that are
+    not defined for so few classes are left out.
     """
     rows: list[Evaluation] = []
     consulted: Consult | None = None

@@ -22,13 +22,15 @@ UNEQUAL = 5  # ratio of the largest to the smallest class from which classes cou
 
 
 def pack(right: NDArray[np.bool_]) -> str:
-    """Per-image results (N,) as hex digits, one bit per image, as stored in eval.json."""
+    """Returns per-image results (N,) of bool as hex digits, one bit per image, as stored in
+    eval.json.
+    """
     return bytes(np.packbits(right)).hex()
 
 
 def unpack(digits: str, n: int) -> NDArray[np.bool_]:
-    """The (N,) booleans that `pack` wrote. Raises UserError if the text is damaged or does not fit
-    `n`.
+    """Returns the booleans (n,) that `pack` turned into `digits`. Raises UserError if the text is
+    damaged or does not fit `n`.
     """
     try:
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8))
@@ -47,7 +49,7 @@ def unpack(digits: str, n: int) -> NDArray[np.bool_]:
 def by_class(
     y: NDArray[np.int64], clean: NDArray[np.bool_], robust: NDArray[np.bool_], classes: int
 ) -> tuple[tuple[int, int, int], ...]:
-    """For each class in order: how many images it has, and how many of them were classified
+    """Returns for each class in order: how many images it has, and how many of them were classified
     correctly, clean and attacked. `y` (N,) are labels, `clean` and `robust` (N,) per-image results.
     """
     counts = (np.bincount(y[which], minlength=classes) for which in (y >= 0, clean, robust))
@@ -57,7 +59,7 @@ def by_class(
 @dataclass(frozen=True)
 class Finding:
     """The result of one check of the doctor: its name, the value measured, and one or two
-    sentences. If not `ok`, a robust accuracy is unreliable; a `warning` asks for a closer look.
+    sentences. If not `ok`, the robust accuracy is unreliable; a `warning` asks for a closer look.
     """
 
     name: str
@@ -68,12 +70,12 @@ class Finding:
 
     @property
     def level(self) -> str:
-        """`unreliable`, `warning` or `ok`."""
+        """`unreliable` if the check failed, else `warning` or `ok`."""
         return "unreliable" if not self.ok else "warning" if self.warning else "ok"
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Finding:
-        """The finding stored in an evaluation's JSON. `warning` may be missing, as in older
+        """Returns the finding stored in an evaluation's JSON. `warning` may be missing, as in older
         versions, and `value` may be NaN. Raises TypeError, ValueError or KeyError for anything
         else.
         """
@@ -86,8 +88,8 @@ class Finding:
 
 
 def summary(found: Iterable[tuple[str, Finding]]) -> str:
-    """Several findings in short, for a table cell: `unreliable: …`, `warning: …`, both, or
-    `no fault found`. Each finding comes with the name under which it is listed.
+    """Returns the names of failed checks and warnings in short, for a table cell: `unreliable: …`,
+    `warning: …`, both, or `no fault found`. Each finding comes with the name to list it under.
     """
     names: dict[str, dict[str, None]] = {"unreliable": {}, "warning": {}}
     for name, finding in found:
@@ -129,9 +131,9 @@ OTHERWISE: dict[str, JSON] = {"fgsm": {"start": "zero"}, "mim": {"decay": 1.0}}
 
 
 def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
-    """The printed name of an attack, made from its JSON, without its ε: `FGSM`, `PGD-100×5`,
-    `AutoAttack`, with unusual settings in brackets. With fewer than ten classes AutoAttack's
-    targeted parts have fewer targets than published, and the name says so.
+    """Returns the printed name of an attack, made from its JSON, without its ε: `FGSM`,
+    `PGD-100×5`, `AutoAttack`, with unusual settings in brackets. If `classes` is given and below
+    ten, AutoAttack's targeted parts have fewer targets than published, and the name says so.
     """
     key = str(attack.get("key", "?"))
     pattern, usual = NAMES.get(key, key), USUAL | OTHERWISE.get(key, {})
@@ -163,13 +165,14 @@ class Evaluation:
 
     `attack`: the attack's JSON with all settings. `clean_k` and `robust_k` of `n` images were
     classified correctly, clean and attacked; fractions and intervals are derived. `clean_right`,
-    `robust_right`: the result for each of the n images in the order of `--n`, packed; `images`: a
-    hash of these images and labels; `classes`: their number. `image_bytes`: the memory that a
-    forward pass keeps per image, in bytes; `at_once`: how many images were computed together for
-    lack of memory, 0: a whole block of 250; it changes no result. `by_class`: per class the number
-    of images, of correct clean and of correct attacked ones. A rung of a ladder also has `rung`,
-    from 1, and `cumulative_k`: images correct under this and every weaker rung. Entries of older
-    versions lack some of these.
+    `robust_right`: for each of the n images, in stratified order, whether it was classified
+    correctly, as `pack` stores it; `images`: a hash of these images and labels; `classes`: the
+    number of classes. `image_bytes`: the memory that a forward pass keeps per image, in bytes;
+    `at_once`: how many images were computed together for lack of memory, 0: a whole block of 250;
+    it changes no result. `by_class`: per class the number of images, of correct clean and of
+    correct attacked ones. A rung of a ladder also has `rung`, from 1, and `cumulative_k`: images
+    correct clean and under this and every weaker rung. Entries of older versions lack some of
+    these.
     """
 
     attack: JSON
@@ -204,8 +207,8 @@ class Evaluation:
 
     @property
     def balanced(self) -> tuple[float, float] | None:
-        """(clean, robust) accuracy averaged over the classes, so that each counts the same; None
-        without counts by class.
+        """The (clean, robust) accuracy averaged over the classes, so that every class has the same
+        weight; classes without images are left out. None if the counts by class were not stored.
         """
         there = [row for row in self.by_class if row[0]]
         if not there:
@@ -215,13 +218,16 @@ class Evaluation:
 
     @property
     def unequal(self) -> bool:
-        """Whether the largest class has at least five times as many images as the smallest."""
+        """Whether the largest class has at least five times as many images as the smallest; False
+        if the counts by class were not stored.
+        """
         counts = [n for n, _, _ in self.by_class]
         return max(counts, default=0) >= UNEQUAL * max(min(counts, default=1), 1)
 
     def classwise(self, names: Sequence[str]) -> str:
-        """The class-balanced accuracies and the three classes least robust under attack, as one
-        line for a terminal; empty without counts by class.
+        """Returns the class-balanced accuracies and the three classes with the lowest robust
+        accuracy, as one line for a terminal; empty if the counts by class were not stored. `names`:
+        class names.
         """
         if self.balanced is None:
             return ""
@@ -246,8 +252,8 @@ class Evaluation:
 
     @property
     def ok(self) -> bool:
-        """Whether no check of the doctor makes the number unreliable. That is no proof that it is
-        right.
+        """Whether no check of the doctor failed, which would make the number unreliable. That is no
+        proof that the number is right.
         """
         return all(finding.ok for finding in self.doctor)
 
@@ -258,12 +264,14 @@ class Evaluation:
 
     @property
     def verdict(self) -> str:
-        """The doctor's findings in short, for a table cell: see `summary`."""
+        """The names of the doctor's failed checks and warnings in short, for a table cell: see
+        `summary`.
+        """
         return summary((finding.name, finding) for finding in self.doctor)
 
     @property
     def note(self) -> str:
-        """A warning if there are few images, else empty."""
+        """A warning that the interval is wide if there are fewer than 100 images, else empty."""
         low, high = wilson(self.robust_k, self.n)
         return (
             f"Only {self.n} images: the 95 % interval is {round(100 * (high - low))} points wide;"
@@ -274,7 +282,9 @@ class Evaluation:
 
     @property
     def line(self) -> str:
-        """The evaluation as one line for a terminal."""
+        """The attacked accuracy, its interval, time and doctor's findings as one line for a
+        terminal.
+        """
         low, high = wilson(self.robust_k, self.n)
         together = (
             f", {self.cumulative_k} under this and all weaker attacks" if self.rung > 1 else ""
@@ -290,20 +300,20 @@ class Evaluation:
         )
 
     def __str__(self) -> str:
-        """The clean accuracy, `line`, the doctor's findings, and a warning if there are few
-        images.
+        """Returns several lines: clean accuracy, `line`, the doctor's findings, and a warning if
+        there are few images.
         """
         found = [f"  {each.level} {each.name}: {each.text}" for each in self.doctor]
         clean = f"clean {self.clean_k} of {self.n} right  {self.clean_acc:.3f}"
         return "\n".join([clean, self.line, *found, *([self.note] if self.note else [])])
 
     def _repr_markdown_(self) -> str:
-        """How a notebook displays the evaluation."""
+        """Returns the text of `str` as Markdown, for display in a notebook."""
         return f"```text\n{self}\n```"
 
     def right(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which images were classified correctly, clean and attacked: two boolean arrays (N,).
-        Raises UserError for an entry without per-image results.
+        """Returns which images were classified correctly, clean and attacked: two boolean arrays
+        (N,). Raises UserError if the entry holds no per-image results.
         """
         if not self.clean_right or not self.robust_right:
             raise UserError(
@@ -313,7 +323,9 @@ class Evaluation:
         return unpack(self.clean_right, self.n), unpack(self.robust_right, self.n)
 
     def to_json(self) -> JSON:
-        """Plain values, including fractions and 95 % intervals for people who read the file."""
+        """Returns all fields as plain values, and accuracies and 95 % intervals for people who read
+        the file.
+        """
         return dataclasses.asdict(self) | {
             "clean_acc": self.clean_acc,
             "clean_interval": list(self.clean_interval),
@@ -329,8 +341,8 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
-        """The evaluation that `to_json` wrote; derived entries are ignored. Raises UserError for
-        anything else.
+        """Returns the evaluation that `to_json` wrote; derived entries are ignored. Raises
+        UserError for anything else.
         """
         try:
             evaluation = build(
@@ -353,8 +365,8 @@ class Evaluation:
 
 
 def _rows(value: Any) -> tuple[tuple[int, ...], ...]:
-    """The counts by class from a JSON value, checked by hand for speed, since a list of a thousand
-    runs has many. Raises TypeError or ValueError for anything else.
+    """Returns the counts by class from a JSON value, checked by hand for speed, since a list of a
+    thousand runs has many. Raises TypeError or ValueError for anything else.
     """
     rows = tuple(map(tuple, value))
     for n, clean, robust in rows:
@@ -367,9 +379,9 @@ def _rows(value: Any) -> tuple[tuple[int, ...], ...]:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two networks on the same `n` images under the same attack: `first_only` images were correct
-    under attack only with the first network, `second_only` only with the second. Everything else is
-    derived.
+    """The comparison of two networks on the same `n` images under the same attack: `first_only`
+    images were correct under attack only with the first network, `second_only` only with the
+    second. The properties are derived from these.
     """
 
     n: int
@@ -380,30 +392,30 @@ class Paired:
 
     @property
     def difference(self) -> float:
-        """Robust accuracy of the first minus that of the second, a fraction."""
+        """Robust accuracy of the first network minus that of the second, in [-1, 1]."""
         return (self.first_only - self.second_only) / max(self.n, 1)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Tango's 95 % score interval of the difference."""
+        """Tango's 95 % score interval of `difference`."""
         return tango(self.first_only, self.second_only, self.n)
 
     @property
     def p(self) -> float:
-        """McNemar's exact p."""
+        """The p-value of McNemar's exact test."""
         return mcnemar(self.first_only, self.second_only)
 
     @property
     def verdict(self) -> str:
-        """`more robust` or `less robust` (the first network than the second) if the interval
-        excludes 0, else `not decided`.
+        """Whether the first network is `more robust` or `less robust` than the second, if the
+        interval excludes 0; else `not decided`.
         """
         low, high = self.interval
         return "more robust" if low > 0 else "less robust" if high < 0 else "not decided"
 
     @property
     def cell(self) -> str:
-        """The difference in points with its interval and the verdict, for a table cell."""
+        """The difference in percentage points, its interval and the verdict, for a table cell."""
         low, high = self.interval
         return (
             f"{100 * self.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points:"
@@ -411,8 +423,8 @@ class Paired:
         )
 
     def sentence(self, first: str, second: str) -> str:
-        """The result in three short sentences. They are about the two networks, by the names of
-        their runs, not about their methods.
+        """Returns the result in three short sentences. `first` and `second` are the names of the
+        two runs: the result is about these two networks, not about their methods.
         """
         low, high = self.interval
         return (
@@ -427,7 +439,7 @@ class Paired:
         )
 
     def to_json(self) -> JSON:
-        """Plain values, including the derived ones."""
+        """Returns all fields and the derived values as plain values."""
         return dataclasses.asdict(self) | {
             "difference": self.difference,
             "interval": list(self.interval),
@@ -437,7 +449,8 @@ class Paired:
 
 
 def paired(first: Evaluation, second: Evaluation) -> Paired:
-    """The difference in robust accuracy of two networks, from the images on which they differ.
+    """Returns the comparison of two networks' robust accuracies, from the images on which they
+    differ.
 
     Raises UserError if they were not measured in the same way: other images, attack, ε, n, seed or
     split.

@@ -16,8 +16,9 @@ from robustviz.types import JSON
 
 @dataclass
 class Images:
-    """Collects the per-image results of `measure`, block by block, in the order that `--n` counts:
-    predictions (N,) for clean and attacked images, and the size of each perturbation.
+    """Collects the per-image results of `measure`, block by block, in the stratified order in which
+    it evaluates images: predictions (N,) for clean and attacked images, and the size of each
+    perturbation.
     """
 
     clean: list[Tensor] = field(default_factory=list)
@@ -26,8 +27,8 @@ class Images:
     l2: list[Tensor] = field(default_factory=list)
 
     def see(self, x: Tensor, shown: Tensor, clean: Tensor, attacked: Tensor) -> None:
-        """Add one block: clean images (B,C,H,W), the attacked images that the network was shown,
-        and its predictions (B,) for both.
+        """Add one block: clean images (B,C,H,W), the attacked images `shown` to the network, and
+        its predictions (B,) for both.
         """
         way = (shown - x).detach().flatten(1).double()
         for kept, new in (
@@ -39,10 +40,11 @@ class Images:
             kept.append(new.cpu())
 
     def rows(self, split: Dataset) -> list[JSON]:
-        """One row per evaluated image, in the order of the whole split, which is passed as `split`:
-        the image's number there (`image`), its `file` if it has one, its `label`, the predicted
-        class names `clean` and `attacked`, whether they are right, and the size of the
-        perturbation, `linf` and `l2`, in pixel units.
+        """Returns one row per evaluated image, in the order of the whole split, which is passed as
+        `split`: the image's index there (`image`), its `file` if it has one, the class names
+        `label` (true), `clean` and `attacked` (predicted), whether the predictions are right
+        (`clean_right`, `attacked_right`), and the size of the perturbation, `linf` and `l2`, in
+        pixel units.
         """
         names, y = split.classes, split.y.tolist()
         columns = [torch.cat(each).tolist() for each in (self.clean, self.attacked)]

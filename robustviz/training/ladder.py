@@ -1,5 +1,5 @@
-"""Several attacks on the same images, a "ladder" of "rungs" from weak to strong: which images
-withstood all of them, and whether the stronger attacks really found more.
+"""Several attacks on the same images, a "ladder" of "rungs" from weak to strong: finds which images
+are classified correctly under all of them, and checks that stronger attacks fool more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POINTS = 5  # by which later attacks must lower PGD's accuracy to cause a warnin
 class Worst:
     """The worst case of all attacks that were run on the same `n` images with the same ε: `k`
     images are classified correctly both clean and under each of the `attacks`, which are given by
-    name, weakest first. Their seeds may differ. `images` is a hash of the images.
+    printed name, weakest first. Their seeds may differ. `images` is a hash of the images.
     """
 
     n: int
@@ -42,8 +42,8 @@ class Worst:
 
     @property
     def several(self) -> bool:
-        """Whether there was more than one attack, so that this says more than the attack's own
-        accuracy.
+        """Whether there was more than one attack; with only one, this is no more than that attack's
+        result.
         """
         return len(self.attacks) > 1
 
@@ -57,15 +57,17 @@ class Worst:
         )
 
     def beside(self, plain: Evaluation | None) -> str:
-        """`text`, with a note if `plain`, the evaluation shown next to it, was measured on other
-        images.
+        """Returns `text`, with a note if `plain`, the evaluation displayed next to it, was measured
+        on other images.
         """
         if plain is None or plain.images == self.images:
             return self.text
         return f"{self.text} {plain.printed} was run on other images."
 
     def to_json(self) -> JSON:
-        """Plain values: `worst_acc`, `worst_k` and so on, with `n` and the hash of the `images`."""
+        """Returns plain values: `worst_acc`, `worst_k` and so on, with `n` and the hash of the
+        `images`.
+        """
         return {
             "n": self.n,
             "images": self.images,
@@ -77,15 +79,15 @@ class Worst:
 
 
 def _ball(one: Evaluation) -> tuple[Any, ...]:
-    """What evaluations must have in common for their per-image results to be combined: weights,
-    images, ε and norm.
+    """Returns what evaluations must have in common for their per-image results to be combined:
+    weights, images, ε and norm.
     """
     return one.weights, one.images, one.eps, one.attack.get("norm")
 
 
 def worst(found: Sequence[Evaluation], like: Evaluation) -> Worst | None:
-    """The worst case of the attacks in `like` and in those of `found` with the same images,
-    weights, ε and norm; None if `like` is from an old version that kept no per-image results.
+    """Returns the worst case over the attack of `like` and those of `found` with the same images,
+    weights, ε and norm; None if `like` is from an old version that stored no per-image results.
     """
     if not like.robust_right:
         return None
@@ -106,8 +108,8 @@ def worst(found: Sequence[Evaluation], like: Evaluation) -> Worst | None:
 
 
 def headline(found: Sequence[Evaluation], eps: float | None) -> Worst | None:
-    """A run's most telling worst case at this ε: the one with most attacks, then with most images;
-    None if no images were attacked by two attacks.
+    """Returns, of a run's evaluations at this ε, the worst case over most attacks, and of these the
+    one on most images; None if no images were evaluated under two attacks.
     """
     every = [worst(found, one) for one in found if one.eps == eps]
     return max(
@@ -120,11 +122,11 @@ def headline(found: Sequence[Evaluation], eps: float | None) -> Worst | None:
 @dataclass(frozen=True)
 class Ladder:
     """Stronger and stronger attacks on the same images: `rungs` holds their evaluations, weakest
-    first, each with its own count of correct images and the cumulative one. The margin rung,
-    CW-100, climbs another loss than PGD and is not stronger: it stands before AutoAttack to expose
-    a network against which attacks on cross-entropy are misled.
+    first, each with its own count of correct images and the cumulative one. CW-100 maximises
+    another loss (the margin) than PGD and is not stronger: it stands before AutoAttack to expose a
+    network against which attacks on cross-entropy are misled.
 
-    `left_out`: one sentence if a rung does not apply to this data.
+    `left_out`: one sentence if an attack does not apply to this data, else empty.
     """
 
     rungs: tuple[Evaluation, ...]
@@ -158,13 +160,13 @@ class Ladder:
 
     @property
     def worst(self) -> Worst | None:
-        """The worst case of all rungs."""
+        """The worst case of all rungs; None if the last one stores no per-image results."""
         return worst(self.rungs, self.rungs[-1])
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """The findings about the ladder as a whole: for each rung whether it is in order and, after
-        PGD, how many images attacks on cross-entropy missed.
+        """The findings about the ladder as a whole: for each rung whether it leaves no more images
+        right than weaker ones and, after PGD, how many images attacks on cross-entropy missed.
         """
         return tuple(
             finding for rung in self.rungs for finding in rung.doctor if finding.name in MONITOR
@@ -172,19 +174,23 @@ class Ladder:
 
     @property
     def ordered(self) -> bool:
-        """Whether no stronger attack left clearly more images right than a weaker one."""
+        """Whether no stronger attack left clearly more images right than a weaker one (see
+        `climb`).
+        """
         return all(finding.ok for finding in self.findings if finding.name == "order")
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The warning of the strongest rung that attacks on cross-entropy make the network look
-        better than it is, if there is one.
+        """At most one sentence, from the last rung with a warning: attacks on cross-entropy make
+        the network look more robust than it is.
         """
         return tuple(finding.text for finding in self.findings if finding.warning)[-1:]
 
     @property
     def verdict(self) -> str:
-        """The result of the ladder, in a few sentences."""
+        """The cumulative result, whether the rungs are in order, and any warning, in a few
+        sentences.
+        """
         low, high = self.interval
         wrong = [
             rung.printed
@@ -203,18 +209,18 @@ class Ladder:
         ).strip()
 
     def __str__(self) -> str:
-        """One line per rung, then the verdict."""
+        """Returns the clean accuracy, one line per rung, then the verdict."""
         first = self.rungs[0]
         clean = f"clean {first.clean_k} of {self.n} right  {self.clean_acc:.3f}"
         note = [self.rungs[-1].note] if self.rungs[-1].note else []
         return "\n".join([clean, *(rung.line for rung in self.rungs), self.verdict, *note])
 
     def _repr_markdown_(self) -> str:
-        """How a notebook displays the ladder."""
+        """Returns the text of `str` as Markdown, for display in a notebook."""
         return f"```text\n{self}\n```"
 
     def to_json(self) -> JSON:
-        """Plain values; `robust_acc` is the last rung's cumulative accuracy."""
+        """Returns plain values; `robust_acc` is the last rung's cumulative accuracy."""
         return {
             "attack": "ladder",
             "n": self.n,
@@ -233,24 +239,24 @@ class Ladder:
 
 
 def _loss(attack: Mapping[str, Any]) -> str:
-    """Which loss an attack of many steps climbs: `ce`, or `dlr` for any margin. Empty for attacks
-    that are compared with all others: FGSM, which is weaker than they are, and AutoAttack, which
-    uses both losses.
+    """Returns the loss that an attack of many steps maximises: `ce`, or `dlr` for any margin. Empty
+    for attacks without such a setting, which are compared with all others, such as FGSM, which is
+    weaker than they are, and AutoAttack, which uses both losses.
     """
     return {"pgd": "ce", "cw": "dlr"}.get(attack["key"], str(attack.get("loss", "")))
 
 
 def climb(rungs: Sequence[Evaluation], method: str = "", left_out: str = "") -> Ladder:
-    """Make a ladder of evaluations of one network on the same images, weakest attack first, with
+    """Make a ladder from evaluations of one network on the same images, weakest attack first, with
     cumulative counts and the findings about order and margin.
 
     The count of correct images must not rise from clean images to stronger attacks, except by one
-    point or two images, whichever is more. An attack on the margin (CW, APGD on DLR) is different
-    from PGD on cross-entropy, not stronger: each is compared with clean images, FGSM and attacks on
-    the same loss, and AutoAttack with the lowest count of all. FGSM on a network trained by
-    `fgsm_at` is exempt: it may recognise FGSM's noise better than clean images (label leaking). An
-    attack after PGD gives a warning if it lowers PGD's count by five points or more. Raises
-    UserError for an evaluation without per-image results.
+    percentage point or two images, whichever is more. An attack on the margin (CW, APGD on DLR) is
+    different from PGD on cross-entropy, not stronger: each is compared with clean images, FGSM and
+    attacks on the same loss, and AutoAttack with the lowest count of all. FGSM on a network trained
+    by `fgsm_at` (`method`) is exempt: it may recognise FGSM's noise better than clean images (label
+    leaking). An attack after PGD gives a warning if the cumulative count is five percentage points
+    or more below PGD's count. Raises UserError for an evaluation without per-image results.
     """
     out: list[Evaluation] = []
     still, pgd = rungs[0].right()[0], None
@@ -293,7 +299,9 @@ def _order(rung: Evaluation, lowest: int, name: str, method: str) -> Finding:
 
 
 def _margin(rung: Evaluation, still: int, pgd: Evaluation) -> Finding:
-    """The finding on how many points the count under all rungs so far lies below PGD's count."""
+    """Returns the finding on how many percentage points the number of images right under all rungs
+    so far (`still`) lies below PGD's number.
+    """
     points = 100 * (pgd.robust_k - still) / rung.n
     flatters = points >= POINTS
     return Finding(
@@ -311,8 +319,8 @@ def _margin(rung: Evaluation, still: int, pgd: Evaluation) -> Finding:
 
 
 def ladders(found: Sequence[Evaluation]) -> list[Ladder]:
-    """The ladders among a run's evaluations, oldest first: rungs on the same images at the same ε,
-    weakest first. AutoAttack comes last, even if it was run before all other rungs existed.
+    """Returns the ladders among a run's evaluations, oldest first: rungs on the same images at the
+    same ε, weakest first. AutoAttack comes last, even if it was run before all other rungs existed.
     """
     groups: dict[tuple[Any, ...], list[Evaluation]] = {}
     for one in found:
@@ -327,8 +335,8 @@ def ladders(found: Sequence[Evaluation]) -> list[Ladder]:
 
 
 def best_ladder(found: Sequence[Evaluation], eps: float | None) -> Ladder | None:
-    """A run's ladder at this ε and seed 0 with most rungs, then with most images; None if there is
-    none.
+    """Returns a run's ladder at this ε and seed 0 with most rungs, and of these the one on most
+    images; None if there is none.
     """
     return max(
         (each for each in ladders(found) if each.eps == eps and each.rungs[-1].seed == 0),

@@ -53,23 +53,23 @@ def train(
     """Train `config` from the start and yield an `EpochRecord` after each epoch; the weights are in
     its `training`.
 
-    `on_batch` is called before every training step and may answer "pause" or "stop", which ends the
-    iteration before that step. It is also called during validation, where its answer is ignored.
-    Raises UserError if the data, network or settings do not fit, and `Diverged` if the loss becomes
-    NaN or infinite.
+    `on_batch` is called before every training step and may return "pause" or "stop", which ends the
+    iteration before that step. It is also called during validation, where its return value is
+    ignored. Raises UserError if the data, network or settings do not fit, and `Diverged` if the
+    loss becomes NaN or infinite.
     """
     yield from Training(config).epochs(on_batch)
 
 
 def check(config: TrainConfig, world: World = ALONE) -> None:
-    """Raises UserError if this training cannot start because its data, its network or the settings
-    of its method do not fit.
+    """Build this training without running it. Raises UserError if it cannot start because its data,
+    its network or the settings of its method do not fit.
     """
     Training(config, world)
 
 
 class _Loss(nn.Module):
-    """A stage's loss as a module that contains everything it trains, because DDP wraps a module."""
+    """A stage's loss as a module that contains all networks it trains: DDP wraps a module."""
 
     def __init__(self, loss: Loss, net: nets.Classifier, aux: nn.Module | None) -> None:
         super().__init__()
@@ -87,8 +87,8 @@ class Training:
     `epochs()`. They all yield the same records, but `on_batch` is called in the first process only,
     and only the first process's `state()` should be saved. Each process computes its share of every
     batch, and DDP averages the gradients over all images. Batch norm, and losses that compare
-    images of a batch (`Method.compares`), see only this share; the running statistics of the first
-    process are kept. Everything else is as in a single process.
+    images of a batch (`Method.compares`), see only this share; only the running statistics of the
+    first process are saved. Everything else is as in a single process.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Training:
 
     def _load(self) -> Dataset:
         """Load the training and validation images and return the training split. Raises UserError
-        for too few images, or too few GPUs.
+        for too few images (in all, or per process), or too few GPUs.
         """
         config, world = self.config, self.world
         if self.device.type == "cuda" and world.rank >= torch.cuda.device_count():
@@ -188,15 +188,15 @@ class Training:
 
     @property
     def judged(self) -> nets.Classifier:
-        """The network that is validated and saved: with the running average of the weights if `ema`
-        is set.
+        """The network that is validated and saved: if `ema` is set, the one with the running
+        average of the weights, else the trained one.
         """
         return self.ema if self.ema is not None else self.net
 
     @property
     def settled(self) -> bool:
-        """Whether the last stage has had `patience` epochs in a row without a better validation
-        accuracy.
+        """Whether early stopping ends the training: the last stage has had `patience` (above 0)
+        epochs in a row without a better validation accuracy.
         """
         if not self.config.patience or self.batch:
             return False
@@ -205,8 +205,8 @@ class Training:
         return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= self.config.patience
 
     def strip(self) -> Strip:
-        """Up to eight fixed validation images, clean and under PGD-10 against the current network,
-        with its predictions.
+        """Returns up to eight fixed validation images, clean and under PGD-10 against the current
+        network, with its predictions.
         """
         few = self.val.take(min(STRIP, len(self.val)))
         x, y = few.x.to(self.device), few.y.to(self.device)
@@ -226,15 +226,15 @@ class Training:
         )
 
     def epochs(self, on_batch: Callable[[Tick], Answer] | None = None) -> Iterator[EpochRecord]:
-        """Yield a record after each epoch, from the current position on; then `ended` says why the
-        iteration stopped: "done", "pause" or "stop".
+        """Yield a record after each epoch, from the current position on. Afterwards `ended` says
+        why the iteration stopped: "done", "pause" or "stop".
         """
         ask = (on_batch if self.world.main else None) or (lambda tick: "go")
         yield from iter(functools.partial(self._next, ask), None)
 
     def _next(self, ask: Callable[[Tick], Answer]) -> EpochRecord | None:
         """Train to the end of the current epoch and return its record. Returns None if all epochs
-        are done, or if `ask` answered "pause" or "stop".
+        are done, or if `ask` returned "pause" or "stop".
         """
         with threads(self.threads):  # left before each yield: the caller has its own thread count
             total = int(self.config.epochs or 1)
@@ -308,7 +308,9 @@ class Training:
         return parts
 
     def _batch(self, index: Tensor, progress: float) -> Batch:
-        """This process's share of the batch of images at `index`."""
+        """Returns this process's share of the batch that consists of the training images at
+        `index`.
+        """
         mine = self.world.part(len(index), 2 if self.method.balanced else 1)
         x, objects = self._augmented(index, 0, mine)
         count = self.method.views
@@ -357,9 +359,10 @@ class Training:
                 self._diverged()
 
     def _augmented(self, index: Tensor, view: int, mine: slice) -> tuple[Tensor, Tensor | None]:
-        """The images at `index` in [0, 1], augmented for this `view`, and their object masks,
-        augmented in the same way; of both only the slice `mine`. The whole batch is augmented
-        first, so that the result does not depend on the number of processes.
+        """Returns the images at `index` in [0, 1], augmented for this `view`, and their object
+        masks (None if the method uses none), augmented in the same way; of both only the slice
+        `mine`. The whole batch is augmented first, so that the result does not depend on the number
+        of processes.
         """
         x = self.images[index]
         if self.masks is not None:
@@ -412,7 +415,9 @@ class Training:
         return record
 
     def _validated(self, tick: Callable[[], object]) -> tuple[int, int]:
-        """How many validation images the network classifies correctly, clean and under PGD-10."""
+        """Returns how many validation images the network classifies correctly, clean and under
+        PGD-10.
+        """
         x, y = self.val.x.to(self.device), self.val.y.to(self.device)
         count = functools.partial(
             count_right, self.judged, x, y, seed=self.config.seed, tick=tick, bf16=True
@@ -428,7 +433,7 @@ class Training:
     # Saving and restoring the state.
 
     def state(self) -> tuple[dict[str, Tensor], JSON]:
-        """Everything a resume needs: tensors by name, on the CPU, and plain JSON values."""
+        """Returns everything a resume needs: tensors by name, on the CPU, and plain JSON values."""
         modules = {prefix: module.state_dict() for prefix, module in self._modules().items()}
         tensors = {
             f"{prefix}/{name}": value
@@ -450,8 +455,8 @@ class Training:
         }
 
     def restore(self, tensors: dict[str, Tensor], plain: JSON) -> None:
-        """Continue from what `state` returned. Raises UserError if it belongs to another network or
-        is damaged.
+        """Set this training to the state that `state` returned, so that `epochs` continues from
+        there. Raises UserError if it belongs to another network or is damaged.
         """
         groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for path, value in tensors.items():
@@ -478,7 +483,9 @@ class Training:
                     memory["momentum_buffer"] = momentum[str(number)].to(self.device)
 
     def _modules(self) -> dict[str, nn.Module]:
-        """The trained, averaged and auxiliary networks, by their prefix in a saved state."""
+        """Returns the networks of this training (trained, averaged, auxiliary) by prefix in a saved
+        state.
+        """
         return {
             name: module
             for name, module in (("net", self.net), ("ema", self.ema), ("aux", self.aux))
@@ -486,7 +493,7 @@ class Training:
         }
 
     def _memories(self) -> Iterator[dict[str, Tensor]]:
-        """The optimiser's state of each parameter, such as its momentum buffer, in order."""
+        """Yield the optimiser's state of each parameter, such as its momentum buffer, in order."""
         if self.optimiser is not None:
             for group in self.optimiser.param_groups:
                 yield from (self.optimiser.state[parameter] for parameter in group["params"])

@@ -1,5 +1,5 @@
-"""What depends only on the seed and the schedule: the order of the images, the epochs of each
-stage, and the learning rate.
+"""Computes what depends only on the seed and the schedule: the order of the images, the epochs of
+each stage, and the learning rate.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TURNS: dict[str, tuple[float, ...]] = {
 
 
 def seed_of(*parts: object) -> int:
-    """A 63-bit seed computed from `parts`, which say what it is for: different purposes get
+    """Returns a 63-bit seed computed from `parts`, which say what it is for: different purposes get
     different random numbers.
     """
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
@@ -35,9 +35,9 @@ def seed_of(*parts: object) -> int:
 
 @functools.cache
 def turns(schedule: str) -> tuple[str, tuple[float, ...]]:
-    """The name of a schedule, and the shares of a stage at which the learning rate turns. They may
-    follow an `@`, as in `step@1/2,3/4` and `cyclic@1/2`. Raises UserError for an unknown schedule
-    and for unusable shares.
+    """Returns the name of a schedule, and the shares of a stage (between 0 and 1) at which the
+    learning rate turns. They may follow an `@`, as in `step@1/2,3/4` and `cyclic@1/2`. Raises
+    UserError for an unknown schedule and for unusable shares.
     """
     name, at, given = schedule.partition("@")
     if name not in TURNS:
@@ -56,9 +56,9 @@ def turns(schedule: str) -> tuple[str, tuple[float, ...]]:
 
 
 def learning_rate(schedule: str, top: float, progress: float) -> float:
-    """The learning rate at `progress` (0 to 1) of a stage. cyclic: linear from 0 up to `top` at its
-    turn, then linear down to 0. step: divided by 10 after each turn. cosine: half a cosine wave
-    from `top` to 0. constant: `top`. Raises UserError as `turns` does.
+    """Returns the learning rate at `progress` (0 to 1) of a stage. cyclic: linear from 0 up to
+    `top` at its turn, then linear down to 0. step: divided by 10 at each turn. cosine: half a
+    cosine wave from `top` to 0. constant: `top`. Raises UserError as `turns` does.
     """
     name, shares = turns(schedule)
     if name == "cyclic":
@@ -70,9 +70,9 @@ def learning_rate(schedule: str, top: float, progress: float) -> float:
 
 
 def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:
-    """Positions of all samples in random order, in pairs of one class, so that every class in a
-    batch of even size occurs at least twice. A class with an odd count repeats one sample. `y` (N,)
-    is on the CPU; every class needs at least two samples.
+    """Returns the indices of all samples in random order, in pairs of one class, so that every
+    class in a batch of even size occurs at least twice. A class with an odd count repeats one
+    sample. `y` (N,) is on the CPU; every class needs at least two samples.
     """
     pairs = []
     for label in y.unique().tolist():
@@ -84,8 +84,8 @@ def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def planned(stages: Sequence[Stage], total: int) -> list[tuple[Stage, int, int]]:
-    """Each stage with its first epoch and the epoch after its last, out of `total` epochs; every
-    stage gets at least one.
+    """Returns each stage with its first epoch, from 0, and the epoch after its last, out of `total`
+    epochs, which must be at least as many as the stages; every stage gets at least one.
     """
     edges, share = [0], 0.0
     for number, stage in enumerate(stages, start=1):

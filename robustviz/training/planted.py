@@ -1,5 +1,5 @@
-"""The active test of the doctor: adversarial examples that are known to exist, and how many of them
-an attack finds.
+"""The active test of the doctor: plants adversarial examples, so that they are known to exist, and
+counts how many of them an attack finds.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Readout(nn.Module):
     image has its own linear function.
 
     The nearest clean image is found by comparing pixels, so images may come in any order and
-    number. The output has as many logits (N,K) as `net`, since some attacks need several; the other
-    classes never win. It keeps the scale of `net`, so that a saturated network stays saturated
-    here.
+    number. The output has as many logits (N,K) as `net`, since some attacks need several; classes
+    from 2 on are never predicted. The logits have the scale of `net`'s outputs, so that a saturated
+    network stays saturated here.
     """
 
     x: Tensor
@@ -65,8 +65,9 @@ class Readout(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Planted:
-    """Clean images `x` (n,C,H,W), one planted example each, `example` (n,C,H,W), in the ball around
-    it, and the network that assigns class 1 to the examples and class 0 to every clean image.
+    """Clean images `x` (n,C,H,W), one planted adversarial example for each, `example` (n,C,H,W),
+    within ε of it, and the network `net` that assigns class 1 to the examples and class 0 to every
+    clean image.
     """
 
     net: Readout
@@ -74,8 +75,8 @@ class Planted:
     example: Tensor
 
     def found(self, attack: Attack, seed: int = 0) -> int:
-        """For how many images `attack`, with the norm and ε of the planted examples, finds an
-        adversarial example.
+        """Returns for how many images `attack`, with the norm and ε of the planted examples, finds
+        an adversarial example; 0 if it needs a gradient and the network has none.
         """
         none = torch.zeros(len(self.x), dtype=torch.int64, device=self.x.device)
         if attack.needs_gradient and not try_out(self.net, self.x).has_gradient:
@@ -85,7 +86,9 @@ class Planted:
 
 
 def along(outputs: Tensor, way: Tensor) -> Tensor:
-    """The dot product of each row of `outputs` (N,K) with its own direction `way` (N,K): (N,)."""
+    """Returns the dot product (N,) of each row of `outputs` (N,K) with its own direction `way`
+    (N,K).
+    """
     return (outputs * way).sum(dim=1)
 
 
@@ -93,12 +96,12 @@ def along(outputs: Tensor, way: Tensor) -> Tensor:
 def plant(
     net: nn.Module, x: Tensor, eps: float, norm: Literal["linf", "l2"] = "linf", seed: int = 0
 ) -> Planted | None:
-    """Plant an adversarial example for each of the first 64 images of `x` (N,C,H,W) whose balls do
-    not overlap; None if fewer than 10 can be, as a single step gets as far as any attack.
+    """Plant an adversarial example for each of the first 64 images of `x` (N,C,H,W) whose ε-balls
+    do not overlap, except where one step gets as far as any attack; None if fewer than 10 are left.
 
-    `net` is not changed; a linear readout is put on its outputs. It must call all *inner points*
-    untouched: the image, random points of its ball, and the end of a single gradient step. The
-    planted example is the furthest point along the readout that a longer ascent or a gradient-free
+    `net` is not changed; a linear readout is put on its outputs. It must assign class 0 to all
+    *inner points*: the image, random points of its ball, and the end of a single gradient step. The
+    planted example is the furthest point along the readout that a longer ascent or gradient-free
     search finds. So it exists whatever the network does to gradients, and one step misses it.
 
     Source: Zimmermann et al. 2022 (arXiv 2206.13991) and the authors'
@@ -152,7 +155,9 @@ def plant(
 
 
 def _apart(x: Tensor, eps: float, norm: str) -> Tensor:
-    """The first `MOST` images of `x` (N,C,H,W) whose balls of radius ε have no point in common."""
+    """Returns the first images of `x` (N,C,H,W), at most `MOST`, whose balls of radius ε have no
+    point in common.
+    """
     flat, kept = x.flatten(1), list[int]()
     between = torch.cdist(flat, flat, float("inf") if norm == "linf" else 2.0)
     for number in range(len(x)):

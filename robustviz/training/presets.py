@@ -16,8 +16,8 @@ from robustviz.types import UserError
 @dataclass(frozen=True)
 class Preset:
     """A recipe: a text that says what it is and where it comes from, and its settings by dotted
-    path. For a published recipe, `differs` lists in words what differs here, each with the settings
-    and facts it refers to.
+    path. For a published recipe, the keys of `differs` say in words what differs here from the
+    original, and the values name the settings and facts that this concerns, separated by spaces.
     """
 
     text: str
@@ -462,8 +462,8 @@ PRESETS = LESSONS | PUBLISHED
 
 
 def preset_settings(name: str) -> Mapping[str, Any]:
-    """The settings of a preset, by dotted path. Raises UserError that names the nearest preset if
-    there is none of this name.
+    """Returns the settings of a preset, by dotted path. Raises UserError that names the nearest
+    preset if there is none of this name.
     """
     if name not in PRESETS:
         raise UserError(unknown("preset", name, PRESETS), code=2)

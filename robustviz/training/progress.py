@@ -16,8 +16,8 @@ ANSWERS: tuple[Answer, ...] = ("go", "pause", "stop")
 
 @dataclass(frozen=True)
 class Tick:
-    """Where a training is and what it does now (`phase`): `batch` of `batches` are done in `epoch`
-    (from 0) of `epochs`.
+    """The position of a training and whether it trains or validates now (`phase`): `batch` of
+    `batches` are finished in `epoch` (from 0) of `epochs`.
     """
 
     epoch: int
@@ -31,7 +31,8 @@ class Tick:
 class EpochRecord:
     """The results of one epoch, counted from 1. `losses` holds each loss term's mean over the
     epoch; accuracies are in [0, 1], on `n_val` validation images, `robust_acc` under PGD-10 at the
-    run's ε; `seconds` includes validation; `best`: whether this epoch is the best so far.
+    run's ε; `seconds` includes validation; `lr` is the learning rate of the last batch; `best`:
+    whether this epoch is the best so far.
     """
 
     epoch: int
@@ -46,7 +47,9 @@ class EpochRecord:
     training: Training = field(repr=False, compare=False)
 
     def to_json(self) -> JSON:
-        """Plain values: one line of `metrics.jsonl`, with `processes` if there were several."""
+        """Returns plain values: one line of `metrics.jsonl`, with `processes` if there were
+        several.
+        """
         size = self.training.world.size
         return {
             name: getattr(self, name) for name in self.__dataclass_fields__ if name != "training"
@@ -54,12 +57,12 @@ class EpochRecord:
 
 
 class Diverged(UserError):
-    """The loss became NaN or infinite."""
+    """Raised when the loss became NaN or infinite."""
 
 
 def tolerance_note(recorded: JSON, now: JSON) -> str:
-    """A sentence if a resumed training may not give the same bits, else an empty text. Both
-    arguments are tables like `versions` in `config.json`, with the device.
+    """Returns a sentence if a resumed training may not give bit-identical results, else an empty
+    text. `recorded` and `now` are dictionaries like `versions` in `config.json`, with the device.
     """
     differing = [
         name

@@ -1,4 +1,4 @@
-"""`TrainConfig.init`: starting a training from the weights of a run or of a file."""
+"""Starts a training from the weights of a run or of a file, as `TrainConfig.init` says."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ HEAD = {"head.weight", "head.bias"}
 
 
 def resolved(config: TrainConfig, find_run: FindRun) -> str | None:
-    """`config.init` with a short hash of the weights appended, as `RUN#1f…` or `/FILE#1f…`, because
-    a run or a file may later hold other weights; None if `init` is empty. Raises UserError if there
-    are no weights, if they changed, or if the method has its own setting for the starting run.
+    """Returns `config.init` with a short hash of the weights appended, as `RUN#1f…` or `/FILE#1f…`,
+    because a run or a file may later hold other weights; None if `init` is empty. Raises UserError
+    if the run has no weights, if they no longer match a hash in `init`, or if the method has its
+    own setting for the starting run.
     """
     if not config.init:
         return None
@@ -52,9 +53,9 @@ def resolved(config: TrainConfig, find_run: FindRun) -> str | None:
 
 
 def start_from(net: nn.Module, config: TrainConfig, find_run: FindRun) -> None:
-    """Load the weights named by `config.init`, which must be resolved, into the fresh `net`,
-    including its normalisation. A head for another number of classes keeps its fresh weights.
-    Raises UserError for weights of another network.
+    """Load the weights named by `config.init`, which must come from `resolved`, into the fresh
+    `net`, including its normalisation. A head for another number of classes keeps its fresh
+    weights. Raises UserError for weights of another network.
     """
     name, fresh = str(config.init).rpartition("#")[0], net.state_dict()
     state = read(name).state if Path(name).is_file() else find_run(name).net().state_dict()

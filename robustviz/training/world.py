@@ -1,6 +1,7 @@
-"""The processes that share one training, started by torchrun on one machine: which of them this is,
-and how they agree. A single process needs no torchrun, and nothing here imports torch for it. The
-first process (rank 0) obeys pause and stop, validates, prints and writes; all processes train.
+"""The processes that share one training, started by torchrun on one machine: which of them this one
+is, and how they exchange values. A single process needs no torchrun, and nothing here imports torch
+for it. The first process (rank 0) obeys pause and stop, validates, prints and writes; all processes
+train.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _store: tuple[Any, int, int] | None = None
 
 @dataclass(frozen=True)
 class World:
-    """The processes of one training: the rank of this process, from 0, and their number. The
-    default is a single process.
+    """The processes of one training: `rank` is the index of this process, from 0, and `size` their
+    number. The default is a single process.
     """
 
     rank: int = 0
@@ -37,13 +38,13 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this is the first process, which decides and writes."""
+        """Whether this is the first process, which validates and writes."""
         return self.rank == 0
 
     def part(self, n: int, together: int = 1) -> slice:
-        """The slice of `n` consecutive items that this process handles. Groups of `together` items
-        stay in one share; the shares are consecutive and differ in size by at most one group. A
-        single process gets everything.
+        """Returns the slice of `n` consecutive items that this process handles. Groups of
+        `together` items stay in one share; the shares are consecutive and differ in size by at most
+        one group. A single process gets everything.
         """
         groups = -(-n // together)
         return slice(
@@ -52,8 +53,8 @@ class World:
         )
 
     def broadcast(self, *numbers: int) -> list[int]:
-        """The `numbers` of the first process, returned in every process; all must pass equally
-        many. Waits for the first process.
+        """Returns, in every process, the `numbers` that the first process passed; all must pass
+        equally many. Waits for the first process.
         """
         if self.size == 1:
             return list(numbers)
@@ -64,8 +65,8 @@ class World:
         return [int(number) for number in said]
 
     def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The mean of each value over the processes, which must pass the same names in the same
-        order. Waits for all of them.
+        """Returns the mean of each value over the processes, which must pass the same names in the
+        same order. Waits for all of them.
         """
         if self.size == 1 or not values:
             return values
@@ -78,8 +79,8 @@ class World:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Run the block in the first process, and only then in the others: it may download what
-        they then find on disk.
+        """Run the block in the first process, and only then in the others: it may download what the
+        others then find on disk.
         """
         if not self.main:
             self.broadcast(0)
@@ -88,7 +89,7 @@ class World:
             self.broadcast(0)
 
     def leave(self) -> None:
-        """Close the process group once all processes are here; from then on each process works
+        """Wait for all processes and close the process group; from then on each process works
         alone.
         """
         if self.size > 1:
@@ -98,7 +99,7 @@ class World:
             torch.distributed.destroy_process_group()
 
     def lost(self, error: BaseException) -> bool:
-        """Whether `error` only says that another process has ended."""
+        """Whether `error` only says that another process has ended; False in a single process."""
         if self.size == 1:
             return False
         import torch
@@ -117,8 +118,8 @@ def launched() -> bool:
 
 
 def join() -> World:
-    """Join the processes that torchrun started, once all are here, and return their `World`. They
-    communicate over gloo, and over NCCL between GPUs, and from here on process k uses GPU k.
+    """Join the processes that torchrun started, once all have started, and return their `World`.
+    They communicate over gloo, and over NCCL between GPUs, and from here on process k uses GPU k.
     Without torchrun it returns `ALONE`; further calls return the same world.
 
     Raises UserError if the processes are on several machines, because each of them would need the
@@ -154,8 +155,8 @@ def join() -> World:
 
 
 def reports_errors() -> bool:
-    """True for the first process to report an error; the others fail because that one did. Always
-    True if there is only one process.
+    """Returns True in the first process to report an error, and False in the others, which fail
+    because that one did. Always True if there is only one process.
     """
     if not launched():
         return True
@@ -167,9 +168,9 @@ def reports_errors() -> bool:
 
 
 def _notes() -> tuple[Any, int, int]:
-    """torchrun's key-value store, the rank of this process and the number of processes. With it any
-    process can report an error, not only rank 0: if another process fails first, torchrun ends rank
-    0 before it can say anything.
+    """Returns torchrun's key-value store, the rank of this process and the number of processes.
+    With the store any process can report an error, not only rank 0: if another process fails first,
+    torchrun ends rank 0 before it can say anything.
     """
     global _store
     from torch.distributed.rendezvous import rendezvous
