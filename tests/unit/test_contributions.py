@@ -547,8 +547,8 @@ def test_the_control_moves_a_marker_along_both_curves_and_the_bars_of_one_image(
     assert (
         kept[0] == 0 and kept == sorted(kept) and screen.control.values[screen.control.start] == "3"
     )
-    assert screen.moves["a-share"][1][kept.index(3)] == "A: 50 %"
-    assert screen.moves["b-share"][1][kept.index(3)] == "B: 75 %"
+    assert screen.moves["a-share"][1][kept.index(3)] == "A keeps 50 %"
+    assert screen.moves["b-share"][1][kept.index(3)] == "B keeps 75 %"
     assert (
         screen.moves["b-one"][1][kept.index(4)] == "B: 100 % of the positive contributions to dog"
     )

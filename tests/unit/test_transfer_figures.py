@@ -322,8 +322,8 @@ def test_the_figure_of_alignment_has_every_interval() -> None:
     assert soft.error_x.array[2] == pytest.approx(100 * high - 20)
     assert soft.error_x.arrayminus[2] == pytest.approx(20 - 100 * low)
     assert said(figure) == (
-        "After soft labels more images fool 1 of 3 unseen networks. After true labels fewer images"
-        " fool 3 of 3 unseen networks."
+        "After soft labels, 1 of 3 unseen networks is fooled more often. After true labels, 3 of 3"
+        " unseen networks are fooled less often."
     )
     meta = figure.layout.meta
     assert not wordy(meta["sentence"]) and not wordy(meta["sure"])

@@ -28,12 +28,16 @@ STYLE = """<style>
 .claims > * { padding: .1rem 0; line-height: 1.2; border-bottom: 1px solid var(--grid);
   height: 100%; align-content: center; box-sizing: border-box; }
 .claims .word { font-weight: 600; }
-@container (max-width: 46rem) { .claims { grid-template-columns: 1fr; } .claims > * { border: 0; } }
+.claims .how + * { grid-column: 1; }
+.claims .how { grid-column: 3; font-size: .8rem; }
+@container (max-width: 46rem) { .claims { grid-template-columns: 1fr; } .claims > * { border: 0; }
+  .claims .how { grid-column: 1; } }
 </style>"""
+HOW = '<div class="how">solid line: no difference · right of the dashed: as claimed</div>'
 
 
 def screen(found: Found, start: int) -> Screen:
-    """The first screen, at the data set with index `start`; its control selects the data set."""
+    """The first screen; its slider selects the data set, `start` is the index of the first one."""
     names = found.data
     cells, moves = [], {}
     for number, claim in enumerate(found.claims):
@@ -49,7 +53,7 @@ def screen(found: Found, start: int) -> Screen:
         )
     return Screen(
         answer=[_answer(found, data) for data in names],
-        picture=f'{STYLE}<div class="claims">{"".join(cells)}</div>',
+        picture=f'{STYLE}<div class="claims">{HOW}{"".join(cells)}</div>',
         alt="A row for each claim: the method, the claim, how far the measured differences lie from"
         " zero, and the verdict.",
         sure=_sure(found),
@@ -83,9 +87,10 @@ def _word(rows: Sequence[Row]) -> str:
 
 
 def _plot(rows: Sequence[Row]) -> str:
-    """The chart of a claim: an interval per expectation, and a dashed line from where it counts.
-    The unit is the smallest difference that counts. A value outside the chart is an arrow at its
-    end. Empty if the claim is not measured on the data set.
+    """The chart of a claim as SVG: a row for each expectation, with its difference's interval.
+    The unit is the smallest difference that counts, and a dashed line is drawn where differences
+    begin to count. A value outside the chart is an arrow at its end. Empty if the claim is not
+    measured on the data set.
     """
     if not rows:
         return ""
@@ -114,8 +119,8 @@ def _cut(value: float) -> float:
 
 
 def _sure(found: Found) -> list[str]:
-    """How the claims are judged, then for each data set the number of seeds and the pilot runs.
-    The sentences do not depend on the control, so that they stay true when it moves.
+    """Sentences on how claims are judged, and on the seeds and pilot runs of each data set.
+    They are the same at every position of the slider.
     """
     seeds = {row.data: row.wanted for row in found.rows}
     return [

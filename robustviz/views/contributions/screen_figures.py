@@ -109,7 +109,10 @@ def _curves(
         moves |= {
             f"{side}-cx": ("cx", [str(plot.px(min(k, each.width))) for k in kept]),
             f"{side}-cy": ("cy", [str(plot.py(share)) for share in at_k]),
-            f"{side}-share": ("text", [f"{side.upper()}: {_percent(share)}" for share in at_k]),
+            f"{side}-share": (
+                "text",
+                [f"{side.upper()} keeps {_percent(share)}" for share in at_k],
+            ),
         }
         plot.text(
             kept[-1],

@@ -315,9 +315,12 @@ def _toward(learned: str, higher: int, lower: int, count: int) -> str:
     """
     if not higher and not lower:
         return f"After {learned}: no difference shown on any unseen network." if count else ""
-    most, several = ("more", higher) if higher else ("fewer", lower)
-    rest = f", fewer fool {lower}" if higher and lower else ""
-    return f"After {learned} {most} images fool {several} of {count} unseen networks{rest}."
+    most, several = ("more", higher) if higher else ("less", lower)
+    verb = "is" if several == 1 else "are"
+    rest = f", {lower} less often" if higher and lower else ""
+    return (
+        f"After {learned}, {several} of {count} unseen networks {verb} fooled {most} often{rest}."
+    )
 
 
 def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
