@@ -138,7 +138,7 @@ def _control_sentence(control: Floats) -> str:
 
 
 def _sure(result: Attention) -> str:
-    """How the maps and the budget of one image were measured, in words."""
+    """Returns sentences on how the maps and the budget of one image were measured."""
     meta = result.meta
     known = result.control[np.isfinite(result.control)]
     spread = (
@@ -155,10 +155,11 @@ def _sure(result: Attention) -> str:
 
 
 def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
-    """The image with PART's mask, and each pixel's radius: bright is ε, dark is ε_low.
+    """Two panels: the image with PART's mask, and each pixel's radius: bright is ε, dark is ε_low.
 
-    Pixels outside the mask are darkened. The outline of the true object is drawn where the data has
-    one. With jet-compat the radii differ between colour channels, and their mean is drawn.
+    In the first, pixels outside the mask are darkened. The outline of the true object is drawn
+    where the data has one. With jet-compat the radii differ between colour channels, and their mean
+    is drawn.
     """
     size, mask = result.x.shape[1:], result.mask.reshape(-1, *result.x.shape[1:])
     figure = _panels(["mask", "budget"], size, template, 250)
@@ -309,8 +310,8 @@ def _spent_sentence(result: Attention) -> str:
 
 
 def _panels(titles: list[str], size: tuple[int, ...], template: str, height: int) -> go.Figure:
-    """A figure of empty square panels side by side, in pixel coordinates with row 0 at the top,
-    each with its title above it.
+    """Returns a figure of empty panels side by side, `height` pixels high, each with its title. A
+    panel has the pixel coordinates of an image of `size` (H, W), with row 0 at the top.
     """
     figure = blank(
         template, "", height=height, margin={"l": 4, "r": 4, "t": 28, "b": 46}, showlegend=False
@@ -364,7 +365,9 @@ def _picture(figure: go.Figure, place: int, x: Floats) -> None:
 def _heatmap(
     figure: go.Figure, place: int, title: str, heat: Floats, size: tuple[int, ...], **how: Any
 ) -> None:
-    """Draw a map as blocks that together cover the whole image; hovering shows a block's value."""
+    """Draw a map `heat` in panel number `place` (from 1) as blocks that together cover the whole
+    image of `size` (H, W); hovering shows a block's value. `how`: options of Plotly's heat map.
+    """
     rows, columns = heat.shape
     figure.add_heatmap(
         z=np.round(heat, 5),

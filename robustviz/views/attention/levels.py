@@ -1,5 +1,5 @@
-"""The probe for the Attention page's first screen: the class activation maps of one image at every
-strength of an attack.
+"""The probe for the Attention page's first screen: the class activation maps of one image attacked
+at several radii.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from robustviz.views.measure import image_of, meta_of, net_of, probe, radius
 
 @probe(AttentionLevelsSpec)
 def attention_levels(run: Run, spec: AttentionLevelsSpec) -> AttentionLevels:
-    """Compute the class activation maps of one test image at every strength of a PGD attack."""
+    """Compute class activation maps of one test image under PGD at each radius of `levels_of`."""
     split, x, y = image_of(run, spec.index)
     check_rule(split, spec.rule)
     net, eps = net_of(run), check_eps(radius(run) if spec.eps is None else spec.eps)

@@ -32,11 +32,11 @@ PACKAGE = {  # classes of the grad-cam package, for the methods not implemented 
 
 
 def class_maps(net: nets.Classifier, x: Tensor, y: Tensor, method: str = "grad_cam") -> Tensor:
-    """Raw class activation maps (N, h, w) of images `x` (N,C,H,W) for the classes `y` (N,).
+    """Returns raw class activation maps (N, h, w) of images `x` (N,C,H,W) for the classes `y` (N,).
 
     Maps have a sign where the method gives one; the sign of eigen_cam means nothing. The network is
     left unchanged. Raises UserError for a network without feature maps, for feature maps of a
-    single cell, and where the grad-cam package is needed and missing.
+    single cell, and if the method needs the grad-cam package and it is not installed.
     """
     cam.check_maps(net)
     with nets.frozen(net), torch.no_grad():
@@ -51,7 +51,7 @@ def class_maps(net: nets.Classifier, x: Tensor, y: Tensor, method: str = "grad_c
 
 
 def _score_cam(net: nets.Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """Score-CAM: Σ_k w_k·A_k over the feature maps A_k.
+    """Returns Score-CAM maps (N, h, w): Σ_k w_k·A_k over the feature maps A_k.
 
     w is the softmax over k of the class's logit for the image multiplied by feature map k, which is
     enlarged and scaled to [0, 1] first. Source: Wang et al. 2020 (Score-CAM, arXiv 1910.01279).
@@ -92,7 +92,7 @@ def _of_package(net: nets.Classifier, x: Tensor, y: Tensor, name: str) -> Tensor
 
 
 def grad_cam_package() -> Any:
-    """The imported grad-cam package, which ROAD needs too. Raises UserError where it is not
+    """Import and return the grad-cam package, which ROAD needs too. Raises UserError if it is not
     installed.
     """
     try:
@@ -105,7 +105,9 @@ def grad_cam_package() -> Any:
 
 
 def check_rule(split: Dataset, rule: str) -> None:
-    """Raises UserError where a mask rule cannot be used on this data."""
+    """Raises UserError for an unknown mask rule, for `oracle` on data without object masks, and
+    for `jet-compat` on images that do not have three channels.
+    """
     if rule != "oracle":
         cam.check_rule(rule)
     elif split.masks is None:
@@ -123,8 +125,9 @@ def check_rule(split: Dataset, rule: str) -> None:
 def mask_of(
     split: Dataset, net: nets.Classifier, spec: AttentionSpec | AttentionLevelsSpec, heat: Tensor
 ) -> Tensor:
-    """The important pixels (1,1,H,W) of the image that `spec` asks about, as bool; (1,3,H,W) for
-    jet-compat. `heat` (1,h,w): the image's class activation map.
+    """Returns which pixels of the image with index `spec.index` are important by the rule of
+    `spec`: (1,1,H,W) bool, or (1,3,H,W) for jet-compat. `heat` (1,h,w): the image's class
+    activation map.
     """
     if spec.rule == "oracle" and split.masks is not None:
         return split.masks[spec.index : spec.index + 1]
@@ -137,14 +140,14 @@ def mask_of(
 
 
 def object_of(split: Dataset, index: int) -> Bools:
-    """The pixels of the true object in an image, (H,W) bool; shape (0,0) where the data has no
-    object masks.
+    """Returns which pixels of the image `index` belong to the true object, (H,W) bool; an array of
+    shape (0,0) if the data has no object masks.
     """
     return np.zeros((0, 0), bool) if split.masks is None else split.masks[index, 0].numpy()
 
 
 def without_one_colour(values: Tensor) -> np.ndarray:
-    """A tensor (1,1,H,W) as an array (H,W), or (1,3,H,W) as (3,H,W)."""
+    """Convert a tensor (1,1,H,W) to an array (H,W), or a tensor (1,3,H,W) to (3,H,W)."""
     return (values[0, 0] if values.shape[1] == 1 else values[0]).numpy()
 
 

@@ -23,7 +23,9 @@ REMOVED = (20, 40, 60, 80)  # percentiles of the map's values at which ROAD spli
 
 @probe(OverlapSpec)
 def overlap(run: Run, spec: OverlapSpec) -> Overlap:
-    """Measure how well the maps of many test images lie on the true object."""
+    """Measure how well the maps of many test images lie on the true object. Raises UserError for
+    data without object masks, and for a rule that makes no single mask from the map.
+    """
     split = images_of(run)
     if split.masks is None:
         raise UserError(
@@ -94,13 +96,13 @@ def _heat(net: nets.Classifier, x: Tensor, y: Tensor, spec: OverlapSpec) -> Tens
 def overlaps(
     heat: Tensor, rule: str, objects: Bools
 ) -> tuple[Floats, Floats, Floats, Bools, Floats]:
-    """Overlap of raw maps (N,h,w) with object masks (N,H,W): five arrays (N,).
+    """Returns five arrays (N,) on how raw maps (N,h,w) overlap with object masks (N,H,W).
 
-    These are: IoU of the rule's mask and the object; pointing, the share of the hottest pixels that
-    lie on the object; energy, the share of the positive map that does; which maps carry no
-    information; and the mask's share of the image. A map whose positive part is constant, such as
-    one without positive values, carries no information and is taken as 1 everywhere, like a blind
-    guess.
+    These are: IoU of the mask by `rule` and the object; pointing, the share of the hottest pixels
+    that lie on the object; energy, the share of the sum of positive values that does; which maps
+    carry no information, bool; and the mask's share of the image. A map whose positive part is
+    constant, such as one without positive values, carries no information and is taken as 1
+    everywhere, like a blind guess.
     """
     size = (objects.shape[1], objects.shape[2])
     mask = cam.importance_mask(heat, rule, size)[:, 0].numpy()
@@ -116,11 +118,12 @@ def overlaps(
 
 
 def hottest(heat: Tensor, size: tuple[int, int]) -> tuple[Floats, Bools, Bools]:
-    """The positive part of raw maps (N,h,w), its hottest pixels, and which maps say nothing.
+    """Returns three arrays for raw maps (N,h,w): positive part, hottest pixels, and which say
+    nothing.
 
-    The positive part is enlarged to `size`, (N,H,W); the hottest pixels are (N,H,W) bool. The last
-    array is (N,) bool: a map says nothing where its positive part is constant, and is then taken as
-    1 everywhere.
+    The positive part is enlarged to `size`, (N,H,W); the hottest pixels are those with its largest
+    value, (N,H,W) bool. A map says nothing, (N,) bool, if its positive part is constant; that is
+    then taken as 1 everywhere.
     """
     hot = heat.double().relu()
     low, high = hot.amin((1, 2)), hot.amax((1, 2))
@@ -154,7 +157,9 @@ def _summary(result: Overlap) -> str:
 
 @probe(RoadSpec)
 def road(run: Run, spec: RoadSpec) -> Road:
-    """Measure with ROAD whether the pixels that a map calls important matter to the network."""
+    """Measure with ROAD whether the pixels that a map marks matter to the network. Raises UserError
+    if the package grad-cam is not installed, and if the maps of all images are constant.
+    """
     grad_cam_package()
     split, net = images_of(run), net_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
@@ -208,10 +213,11 @@ def road_scores(
     rng: torch.Generator,
     seed: int,
 ) -> np.ndarray:
-    """ROAD scores (N,), −1 to 1, of maps (N,h,w) for the classes `y`.
+    """Returns the ROAD scores (N,), −1 to 1, of maps `heat` (N,h,w) of images `x` for classes `y`.
 
     A score is the mean over `REMOVED` of (softmax output with the least relevant pixels painted
-    over − output with the most relevant ones painted over) / 2.
+    over − output with the most relevant ones painted over) / 2. `size`: (H, W) of the images; `rng`
+    orders pixels of equal value; `seed`: of the noise with which ROAD paints.
     """
     whole = F.interpolate(heat[:, None], size, mode="bilinear", align_corners=False).flatten(1)
     shuffle = torch.rand(whole.shape, generator=rng).argsort(1)

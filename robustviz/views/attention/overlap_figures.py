@@ -20,9 +20,9 @@ SYMBOLS = {"clean": "circle", "attacked": "x", "random": "circle-open"}
 
 
 def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) -> go.Figure:
-    """IoU, pointing game and energy of maps against the true object, for one or two networks.
+    """Mean IoU, pointing game and energy of maps against the true object, for one or two networks.
 
-    Shown are means with 95 % intervals. Circles: untouched images; ×: attacked; open circles:
+    Bars are 95 % intervals. Circles: untouched images; ×: attacked; open circles:
     random weights; dotted line: a blind guess.
     """
     several, places = named(results, ""), np.arange(len(OVERLAPS))
@@ -130,10 +130,10 @@ def _gaps(several: Mapping[str, Overlap]) -> list[str]:
 
 
 def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Figure:
-    """ROAD scores of maps and of two controls, for one or two networks.
+    """Mean ROAD scores of maps and of two controls, for one or two networks, with 95 % intervals.
 
-    Shown are means with 95 % intervals. Above 0, the pixels that a map calls important matter to
-    the network. The controls are maps of random weights and of random numbers.
+    Above 0, the pixels that a map marks as important matter to the network. The controls are maps
+    of random weights and of random numbers.
     """
     several = named(results, "")
     colour, first = COLOURS[template], next(iter(several.values()))
@@ -204,7 +204,7 @@ def _road_sure(several: Mapping[str, Road]) -> str:
 
 
 def _bars(stats: Floats) -> dict[str, object]:
-    """Plotly error bars for rows (mean, low, high); no bar where an interval is infinite."""
+    """Returns Plotly error bars for rows (mean, low, high); none where an interval is infinite."""
     mean, low, high = np.where(np.isfinite(stats), stats, stats[:, :1]).T
     return {
         "type": "data",

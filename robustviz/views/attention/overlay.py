@@ -50,10 +50,11 @@ def screen(
     draw: str = "smooth",
     low: str = "7/8 ε",
 ) -> Screen:
-    """The first screen of one or two networks by printed name.
+    """Returns the first screen for one or two networks, `results` by printed name.
 
-    `control`: the slider, with a position for each level; `many`: overlaps on many images, where
-    they are known; `draw`: maps over the image, `smooth` or as `cells`, or smooth maps `alone`;
+    `control`: the slider, with a position for each level; `many`: overlaps on many images, of the
+    networks for which they are known; `draw`: maps over the image, `smooth` or as `cells`, or
+    smooth maps `alone`;
     `low`: in words, the radius that PART gives to the less important pixels.
     """
     first = next(iter(results.values()))
@@ -86,8 +87,8 @@ def screen(
 
 
 def said(result: AttentionLevels, at: int) -> str:
-    """The caption at a level: untouched or attacked, ✓ or ✗, the predicted class and its softmax
-    output.
+    """Returns the caption of the image at the level with index `at`: whether it is attacked, ✓ or ✗
+    for right or wrong, the predicted class and its softmax output.
     """
     probs = result.probs[at]
     best = int(probs.argmax())
@@ -97,8 +98,9 @@ def said(result: AttentionLevels, at: int) -> str:
 
 
 def _row(name: str, result: AttentionLevels, heat: list[str], draw: str) -> str:
-    """One network as HTML: its name, the map of the untouched image, the map of the attacked image,
-    which follows the slider, and PART's mask of the untouched image. `heat`: the maps as data URIs.
+    """Returns one network's row as HTML: its name, the map of the untouched image, that of the
+    attacked image, which changes with the slider, and PART's mask of the untouched image. `heat`:
+    the maps of all levels as data URIs.
     """
     important = result.mask.reshape(-1, *result.x.shape[1:])
     dark = result.picture(0) * np.where(important, 1.0, 0.25)
@@ -116,8 +118,8 @@ def _row(name: str, result: AttentionLevels, heat: list[str], draw: str) -> str:
 
 
 def _tile(name: str, result: AttentionLevels, at: int, heat: list[str], draw: str) -> str:
-    """The map at a level over its image, as HTML. It follows the slider, except at level 0, the
-    untouched image.
+    """Returns the map of the level with index `at` over the image at this level, as HTML. The
+    slider replaces both, but not for level 0, the untouched image.
     """
     side, size = name[:1].lower(), max(result.x.shape[1:])
 
@@ -159,15 +161,15 @@ def _legend(first: AttentionLevels, whose: str, low: str) -> str:
 
 
 def enlarged(heat: Floats, rows: int, columns: int) -> Floats:
-    """A map (h,w) enlarged to (rows, columns) by bicubic interpolation (Catmull–Rom) with repeated
-    borders.
+    """Returns a map (h,w) enlarged to (rows, columns) by bicubic interpolation (Catmull–Rom) with
+    repeated borders.
     """
     return _cubic(heat.shape[0], rows) @ heat @ _cubic(heat.shape[1], columns).T
 
 
 def _cubic(count: int, wanted: int) -> Floats:
-    """Interpolation weights (wanted, count): how much each of `count` cells of a row adds to each
-    of the `wanted` cells of the enlarged row.
+    """Returns interpolation weights (wanted, count): how much each of the `count` cells of a row
+    adds to each of the `wanted` cells of the enlarged row.
     """
     at = (np.arange(wanted) + 0.5) * count / wanted - 0.5
     weights = np.zeros((wanted, count))
@@ -182,7 +184,7 @@ def _cubic(count: int, wanted: int) -> Floats:
 
 
 def _maps(result: AttentionLevels, draw: str) -> list[str]:
-    """The maps of all levels as data URIs, on one colour scale for the whole network."""
+    """Returns the maps of all levels as data URIs, all on the same colour scale."""
     most = float(np.abs(result.heat).max()) or 1.0
     sides = (max(SMOOTH, side) for side in result.heat.shape[1:])
     rows, columns = result.heat.shape[1:] if draw == "cells" else tuple(sides)
@@ -193,8 +195,8 @@ def _maps(result: AttentionLevels, draw: str) -> list[str]:
 
 
 def tinted(heat: Floats, most: float) -> bytes:
-    """A signed map (h,w) as PNG bytes: red above 0, teal below, more transparent the nearer to 0.
-    The colour is strongest from ±`most` on.
+    """Returns a signed map (h,w) as PNG bytes: red above 0, teal below, more transparent the nearer
+    to 0. The colour is strongest from ±`most` on.
     """
     level = np.rint(np.clip(heat / most, -1, 1) * 63).astype(int) + 64  # 1 to 127; 64 stands for 0
     strength = np.abs(np.arange(128) - 64) / 63
@@ -217,7 +219,7 @@ def tinted(heat: Floats, most: float) -> bytes:
 
 
 def _outline(known: Bools) -> str:
-    """The border of a mask as an SVG path in pixel coordinates; empty for an empty mask."""
+    """Returns the border of a mask as an SVG path in pixel coordinates; "" for an empty mask."""
     inside = np.pad(known.astype(bool), 1)
     flat = np.argwhere(inside[1:, 1:-1] != inside[:-1, 1:-1])
     upright = np.argwhere(inside[1:-1, 1:] != inside[1:-1, :-1])
@@ -228,14 +230,14 @@ def _outline(known: Bools) -> str:
 
 
 def _marks(result: AttentionLevels, more: str) -> str:
-    """An SVG to lay over an image: the outline of the object, and `more`."""
+    """Returns an SVG to lay over the image: the object's outline, if known, and `more` SVG."""
     height, width = result.x.shape[1:]
     lines = _lines(_outline(result.object), "#FFFFFF")
     return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{lines}{more}</svg>'
 
 
 def _lines(path: str, colour: str) -> str:
-    """A path in a colour on a wider dark one, so that it is visible on any picture."""
+    """Returns a path as SVG, drawn in `colour` over a wider dark line: visible on any picture."""
     return "".join(
         f'<path d="{path}" fill="none" stroke="{stroke}" stroke-width="{wide}"'
         ' stroke-linecap="square" vector-effect="non-scaling-stroke"/>'
@@ -253,8 +255,8 @@ def _ring(size: int) -> str:
 
 
 def _spot(result: AttentionLevels, at: int) -> tuple[str, str]:
-    """The ring's position as an SVG transform, and its SVG visibility: hidden where the map has no
-    hottest pixel.
+    """Returns the position of the ring around the map's hottest pixel as an SVG transform, and its
+    SVG visibility: `hidden` if the map has no hottest pixel.
     """
     row, column = result.hottest[at]
     if math.isnan(row):
@@ -266,8 +268,8 @@ def _spot(result: AttentionLevels, at: int) -> tuple[str, str]:
 
 
 def answer(results: Mapping[str, AttentionLevels], at: int) -> str:
-    """The verdict line at a level: what happens to the hottest spots of one or two networks on this
-    image.
+    """Returns the verdict line for the level with index `at`: where the hottest spots of one or two
+    networks' maps lie on this image, or how the attack moves them.
     """
     letters, every = [name[:1] for name in results], list(results.values())
     phrases = [_phrase(result, at) for result in every]
@@ -286,7 +288,7 @@ def answer(results: Mapping[str, AttentionLevels], at: int) -> str:
 
 
 def _phrase(result: AttentionLevels, at: int) -> tuple[str, str]:
-    """What a network's hottest spot does, as a verb phrase in the singular and in the plural."""
+    """Returns what the hottest spot does at a level, as a verb phrase in singular and plural."""
     was, now = (_state(result, k) for k in (0, at))
     if now == "nowhere":
         return ("is nowhere", "are nowhere") if was == now else ("vanishes", "vanish")
@@ -313,8 +315,9 @@ def _phrase(result: AttentionLevels, at: int) -> tuple[str, str]:
 
 
 def _fading(letters: Sequence[str], results: Sequence[AttentionLevels], at: int) -> str:
-    """How much is left of the hottest pixels' values under attack, as an addition to the sentence
-    about two networks. Empty for the untouched image, and where a map has no hottest pixel.
+    """Returns an addition to the sentence about two networks: each map's largest value under attack
+    as a share of that for the untouched image. Empty for the untouched image, and if a map has no
+    hottest pixel or no positive value.
     """
     heights = [(float(one.heat[0].max()), float(one.heat[at].max())) for one in results]
     nowhere = any(np.isnan(one.hottest[[0, at]]).any() for one in results)
@@ -331,15 +334,15 @@ def _short(phrase: str) -> str:
 
 
 def _state(result: AttentionLevels, at: int) -> str:
-    """`on` or `beside` the object, or `nowhere` where the map has no hottest pixel."""
+    """Returns where the hottest spot is: `on` or `beside` the object; `nowhere` without one."""
     if math.isnan(result.hottest[at, 0]):
         return "nowhere"
     return "on" if result.on[at] >= 0.5 else "beside"
 
 
 def sure(results: Mapping[str, AttentionLevels], many: Mapping[str, Overlap]) -> list[str]:
-    """Sentences on how sure the verdict is: results on many images where known, the method, the
-    attack.
+    """Returns sentences on how certain the verdict is: results on many images if known, the CAM
+    method, and the attack.
     """
     first = next(iter(results.values()))
     meta, at = first.meta, first.usual

@@ -43,11 +43,12 @@ QUESTION = "Which pixels matter, and how much may an attack change them?"
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user has chosen on the page.
+    """The settings that the user has chosen on the page.
 
-    `levels`: the spec of the first screen; `spec`: the spec for the chosen ε; `draw`: how the maps
-    are drawn, a key of `DRAWN`; `slider`: the control for ε; `low`: in words, the radius that PART
-    gives to the less important pixels; `control`: whether maps of random weights are shown too.
+    `levels`: the spec of the first screen; `spec`: that of the measurement at the chosen ε; `draw`:
+    how the maps are drawn, a key of `DRAWN`; `slider`: the control for ε; `low`: in words, the
+    radius that PART gives to the less important pixels; `control`: whether the maps of random
+    weights are displayed too.
     """
 
     levels: AttentionLevelsSpec
@@ -59,7 +60,7 @@ class Choice:
 
 
 def settings(here: Context) -> Choice:
-    """Draw the settings and return what the user has chosen; ε is that of the first screen."""
+    """Draw the settings and return the choices; ε is read from the slider of the first screen."""
     usual = catalogue.radius(folder.open_model(here.a))
     levels = [str(level) for level in levels_of(usual)]
     slider = Control(
@@ -118,7 +119,9 @@ def _segments(label: str, names: Mapping[Any, str], about: str, key: str) -> Any
 
 
 def _numbers(level: int) -> tuple[int, int, int]:
-    """Draw the inputs for ε_low (in grey levels), steps and seed, and return their values."""
+    """Draw the inputs for ε_low, number of steps and seed, and return their three values. ε_low and
+    `level`, the chosen ε and its upper limit, are in grey levels.
+    """
     low = level and st.slider(  # a slider needs a range, so there is none at ε = 0
         "ε_low, for unimportant pixels",
         0,
@@ -154,12 +157,14 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> None:
 
 
 def measured(here: Context, chosen: Choice) -> dict[str, Attention]:
-    """The maps of A and B at the chosen ε, by printed name; a network without maps is left out."""
+    """Returns the maps of A and B at the chosen ε, by printed name, but none of a network without
+    feature maps.
+    """
     return widgets.measured(here, chosen.spec, "the maps")
 
 
 def budgets(results: Mapping[str, Attention], chosen: Choice) -> None:
-    """Draw PART's mask and budget for this image, one figure per network."""
+    """Draw PART's mask and budget for the displayed image, one figure per network."""
     st.subheader("PART's mask and budget", help=term("part"))
     for column, (name, result) in zip(st.columns(2, gap="large"), results.items(), strict=False):
         with column, widgets.place():
@@ -169,8 +174,8 @@ def budgets(results: Mapping[str, Attention], chosen: Choice) -> None:
 
 
 def maps(results: Mapping[str, Attention], chosen: Choice) -> None:
-    """Draw each network's maps cell by cell with their difference, and how much of the budget is
-    used.
+    """Draw each network's maps cell by cell with their difference, and a histogram of how much of
+    PART's budget an attack uses.
     """
     st.subheader("The maps, cell by cell", help=term("rank correlation"))
     st.markdown(
@@ -193,8 +198,8 @@ def maps(results: Mapping[str, Attention], chosen: Choice) -> None:
 
 
 def _many(chosen: Choice) -> OverlapSpec | None:
-    """The spec for the overlap on many images; None where the rule makes no mask from the map
-    itself.
+    """Returns the spec of the overlap on many images; None if the chosen rule does not compute the
+    mask from an image's own map.
     """
     image = chosen.levels
     if image.rule not in MAP_RULES:
@@ -205,7 +210,7 @@ def _many(chosen: Choice) -> OverlapSpec | None:
 
 @widgets.place()
 def overlap(here: Context, chosen: Choice, results: Mapping[str, Attention]) -> None:
-    """Draw the overlap of many maps with the true object, or say why it cannot be measured."""
+    """Draw how well many maps lie on the true object, or why that cannot be measured."""
     st.subheader("Do the maps lie on the object?", help=term("iou"))
     if not any(result.object.size for result in results.values()):
         raise UserError("Object masks exist only for the data set shapes.")
@@ -225,8 +230,8 @@ def overlap(here: Context, chosen: Choice, results: Mapping[str, Attention]) -> 
 
 
 def faithful(here: Context, chosen: Choice) -> None:
-    """Draw ROAD: how the output changes when the pixels that a map calls important are painted
-    over.
+    """Draw the ROAD scores: how the softmax output changes when the pixels that a map marks as
+    important are painted over.
     """
     st.subheader("Is the map faithful? ROAD")
     st.markdown(term("road"))

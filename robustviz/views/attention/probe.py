@@ -29,7 +29,9 @@ from robustviz.views.measure import image_of, meta_of, net_of, probe, radius
 
 @probe(AttentionSpec)
 def attention(run: Run, spec: AttentionSpec) -> Attention:
-    """Compute class activation maps of one test image, clean and attacked, and PART's budget."""
+    """Compute the class activation maps of one test image, clean, attacked and with random weights,
+    PART's mask and budget, and an attack within this budget.
+    """
     split, x, y = image_of(run, spec.index)
     net, eps = net_of(run), check_eps(radius(run) if spec.eps is None else spec.eps)
     eps_low = 7 / 8 * eps if spec.eps_low is None else spec.eps_low

@@ -84,21 +84,21 @@ class Attention(Result):
 
     @property
     def at_limit(self) -> Bools:
-        """Where the attack within the budget uses all that the budget allows, to an eighth of a
-        grey level, (C,H,W) bool.
+        """Which pixel values the attack within the budget changes by all that the budget allows, to
+        within an eighth of a grey level, (C,H,W) bool.
         """
         return np.asarray(self.spent >= self.budget - 1 / 2040)
 
     @property
     def constant(self) -> bool:
-        """Whether the clean image's map is constant, so that it points at no region."""
+        """Whether the clean image's map is constant, so that it marks no region."""
         return flat(self.heat)
 
 
 @register("probe/attention")
 @dataclass(frozen=True)
 class AttentionSpec(ProbeSpec[Attention]):
-    """Maps of one test image, untouched and attacked, PART's budget, and an attack within it.
+    """Class activation maps of one test image, clean and attacked, and an attack in PART's budget.
 
     Every mask rule of PART is allowed, whatever method the run was trained with. Both attacks start
     from the same noise.
@@ -134,19 +134,19 @@ class AttentionSpec(ProbeSpec[Attention]):
 
 @dataclass(frozen=True)
 class AttentionLevels(Result):
-    """Class activation maps of one image at every strength of an attack, and PART's mask.
+    """Class activation maps of one image attacked at several radii, and PART's mask.
 
     `x` (C,H,W) uint8: the untouched image; `change` (L,C,H,W): what the attack with each radius in
     `levels` (L,) adds, all in whole grey levels; the first radius is 0. `probs` (L,K): softmax
     outputs. `heat` (L,h,w): raw signed class activation maps, for the classes `label` (L,).
     `hottest` (L,2): row and column of the hottest pixel of each map after bilinear enlarging, the
     mean of these if there are several; NaN where the map's positive part is constant. `on` (L,):
-    the share of the hottest pixels, mostly one, that lie on the object, as in the pointing game of
-    `Overlap`; NaN where `hottest` is, or no object is known. `drift` (L,): rank correlation of each
-    map with the untouched image's map. `mask` (H,W), or (3,H,W) for jet-compat: the pixels that are
-    important by PART's rule. `object` (H,W): the pixels of the true object, or shape (0,0) where
-    the data has no object masks. `y`: the true class; `eps`: the usual radius, in pixel units; the
-    levels go up to twice this radius.
+    the share of the hottest pixels (mostly a single one) that lie on the object, as in the pointing
+    game of `Overlap`; NaN where `hottest` is NaN and where no object is known. `drift` (L,): rank
+    correlation of each map with the untouched image's map. `mask` (H,W), or (3,H,W) for jet-compat:
+    the pixels that are important by PART's rule. `object` (H,W): the pixels of the true object, or
+    shape (0,0) where the data has no object masks. `y`: the true class; `eps`: the usual radius, in
+    pixel units; the levels go up to twice this radius.
     """
 
     x: Ints
@@ -165,23 +165,23 @@ class AttentionLevels(Result):
 
     @property
     def usual(self) -> int:
-        """The index in `levels` that is nearest to `eps`."""
+        """The index in `levels` of the radius nearest to `eps`."""
         return int(np.abs(self.levels - 255 * self.eps).argmin())
 
     def picture(self, at: int) -> Floats:
-        """The image (C,H,W) in [0, 1], attacked with the radius at index `at` of `levels`."""
+        """Returns the image attacked with the radius at index `at` in `levels`, (C,H,W), 0 to 1."""
         return np.asarray((self.x.astype(int) + self.change[at]) / 255)
 
     def moved(self, at: int) -> float:
-        """The distance in pixels from the untouched map's hottest pixel to that of the map at level
-        `at`; NaN where one of the two maps has none.
+        """Returns the distance in pixels from the hottest pixel of the untouched image's map to
+        that of the map at index `at` of `levels`; NaN if one of the two has no hottest pixel.
         """
         return float(np.hypot(*(self.hottest[at] - self.hottest[0])))
 
 
 def levels_of(eps: float) -> list[int]:
-    """Radii in whole grey levels (1/255), at most 17: 0, and equally spaced ones up to twice `eps`
-    (pixel units), `eps` itself among them.
+    """Returns at most 17 radii in whole grey levels (1/255): 0, and equally spaced ones up to twice
+    `eps` (pixel units) and at most 255. `eps`, rounded and at least 1, is among them.
     """
     usual = max(1, round(255 * eps))
     most = min(2 * usual, 255)
@@ -192,10 +192,10 @@ def levels_of(eps: float) -> list[int]:
 @register("probe/attention_levels")
 @dataclass(frozen=True)
 class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
-    """Maps of one test image under PGD with whole grey levels from 0 up to twice a radius.
+    """Class activation maps of one test image under PGD at several radii, from 0 to twice `eps`.
 
-    There are at most 17 radii. The result for each is the same as that of an attack with this
-    radius alone.
+    There are at most 17 radii, in whole grey levels. The result for each is the same as that of an
+    attack with this radius alone.
     """
 
     index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
@@ -222,8 +222,9 @@ class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Result], ...]:
-    """The specs that the page's first screen needs of each network for a test image. The overlap
-    can be measured only on data with object masks.
+    """Returns the specs of the two measurements that the page's first screen makes on each network
+    at the default settings. `index`: the test image; `eps`: the default radius of its data. The
+    overlap can be measured only on data with object masks.
     """
     return AttentionLevelsSpec(index, eps=eps), OverlapSpec()
 
@@ -235,11 +236,12 @@ class Overlap(Result):
     `iou`, `pointing`, `energy` (3,n), in [0, 1]; the rows are `MAPS`: the map of the untouched
     image, of the attacked image, and of the untouched image by the same network with random
     weights. `iou`: IoU of the mask of important pixels and the object. `pointing`: the share of the
-    map's hottest pixels (mostly one) that lie on the object. `energy`: the share of the map's
-    positive part that lies on the object. `area` (n,): the object's share of the image, which is
-    what a blind guess gets in the last two. `chance` (n,): the IoU expected for a randomly placed
-    mask of the same size. `constant` (3,): how many maps carry no information; these are counted
-    with what a blind guess gets. `index`, `y` (n,): image numbers and true classes.
+    map's hottest pixels (mostly a single one) that lie on the object. `energy`: the share of the
+    map's positive part that lies on the object. `area` (n,): the object's share of the image, which
+    is what a blind guess gets in the last two. `chance` (n,): the IoU expected for a randomly
+    placed mask of the same size. `constant` (3,): in each row, how many maps are constant and so
+    carry no information; their images have the values of a map that is 1 everywhere. `index`, `y`
+    (n,): image indices and true classes.
     """
 
     iou: Floats
@@ -252,9 +254,9 @@ class Overlap(Result):
     y: Ints
 
     def interval(self, measure: str, row: int) -> tuple[float, float, float]:
-        """Mean and 95 % interval (mean, low, high) of `iou`, `pointing` or `energy` in a row of
-        `MAPS`, in [0, 1]: Wilson's interval for pointing, Student's t for the other two, cut to [0,
-        1].
+        """Returns the mean and its 95 % interval (mean, low, high), in [0, 1], of a `measure`,
+        `iou`, `pointing` or `energy`, for the maps of a `row`, an index into `MAPS`. It is Wilson's
+        interval for pointing, and Student's t for the other two, cut to [0, 1].
         """
         values = getattr(self, measure)[row]
         if measure == "pointing":
@@ -263,12 +265,13 @@ class Overlap(Result):
         return mean, max(0.0, low), min(1.0, high)
 
     def guess(self, measure: str) -> float:
-        """What a blind guess gets in `iou`, `pointing` or `energy`, mean over images, in [0, 1]."""
+        """Returns what a blind guess gets in a measure (as in `interval`), mean over images."""
         return float((self.chance if measure == "iou" else self.area).mean())
 
     def gap(self, other: Overlap, measure: str, row: int) -> tuple[float, float, float]:
-        """The mean difference (this network − `other`) of a measure on the same images, and its 95
-        % t-interval (mean, low, high). Raises UserError where the images are not the same.
+        """Returns the mean difference (this network − `other`) of a measure on the same images, and
+        its 95 % t-interval: (mean, low, high); `measure` and `row` as in `interval`. Raises
+        UserError if the two were not measured on the same images.
         """
         if (
             self.meta["data"] != other.meta["data"]
@@ -282,7 +285,7 @@ class Overlap(Result):
         return mean_interval(getattr(self, measure)[row] - getattr(other, measure)[row])
 
     def rows(self) -> list[JSON]:
-        """The result as a table, one row per image."""
+        """Returns the result as a table with one row per image."""
         return [
             {
                 "image": int(self.index[i]),
@@ -301,12 +304,13 @@ class Overlap(Result):
 @register("probe/overlap")
 @dataclass(frozen=True)
 class OverlapSpec(ProbeSpec[Overlap]):
-    """How well maps and masks of the first `n` test images lie on the true object.
+    """How well class activation maps and masks of `n` test images lie on the true object.
 
-    Measured for untouched images, attacked images, and a network with random weights. Source: the
-    pointing game and the energy-based one are Zhang et al. 2018 (arXiv 1608.00507) and Wang et al.
-    2020 (arXiv 1910.01279). Differs: there is no tolerance of 15 pixels around the object, because
-    images of 32 pixels are too small for it; if several pixels are hottest, they share the point.
+    Measured for untouched images, attacked images, and the same network with random weights.
+    Source: the pointing game and the energy-based one are Zhang et al. 2018 (arXiv 1608.00507) and
+    Wang et al. 2020 (arXiv 1910.01279). Differs: there is no tolerance of 15 pixels around the
+    object, because images of 32 pixels are too small for it; if several pixels are hottest, they
+    share the point.
     """
 
     n: int = option(200, "How many test images.", low=1)
@@ -335,7 +339,7 @@ class Road(Result):
     output with the most relevant removed) / 2 over several shares of the pixels; above 0, the
     pixels that the map marks matter to the network. The rows are the class activation map, the map
     of the same network with random weights, and a map of random numbers on the same grid. `index`
-    (n,): image numbers. Images whose map is constant are left out; `constant` counts them.
+    (n,): image indices. Images whose map is constant are left out; `constant` is their number.
     """
 
     score: Floats
@@ -346,9 +350,10 @@ class Road(Result):
 @register("probe/road")
 @dataclass(frozen=True)
 class RoadSpec(ProbeSpec[Road]):
-    """ROAD of test images' maps, with maps of random weights and of random numbers as controls.
+    """ROAD scores of the maps of test images: do the pixels that a map marks matter to the network?
 
-    The first `n` test images are used. Source: Rong et al. 2022 (ROAD, arXiv 2202.00449) as in the
+    The first `n` test images are used. Maps of random weights and maps of random numbers are
+    controls. Source: Rong et al. 2022 (ROAD, arXiv 2202.00449) as in the
     grad-cam package. Differs: pixels are ranked by the raw maps, with ties broken at random,
     because a map cut at 0 gives no order where it is 0; the softmax output is used, not the logit.
     """
