@@ -1,5 +1,5 @@
 """Derivatives of a network's loss with respect to the pixels: the input gradient (first order) and
-the curvature (second order), with their probes. Apart from `surfaces`, which evaluates the loss
+the curvature (second order), with their probes. The module `surfaces` instead evaluates the loss
 itself at many points.
 """
 
@@ -48,9 +48,9 @@ def gradient(loss: Loss, x: Tensor) -> Tensor:
 
 
 def hessian_vector(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
-    """The product H·v for each sample, with the shape of `x` (N, …), where H is the Hessian of the
-    sample's loss with respect to that sample. It is exact: the loss is differentiated twice. Raises
-    UserError where torch has no second derivative of an operation.
+    """The product H·v for each sample, with the shape of `x` and `v` (N, …), where H is the Hessian
+    of the sample's loss with respect to that sample. It is exact: the loss is differentiated twice.
+    Raises UserError if the network uses an operation without a second derivative in torch.
     """
     with torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
@@ -124,14 +124,14 @@ def _with_weights(attend: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _soften(x: Tensor, beta: float, inplace: bool) -> Tensor:
-    """softplus(β·x)/β, written into `x` if the ReLU that it replaces would do so."""
+    """softplus(β·x)/β; with `inplace`, written into `x`, as the replaced ReLU would do."""
     if inplace:  # softplus saves its input for the gradient, so it must not be overwritten
         return x.copy_(F.softplus(x.clone(), beta))
     return F.softplus(x, beta)
 
 
 class _Softplus(nn.Module):
-    """Stands in the place of an `nn.ReLU`."""
+    """The layer that replaces an `nn.ReLU`: softplus(β·x)/β, `inplace` if the ReLU was."""
 
     def __init__(self, beta: float, inplace: bool) -> None:
         super().__init__()
@@ -143,7 +143,8 @@ class _Softplus(nn.Module):
 
 class _Softened(TorchFunctionMode):
     """A context manager: inside it, in this thread, `F.relu`, `torch.relu`, `Tensor.relu_` and the
-    like are softplus(β·x)/β. `count`: how often they were called, also by an `nn.ReLU`.
+    like are softplus(β·x)/β. `count`: the number of these calls so far, including those that an
+    `nn.ReLU` makes.
     """
 
     def __init__(self, beta: float) -> None:
@@ -170,8 +171,8 @@ def _within(beta: float, forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def relus(net: nn.Module, x: Tensor) -> int:
-    """How many ReLUs a network evaluates for images `x` (N, C, H, W), whether they are layers or
-    calls of a function in its forward. A ReLU that is used twice counts twice.
+    """How many times a network applies a ReLU in one forward pass of images `x` (N, C, H, W), as a
+    layer or as a function call. A ReLU layer that is used twice counts twice.
     """
     seen = _Softened(1.0)
     with seen, torch.no_grad():
@@ -182,8 +183,8 @@ def relus(net: nn.Module, x: Tensor) -> int:
 def smoothed(net: nn.Module, beta: float) -> nn.Module:
     """A copy of a network in which softplus(β·x)/β replaces each ReLU, whether it is a layer or a
     call of a function such as `F.relu` in the network's forward. A ReLU network is piecewise
-    linear, so without this only the loss function would contribute curvature. Attention runs
-    without torch's fused kernels, which have no second derivative.
+    linear, so without this replacement only the loss function would contribute curvature. Attention
+    in the copy runs without torch's fused kernels, which have no second derivative.
     """
     net = copy.deepcopy(net)
     for module in list(net.modules()):
@@ -206,7 +207,8 @@ def cross_entropy(net: nn.Module, y: Tensor) -> Loss:
 
 
 def input_gradient(net: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """∂CE/∂x of images `x` (N,C,H,W), with the same shape, in float64 and eval mode.
+    """The gradient ∂CE/∂x of the cross-entropy with labels `y` (N,) at images `x` (N,C,H,W), with
+    the shape of `x`, computed in float64 and eval mode.
 
     In float32 the gradient of a saturated output (1 − p_y below 1e-7) would be wrong.
     """
@@ -233,9 +235,10 @@ def _gradients(run: Run, split: Dataset, n: int) -> Tensor:
 
 
 def others_of(run: Run, spec: GradientsSpec) -> list[Run]:
-    """The runs whose gradients are compared with the gradients of `run`: the runs named in the
-    spec, else its witness (if it is aligned) and the shipped ordinary networks that took no part in
-    its training; the list may be empty. Raises UserError for a run trained on other images.
+    """The runs whose gradients are compared with those of `run`: the runs in `spec.targets`;
+    without any, the witness of an aligned `run`, and the shipped ordinary networks on the same data
+    other than `run`, its source and its witness. May be empty. Raises UserError for a named run
+    trained on other images or classes, and if a needed source or witness is missing.
     """
     if named := named_runs(run, spec.targets, "target"):
         return named
@@ -244,7 +247,7 @@ def others_of(run: Run, spec: GradientsSpec) -> list[Run]:
 
 
 def _name(run: Run, spec: GradientsSpec) -> str:
-    """The cache key, which includes the hashes of the other networks' weights."""
+    """Returns the cache key, which includes the weight hashes of the runs compared with."""
     return registry.key(
         replace(
             spec, targets=",".join(f"{each.id}@{each.weights}" for each in others_of(run, spec))
@@ -254,8 +257,9 @@ def _name(run: Run, spec: GradientsSpec) -> str:
 
 @probe(GradientsSpec, name=_name)
 def gradients(run: Run, spec: GradientsSpec) -> Gradients:
-    """The gradient of the loss with respect to the pixels: its norm, its share on the true object,
-    and its cosine with other networks' gradients.
+    """Measure the gradient of the cross-entropy with respect to the pixels of the first `spec.n`
+    test images: its norm, its share on the true object, and its cosine with the gradients of the
+    runs from `others_of`. Raises UserError where `others_of` does.
     """
     split, others = images_of(run), others_of(run, spec)
     index = torch.arange(min(spec.n, len(split)))
@@ -316,8 +320,9 @@ def gradients(run: Run, spec: GradientsSpec) -> Gradients:
 # counted, and results kept under the plain name may still say so.
 @probe(CurvatureSpec, name=lambda run, spec: f"{registry.key(spec)}-functions")
 def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
-    """The top Hessian eigenvalue of the loss with respect to the pixels, image by image. Raises
-    UserError where it is not finite.
+    """Measure, for each of the first `spec.n` test images, the eigenvalue of largest absolute value
+    of the loss's Hessian with respect to the pixels, on the copy from `smoothed`. Raises UserError
+    if an eigenvalue is not finite, or where `hessian_vector` does.
     """
     split, net = images_of(run), net_of(run)
     index = torch.arange(min(spec.n, len(split)))

@@ -1,4 +1,4 @@
-"""The figures of the Loss page without a surface: soft-label bars, statistics of the input
+"""The figures of the Loss page that are not surfaces: soft-label bars, statistics of the input
 gradients, and curvature. `surface_figures` draws the surfaces.
 """
 
@@ -33,8 +33,8 @@ R = TypeVar("R", Gradients, Curvature)
 
 
 def short(name: str) -> str:
-    """A network's name within a sentence: its letter where the name starts with A or B, else the
-    whole name.
+    """A network's name within a sentence: its letter if the name starts with "A " or "B ", else the
+    whole name; "this network" if the name is empty.
     """
     return name[0] if name[:2] in ("A ", "B ") else name or UNNAMED
 
@@ -141,9 +141,10 @@ def _doubt(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool, witne
 
 
 def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = LIGHT) -> go.Figure:
-    """Means over the images, with 95 % intervals: the gradient's share on the true object, beside
-    the object's area, and its cosine with other networks' gradients. The text compares the first
-    two networks image by image. Raises UserError where there is nothing to draw.
+    """Draw means over the images, with 95 % intervals: the gradient's share on the true object,
+    beside the object's area, and its cosine with other networks' gradients. The text compares the
+    first two networks image by image. Raises UserError if the data has no masks and there is no
+    other network.
     """
     found, faint = named(results, ""), COLOURS[template]["faint"]
     first = next(iter(found.values()))
@@ -205,7 +206,9 @@ def _whiskers(intervals: Sequence[tuple[float, float, float]]) -> JSON:
 
 
 def _measures(result: Gradients) -> dict[str, Floats]:
-    """The values (n,) that are drawn for one network, by the name of their row."""
+    """A network's values to draw, (n,) each, by the label of their row: its share on the object, if
+    the data has masks, and its cosine with each other network.
+    """
     return ({"share on the object": result.share} if result.share.size else {}) | {
         f"cosine with<br>{label}": row
         for target, label, row in zip(
@@ -217,7 +220,7 @@ def _measures(result: Gradients) -> dict[str, Floats]:
 
 def change(before: Floats, after: Floats) -> str:
     """The mean difference between values of the same images with its 95 % interval, in words:
-    `+0.020 [+0.010, +0.030]`. "not decided" is added where the interval contains 0.
+    `+0.020 [+0.010, +0.030]`. "no significant difference" is added where the interval contains 0.
     """
     mean, low, high = mean_interval(after - before)
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" + (
@@ -254,7 +257,7 @@ def _intervals(found: Mapping[str, Gradients]) -> str:
 
 def _verdict(found: Mapping[str, Gradients]) -> str:
     """Whether the second network's gradient lies more on the object than the first's, in words;
-    empty where that was not measured on the same images.
+    empty for one network, without masks, and if they were measured on different images.
     """
     pair = _pair(found)
     if pair is None or not (pair[0][1].share.size and pair[1][1].share.size):
@@ -267,8 +270,8 @@ def _verdict(found: Mapping[str, Gradients]) -> str:
 
 
 def _moved(found: Mapping[str, Gradients]) -> str:
-    """What changed from the first network to the second, image by image, in words; empty where they
-    were not measured on the same images.
+    """How cosines, share on the object and gradient norm changed from the first network to the
+    second, image by image, in words; empty for one network and if the images differ.
     """
     if (pair := _pair(found)) is None:
         return ""
@@ -288,14 +291,15 @@ def _moved(found: Mapping[str, Gradients]) -> str:
 
 
 def _pair(found: Mapping[str, R]) -> list[tuple[str, R]] | None:
-    """The first two networks by name if both were measured on the same images, else None."""
+    """The first two (name, result) if both were measured on the same images, else None."""
     pair = list(found.items())[:2]
     return pair if len(pair) == 2 and np.array_equal(pair[0][1].index, pair[1][1].index) else None
 
 
 def fewer(before: Floats, after: Floats) -> str:
-    """On how many images a value fell, and whether Wilson's interval of that share lies on one side
-    of a half, in words. A count suits values with a long tail better than a mean.
+    """On how many images a value fell, of those on which it changed, and whether Wilson's interval
+    of that share lies on one side of a half, in words. A count suits values with a long tail better
+    than a mean.
     """
     n, k = int((before != after).sum()), int((after < before).sum())
     if n == 0:
@@ -312,7 +316,7 @@ def fewer(before: Floats, after: Floats) -> str:
 
 
 def _decided(before: Floats, after: Floats) -> str:
-    """The interval that decides in `fewer`, in words."""
+    """The 95 % interval by which `fewer` decides, in words: of the share of lower values."""
     if not (n := int((before != after).sum())):
         return "The values are equal on every image."
     low, high = wilson(int((after < before).sum()), n)
@@ -323,11 +327,11 @@ def _decided(before: Floats, after: Floats) -> str:
 
 
 def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = LIGHT) -> go.Figure:
-    """Each image's top Hessian eigenvalue, one row per network, on a logarithmic axis of its
+    """Draw each image's top Hessian eigenvalue, one row per network, on a logarithmic axis of its
     absolute value; the marker of a negative one is hollow.
 
-    The bar is the median with its 95 % interval. The `customdata` of each point starts with the
-    number of its image, so that images can be selected.
+    A bar marks the median and its 95 % interval. The `customdata` of each point starts with the
+    index of its image, so that images can be selected.
     """
     found, jitter = named(results, ""), np.random.default_rng(0)
     first = next(iter(found.values()))
@@ -382,8 +386,8 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
 def _median_bar(
     figure: go.Figure, name: str, result: Curvature, y: float, floor: float, colour: str
 ) -> None:
-    """Draw the median with its 95 % interval at height `y`; nothing where it is not positive,
-    because the axis is logarithmic.
+    """Draw the median with its 95 % interval at height `y`; draw nothing if the median is not
+    positive, because the axis is logarithmic.
     """
     middle, low, high = median_interval(result.eigenvalue)
     if middle > 0:
@@ -400,7 +404,7 @@ def _median_bar(
 
 
 def _bent(found: Mapping[str, Curvature]) -> str:
-    """The medians, and whether the second network's eigenvalues are lower, in words."""
+    """The medians, and on how many images the second network's λ is lower, in words."""
     said = ["Median curvature over the images."] + [
         f"{short(name)}: {np.median(result.eigenvalue):.3g}." for name, result in found.items()
     ]
@@ -413,8 +417,8 @@ def _bent(found: Mapping[str, Curvature]) -> str:
 
 
 def _tails(found: Mapping[str, Curvature]) -> str:
-    """The medians with their intervals, the means, and on how many images the measurement was not
-    exact, in words.
+    """The medians with their intervals, the means, and on how many images λ is negative, is more
+    than 1 % off, or was measured on a copy that predicts another class, in words.
     """
     first = next(iter(found.values()))
     said = [
@@ -449,8 +453,8 @@ def _tails(found: Mapping[str, Curvature]) -> str:
 
 
 def _counted(words: str, which: Mapping[str, Bools]) -> str:
-    """The number of images with a property, network by network, inserted into `words`; empty where
-    no image has it.
+    """`words` with the number of images in each network's mask of `which` filled in, leaving out
+    networks without any; empty if no mask has an image.
     """
     each = [
         f"{images.sum()} ({name})" if name else f"{images.sum()}"

@@ -64,14 +64,14 @@ class Cast:
 
     @property
     def frozen(self) -> str:
-        """The printed name of the network that the alignment did not change, the witness; empty
-        where it is not shown.
+        """The printed name of the network that the alignment did not change, the witness; empty if
+        it is not in `named`.
         """
         return WITNESS if WITNESS in self.named else ""
 
 
 def first(here: Context) -> tuple[Context, Cast]:
-    """Draw the first screen; return the context with the image shown, and the networks compared."""
+    """Draw the first screen; return the context, with the image now displayed, and the networks."""
     wanted = st.segmented_control(
         "Shown",
         list(COMPARED),
@@ -98,7 +98,7 @@ def first(here: Context) -> tuple[Context, Cast]:
 
 
 def _own(here: Context) -> None:
-    """Draw A and B, each in its own worst direction."""
+    """Draw the loss around the image for A and B, each along its own worst direction."""
     (spec,) = first_screen(here.img, catalogue.radius(folder.open_model(here.a)))
     if found := widgets.measured(here, spec, "the loss around this image"):
         screen = cache.made(
@@ -109,8 +109,9 @@ def _own(here: Context) -> None:
 
 
 def _aligned(here: Context, family: tuple[Run, Run, Run]) -> Context:
-    """Draw the source before and after its alignment; return the context with the image shown. If
-    nobody chose an image, it is one that the witness classifies correctly.
+    """Draw the loss around the image for the source before and after its alignment; return the
+    context, with the image now displayed. If the image is only the page's default and the witness
+    misclassifies it, the first image that the witness classifies correctly replaces it.
     """
     before, after, witness = family
     sides, asked = {BEFORE: before.id, AFTER: after.id}, here.img
@@ -163,15 +164,16 @@ def _said_of_image(here: Context, asked: int, found: Mapping[str, WorstDirection
 
 
 def _first_right(run: Run) -> int | None:
-    """The first clean test image that a run classified correctly in its evaluation, or None."""
+    """The index of the first clean test image that a run's evaluation found right, or None."""
     evaluation = run.evaluation()
     right = evaluation.right()[0] if evaluation and evaluation.clean_right else ()
     return next((at for at, each in enumerate(right) if each), None)
 
 
 def _family(here: Context) -> tuple[Run, Run, Run] | None:
-    """(source before, source after, witness) of A or B if one is aligned, else of another alignment
-    on this data; None if there is none.
+    """Returns (source before, source after, witness): of A or B if one is aligned, else of another
+    alignment on this data, preferably a shipped one to soft labels; None without any. An alignment
+    whose source or witness is missing is passed over with a message.
     """
     candidates = [
         *(folder.open_model(run_id) for _, run_id in here.sides),
@@ -200,7 +202,7 @@ def _family(here: Context) -> tuple[Run, Run, Run] | None:
 
 
 def bars(here: Context, chosen: Cast, temperature: int) -> None:
-    """Draw the soft labels at a temperature."""
+    """Draw the image's soft labels at this temperature as bars; a switch shows it attacked."""
     st.subheader("Soft labels")
     state = st.segmented_control(
         "Image",
@@ -247,9 +249,7 @@ def _temperature(chosen: Cast) -> int:
 
 
 def surface_controls(here: Context, chosen: Cast) -> tuple[str, SurfacesSpec]:
-    """Draw the controls of the surface; return a key of `VIEWS` and the spec, whose plane is the
-    same for all networks.
-    """
+    """Draw the surface's controls; return a key of `VIEWS`, and one spec for all networks."""
     left, right = st.columns(2, vertical_alignment="bottom")
     view = left.segmented_control(
         "Surface",
@@ -320,7 +320,7 @@ def _grid(n: int) -> str:
 
 
 def judged(chosen: Cast) -> None:
-    """Draw the accuracies, the gradients' share on the object, and their similarity to other
+    """Draw the accuracies, the gradients' share on the object, and their cosine with other
     networks' gradients.
     """
     st.subheader(
@@ -337,8 +337,8 @@ def judged(chosen: Cast) -> None:
 
 
 def _targets(chosen: Cast) -> list[str]:
-    """Run ids of the networks whose gradients are compared: the witness and the shipped ordinary
-    networks that are not shown; if there are none, the shown ones.
+    """Run ids of the networks with whose gradients those of the page's networks are compared: the
+    witness and the shipped ordinary networks not on the page; without any, the page's networks.
     """
     from robustviz.views.transfer.probe import ordinary  # imports torch, so only when needed
 
@@ -390,8 +390,8 @@ def accuracies(chosen: Cast) -> None:
 
 
 def _evaluations(run: Run) -> dict[str, Evaluation]:
-    """The run's PGD-20 and AutoAttack evaluations at its ε and seed 0, by printed name; if there
-    are several of one attack, the evaluation with the largest n.
+    """The run's PGD-20 and AutoAttack evaluations at its ε and seed 0, by the attack's printed
+    name; if there are several of one attack, the evaluation with the largest n.
     """
     wanted = [
         evaluation
@@ -406,7 +406,7 @@ def _evaluations(run: Run) -> dict[str, Evaluation]:
 
 
 def _cells(each: Mapping[str, Evaluation], kinds: Sequence[str]) -> list[str]:
-    """Table cells: clean accuracy on the most images, and accuracy under each kind of attack."""
+    """A network's table cells: clean accuracy on the most images, and accuracy by attack."""
     if not each:
         return ["not evaluated", *[""] * len(kinds)]
     largest = max(each.values(), key=lambda evaluation: evaluation.n)
@@ -425,8 +425,9 @@ def _cell(k: int, n: int) -> str:
 
 
 def _compared(found: Mapping[str, Mapping[str, Evaluation]]) -> tuple[str, str]:
-    """The second network compared with the first on the same images, under the attack with the most
-    images; then the same under every attack and for clean images. Both empty for one network.
+    """Returns two texts that compare the second network with the first on the same images: a
+    sentence on the attack with the most images, and all sentences, on every attack that both were
+    evaluated with and on clean images. Both are empty for one network.
     """
     if len(found) < 2:
         return "", ""
@@ -452,7 +453,7 @@ def _compared(found: Mapping[str, Mapping[str, Evaluation]]) -> tuple[str, str]:
 
 
 def _clean(before: Evaluation, after: Evaluation) -> str:
-    """The change in clean accuracy, in words; empty unless measured on the same images."""
+    """The change in clean accuracy from `before` to `after`, in words; empty if images differ."""
     if after.images != before.images or not (after.clean_right and before.clean_right):
         return ""
     mine, theirs = after.right()[0], before.right()[0]

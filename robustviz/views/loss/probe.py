@@ -1,6 +1,6 @@
 """The probe of soft labels: a network's softmax outputs for one image, which show the classes that
-it finds similar. Also imports the page's other probes, because `measure` looks for the probe of a
-spec in the module `probe` beside it.
+it finds similar. Also imports the page's other probes, because `measure` looks for a spec's probe
+in the module `probe` of the spec's package.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from robustviz.views.transfer.probe import logits_of
 
 @probe(SoftLabelsSpec)
 def soft_labels(run: Run, spec: SoftLabelsSpec) -> SoftLabels:
-    """One image's softmax outputs at a temperature, for the clean and the attacked image. Raises
-    UserError for an image number that does not exist.
+    """Compute the logits of one image, clean and attacked on the run's own network by PGD, for soft
+    labels at a temperature. Raises UserError for an image index that does not exist and for an
+    invalid radius.
     """
     split, x, y = image_of(run, spec.index)
     net = net_of(run)

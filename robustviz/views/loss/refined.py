@@ -25,8 +25,8 @@ TRIED = 64  # interpolated points that are computed afterwards, to measure the e
 class Refined:
     """A surface of which some points were computed and the others interpolated.
 
-    `values` (G,G,K): the values at all points; `computed` (G,G): True where a point was computed.
-    `tried` (T,2): row and column of points that were interpolated first and then computed to
+    `values` (G,G,K): the K values at each point; `computed` (G,G): True where a point was computed.
+    `tried` (T,2): row and column of the points that were interpolated first and then computed to
     measure the error; `guess` (T,K): their interpolated values.
     """
 
@@ -41,9 +41,11 @@ class Refined:
         return np.asarray(self.values[tuple(self.tried.T)])
 
     def meta(self, names: Sequence[str], off: Floats) -> JSON:
-        """What a result's `meta["refined"]` holds: the numbers of all, computed and tried points,
-        the largest absolute interpolation error by name, and which points were computed. `off`
-        (T,D): the interpolation errors of D quantities at the points tried; `names`: their names.
+        """The dict for a result's `meta["refined"]`: how many points there are, how many were
+        computed (with those tried) and how many tried, the largest absolute interpolation error of
+        each quantity by name, and which points were computed, as text from `pack`. `off` (T,D): the
+        interpolation errors of D quantities at the points tried; `names`: their names; surplus ones
+        are ignored.
         """
         return {
             "points": self.computed.size,
@@ -60,15 +62,16 @@ def refined(
     grid: int,
     seed: int = 0,
 ) -> Refined:
-    """A surface of `grid` × `grid` points, computed where it bends and interpolated elsewhere.
-    `compute` takes the rows and columns of P points and returns their values (P,K).
+    """Returns a surface of `grid` × `grid` points, computed where it bends and interpolated
+    elsewhere. `compute` takes the rows and columns of P points and returns their values (P,K).
 
-    The first pass computes the edges and every fourth row and column, counted from the middle; then
-    the spacing is halved twice. Second differences estimate the error of linear interpolation in
-    each cell. Where it exceeds 1 % of the range of the drawn quantities (`drawn` maps values (N,K)
-    to these, (N,D)), all points of the cell are computed at the new spacing. The other points come
-    from the cubic through the four nearest nodes along each direction. `seed` selects the points
-    that are tried. If a value is not finite, all points are computed.
+    The first pass computes the points in which both row and column are at an edge or a multiple of
+    four steps from the middle; then the spacing is halved twice. Second differences estimate the
+    error of linear interpolation in each cell. Where it exceeds 1 % of the range of the drawn
+    quantities (`drawn` maps values (N,K) to these, (N,D)), all points of the cell are computed at
+    the new spacing. The others come from the cubic through the four nearest points of the coarser
+    grid along each direction. `seed` selects the points that are computed last, to measure the
+    error. If a value is not finite, all points are computed.
     """
     nodes, spans = _lattice(grid, FIRST), None
     computed = _both(grid, nodes)
@@ -113,19 +116,19 @@ def refined(
 
 
 def _lattice(grid: int, step: int) -> Ints:
-    """Indices `step` apart that include the middle and both ends."""
+    """The indices that are a multiple of `step` from the middle of the `grid`, and both ends."""
     return np.unique([0, *range(grid // 2 % step, grid, step), grid - 1])
 
 
 def _both(grid: int, nodes: Ints) -> Bools:
-    """A mask (grid, grid), True where both the row and the column are in `nodes`."""
+    """Returns a mask (grid, grid), True where both the row and the column are in `nodes`."""
     among = np.isin(np.arange(grid), nodes)
     return among[:, None] & among
 
 
 def _bend(nodes: Ints, shown: Floats) -> Floats:
-    """The error of linear interpolation along the rows in the middle of each cell, (n−1,n−1,D),
-    estimated from the second differences of `shown` (n,n,D).
+    """The error in each cell, (n−1,n−1,D), of linear interpolation along axis 0 between
+    neighbouring `nodes` (n,), estimated from the second differences of `shown` (n,n,D).
     """
     length = np.diff(nodes).astype(float)[:, None, None]
     second = (
@@ -138,8 +141,8 @@ def _bend(nodes: Ints, shown: Floats) -> Floats:
 
 
 def _cubic(nodes: Ints, at: Ints) -> Floats:
-    """The weights (len(at), n) of the n nodes in the interpolation at each index of `at`, by the
-    cubic through the four nodes around the index.
+    """The weights (len(at), n) with which the values at the n `nodes` give the value at each index
+    of `at`: by the cubic through the four nodes around the index (with n < 4, through all).
     """
     weights = np.zeros((len(at), len(nodes)))
     for row, first in enumerate(

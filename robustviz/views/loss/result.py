@@ -139,7 +139,7 @@ class Surface(Result):
     eps: float
 
     def loss(self, target: str) -> Floats:
-        """The loss to the true class (`hard`) or to the soft label (`soft`), (G,G). Raises
+        """The loss (G,G): to the soft label if `target` is `soft`, else to the true class. Raises
         UserError for `soft` without a witness.
         """
         if target == "soft" and not self.soft.size:
@@ -212,10 +212,10 @@ class WorstDirection(Result):
     divided by ε; r is ±1 at random and is not stored. `a`, `b` (G,) in pixel units: `a` from −ε to
     2ε, `b` from −1.5ε to 1.5ε. `odds` (G,G): log((1 − p)/p), where p is the probability of the true
     class `y`; the loss is log(1 + exp(odds)). `margin` (G,G): log-softmax of y minus the largest
-    one of another class, positive where the prediction is right. `line` (L,K): log-softmax at 0, 1,
-    2 … grey levels along d. With a witness, `label` (K,) is the witness's log-softmax for the clean
-    image, and `logp` (G,G,K) is this network's log-softmax on the plane; both are empty without a
-    witness.
+    log-softmax of another class, positive where the prediction is right. `line` (L,K): log-softmax
+    of the image moved by 0, 1, 2 … grey levels (1/255) along d, up to 2ε. With a witness, `label`
+    (K,) is the witness's log-softmax for the clean image, and `logp` (G,G,K) is this network's
+    log-softmax on the plane; both are empty without a witness.
     """
 
     x: Ints
@@ -236,13 +236,13 @@ class WorstDirection(Result):
 
     @property
     def answers(self) -> Ints:
-        """The predicted class after 0, 1, 2 … grey levels along d, as in `line`, (L,)."""
+        """The predicted class (L,) of each image in `line`, after 0, 1, 2 … grey levels along d."""
         return np.asarray(self.line.argmax(axis=1))
 
     @property
     def change(self) -> int | None:
-        """The smallest number of grey levels along d at which the prediction is wrong; None if it
-        is right at all that were measured.
+        """The smallest number of grey levels along d at which the prediction is wrong (0: already
+        for the image itself); None if it is right for every image in `line`.
         """
         wrong = np.flatnonzero(self.answers != self.y)
         return int(wrong[0]) if len(wrong) else None
@@ -297,8 +297,9 @@ class WeightSurface(Result):
     """The mean cross-entropy of `n` images around the weights w of a network. Row i and column j
     stand for the weights w + aᵢ·u + bⱼ·v.
 
-    `a`, `b` (G,): at 1, each filter moves by its own norm; the middle one is exactly 0. `loss`
-    (G,G). `meta["refined"]` is as in `Surface`; its `error` is that of log₁₀ of the loss.
+    `a`, `b` (G,): the steps along u and v; at step 1, each filter moves by its own norm; the middle
+    step is exactly 0. `loss` (G,G): the mean cross-entropy. `meta["refined"]` is as in `Surface`,
+    but its `error` is that of log₁₀ of the loss.
     """
 
     a: Floats

@@ -38,9 +38,9 @@ TARGETS = ("to the true class", "to the soft label")
 
 
 def enlarged(values: Floats, side: int, *, pixels: bool = False) -> Floats:
-    """Values (G,G) on (side, side) points, by cubic interpolation. The corner points are the corner
-    values; with `pixels`, the points are instead the pixel centres of a picture whose corners are
-    the corner values.
+    """Interpolate values (G,G) to (side, side) points with cubics. By default the outermost points
+    are the outermost values; with `pixels`, the points are instead the pixel centres of a picture
+    whose corners are the corner values.
     """
     n = len(values)
     image = Image.fromarray(values.astype(np.float32))
@@ -50,8 +50,8 @@ def enlarged(values: Floats, side: int, *, pixels: bool = False) -> Floats:
 
 
 def bands(values: Floats, edges: Floats, side: int) -> bytes:
-    """A PNG of values (G,G) as filled contours between `edges` (9,). Rows run along x and columns
-    along y, which points upwards.
+    """Draw values (G,G) as filled contours between the ascending `edges` (9,), as the bytes of a
+    PNG of `side` × `side` pixels. The rows of `values` run along x, the columns along y, upwards.
     """
     colour = np.searchsorted(edges, enlarged(values.T[::-1], side, pixels=True)).astype(np.uint8)
     picture = Image.fromarray(colour, "P")
@@ -62,8 +62,8 @@ def bands(values: Floats, edges: Floats, side: int) -> bytes:
 
 
 def zero_line(z: Floats) -> Floats:
-    """Where values (N,M) cross 0: segments (S,2,2) between two points (row, column), found by
-    marching triangles.
+    """Find where values (N,M) cross 0, as segments (S,2,2) between two points (row, column), in
+    units of the grid, by marching triangles.
     """
     i, j = (at.ravel() for at in np.indices((z.shape[0] - 1, z.shape[1] - 1)))
     corner = np.array(
@@ -123,7 +123,9 @@ def _map(
 
 
 def _plot(result: WorstDirection, side: int, label: str, *, left: int = 30) -> Plot:
-    """Empty axes in grey levels around a square of `side` pixels."""
+    """Make empty axes in grey levels around a square of `side` pixels, with `label` below it. An
+    empty `label` leaves out the ticks, `left` = 0 the title of the vertical axis.
+    """
     scale = result.eps * 255
     plot = Plot(
         side + left + 14,
@@ -141,8 +143,8 @@ def _plot(result: WorstDirection, side: int, label: str, *, left: int = 30) -> P
 
 
 def legend(height: int) -> str:
-    """The ten colours in a column, with the lowest losses at the bottom, and the meaning of colours
-    and line, as HTML.
+    """Draw the ten colours in a column of `height` pixels, with the lowest losses at the bottom,
+    and the meaning of colours and line, as HTML.
     """
     step = (height - 6) / len(COLOURS)
     parts = [
@@ -160,8 +162,8 @@ def legend(height: int) -> str:
 
 
 def _hard(result: WorstDirection, side: int) -> bytes:
-    """A PNG of the loss to the true class. The odds are interpolated instead of the loss, because
-    they are closer to linear.
+    """A PNG of the loss to the true class. The log-odds are interpolated instead of the loss,
+    because they are closer to linear.
     """
     return bands(result.odds, np.log1p(-SHARES) - np.log(SHARES), side)
 
@@ -171,14 +173,17 @@ def _soft(result: WorstDirection, temperature: int, side: int) -> bytes:
 
 
 def positions(eps: float) -> list[int]:
-    """The slider's positions, in grey levels from 0 to 2ε."""
+    """The slider's positions, in grey levels from 0 to 2ε, in equal steps so that there are at most
+    `POSITIONS`.
+    """
     last = int(2 * eps * 255 + 1e-6)
     return list(range(0, last + 1, -(-(last + 1) // POSITIONS)))
 
 
 def worst_direction(found: Mapping[str, WorstDirection]) -> Screen:
-    """A first screen: each network along its own worst direction, on one colour scale. The control
-    moves a dot along the direction, and the picture beside the map shows the image there.
+    """Draw a first screen: the loss around the image for each network along its own worst
+    direction, on one colour scale. The control moves a dot along the direction, and the picture
+    beside the map is the image at the dot.
     """
     first = next(iter(found.values()))
     levels, classes = positions(first.eps), first.meta["classes"]
@@ -222,7 +227,7 @@ def worst_direction(found: Mapping[str, WorstDirection]) -> Screen:
 
 
 def _says(result: WorstDirection, level: int, classes: Sequence[str]) -> str:
-    """The prediction at a grey level and its probability: `✗ cup, 98%`."""
+    """The prediction `level` grey levels along d, and its probability: `✗ cup, 98%`."""
     answer = int(result.answers[level])
     share = float(np.exp(result.line[level, answer]))
     return f"{'✓' if answer == result.y else '✗'} {classes[answer]}, {share:.0%}"
@@ -275,10 +280,10 @@ def alignment(
     witness: str = "witness",
     control: str = "",
 ) -> Screen:
-    """A first screen: the source before and after an alignment, with the loss to the true class and
-    to the witness's soft label. The control is the temperature. `witness`: the heading over the
-    witness's soft label; `control`: what was learned instead of soft labels, if the alignment is a
-    control.
+    """Draw a first screen: the source before and after an alignment, with the loss to the true
+    class and to the witness's soft label. The control is the temperature, which starts at `start`.
+    `witness`: the heading over the witness's soft label; `control`: what was learned instead of
+    soft labels if the alignment is a control, else empty.
     """
     classes, sides = before.meta["classes"], {"before": before, "after": after}
     moves: dict[str, tuple[str, list[str]]] = {}
@@ -323,8 +328,8 @@ def _bars(
     start: int,
     moves: dict[str, tuple[str, list[str]]],
 ) -> str:
-    """The witness's soft label as bars that change with the temperature (added to `moves`); the
-    most probable classes, in class order.
+    """Draw the witness's soft label as bars, as SVG: its most probable classes, at most `SHOWN`, in
+    class order. Adds to `moves` how the bars change with the temperature.
     """
     shares = np.stack([soft_label(result.label, t) for t in TEMPERATURES])
     shown = sorted(np.argsort(-shares.max(axis=0), kind="stable")[:SHOWN])
@@ -348,8 +353,8 @@ def _bars(
 
 
 def _changed(before: WorstDirection, after: WorstDirection, temperature: int, control: str) -> str:
-    """One sentence: how the alignment changed the loss at the image itself, to the soft label and
-    to the true class.
+    """How the alignment changed the loss at the image itself, to the soft label and to the true
+    class, in words; also whether the alignment is a control.
     """
     at = before.odds.shape[0] // 3, before.odds.shape[1] // 2
     soft = [float(result.soft(temperature)[at]) for result in (before, after)]

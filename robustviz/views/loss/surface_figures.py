@@ -43,8 +43,8 @@ def surfaces(
     frozen: str = "",
     template: str = LIGHT,
 ) -> go.Figure:
-    """The loss on the plane through an image, one column per network, in grey levels along both
-    directions.
+    """Draw the loss on the plane through an image, one column per network, in grey levels along
+    both directions.
 
     `target`: the loss to the true class (`hard`), to the witness's soft label (`soft`), or one row
     of each (`both`). `frozen`: the printed name of a network that the alignment did not change. On
@@ -177,7 +177,9 @@ def _slopes(found: Mapping[str, Surface], target: str) -> str:
 
 
 def _box(found: Mapping[str, Surface], target: str) -> str:
-    """The loss at ε along the random direction and the highest loss in the ε box, in words."""
+    """The loss at ε along the random direction (the higher of both ways) and the highest loss in
+    the ε box, in words.
+    """
     said = [f"The loss {TARGETS[target]} elsewhere:"]
     for name, result in found.items():
         loss = result.loss(target).astype(np.float64)
@@ -208,7 +210,7 @@ def _zero(loss: float) -> str:
 
 
 def _apart(found: Mapping[str, Surface], targets: Sequence[str]) -> str:
-    """The largest difference between the first two surfaces, in words."""
+    """The largest difference between the first two surfaces, in words; empty if there is one."""
     names = list(found)[:2]
     if len(names) < 2:
         return ""
@@ -222,7 +224,9 @@ def _apart(found: Mapping[str, Surface], targets: Sequence[str]) -> str:
 
 
 def _frozen(found: Mapping[str, Surface], frozen: str) -> list[str]:
-    """A sentence that a frozen network's surface is the same before and after, in a list."""
+    """A list of one sentence, that the frozen network's surface is the same before and after the
+    alignment; empty if no network `frozen` is among the results.
+    """
     same = "is not trained by the alignment, so its surface is the same before and after."
     return [f"The {frozen.lower()} {same}"] if frozen and frozen in found else []
 
@@ -255,11 +259,11 @@ def weight_surface(
     kind: Literal["contour", "3d"] = "contour",
     template: str = LIGHT,
 ) -> go.Figure:
-    """The mean loss of a set of images as the weights move along two filter-normalised directions,
-    one column per network.
+    """Draw the mean loss of a set of images as the weights move along two filter-normalised
+    directions, one column per network.
 
-    Drawn as log₁₀, because losses a few filter norms away are a hundred times larger. Raises
-    UserError for results on different grids.
+    The colour is log₁₀ of the loss, because losses a few filter norms away are a hundred times
+    larger. Raises UserError for results on different grids.
     """
     found, flat = named(results, ""), kind == "contour"
     first = next(iter(found.values()))
@@ -335,8 +339,8 @@ def _frame(
     flat: bool,
     template: str,
 ) -> go.Figure:
-    """Empty panels, contours if `flat`, else 3-D surfaces, with one colour scale for all losses.
-    `axes`: the titles of x, y and the colour.
+    """Make empty panels, for contours if `flat`, else for 3-D surfaces, with one colour scale for
+    all `losses`. `titles`: of the columns; `axes`: the titles of x, y and the colour.
     """
     rows, columns, (x_title, y_title, z_title) = len(losses), len(losses[0]), axes
     figure = make_subplots(

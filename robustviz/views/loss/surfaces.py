@@ -71,7 +71,7 @@ def moved_images(
     high: float = math.inf,
 ) -> Tensor:
     """Logits (P,K) of the images x + aₚ·d + bₚ·r, in eval mode. `x`, `d`, `r` are (C,H,W), `a` and
-    `b` are (P,). Pixels are clipped to `low` and `high`.
+    `b` are (P,). Pixels are clipped to `low` and `high`, by default not at all.
     """
     a, b = (side.to(x)[:, None, None, None] for side in (a, b))
     with frozen(net), torch.no_grad():
@@ -122,13 +122,14 @@ def moved_weights(
 
 
 def rademacher(shape: tuple[int, ...], seed: int) -> Tensor:
-    """±1 with equal probability, float32, the same for the same shape and seed."""
+    """A random float32 tensor of this shape whose entries are −1 or 1 with equal probability."""
     return torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed)).float() * 2 - 1
 
 
 def losses_at(flat: Floats, y: Tensor, wanted: Tensor | None, temperature: float) -> Floats:
-    """The losses of logits `flat` (P,K): (P,1) to the true class `y` (1,), and if the witness's
-    logits `wanted` (1,K) are given, (P,2) with the loss to its soft label.
+    """The losses of P images with logits `flat` (P,K), one row per image. The first column is the
+    cross-entropy to the true class `y` (1,). If the witness's logits `wanted` (1,K) are given, the
+    second is T²·KL from its soft label at T = `temperature`.
     """
     logits = torch.from_numpy(flat).float()
     columns = [
@@ -152,8 +153,10 @@ def _shared(said: JSON) -> str:
 
 
 def networks_of(run: Run, spec: SurfacesSpec) -> tuple[Run, Run | None]:
-    """The reference run, and the witness or None. Raises UserError for a run that was trained on
-    other images.
+    """Returns (reference, witness): the runs named in the spec. If none is named, the reference is
+    the source of an aligned `run`, else `run` itself, and the witness is that of an aligned `run`,
+    else None. Raises UserError for a named run trained on other images or classes, and if `run` is
+    aligned, its source or witness is missing, and the spec does not name both.
     """
     # Not looked up if both are named, so that an aligned run whose source is gone can be shown.
     before, witness = relatives(run) if not (spec.reference and spec.witness) else (None, None)
@@ -165,7 +168,7 @@ def networks_of(run: Run, spec: SurfacesSpec) -> tuple[Run, Run | None]:
 
 @probe(SurfacesSpec)
 def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
-    """The loss on a plane through one test image. Raises UserError if its span or d is 0."""
+    """Measure the loss on a plane through a test image. Raises UserError if the span or d is 0."""
     split, x, y = image_of(run, spec.index)
     net = net_of(run)
     reference, witness = networks_of(run, spec)
@@ -226,7 +229,7 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
 
 
 def _heights(hard: Floats, a: Tensor, eps: float, index: int) -> str:
-    """The loss at the image and its maxima within ε and on the whole plane, in words."""
+    """The cross-entropy at the image, and its maxima in the ε box and on the plane, in words."""
     middle, inside = len(a) // 2, (a.abs() <= eps * (1 + 1e-6)).numpy()
     return (
         f"cross-entropy {float(hard[middle, middle]):.3f} at image {index}, up to"
@@ -236,8 +239,9 @@ def _heights(hard: Floats, a: Tensor, eps: float, index: int) -> str:
 
 
 def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSpec) -> Tensor:
-    """The adversarial direction (C,H,W) at an image (1,C,H,W), computed on the reference network.
-    Raises UserError where its gradient is 0, and for PGD where its ε is 0.
+    """The adversarial direction (C,H,W), with entries in [−1, 1], at an image `x` (1,C,H,W) of
+    class `y` (1,), computed on the reference network as `spec.direction` says. Raises UserError for
+    `sign` if the gradient is 0, and for `pgd` if the reference's ε is 0.
     """
     net = net_of(reference)
     if spec.direction == "pgd":
@@ -283,8 +287,9 @@ def _slice_name(run: Run, spec: WorstDirectionSpec) -> str:
 
 @probe(WorstDirectionSpec, name=_slice_name)
 def worst_direction(run: Run, spec: WorstDirectionSpec) -> WorstDirection:
-    """The predictions on a plane through one image, along the network's worst direction. Raises
-    UserError for ε = 0, for a grid of the wrong size, and where PGD does not move the image.
+    """Compute the predictions on a plane through one image, along the network's worst direction.
+    Raises UserError for ε = 0, for a grid that is not a multiple of 6, plus 1, and if PGD does not
+    move the image.
     """
     split, x, y = image_of(run, spec.index)
     eps = radius(run) if spec.eps is None else check_eps(spec.eps)
@@ -337,8 +342,8 @@ def worst_direction(run: Run, spec: WorstDirectionSpec) -> WorstDirection:
 def _around(
     net: Classifier, x: Tensor, y: int, d: Tensor, a: Tensor, eps: float, seed: int, whole: bool
 ) -> dict[str, Any]:
-    """The fields `odds`, `margin`, `logp` and `line` of a `WorstDirection`. `logp` is empty unless
-    `whole`.
+    """Computes the fields `odds`, `margin`, `logp` and `line` of a `WorstDirection` around the
+    image `x` (C,H,W) of class `y`. `logp` is empty unless `whole`.
     """
     b, levels = a - eps / 2, torch.arange(math.floor(2 * eps * 255 + 1e-6) + 1) / 255
     along = torch.cat([a.repeat_interleave(len(b)), levels])
@@ -356,8 +361,8 @@ def _around(
 
 
 def filter_normalised(net: nn.Module, rng: torch.Generator) -> dict[str, Tensor]:
-    """A random direction in weight space, by parameter name, in which each filter or row has the
-    norm of the network's own filter or row.
+    """Draw a random direction in weight space, as a dict from parameter name to tensor, in which
+    each filter or row has the norm of the network's own filter or row.
 
     Entries are Gaussian, and 0 for parameters of one dimension or none (biases, batch norm).
     Source: Li et al. 2018 (arXiv 1712.09913), section 4, and the authors' `net_plotter.py`.
@@ -373,7 +378,9 @@ def filter_normalised(net: nn.Module, rng: torch.Generator) -> dict[str, Tensor]
 
 @probe(WeightSurfaceSpec)
 def weight_surface(run: Run, spec: WeightSurfaceSpec) -> WeightSurface:
-    """The mean loss of a set of images as the network's weights move in two random directions."""
+    """Measure the mean cross-entropy of the first `spec.n` test images as the network's weights
+    move in two random directions. Raises UserError for an even grid.
+    """
     a, split = ticks(spec.grid, spec.span), images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
     net, rng = net_of(run), torch.Generator().manual_seed(spec.seed)
