@@ -9,7 +9,9 @@ from robustviz.process import leave_out_triton
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
+    """Run the command in `argv` (None: the one on the command line) and return its exit status; 1
+    if a package that it needs is not installed.
+    """
     leave_out_triton()
     try:
         from robustviz import cli

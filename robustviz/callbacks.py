@@ -31,18 +31,21 @@ class Callback:
 
     def on_epoch(self, run: Run, record: EpochRecord) -> Answer | None:
         """Called after each epoch, once its record is saved. Return "pause" or "stop" to end the
-        training here; it can be resumed later.
+        training here (it can be resumed later), "go" or None to continue.
         """
 
     def on_end(self, run: Run, state: str) -> None:
-        """Called when the training ends. `state` is "done" (the run is then also evaluated on the
-        test split), "paused" or "stopped".
+        """Called when the training ends, but not when it fails. `state` is "done" (the run has then
+        also been evaluated on the test split), "paused" or "stopped".
         """
 
 
 def told(callback: Callback, event: str, *facts: object) -> Answer | None:
-    """Call `callback.<event>(*facts)` and return its answer: "go", "pause", "stop" or None. Raises
-    UserError that names the callback where it fails or answers anything else.
+    """Call the method `event` of `callback` with the arguments `facts`, and return what it returns:
+    "go", "pause", "stop" or None.
+
+    Raises UserError that names the callback and the method if the method returns anything else or
+    raises an exception. A UserError of the callback's own is passed on unchanged.
     """
     try:
         answer = getattr(callback, event)(*facts)
@@ -63,8 +66,8 @@ def told(callback: Callback, event: str, *facts: object) -> Answer | None:
 
 
 class AfterEpoch(Callback):
-    """A callback that calls `do(record)` after each epoch; what `do` returns ("go", "pause", "stop"
-    or None) is the callback's answer.
+    """A callback that calls `do(record)` after each epoch and returns what `do` returns: "go",
+    "pause", "stop" or None.
     """
 
     def __init__(self, do: Callable[[EpochRecord], Answer | None]) -> None:

@@ -56,8 +56,8 @@ JET = {
 def grad_cam(
     net: Classifier, x: Tensor, y: Tensor | None = None, *, before_norm: bool = False
 ) -> Tensor:
-    """Grad-CAM maps: Σ_k w_k·A_k with w_k the spatial mean of ∂z_y/∂A_k; raw, signed and detached,
-    (N, h, w).
+    """Grad-CAM maps Σ_k w_k·A_k of the last feature maps A_k, with w_k the spatial mean of
+    ∂z_y/∂A_k; raw, signed and detached, (N, h, w).
 
     `x`: images (N, C, H, W) in [0, 1]; `y`: the class to explain for each image, (N,), or None for
     the predicted class; `before_norm`: use as A the input of the network's last batch norm and ReLU
@@ -88,7 +88,9 @@ def layer_cam(
 
 
 def check_maps(net: nn.Module) -> None:
-    """Raises UserError for a network without feature maps."""
+    """Raises UserError if `net` has no feature maps: no module `maps` or, if it is wrapped, no
+    layer in which they were found.
+    """
     if isinstance(net, Wrapped):
         if not net.maps_at:
             raise UserError(
@@ -205,7 +207,8 @@ def _from_norm_on(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _with_a_hook(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
     """The feature maps, caught by a forward hook, and the logits of a network with a `forward` of
-    its own. No other thread may use the network meanwhile.
+    its own. No other thread may use the network meanwhile. Raises UserError unless its `forward`
+    calls `maps` exactly once.
     """
     caught: list[Tensor] = []
 
@@ -236,9 +239,9 @@ def _map(maps: object) -> Tensor:
 
 
 def check_rule(rule: str) -> tuple[str, float]:
-    """Split a mask rule into its kind and its number, as `z>1` into ("z", 1.0). Raises UserError
-    for a rule that `importance_mask` would refuse, so that a training fails before it starts and
-    not in its first batch.
+    """Split a mask rule into its kind and its number, as `z>1` into ("z", 1.0); rules without a
+    number get 1.0. Raises UserError for a rule that `importance_mask` would refuse, such as
+    `oracle`, so that a training fails before it starts and not in its first batch.
     """
     if not isinstance(rule, str) or rule == "oracle":
         raise UserError(
@@ -267,10 +270,10 @@ def check_rule(rule: str) -> tuple[str, float]:
 
 
 def blind_mask(rule: str, x: Tensor) -> Tensor:
-    """The bool mask (N, 1, H, W) of images `x` (N, C, H, W) by one of the `BLIND` rules; it is the
-    same for every image.
+    """The bool mask (N, 1, H, W) of images `x` (N, C, H, W) by one of the `BLIND` rules: every
+    pixel (`ones`), or every pixel outside one quarter of the image. It is the same for every image.
 
-    A quadrant ends at half the height and half the width, rounded down.
+    The quarter at the upper left has half the height and half the width, rounded down.
     """
     mask = torch.ones_like(x[:, :1], dtype=torch.bool)
     if rule in QUADRANTS:
@@ -341,8 +344,9 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
 
 
 def _scaled(heat: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps (N, h, w) with negative values set to 0 and each map scaled to [0, 1], as (N, 1, h, w);
-    and which maps are flat, (N, 1, 1, 1), so that they say nothing about importance.
+    """Returns maps (N, h, w) with negative values set to 0 and each map scaled to [0, 1], as (N, 1,
+    h, w); and which maps are flat, (N, 1, 1, 1) bool: constant, nowhere above 0 or not finite, so
+    that they say nothing about importance.
     """
     heat = heat.to(torch.promote_types(heat.dtype, torch.float32)).relu()[:, None]
     low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)

@@ -24,9 +24,10 @@ DRAWS = (
 
 
 class drawn_from(TorchFunctionMode):
-    """A context manager: inside it, everything that this thread would draw from torch's global
-    generator is drawn from `rng`. `rng` gives the same numbers as the global generator would after
-    the same seed; the global generator stays as it is.
+    """A context manager: inside it, the functions in `DRAWS`, and others called with
+    `generator=None`, draw from `rng` in this thread, not from torch's global generator. `rng` gives
+    the same numbers as the global generator would after the same seed; the global generator stays
+    as it is.
     """
 
     def __init__(self, rng: torch.Generator) -> None:

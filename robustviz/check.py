@@ -88,8 +88,8 @@ def check_class(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
 
 
 def _reach(host: str, port: int) -> None:
-    """Open this port to the network, as `app --class` does, and connect to it by the network
-    address. Raises OSError where that fails.
+    """Open `port` to the network, as `app --class` does, and connect to it by the network address
+    `host`. Raises OSError if that fails.
     """
     import socket
 
@@ -294,8 +294,8 @@ def write_hashes() -> Path:
 
 
 def verify_hashes() -> list[str]:
-    """What is wrong with the shipped files, one sentence for each file that is missing, changed or
-    not in the list. Empty where all is well.
+    """Compare the shipped files with `SHA256SUMS`. Returns one sentence for each file that is
+    missing, changed or not in the list, and for each damaged line; empty if all is well.
     """
     there = _shipped()
     try:
@@ -337,8 +337,8 @@ def sha256(path: Path) -> str:
 
 
 def _shipped() -> dict[str, Path]:
-    """Every shipped file by its name in the list: its path relative to `checkpoints`, with `/` on
-    every system. Hidden files and other litter are left out.
+    """The path of every shipped file by its name in the list, which is its path relative to
+    `checkpoints`, with `/` on every system. Hidden files and those in `LITTER` are left out.
     """
     return {
         name: path

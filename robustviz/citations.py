@@ -21,9 +21,9 @@ NOT_A_PAPER = ("imported", "folder", "manifest", "made")  # of one's own: no pap
 
 
 def used(run: Run) -> tuple[str, ...]:
-    """What a run uses, as names such as `method/trades`: its method and the attack inside it, its
-    data set, its architecture, and the attacks that it was evaluated under. Raises UserError for a
-    damaged run.
+    """What a run uses, as names such as `method/trades`, each once: its method and the attack
+    inside it, `setting/awp` if its method uses AWP, its data set, its architecture, and the attacks
+    that it was evaluated under. Raises UserError for a damaged run.
     """
     info = run.info
     method = info["method"]
@@ -42,16 +42,16 @@ def _attacks(settings: Mapping[str, object]) -> Iterator[str]:
 
 
 def bibtex(things: Iterable[str]) -> str:
-    """The BibTeX entries for names such as `method/trades` or `attack/pgd`, each once and in this
-    order; empty where there is nothing to cite.
+    """The BibTeX entries for names such as `method/trades` or `attack/pgd`, each entry once and in
+    this order; empty if none of the names has one.
     """
     entries = [entry for thing in things for entry in _of(thing)]
     return "\n\n".join(dict.fromkeys(entries))
 
 
 def missing(things: Iterable[str]) -> list[str]:
-    """Those of these names for which no citation is known, except for a person's own networks and
-    images.
+    """The names in `things` for which no BibTeX entry is known, except those in `NOT_A_PAPER`, such
+    as `method/imported`: the user's own networks and images need no citation.
     """
     return [
         thing for thing in things if not _of(thing) and thing.partition("/")[2] not in NOT_A_PAPER
@@ -72,7 +72,9 @@ def _of(thing: str) -> list[str]:
 
 @functools.cache
 def _shipped() -> dict[str, list[str]]:
-    """The entries of `citations.bib`, by what they are cited for."""
+    """The BibTeX entries of `citations.bib`, listed under each name that they are cited for, such
+    as `method/trades`. Their field `keywords` is removed.
+    """
     found: dict[str, list[str]] = {}
     for entry in re.split(r"\n\n+(?=@)", FILE.read_text(encoding="utf-8").strip()):
         said = re.search(r"^  keywords = \{(.*)\},\n", entry, re.MULTILINE)

@@ -1,8 +1,8 @@
-"""UMAP layouts, and a separate process that compiles umap-learn before the first one is needed.
+"""UMAP layouts, and a separate process that compiles umap-learn before the first layout is needed.
 
 umap-learn compiles for about ten seconds in each process that uses it, so the app starts one
-process that does it ahead of time. Without it, or where it fails, the caller computes the same
-layout itself.
+process that does it ahead of time. If this process does not run or fails, the caller computes the
+same layout itself.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def layout(
     epochs: int,
 ) -> Array:
     """The UMAP layout (N, 2), float32, of points `x` (N, D) from their nearest neighbours: `rows`
-    (N, k) holds row numbers, each point itself first, and `far` (N, k) the distances. It starts
-    from umap-learn's spectral layout, or from a given layout `init` (N, 2), whose scale and
-    position are kept.
+    (N, k) holds the row indices of each point's neighbours, the point itself first, and `far` (N,
+    k) their distances. It starts from umap-learn's spectral layout, or from a given layout `init`
+    (N, 2), which is not rescaled or shifted first.
 
     Raises UserError where umap-learn is not installed, and where it cannot lay these points out.
     """
@@ -143,12 +143,12 @@ def _moved(
 
 
 class Embedder:
-    """The separate process: `start` returns at once, questions are answered one at a time, and
-    after `idle` seconds without a question the process ends, because it holds 400 MB; the next
-    question starts it again.
+    """The separate process that computes layouts. `start` returns at once, and `ask` sends one
+    request at a time. After `idle` seconds without a request the process ends, because it holds 400
+    MB; the next request starts it again.
 
     The process ends when its input pipe closes, so it never outlives the app. It imports neither
-    torch nor runs: arrays come in and a layout goes out.
+    torch nor the code for runs: it receives arrays and sends back a layout.
     """
 
     def __init__(self, idle: float = IDLE) -> None:
@@ -169,7 +169,7 @@ class Embedder:
 
     @property
     def ready(self) -> bool:
-        """Whether the process runs and has compiled, so that an answer would come at once."""
+        """Whether the process runs and has compiled, so that `ask` need not wait for that."""
         return self._process is not None and self._greeted.is_set() and self._process.poll() is None
 
     @property
@@ -179,8 +179,9 @@ class Embedder:
 
     def ask(self, **question: Any) -> Array | None:
         """The result of `layout` for these arguments, computed by the process; waits up to
-        `PATIENCE` seconds until it has compiled. None where it was not started, has not compiled by
-        then or cannot answer. Raises UserError where `layout` raised it.
+        `PATIENCE` seconds until it has compiled. Returns None if the process was not started, has
+        not compiled by then or fails; the caller can then call `layout` itself. Raises UserError
+        where `layout` raised it.
         """
         with self._lock:
             if self._resting:
@@ -226,15 +227,15 @@ class Embedder:
 
     @contextlib.contextmanager
     def _noted(self) -> Iterator[None]:
-        """A context manager that records when the last question ended."""
+        """A context manager that records the time at its end as that of the last request."""
         try:
             yield
         finally:
             self._asked = time.monotonic()
 
     def _attend(self, process: subprocess.Popen[bytes], greeted: threading.Event) -> None:
-        """The body of the watching thread: wait until the process has compiled, then end it once it
-        has been idle for too long.
+        """Run in a thread that watches the process: wait until the process has compiled, then end
+        it once it has had no request for `idle` seconds.
         """
         _greet(process, greeted)
         with self._noted():
@@ -286,8 +287,8 @@ APP = Embedder()  # the app's process; it does not run before `start`
 
 
 def map_of(*arrays: Array | None, **settings: Any) -> Array:
-    """The result of `layout` for these arguments, computed by the app's process where it runs, else
-    in this process.
+    """The result of `layout` for its four arrays, in their order, and its settings; computed by the
+    app's process where that runs, else in this process.
     """
     named = dict(zip(("x", "rows", "far", "init"), arrays, strict=True)) | settings
     at = APP.ask(**named)
@@ -302,7 +303,9 @@ def _send(pipe: IO[bytes], arrays: dict[str, Any]) -> None:
 
 
 def _receive(pipe: IO[bytes]) -> dict[str, Any] | None:
-    """The next message as a dict of arrays and numbers; None where the pipe has ended."""
+    """Read the next message from the pipe, a dict of arrays and numbers; None where the pipe has
+    ended.
+    """
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         return None
@@ -353,7 +356,9 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _warm_up() -> bool:
-    """Compile everything that `layout` uses by running it on toy data; whether that worked."""
+    """Compile everything that `layout` uses by running it on toy data, at low priority. Returns
+    whether that worked.
+    """
     try:
         if hasattr(os, "nice"):
             os.nice(PRIORITY)

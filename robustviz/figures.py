@@ -1,7 +1,8 @@
-"""Figures turn results into Plotly figures, without torch and Streamlit, for pages and notebooks.
+"""Functions that draw results as Plotly figures, without torch and Streamlit, for pages and
+notebooks.
 
-Each is a `go.Figure` whose `layout.meta` has its alternative text, "alt", and its finding with
-numbers, "sentence". The imports are for editors; `__getattr__` finds the other figures.
+Each figure is a `go.Figure` whose `layout.meta` has its alternative text, "alt", and its finding
+with numbers, "sentence". The imports are for editors; `__getattr__` finds the other figures.
 """
 
 from typing import TYPE_CHECKING, Any

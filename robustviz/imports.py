@@ -40,8 +40,8 @@ LATER = (
 
 
 def load(name: str) -> Any:
-    """The module of that name, at once where it is fully imported already, else imported now; while
-    one thread imports, others wait. Raises ImportError as an import does.
+    """Import the module `name`, unless it is fully imported already, and return it. Only one thread
+    imports at a time; the others wait. Raises ImportError as an import does.
     """
     if _whole(name):
         return sys.modules[name]
@@ -58,13 +58,15 @@ def _whole(name: str) -> bool:
 
 @functools.cache
 def needed() -> tuple[str, ...]:
-    """The modules that pages with a network on them need."""
+    """The names of the modules that pages with a network on them need: `NEEDED`, and the panels of
+    all views.
+    """
     return (*NEEDED, *load("robustviz.views").modules("panel"))
 
 
 def load_all(names: tuple[str, ...] = ()) -> None:
     """Import these modules, or by default all that pages need, one after the other. Packages that
-    are not installed are skipped; whoever needs them gets the error from `load`.
+    are not installed are skipped: `load` raises the error when a page needs one of them.
     """
     for name in names or needed():
         with contextlib.suppress(ModuleNotFoundError):

@@ -1,4 +1,5 @@
-"""Checks of images, labels and networks, made once where they enter an attack, a count or a map.
+"""Checks of images, labels and networks, made once before an attack, an evaluation or a CAM map
+uses them.
 
 Each check raises UserError that says in one sentence what was given and what is wanted, so that
 nobody sees an error of torch's or gets a meaningless number.
@@ -156,8 +157,8 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
 
 def in_parts(x: Tensor, most: int = 250, size: int | None = None) -> tuple[Tensor, ...]:
     """Split images `x` (N, C, H, W) into batches that fit in memory in a forward pass without
-    gradients: `most` images of up to 64×64 pixels, fewer larger ones. `size`: the side in pixels to
-    which the network resizes them; None: it does not.
+    gradients: of `most` images if one has at most 3·64·64 values, of fewer if it has more. `size`:
+    the side in pixels to which the network resizes them; None: it does not.
     """
     numel = max(x[:1].numel(), 1) if size is None else x.shape[1] * size * size
     return torch.split(x, max(1, min(most, most * PIXELS // numel)))
@@ -170,7 +171,7 @@ def _reason(error: Exception) -> str:
 def answer(net: Callable[[Tensor], Any], x: Tensor) -> Any:
     """The output of `net`, a network or a part of one, for `x`. Where its weights have 16 bits, `x`
     is converted to their dtype. `net` gets a copy of `x`, because it may change its input in place;
-    not where `x` requires a gradient, as such images are a copy already.
+    if `x` requires a gradient it is passed as it is, because the caller has copied it already.
 
     Raises UserError, with the message of torch or Python, where `net` cannot process `x`.
     """
@@ -193,9 +194,10 @@ def answer(net: Callable[[Tensor], Any], x: Tensor) -> Any:
 
 def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
     """The logits (N, K), K ≥ 2, that `net`, a module or the last part of one, gives for `x`; in
-    float32 or wider. The input is passed as in `answer`.
+    float32 or wider. `x` is passed on as by `answer`.
 
-    Raises UserError, which names what came, where `net` cannot process `x` or gives something else.
+    Raises UserError where `net` cannot process `x`, and where it returns something else, which the
+    message describes.
     """
     out = answer(net, x)
     if (
@@ -223,7 +225,7 @@ def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
 @torch.no_grad()
 def all_logits(net: Callable[[Tensor], Any], x: Tensor, at_once: int | None = None) -> Tensor:
     """The result of `logits_of` for all images `x`, without gradients, in batches of `at_once`
-    images (None: one batch); (0, 2) for no images.
+    images (None: one batch); an empty tensor (0, 2) if there are no images.
     """
     if not len(x):
         return x.new_zeros(0, 2)
@@ -232,9 +234,9 @@ def all_logits(net: Callable[[Tensor], Any], x: Tensor, at_once: int | None = No
 
 @dataclass(frozen=True)
 class Trial:
-    """The result of `try_out`: the number of logits (`classes`), whether they have a gradient with
-    respect to the image, how many bytes a forward pass saves per image for the backward pass, and
-    how many images fit in memory `at_once`.
+    """The result of `try_out`: `classes`, the number of logits; `has_gradient`, whether they have a
+    gradient with respect to the image; `image_bytes`, how many bytes a forward pass saves per image
+    for the backward pass; `at_once`, how many images fit in memory at once.
     """
 
     classes: int
@@ -245,8 +247,8 @@ class Trial:
 
 def try_out(net: nn.Module, x: Tensor) -> Trial:
     """Run `net` on three images: the first of `x` (N, C, H, W), in [0, 1], the second at half its
-    brightness, and noise; of a single image only on that one. No other thread may change `net`
-    meanwhile.
+    brightness, and noise. If `x` has fewer than two images, run it on one, and `at_once` is 1. No
+    other thread may change `net` meanwhile.
 
     Raises UserError where it cannot process them, its output is not logits, its backward pass
     fails, or the logits of an image depend on the other images of the batch: then no image could be
@@ -280,8 +282,9 @@ def try_out(net: nn.Module, x: Tensor) -> Trial:
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:
-    """Whether two sets of logits differ by more than rounding. The tolerance of each class is
-    relative to its largest logit, or to the median of these over the classes where that is larger.
+    """Whether logits `a` and `b`, both (N, K), differ by more than rounding errors. The tolerance
+    of each class is relative to its largest logit, or to the median of these over the classes where
+    that is larger; with autocast it is 50 times as large.
     """
     scale = b.abs().nan_to_num(0, 0, 0).amax(dim=0)
     scale = torch.maximum(scale, scale.median())
@@ -291,7 +294,7 @@ def _differ(a: Tensor, b: Tensor) -> bool:
 
 def _passed(net: nn.Module, x: Tensor) -> tuple[Tensor, bool, int]:
     """The logits of `x`, whether they have a gradient with respect to `x`, and how many bytes the
-    forward pass saves for the backward pass.
+    forward pass saves for the backward pass. Raises UserError if either pass fails.
     """
     held: dict[int, int] = {}
 

@@ -37,12 +37,13 @@ MAPS = {"grad_cam": cam.grad_cam, "layer_cam": cam.layer_cam}
 @dataclass(frozen=True, eq=False)
 class Look:
     """The result of `look`. `x` and `x_adv`: the untouched and the attacked image, (C, H, W) in [0,
-    1]; `y`: its class; `probs` (K,): the softmax output; `heat` (h, w): the raw, signed CAM map for
-    class `y`; `features` (D,). The last three exist also as `…_adv`, for the attacked image.
-    `other`: the wrong class with the highest logit under attack. `push` (D,): the change of each
-    feature times the derivative, at the attacked image, of logit `other` minus logit `y`; with a
-    linear last layer these products add up to the change of that difference. `words`: the attack
-    and its ε, for a sentence.
+    1]; `y`: the class that was given, or the predicted one; `probs` (K,): the softmax output;
+    `heat` (h, w): the raw, signed CAM map for class `y`; `features` (D,). The last three exist also
+    as `…_adv`, for the attacked image. `other`: the wrong class with the highest logit under
+    attack. `push` (D,): the change of each feature times the derivative, at the attacked image, of
+    logit `other` minus logit `y`; with a linear last layer these products add up to the change of
+    that difference. `eps`: the attack's ε; `classes`: the class names; `words`: the attack and its
+    ε, for a sentence.
     """
 
     x: Floats
@@ -67,7 +68,9 @@ class Look:
 
     @property
     def text(self) -> str:
-        """What happened, in two sentences."""
+        """Two sentences: what the prediction is before and after the attack, and which feature's
+        change adds most to logit `other` minus logit `y`.
+        """
         before, after = (int(each.argmax()) for each in (self.probs, self.probs_adv))
         first = f"{self.words}: {self.classes[before]} ({self.probs[before]:.0%}) " + (
             f"becomes {self.classes[after]} ({self.probs_adv[after]:.0%})."
@@ -172,7 +175,9 @@ def look(
 
 
 def _one(picture: Any) -> Tensor:
-    """One image as (1, C, H, W). Raises UserError for several images."""
+    """The image `picture` as (1, C, H, W) in [0, 1]. Raises UserError for several images, and
+    unless it has one or three channels.
+    """
     x = read(picture)
     x = x.float() / 255 if x.dtype == torch.uint8 else x
     x = check_images(x[None] if x.ndim == 3 else x).float()
@@ -193,8 +198,8 @@ def _network(net: nn.Module | Run, x: Tensor) -> tuple[Classifier, float | None,
 
 
 def _bound(attack: str | Attack, eps: float | str | None, usual: float | None) -> Attack:
-    """The attack with its ε set. Raises UserError where neither the caller, the attack nor the run
-    gives one.
+    """The attack with its ε: `eps` if given, else the attack's own, else `usual`, that of the run.
+    Raises UserError if all three are missing.
     """
     one: Attack = (
         attack
@@ -255,7 +260,9 @@ def _tile(layers: Sequence[str], caption: str) -> str:
 
 
 def _bars(one: Look) -> str:
-    """The features with the largest push as an SVG bar chart."""
+    """The `MOST` features with the largest push, positive or negative, as an SVG bar chart with a
+    caption; empty if no feature changed the difference.
+    """
     chosen = np.abs(one.push).argsort()[::-1][:MOST]
     most = float(np.abs(one.push[chosen]).max()) if chosen.size else 0.0
     if not most:

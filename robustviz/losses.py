@@ -162,7 +162,7 @@ def contrastive_per_anchor(
 
 def _contrast(score: Tensor, same: Tensor, leave_out: Tensor | None) -> Tensor:
     """Minus the mean log-softmax of `score` (N, M) over the pairs marked in `same` (N, M), for each
-    row, (N,).
+    row, (N,); 0 for a row without such pairs. Pairs in `leave_out` are ignored.
     """
     if leave_out is not None:
         score, same = score.masked_fill(leave_out, -torch.inf), same & ~leave_out

@@ -50,8 +50,8 @@ def alignment(z: Tensor, y: Tensor) -> float:
 
 
 def alignment_of_pairs(u: Tensor, v: Tensor) -> float:
-    """E‖u − v‖² over pairs of rows, scaled to length 1: row i of `u` and `v` (N, D) are a clean
-    image and its attacked twin. From 0 (unmoved) to 4.
+    """The mean ‖u − v‖² over pairs of rows, scaled to length 1: row i of `u` and `v` (N, D) are a
+    clean image and its attacked twin. From 0 (no direction changed) to 4.
     """
     u, v = _twins(u, v)
     return float((unit(u) - unit(v)).square().sum(dim=1).mean())
@@ -94,8 +94,8 @@ def class_centres(z: Tensor, y: Tensor, classes: int) -> Tensor:
 
 
 def centre_cosines(clean: Tensor, adv: Tensor, y: Tensor, classes: int) -> Tensor:
-    """(K, K) float64: in row i, column j the cosine between the centre of class i in `clean` and
-    that of class j in `adv`, both (N, D).
+    """The cosines between the class centres of `clean` and of `adv`, both (N, D), as (K, K)
+    float64: row i is the centre of class i in `clean`, column j that of class j in `adv`.
 
     Cosines are −1 to 1. Features after a ReLU are never negative, so their cosines are 0 to 1, and
     above 0 between different classes too: compare with the matrix of `clean` and `clean`. NaN for a
@@ -108,8 +108,8 @@ def centre_cosines(clean: Tensor, adv: Tensor, y: Tensor, classes: int) -> Tenso
 
 
 def cosines_to_centres(z: Tensor, centres: Tensor) -> Tensor:
-    """(N, K) float64: the cosine between each point of `z` (N, D) and each of `centres` (K, D), one
-    column per class; NaN and 0 as in `centre_cosines`.
+    """The cosine between each point of `z` (N, D) and each of `centres` (K, D), one per class, as
+    (N, K) float64; NaN and 0 as in `centre_cosines`.
 
     An attack that scatters a class in all directions may leave its mean unchanged: this function
     shows that, `centre_cosines` does not.
@@ -193,8 +193,8 @@ def neighbourhood_hit(z: Tensor, y: Tensor, k: int, among: Tensor | None = None)
 
 
 def neighbours(z: Tensor, k: int, among: Tensor | None = None) -> Tensor:
-    """The row numbers of the `k` nearest points of each point, (N, k), by Euclidean distance,
-    nearest first; `among` and ties as in `knn_accuracy`.
+    """The row indices of the `k` nearest points of each point, (N, k), by Euclidean distance,
+    nearest first; `among`, ties and errors as in `knn_accuracy`.
     """
     z = cloud(z)
     bank, k = z if among is None else _twins(z, among)[1], whole(k, "k")
@@ -233,8 +233,8 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
 
 
 class Displacement(NamedTuple):
-    """How far each image's features moved: `lipschitz` (N,), relative to the change of the image;
-    `relative` (N,), in mean distances between class centres.
+    """How far each image's features moved: `lipschitz` (N,), divided by the size of the image's
+    change; `relative` (N,), divided by the mean distance between class centres.
     """
 
     lipschitz: Tensor
@@ -330,7 +330,8 @@ def require(holds: bool, sentence: str, code: int = 1) -> None:
 
 def cloud(z: Tensor) -> Tensor:
     """Features `z` (N, D) of any float dtype, detached, as float64 on the CPU. Raises UserError for
-    anything else and for values that are not finite.
+    anything else, if there are none, and for values that are not finite or whose squares would not
+    fit in float64.
     """
     require(
         isinstance(z, Tensor),
@@ -377,8 +378,8 @@ def _near_one(z: Tensor) -> Tensor:
 
 
 def whole(value: Any, name: str) -> int:
-    """`value` as an int; 3.0 and NumPy's numbers are accepted. Raises UserError, which calls the
-    value `name`, for anything else.
+    """`value` as an int; 3.0 and NumPy's numbers are accepted. Raises UserError for anything else;
+    `name` is what the message calls the value.
     """
     number = plain(value)
     require(
@@ -425,7 +426,9 @@ def _checked(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sort(some: object) -> str:
-    """What an object is, for a sentence: the dtype of a tensor, else the type."""
+    """What kind of object this is, as text for an error message: the dtype of a tensor, else the
+    type.
+    """
     return (
         str(some.dtype).removeprefix("torch.")
         if isinstance(some, Tensor)

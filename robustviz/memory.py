@@ -97,7 +97,9 @@ class Memory:
         return len(self._slots)
 
     def weigh(self, slot: Slot[Any], size: int) -> None:
-        """Record the new size of a slot in bytes, and drop old slots if the limit is exceeded."""
+        """Record the new size of a slot in bytes, and drop old slots if the limit is exceeded.
+        Nothing happens if the slot itself has been dropped.
+        """
         with self._turn:
             if self._slots.get(slot.key) is slot:
                 self.bytes += size - slot.size

@@ -31,7 +31,9 @@ def leave_out_triton() -> None:
 
 @functools.cache
 def default_threads() -> int:
-    """max(1, physical cores − 1): one core stays free for the page that shows the training."""
+    """The usual number of CPU threads, max(1, physical cores − 1): one core stays free for the page
+    that shows the training. Without psutil, logical cores are counted.
+    """
     try:
         import psutil
 

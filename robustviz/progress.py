@@ -38,13 +38,13 @@ def watched(tell: Callable[[int, int], object]) -> Iterator[None]:
 
 
 def expect(images: int) -> None:
-    """Announce that so many more images will be attacked or measured."""
+    """Announce that `images` more images will be attacked or measured."""
     if (watch := _watch.get()) is not None:
         watch.total += images
 
 
 def count(images: int) -> None:
-    """Report that so many more images are done."""
+    """Report that `images` more images have been attacked or measured; this calls the listener."""
     if (watch := _watch.get()) is not None:
         watch.done += images
         watch.tell(watch.done, watch.total)

@@ -69,8 +69,8 @@ class Taken(ValueError):
 
 
 def _apart(held: type, cls: type) -> bool:
-    """Whether these are two different classes, and not one class defined twice: a module that is
-    run as a script is also imported as `__main__`.
+    """Whether `held` and `cls` are two different classes, and not one class defined twice: a module
+    that is run as a script is also imported as `__main__`.
     """
     modules = {held.__module__, cls.__module__} - {"__main__"}
     return held.__qualname__ != cls.__qualname__ or len(modules) > 1
@@ -122,7 +122,7 @@ def every(kind: str) -> tuple[str, ...]:
 
 def get(kind: str, name: str) -> Any:
     """The class registered as `kind/name`. Raises UserError, with the nearest key and the list of
-    all, if there is none.
+    all that are offered, if there is none.
     """
     if name not in every(kind):
         raise UserError(unknown(kind, name, keys(kind)), code=2)
@@ -165,9 +165,9 @@ def unknown(what: str, name: str, known: typing.Iterable[str], most: int = 0) ->
 @dataclass(frozen=True)
 class Option:
     """What forms, help texts and checks need to know about a setting: its help text, inclusive
-    bounds, the `kind` of its value, and the `choices` of a text. `advanced`: hidden at first;
-    `train_only`: does not change any test image; `later`: added after runs existed, so that its
-    default is not part of a run's name.
+    bounds, the `kind` of its value, and the `choices` of a text (empty: any; of the kind `rule`:
+    only the usual ones). `advanced`: hidden at first; `train_only`: does not change any test image;
+    `later`: added after runs existed, so that its default is not part of a run's name.
     """
 
     help: str = ""
@@ -252,7 +252,7 @@ class Spec:
 
 
 def label(cls: type) -> str:
-    """The name of a class for people: its registered key, else its class name."""
+    """What people call a class: its registered key, else its class name."""
     return str(getattr(cls, "key", None) or cls.__name__)
 
 
@@ -343,7 +343,7 @@ def encode(thing: Any, naming: bool = False) -> Any:
 
 
 def flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested settings with their dotted paths, such as `method.beta`."""
+    """Yields each value of nested settings with its dotted path, as ("method.beta", 6.0)."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{before}{name}.")
@@ -373,7 +373,7 @@ def build(cls: type[T], fields: Mapping[str, Any]) -> T:
 
 def with_value(thing: Any, path: str, value: Any, whole: str | None = None) -> Any:
     """A copy of a dataclass with the field at the dotted `path` replaced, e.g.
-    `method.attack.steps`.
+    `method.attack.steps`. `whole`: the path to name in error messages, if `path` is only its end.
 
     Raises UserError for an unknown path, with the nearest name, and for a value of the wrong type.
     """
@@ -415,7 +415,7 @@ def _field(name: str, known: typing.Container[str]) -> str:
 
 
 def _paths(thing: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted path of each setting, as a person types it."""
+    """Yields the dotted path of each setting, also of nested ones, as a person types it."""
     for field in dataclasses.fields(thing):
         yield prefix + field.name.removesuffix("_")
         if dataclasses.is_dataclass(getattr(thing, field.name)):

@@ -42,8 +42,8 @@ def wilson(k: float, n: float, z: float = 1.959964) -> tuple[float, float]:
 
 def t_quantile(freedom: int, level: float = 0.95) -> float:
     """How many standard errors a two-sided interval of this `level` extends to each side of a mean,
-    by Student's t with `freedom` degrees of freedom: 12.71 for one, 1.96 for very many, infinite
-    for none. Raises UserError if scipy is not installed.
+    by Student's t with `freedom` degrees of freedom: at 0.95, 12.71 for one degree, 1.96 for very
+    many; infinite for none. Raises UserError if scipy is not installed.
     """
     if freedom < 1:
         return math.inf
@@ -107,8 +107,9 @@ def _row(values: Any) -> Floats:
 
 
 def tango(b: int, c: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % interval (low, high) of the difference of two shares of the same `n` images: `b`
-    images are right only for the first network, `c` only for the second. (−1, 1) for n = 0.
+    """The 95 % interval (low, high) of (b − c)/n, the difference of two networks' accuracies on the
+    same `n` images: `b` images are right only for the first network, `c` only for the second. (−1,
+    1) for n = 0.
 
     It contains every difference Δ that the score test does not reject; for Δ = 0 that is McNemar's
     test. Source: Tango 1998 (Statistics in Medicine 17, 891), equations 4 to 6.

@@ -17,8 +17,9 @@ from robustviz.types import UserError, harmless
 
 
 def find(source: str) -> tuple[str, Path]:
-    """The name of a plug-in as run folders have it, and the path of its code: a file, or the folder
-    of a package. Raises UserError if there is no such plug-in.
+    """Locate a plug-in. Returns its name as run folders store it, which is an absolute path or a
+    module's name, and the path of its code: a file, or the folder of a package. Raises UserError if
+    there is no such plug-in.
     """
     path = Path(source).expanduser()
     if source.endswith(".py") or path.is_dir() or {os.sep, os.altsep} & set(source):
@@ -82,8 +83,8 @@ def _memory() -> Path:
 
 
 def every() -> dict[str, dict[str, str]]:
-    """All remembered plug-ins by source: the `path` and `sha256` of their code. Raises UserError if
-    the file is damaged.
+    """All remembered plug-ins: for each source, the `path` and `sha256` of its code. Empty if none
+    was ever remembered. Raises UserError if the file is damaged.
     """
     path = _memory()
     try:
@@ -112,7 +113,9 @@ def remember(source: str | os.PathLike[str]) -> None:
 
 
 def forget(source: str | os.PathLike[str]) -> None:
-    """Stop loading a plug-in automatically. Raises UserError if it is not remembered."""
+    """Stop loading a plug-in, given by its name or path, automatically. Raises UserError if it is
+    not remembered.
+    """
     text, held = os.fspath(source), every()
     name = text if text in held else str(Path(text).expanduser().resolve())
     if name not in held:

@@ -76,8 +76,8 @@ _HARMLESS = str.maketrans("[]<>`$|\\", "［］‹›ˋ＄¦⧵")
 
 
 def harmless(text: object) -> str:
-    """Text from somebody else on one line, with nothing that Markdown, HTML or Plotly would
-    interpret: a class called `![x](http://…)` must not make a browser contact that host.
+    """`text`, which somebody else wrote, on one line, with nothing that Markdown, HTML or Plotly
+    would interpret: a class called `![x](http://…)` must not make a browser contact that host.
     """
     line = "".join(one if one.isprintable() else " " for one in str(text))
     safe = line.encode("utf-8", "replace").decode()
@@ -135,8 +135,8 @@ def check_eps(eps: float, norm: str = "linf", shape: tuple[int, ...] | None = No
 
 
 def eps_text(eps: float) -> str:
-    """A radius as text, the same everywhere: `8/255`, or `0.15 (38/255)` if it is not a whole
-    number of grey levels.
+    """A radius as text for people, always in the same form: `8/255`, or `0.15 (38/255)` if it is
+    not a whole number of grey levels.
     """
     level = eps * 255
     return (
@@ -165,6 +165,6 @@ def listed(words: Sequence[str]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table."""
+    """A Markdown table with the header `head` and one line for each of `rows`."""
     first, *rest = (f"| {' | '.join(map(str, cells))} |" for cells in (head, *rows))
     return "\n".join([first, "|---" * len(head) + "|", *rest])

@@ -129,8 +129,9 @@ def _shipped(key: str) -> list[TrainConfig]:
 
 
 def _real(key: str) -> list[TrainConfig]:
-    """The networks of the claims on real images, for each method the one with the fewest settings
-    of its own; before them model alignment's source and witness.
+    """The trainings of the claims whose networks on real images are shipped: for each of
+    `REAL_METHODS` the one with the fewest settings of its own, with the first seed; before them the
+    source and witness of model alignment.
     """
     setup = next(each for each in claim.setups() if each.data == key)
     sides = claim.sides(claim.claims())
@@ -184,8 +185,9 @@ def _run(name: str) -> runs.Run:
 
 
 def _evaluate(run: runs.Run) -> None:
-    """Write the file with a run's shipped evaluations: PGD-20, with which its training ended, and
-    CW-100, the margin attack of the ladder, on the same images.
+    """Evaluate a run under CW-100, the margin attack of the ladder, unless that was done on the
+    same images as PGD-20, with which its training ended. Then write both to its file of shipped
+    evaluations.
     """
     from robustviz.training.evaluate import evaluate
 
@@ -208,7 +210,9 @@ def _probe(run: runs.Run) -> None:
 
 
 def _climb(run: runs.Run) -> None:
-    """Run those attacks of the ladder that are not done yet."""
+    """Run those attacks of the ladder that a run has not been evaluated under, and ship the
+    results.
+    """
     from robustviz.training.evaluate import ladder
 
     _say(run.id)
@@ -243,7 +247,7 @@ def _ship(run: runs.Run) -> None:
 
 
 def _tidy() -> None:
-    """Remove from `checkpoints` what is no longer shipped."""
+    """Remove from `checkpoints` the runs and evaluations that are no longer shipped."""
     known = {config.run_id for config in wanted((*DATA, *REAL))}
     for folder in runs.zoo().iterdir():
         if folder.is_dir() and folder.name not in known:

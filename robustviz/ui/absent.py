@@ -26,10 +26,10 @@ KEPT = [paths.ROOT / "checkpoints" / name for name in ("claims/runs", "seeds")]
 
 @dataclass(frozen=True)
 class Known:
-    """What is known about a run that is not here. `name`: what its id says; `recipe`: its settings,
-    empty if unknown; `exact`: whether the recipe trains exactly this run, or only the nearest one
-    that its name tells; `called`: the run's id if a person chose it, so that only the link can tell
-    the recipe.
+    """What is known about a run that is not on this computer. `name`: the data set, method, network
+    and seed in its id; None if a person chose the id. `recipe`: its settings, empty if unknown.
+    `exact`: whether the recipe trains exactly this run; if not, it trains a similar one. `called`:
+    the run's id if a person chose it, so that only the link can tell the recipe.
     """
 
     name: recipes.Name | None
@@ -40,7 +40,7 @@ class Known:
     @property
     def commands(self) -> list[str]:
         """The command lines that train the run, after those that train the missing runs it starts
-        from.
+        from; empty if the recipe is unknown.
         """
         starts = (value for path, value in self.recipe.items() if path not in recipes.FLAGS)
         first = [known(one) for one in starts if recipes.name(one) and not _here(one)]
@@ -50,7 +50,7 @@ class Known:
 
 @functools.lru_cache(maxsize=64)
 def known(run_id: str, carried: str = "") -> Known:
-    """What is known about a run from its id and from `carried`, the recipe in the link."""
+    """What is known about a run from its id and from `carried`, the packed recipe in the link."""
     name = recipes.name(run_id)
     for config in _candidates(run_id, name, carried):
         if config.run_id == run_id and (recipe := recipes.of(config)):
@@ -83,7 +83,7 @@ def _candidates(run_id: str, name: recipes.Name | None, carried: str) -> Iterato
 
 
 def _carried(word: str) -> Recipe:
-    """The recipe in a link; empty if no training can be made from it."""
+    """The recipe packed in a link; empty if no training can be made from it."""
     recipe = recipes.unpacked(word)
     try:
         return recipe if recipe and recipes.read(recipe) else {}
@@ -92,8 +92,8 @@ def _carried(word: str) -> Recipe:
 
 
 def _guesses(name: recipes.Name | None) -> Iterator[Recipe]:
-    """Recipes that a run of that name usually has: the data set's own settings, those of a preset,
-    and other numbers of epochs.
+    """Yields recipes that a run with these parts of its id often has: the data set's own settings,
+    those of a preset, and other numbers of epochs. Nothing if `name` is None.
     """
     if name is None:
         return
@@ -108,7 +108,7 @@ def _guesses(name: recipes.Name | None) -> Iterator[Recipe]:
 
 
 def _claimed(name: recipes.Name) -> Iterator[Any]:
-    """The configs that the claims train on this data set with this seed."""
+    """Yields the configs that the claims train on this data set with this seed."""
     claim = load("robustviz.claims.claim")
     for setup in claim.setups():
         # claims about transfer also train a network whose seed is 100 above the setup's
@@ -127,9 +127,9 @@ def _here(run_id: str) -> bool:
 
 
 def noticed(every: Mapping[str, folder.Run]) -> dict[str, tuple[str, str]]:
-    """The sides (a, b) whose network the address names but that is not here, each with the run's id
-    and the recipe in the link. If the run has been trained since, it is selected and no longer in
-    the result.
+    """The networks that the address names but that are not in `every`: for each side, `a` or `b`,
+    the run's id and the recipe in the link. A run that has been trained since is selected and
+    leaves the result.
     """
     state = st.session_state
     missing: dict[str, tuple[str, str]] = state.setdefault("absent", {})
@@ -145,8 +145,8 @@ def noticed(every: Mapping[str, folder.Run]) -> dict[str, tuple[str, str]]:
 
 
 def data(missing: Mapping[str, tuple[str, str]]) -> str:
-    """The data set that the address asks for although none of its networks is here; empty if it
-    names none.
+    """The data set that the address names, else that of a missing network according to its id;
+    empty if neither says.
     """
     if said := st.query_params.get("data"):
         return said
@@ -155,8 +155,9 @@ def data(missing: Mapping[str, tuple[str, str]]) -> str:
 
 
 def tell(chosen: Mapping[str, folder.Run | None]) -> None:
-    """Say for each side which network is missing, until another one is chosen for it. Also keep in
-    the address what is needed to open this page again, even on another computer.
+    """Say for each side which network is missing, until the user chooses another one, and how to
+    train networks for a data set that has none. Also keep in the address what is needed to open
+    this page again, even on another computer.
     """
     state = st.session_state
     missing: dict[str, tuple[str, str]] = state.get("absent", {})

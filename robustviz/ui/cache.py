@@ -1,8 +1,8 @@
-"""The cache of what pages need again and again: answers of probes (what was measured on a run), and
-figures made from them.
+"""The cache of what pages need again and again: results of probes on a run, and figures made from
+them.
 
-Answers are found by a key of text, not by hashing arrays, which could confuse two images. Figures
-are found by the answer object itself, so a figure of other weights is never shown.
+Results are found by a key of text, not by hashing arrays, which could confuse two images. Figures
+are found by the result object itself, so a figure of other weights is never shown.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ R = TypeVar("R", bound=Result)
 
 
 def open_by_id(run_id: str) -> folder.Run:
-    """The user's run with this id. Raises UserError if it is no valid id: an id from an address
-    must never be used as a path.
+    """The run with this id, the user's own before a shipped one. Raises UserError if there is none
+    or the id is not valid: an id from an address must never be used as a path.
     """
     if not folder.ID.fullmatch(run_id or ""):
         raise UserError(f"{run_id!r} is no run id; choose a run from the list.")
@@ -34,7 +34,9 @@ def open_by_id(run_id: str) -> folder.Run:
 
 
 def measure(run: folder.Run, spec: ProbeSpec[R]) -> R:
-    """The run's answer to a spec, measured now or read from its folder; this imports torch."""
+    """The result of the probe of `spec` for a run, read from the run's folder or else measured now;
+    this imports torch.
+    """
     return cast(R, load("robustviz.views.measure").measure(run, spec))
 
 
@@ -43,7 +45,7 @@ def _probe_of(spec: ProbeSpec[Any]) -> Any:
 
 
 def _slot(run_id: str, spec: ProbeSpec[R]) -> tuple[Slot[R], folder.Run]:
-    """Returns (cache slot of the answer, run). A shipped answer is put into its slot here, which
+    """Returns (cache slot of the result, run). A shipped result is put into its slot here, which
     needs no torch. The key contains the weights, so a run that is trained further gets another
     slot.
     """
@@ -57,13 +59,15 @@ def _slot(run_id: str, spec: ProbeSpec[R]) -> tuple[Slot[R], folder.Run]:
 
 
 def answer(run_id: str, spec: ProbeSpec[R]) -> R:
-    """A run's answer to a spec, from memory if it was asked for recently."""
+    """The result of the probe of `spec` for a run: from memory if it was asked for recently, else
+    from disk, else measured now.
+    """
     slot, run = _slot(run_id, spec)
     return slot.filled(lambda: measure(run, spec))
 
 
 def kept(run_id: str, spec: ProbeSpec[R]) -> R | None:
-    """The answer if it is in memory or on disk already, else None."""
+    """The result if it is in memory or on disk already, else None; measures nothing."""
     slot, run = _slot(run_id, spec)
     if slot.value is None:
         slot.put(_probe_of(spec).kept(run, spec))
@@ -71,8 +75,8 @@ def kept(run_id: str, spec: ProbeSpec[R]) -> R | None:
 
 
 def result_or_none(run_id: str, spec: ProbeSpec[R], patience: float) -> R | None:
-    """As `answer`, but returns None if that takes more than `patience` seconds; a thread then goes
-    on measuring, and `pending` says whether it is still at work.
+    """The result as `answer` gives it, or None if that takes more than `patience` seconds; a thread
+    then goes on measuring, and `pending` says whether it is still at work.
 
     An error in the thread is raised by this call or the next one; the call after that tries again.
     """
@@ -91,7 +95,7 @@ def result_or_none(run_id: str, spec: ProbeSpec[R], patience: float) -> R | None
 
 
 def pending(run_id: str, spec: ProbeSpec[Any]) -> bool:
-    """Whether a thread is measuring this answer."""
+    """Whether a thread that `result_or_none` started is still measuring this result."""
     work = _slot(run_id, spec)[0].work
     return work is not None and not work.done()
 

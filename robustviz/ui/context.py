@@ -1,5 +1,5 @@
-"""The choices that all views share: the data set, networks A and B, and the image. They are kept in
-the page's address; `robustviz.ui.header` draws the pickers.
+"""The choices that all views share: the data set, networks A and B, and the image. They are stored
+in the page's address; `robustviz.ui.header` draws the pickers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ OWN = "Choose freely"  # the option of the Train page for no recipe
 @dataclass(frozen=True)
 class Context:
     """What the user is looking at: the data set's name, the run ids of networks A and B (`b` may be
-    empty), and the number of the test image.
+    empty), and `img`, the index of the test image or the number of the user's own picture.
     """
 
     data: str
@@ -31,7 +31,7 @@ class Context:
 
 
 def choose(index: int) -> None:
-    """A Streamlit callback: select the image with this number in all views."""
+    """A Streamlit callback: select the test image with this index in all views."""
     st.session_state["img"] = int(index)
     st.session_state.setdefault("choices", {})["img"] = int(index)
     st.session_state["chosen"] = True
@@ -47,7 +47,8 @@ def follow() -> None:
 
 def follow_data() -> None:
     """A Streamlit callback after the data set has changed: select the networks with the same
-    methods on the new data set, if they have been trained.
+    methods on the new data set, or the default networks for methods that have not been trained on
+    it. If no network B was chosen, none is selected.
     """
     state = st.session_state
     every, here = networks.trained(), networks.on(state["data"])

@@ -1,5 +1,5 @@
-"""Test images that are not on this computer: says what a page needs and how much that is, and
-offers a button that downloads it with a progress bar.
+"""A page whose test images are not on this computer: says which images are missing and how large
+they are, and offers a button that downloads them with a progress bar.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def ready(run: Run) -> None:
 
 def offer(lacking: Lacking) -> None:
     """Show which images are missing, how large they are and where they come from, and the button
-    that downloads them.
+    that downloads them; a user who may not act gets a sentence instead of the button.
     """
     source = lacking.source
     files = source.files("test")

@@ -83,8 +83,8 @@ def groups_of(here: Context) -> tuple[dict[str, Ints], str]:
 
 
 def _alike(here: Context) -> list[Evaluation]:
-    """One evaluation of each network, on the same images under the same attack: A's usual one if B
-    has the same, else the one with the most images; empty if there is none.
+    """For each network one evaluation, all on the same images under the same attack: A's usual one
+    if B has the same, else the pair with the most images; empty if there is no such pair.
     """
     runs = [folder.open_model(run_id) for _, run_id in here.sides]
     kept = [[each for each in networks.evaluations(run.id) if each.robust_right] for run in runs]

@@ -1,5 +1,5 @@
-"""The header row of every page with networks: its question, and the pickers of networks A and B,
-the image and the data set. What is chosen is kept in the address.
+"""The header row of every page with networks: the page's question as title, and the pickers of
+networks A and B, the image and the data set. What is chosen is stored in the address.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from robustviz.views import pack
 
 
 def open(title: str) -> Context:
-    """Draw the header row and return what is chosen. Raises UserError if there is no trained
-    model.
+    """Draw the header row and return what is chosen. If the test images are not on this computer,
+    offer to download them and end the page. Raises UserError if there is no trained network.
     """
     st.session_state.pop("chosen", None)  # this run of the script shows the choice
     known = folder.all_runs(damaged=True)
@@ -114,8 +114,8 @@ def _boxed(key: str) -> dict[str, Any]:
 
 
 def _network(side: str, here: dict[str, folder.Run], choices: list[str]) -> None:
-    """The content of a network's picker: the list of networks, what the method does, and the button
-    that opens the scoreboard.
+    """Draw the content of a network's picker: the list of networks, what the method does, and the
+    button that opens the scoreboard.
     """
     run_id = st.selectbox(
         f"Network {side.upper()}",
@@ -158,8 +158,8 @@ def _short(run: folder.Run) -> str:
 
 
 def _image(a: str, b: str, data: str) -> int:
-    """The picker of the image: its number, and the button that opens the dialog with thumbnails.
-    Returns the number.
+    """Draw the picker of the image: its index, and the button that opens the dialog with
+    thumbnails. Returns the index. Raises Lacking if the images are needed and not on this computer.
     """
     if catalogue.images(data) is None:
         fetching.ready(folder.open_model(a))
@@ -198,8 +198,8 @@ def _image(a: str, b: str, data: str) -> int:
 
 
 def _own_picture(data: str) -> tuple[int, ...]:
-    """The number of the user's own picture on this data set, as a tuple, if one is chosen; else
-    empty.
+    """The number of the user's own picture, as a tuple of one, if such a picture on this data set
+    is chosen; else an empty tuple.
     """
     said = str(st.session_state.get("img", st.query_params.get("img", "")))
     if not (said.isdecimal() and 6 < len(said) < 10):  # a test image: no torch needed
@@ -209,8 +209,8 @@ def _own_picture(data: str) -> tuple[int, ...]:
 
 
 def _offer_training(data: str, known: list[folder.Run]) -> None:
-    """A button that leads to the Train page, with the method that was not found when the data set
-    changed; also say which runs are left out of the list.
+    """Draw a button that opens the Train page, with the method for which no network was found when
+    the data set was changed; also say which runs are not in the list.
     """
     if damaged := [run.id for run in known if not folder.sound(run)]:
         st.markdown(
