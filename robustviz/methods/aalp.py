@@ -97,11 +97,13 @@ class AALP(ALP):
         return self.drop * (min(1.0, progress / self.ramp) if self.ramp > 0 else 1.0)
 
     def guided_mask(self, contributions: Tensor, rate: float, rng: torch.Generator) -> Tensor:
-        """The factor of each feature, (N, D): 0 if dropped, 1/(1 − rate) if it survived, 1 if kept.
+        """The factor of each feature, (N, D): 0 if it is dropped, 1/(1 − rate) if it could have
+        been dropped but is not, and 1 if it cannot be dropped.
 
         `contributions` (N, D): higher means more important or, if the setting `contribution` is
-        `magnitude`, farther from 0. `rate`: the drop probability; `rng`: a generator on their
-        device.
+        `magnitude`, farther from 0. `rate`: the drop probability; with `dropped=random`, where all
+        features can be dropped, it is lowered so that as many are on average. `rng`: a generator on
+        their device.
         """
         count, width = contributions.shape
         kept = math.ceil(self.keep * width)
@@ -141,6 +143,7 @@ def contributions(features: Tensor, head: nn.Linear, y: Tensor) -> Tensor:
     """The contribution c_k = h_k·W_{y,k} of each feature to the logit of its class, (N, D).
 
     `features` (N, D) are the input of the linear `head`, `y` (N,) the classes; Σ_k c_k + b_y = z_y.
-    The result is detached. Source: docs/methods.md, AALP; integrated gradients from zero agree.
+    The result is detached. Source: docs/methods.md, AALP; integrated gradients from the baseline 0
+    give the same.
     """
     return features.detach() * head.weight.detach()[y]

@@ -145,7 +145,7 @@ class AFA(Adversarial):
         return terms
 
     def misaligned(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Tensor:
-        """The batch's images, attacked so that their features leave their class.
+        """The batch's images (N, C, H, W), attacked to maximise the objective `misalignment`.
 
         `net` is left unchanged.
         """
@@ -157,11 +157,11 @@ class AFA(Adversarial):
     def misalignment(
         self, net: Classifier, aux: nn.Module | None, x: Tensor, y: Tensor
     ) -> Objective:
-        """The objective of the feature attack, images (N, C, H, W) -> (N,): the loss `each`.
+        """The objective of the feature attack: maps images (N, C, H, W) to the loss `each`, (N,).
 
-        The features an image is compared with carry no gradient: those of clean images are computed
-        once, those of other attacked images anew in every step. The caller must set the network's
-        mode (see `frozen`).
+        `x` (N, C, H, W) are the clean images, `y` (N,) their classes. The features an image is
+        compared with carry no gradient: those of clean images are computed once, those of other
+        attacked images anew in every step. The caller must set the network's mode (see `frozen`).
         """
         with torch.no_grad():
             clean = features_of(net, aux, x)
@@ -175,8 +175,9 @@ class AFA(Adversarial):
     def each(self, adv: Tensor, y: Tensor, clean: Tensor, others: Tensor) -> Tensor:
         """The contrastive loss of each attacked image, (N,).
 
-        `adv`, `clean`: features (N, D) of the attacked and the clean images. With `clean+adv` the
-        images are compared with the attacked `others` too; an image is never compared with itself.
+        `adv`, `clean`: features (N, D) of the attacked and the clean images. With
+        `contrast=clean+adv` the attacked images are compared with the features `others` (N, D) of
+        all attacked images too, except their own.
         """
         if self.contrast == "clean":
             return losses.contrastive_per_anchor(adv, y, clean, y, self.temperature)
@@ -191,7 +192,7 @@ class AFA(Adversarial):
         )
 
     def align(self, both: Tensor, y: Tensor) -> Tensor:
-        """The mean of the loss `each`, a scalar with gradient through all features.
+        """The mean of the loss `each` over the batch, a scalar with gradient through all features.
 
         `both` (2N, D): the clean features first, then the attacked ones.
         """

@@ -20,12 +20,12 @@ from robustviz.types import Batch
 class ALP(Adversarial):
     """Cross-entropy on clean and attacked images, plus λ·mean (z − z')² over samples and classes.
 
-    Both kinds of images are in one batch.
+    z and z' are the logits of a clean image and of its attacked copy, from one forward pass.
 
     Source: Kannan et al. 2018 (arXiv 1803.06373), eq. 5, and the authors' code (tensorflow/models).
     Differs: untargeted attack (`targets=least_likely` gives theirs), plain SGD, no label smoothing.
     With λ = 0 this is mixed-minibatch PGD, not PGD-AT; `ce=adv_only` with λ = 0 is PGD-AT, bit for
-    bit, and then does not forward x.
+    bit, and then the clean images do not pass through the network.
     """
 
     weight: float = option(
@@ -89,12 +89,12 @@ class ALP(Adversarial):
         return self.weight > 0 or self.ce != "adv_only"
 
     def _logits(self, net: Classifier, batch: Batch, x_adv: Tensor) -> tuple[Tensor, Tensor]:
-        """Clean and attacked logits from one forward pass, so that batch norm sees both
-        together.
+        """The logits of `batch.x` and of `x_adv`, each (N, K), from one forward pass, so that batch
+        norm uses the statistics of both together.
         """
         logits, logits_adv = net(torch.cat([batch.x, x_adv])).chunk(2)
         return logits, logits_adv
 
     def _weights(self, logits: Tensor, logits_adv: Tensor, y: Tensor) -> Tensor | None:
-        """The weight of each pair, (N,); None: all equal."""
+        """The weight of each pair of a clean and its attacked image, (N,); None: all 1."""
         return None

@@ -1,7 +1,7 @@
 """The base classes of all training methods: settings, and one loss per stage of the training.
 A method has no state; the trainer holds everything that changes. `loss(net, batch, aux)` returns
-terms that are already weighted: the trainer adds them up, logs and plots them. Ramps and warm-ups
-depend on `batch.progress`.
+terms that are already weighted: the trainer adds them up and logs them. Settings that change during
+training depend on `batch.progress`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -62,7 +62,7 @@ class FindRun(Protocol):
 class Plan(Protocol):
     """What a method may know of the training it is used in: data, architecture, ε and batch size.
 
-    Numbers that are not set are None.
+    `eps` and `batch_size` are None if they are not set.
     """
 
     @property
@@ -98,7 +98,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Method(Spec):
-    """Base class of all methods. A subclass adds its settings as fields and defines `loss`."""
+    """Base class of all training methods. A subclass adds its settings as fields, and `loss`."""
 
     kind = "method"
 
@@ -116,14 +116,14 @@ class Method(Spec):
     def views(self) -> int:
         """The number of independently augmented views of each image that the loss needs; 0: none.
 
-        They are in `batch.views`. Without augmentation all views would be equal, so there is only
-        one.
+        The trainer puts them into `batch.views`. If the training has no augmentation, all views
+        would be equal, so it puts only one there.
         """
         return 0
 
     @property
     def balanced(self) -> bool:
-        """Whether every class in a batch must have at least two images in it."""
+        """Whether each class that occurs in a batch must occur in it at least twice."""
         return False
 
     @property
@@ -167,19 +167,22 @@ class Method(Spec):
     ) -> nn.Module | None:
         """Loads earlier weights into the untrained `net`; returns a frozen network to use as `aux`.
 
-        By default it does nothing and returns None. Raises UserError if a network found does not
-        fit this data.
+        By default it does nothing and returns None. Raises UserError if a network found by
+        `find_run` does not fit this data.
         """
         return None
 
     def aux(self, net: Classifier, config: Plan) -> nn.Module | None:
-        """A helper network that the trainer keeps, e.g. a projector; by default None."""
+        """A helper network to pass to `loss`, e.g. a projector; by default None.
+
+        It is not called if `initial` returns a network. The helper is not part of the trained net.
+        """
         return None
 
     def weight_perturbation(self, progress: float) -> float:
         """How far each weight tensor is moved before a step's gradient, as a fraction of its norm.
 
-        0: not at all. `progress` as in a batch.
+        0: not at all. `progress`: the finished share of the training, in [0, 1).
         """
         return 0.0
 

@@ -89,8 +89,8 @@ class ModelAlignment(Method):
     def resolved(self, config: Plan, find_run: FindRun) -> Self:
         """This method with the names of source and witness filled in.
 
-        Those not given are the shipped ordinary networks of this data. Raises UserError if there is
-        none.
+        A name that is not set becomes that of the shipped network with standard training on this
+        data: Small ResNet as source, Small CNN as witness. Raises UserError if there is none.
         """
         return replace(
             self,
@@ -142,8 +142,8 @@ class ModelAlignment(Method):
 
 
 def _check(role: str, run: TrainedNet, split: Dataset) -> None:
-    """Raises UserError unless `run` has weights and was trained on images and classes like
-    these.
+    """Raises UserError unless `run` has weights, and its images' shape and classes are those of
+    `split`.
     """
     want = (len(split.classes), split.images.shape[1], split.images.shape[-1])
     if not run.weights:

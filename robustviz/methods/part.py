@@ -39,7 +39,8 @@ class Reweighted(Adversarial):
     multiplies the perturbation by a mask while the images are made, without a formula:
     `apply=scale` is our reading of it. The base method attacks with ε everywhere; then the
     perturbation of each pixel is multiplied once by its radius over ε, so that no pixel exceeds its
-    radius. With ε_low = ε, or with every pixel important, both are the base method, bit for bit.
+    radius. With ε_low = ε, or with every pixel important, `clip` and `scale` both are the base
+    method, bit for bit.
     """
 
     eps_low: float | None = option(
@@ -146,7 +147,8 @@ class Reweighted(Adversarial):
     def mask(self, net: Classifier, batch: Batch) -> Tensor:
         """Which pixels of this batch, as augmented, are important: bool, (N,1,H,W).
 
-        For the rule jet-compat it is (N,3,H,W).
+        For the rule jet-compat it is (N,3,H,W). With `masks_of=others` each image has the mask of
+        the next one in the batch.
         """
         if self.rule == "oracle":
             assert batch.objects is not None, (
@@ -162,7 +164,10 @@ class Reweighted(Adversarial):
         return mask.roll(-1, 0) if self.masks_of == "others" and self.rule != "shuffled" else mask
 
     def radii(self, net: Classifier, batch: Batch) -> Tensor:
-        """The radius of each pixel after the warm-up, (N,1,H,W), or (N,3,H,W) for jet-compat."""
+        """The radius of each pixel, (N,1,H,W), or (N,3,H,W) for jet-compat: ε or `eps_low`.
+
+        The warm-up is not considered here, but in `budget` and `scaled`.
+        """
         assert self.attack.eps is not None, "bound() fills it in"
         return cam.budget_map(
             self.mask(net, batch),
@@ -205,7 +210,7 @@ CHOICES = (
 @register("method/part")
 @dataclass(frozen=True)
 class PART(PGDAT, Reweighted):
-    """PGD-AT with a radius per pixel. See `Reweighted` for source and differences."""
+    """PGD-AT with a radius per pixel. `Reweighted` has the source and the differences."""
 
     label = "PART"
     paper = PAPER
@@ -219,7 +224,7 @@ class PART(PGDAT, Reweighted):
 @register("method/part_t")
 @dataclass(frozen=True)
 class PARTT(TRADES, Reweighted):
-    """TRADES with a radius per pixel. See `Reweighted` for source and differences."""
+    """TRADES with a radius per pixel. `Reweighted` has the source and the differences."""
 
     label = "PART-T"
     paper = PAPER
@@ -236,9 +241,9 @@ class PARTT(TRADES, Reweighted):
 @register("method/part_m")
 @dataclass(frozen=True)
 class PARTM(MART, Reweighted):
-    """MART with a radius per pixel. See `Reweighted` for source and differences.
+    """MART with a radius per pixel. `Reweighted` has the source and the differences.
 
-    β is MART's 5 here, PART's authors use 6.
+    By default β is 5, as in MART; PART's authors use 6.
     """
 
     label = "PART-M"

@@ -143,7 +143,7 @@ class SupConMargin(Method):
 
 
 def projector(net: Classifier, width: int) -> nn.Module:
-    """A two-layer perceptron d → d → `width` for the features before a linear head.
+    """A new two-layer perceptron d → d → `width`, where d is the number of features of `net`.
 
     Raises UserError if the head is not linear. Source: Khosla et al. 2020 (SupContrast),
     `networks/resnet_big.py`.

@@ -24,8 +24,9 @@ class TRADES(Adversarial):
     """CE(f(x), y) + β·KL(f(x) ‖ f(x')), where x' maximises that KL near x.
 
     Source: Zhang et al. 2019 (arXiv 1901.08573), eq. 5, and the authors' `trades.py`. Differs: x
-    and x' are forwarded once each; the official code forwards x twice, so its batch-norm running
-    statistics differ (`bn=official` does the same). The start is clipped to [0, 1].
+    and x' pass through the network once each; in the official code x does so twice, so its
+    batch-norm running statistics differ (`bn=official` does the same). The start is clipped to
+    [0, 1].
     """
 
     beta: float = option(
@@ -57,7 +58,7 @@ class TRADES(Adversarial):
     )
 
     def attacked(self, net: Classifier, batch: Batch) -> Tensor:
-        """The batch's images, attacked to maximise the KL from the clean prediction.
+        """The batch's images (N, C, H, W), attacked to maximise KL(f(x) ‖ f(x')).
 
         `net` is left unchanged.
         """
