@@ -36,9 +36,9 @@ def build(
 ) -> Classifier:
     """A new network with weights drawn from torch's global generator.
 
-    `key`: a registered architecture; `size`: side of the images in pixels; `mean`, `std`: per
-    channel for images in [0, 1], None for no normalisation. Raises UserError for an unknown key,
-    for fewer than 2 classes, and for images below 8 pixels, which are too small for every
+    `key`: a registered architecture; `size`: side of the images in pixels; `mean`, `std`: a number
+    per channel for images in [0, 1], None for no normalisation. Raises UserError for an unknown
+    key, for fewer than 2 classes, and for images below 8 pixels, which are too small for every
     architecture here.
     """
     if size < 8:

@@ -49,9 +49,10 @@ def shapes(
     size: int | None,
     shape: Sequence[int] | None,
 ) -> list[tuple[int, ...]]:
-    """The image shapes (C, H, W) to try, the most likely first.
+    """The image shapes (C, H, W) to try, the most likely first; only `shape` if it is given.
 
-    Raises UserError for an invalid size or shape.
+    C is the number of values in `mean` or `std`, else the first convolution's number of channels,
+    else 3 or 1. Raises UserError for an invalid size or shape.
     """
     if size is not None and (not isinstance(plain(size), int) or size < 1):
         raise UserError(
@@ -87,7 +88,7 @@ def checked_scale(
 
 
 def checked_grid(grid: Sequence[int] | None) -> tuple[int, int] | None:
-    """The grid of tokens as (rows, columns), None for None. Raises UserError for anything else."""
+    """`grid` as (rows, columns), or None if it is None. Raises UserError if it is anything else."""
     if grid is None:
         return None
     sides = [plain(side) for side in grid] if isinstance(grid, (tuple, list)) else []
@@ -106,7 +107,9 @@ def check_name(module: nn.Module, name: str | None) -> None:
 
 
 def in_words(out: Any) -> str:
-    """A short description of what a network or layer returned, for messages."""
+    """What a network or layer returned, in words for messages: the shape and dtype of a tensor,
+    else the type and its keys or length.
+    """
     if isinstance(out, Tensor):
         return f"{tuple(out.shape)} of {str(out.dtype).removeprefix('torch.')}"
     if isinstance(out, Mapping):

@@ -43,13 +43,13 @@ def attackable(
     bf16: bool = False,
     wide: bool = False,
 ) -> Iterator[M]:
-    """A context that yields a network for attacks, which computes what `net` computes in eval mode.
+    """A context that yields the network to attack: mostly a copy of `net` in eval mode.
 
-    No parameter of it requires a gradient, and `net` itself is not changed. `fused` False: it
-    computes bit-identically, else up to rounding (relative error about 1e-6). `bf16`: feature maps
-    may be computed in bf16, in networks of this package on hardware that supports it (relative
-    error about 1e-2); features and logits are float32. `wide`: a network with 16-bit weights
-    computes in float32, since small gradients underflow in float16.
+    None of its parameters requires a gradient, and in eval mode `net` is not changed. `fused`
+    False: the logits are bit-identical, else equal up to rounding (relative error about 1e-6).
+    `bf16`: feature maps may be computed in bf16, in networks of this package on hardware that
+    supports it (relative error about 1e-2); features and logits are float32. `wide`: a network with
+    16-bit weights computes in float32, since small gradients underflow in float16.
 
     Some networks cannot be copied: a module that fails to copy or defines its own copying, a
     `forward` set on an instance, a random generator as an attribute, and in train mode functions
@@ -92,9 +92,10 @@ def attackable(
 
 
 def copied(net: M) -> M | None:
-    """A copy of `net` in eval mode, without parameter gradients, that shares nothing with it.
+    """A copy of `net` in eval mode, whose parameters require no gradient and which shares nothing
+    with it.
 
-    Returns None if no such copy can be made.
+    Returns None if no such copy can be made, for the reasons that `attackable` lists.
     """
     mine = list(net.modules())
     # deepcopy does not copy functions, so a network they refer to would stay in train mode
@@ -156,7 +157,7 @@ def _copied(net: M, fused: bool, bf16: bool, kept: bool = False) -> M | None:
 
 
 def keep(net: nn.Module) -> None:
-    """Lets all attacks on `net` share one copy while `net` exists, instead of copying each time.
+    """Makes all later attacks on `net` share one copy instead of copying `net` each time.
 
     For code that owns a network and attacks it often, such as a page or a trainer. Before each
     attack the current values of `net` are copied into the memory of the existing copy, so that its
@@ -173,7 +174,7 @@ def copy_of(net: nn.Module) -> Copy | None:
 
 
 def addresses(net: nn.Module) -> tuple[int, ...]:
-    """The memory addresses of all tensors that a copy computes with.
+    """The memory addresses of all tensors that `net`, a copy, computes with.
 
     A recorded step is valid only as long as these stay the same.
     """
@@ -217,7 +218,9 @@ class _Kept:
     copies: dict[tuple[bool, bool], nn.Module] = field(default_factory=dict)
 
     def current(self, net: M, fused: bool, bf16: bool) -> M | None:
-        """The copy, with the current values of `net`; None if every attack must make a new one."""
+        """The shared copy with the current values of `net`; None if it must be copied every time,
+        because it has hooks or attributes that cannot be compared, or if it cannot be copied.
+        """
         now = _structure(net)
         if now is None or now != self.structure:
             self.structure, self.copies = now, {}
@@ -284,9 +287,9 @@ def _structure(net: nn.Module) -> list[object] | None:
 
 @functools.cache
 def has_bf16(device: str) -> bool:
-    """Whether `device` ("cpu" or "cuda") computes in bf16 faster than in float32 on this machine.
+    """Whether `device` ("cpu" or "cuda") of this machine has fast bf16 instructions.
 
-    False too if torch cannot make use of it.
+    On a CPU they must also be ones that torch can use.
     """
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)

@@ -1,7 +1,7 @@
 """The base class of all networks here: `head(pool(maps(x)))`, where `maps` starts by normalising.
-So attacks and pages only see pixels in [0, 1], and a checkpoint carries its own mean and std. Views
+So attacks and pages only see pixels in [0, 1], and a checkpoint contains its mean and std. Views
 use `parts` and need not know the architecture: CAM differentiates the logits with respect to the
-maps, feature views read the features. `robustviz.nets.wrapped` does the same for other networks.
+maps, feature views use the features. `robustviz.nets.wrapped` does the same for other networks.
 """
 
 import threading
@@ -19,10 +19,10 @@ PerChannel = Sequence[float] | None  # one number per channel, for images in [0,
 
 
 class Normalise(nn.Module):
-    """(x − mean) / std per channel, with mean and std saved as buffers; None means identity.
+    """Computes (x − mean) / std per channel; mean and std are buffers, None stands for 0 and 1.
 
-    Raises UserError for images with another number of channels, which would otherwise be broadcast
-    silently.
+    `forward` raises UserError for images with another number of channels, which would otherwise be
+    broadcast silently.
     """
 
     mean: Tensor
@@ -87,18 +87,20 @@ class Classifier(nn.Module):
 
 
 def stem_stride(size: int) -> int:
-    """The first stride: 1 up to 16 pixels, 2 up to 40, else 4.
+    """The stride of a network's first convolution: 1 for images of up to 16 pixels, 2 up to 40,
+    else 4.
 
-    With it a small network costs about the same on every data set.
+    With it a small network takes about the same time per image on every data set.
     """
     return 1 if size <= 16 else 2 if size <= 40 else 4
 
 
 @dataclass(eq=False)
 class _Loan:
-    """A frozen module or parameter: its original value, and the values its users have set.
+    """A module or parameter that `frozen` has changed: its `training` or `requires_grad` before,
+    and the values that each context now in use has set.
 
-    The latest user is the last entry.
+    The latest context is the last entry.
     """
 
     before: bool
@@ -113,13 +115,13 @@ _change = threading.Condition()  # guards the table; notified when a loan ends
 
 @contextmanager
 def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[None]:
-    """A context in which `net` is in `mode` and no parameter requires a gradient.
+    """A context in which all of `net` is in `mode` and none of its parameters requires a gradient.
 
     Afterwards every module and parameter has its own former value again; `net.train()` would also
     switch layers that were frozen on purpose. Contexts may overlap, in one thread or in several:
-    the last one to end restores what the first one found. A thread that needs this network in
-    another mode than a second thread waits until the second is done. It raises UserError if it
-    already uses the network itself, because two such threads would wait for each other for ever.
+    the last one to end restores what the first one found. If another thread uses `net` in the
+    other mode, this one waits until that is finished. If it is itself inside a context of `net`, it
+    raises UserError instead, because two such threads would wait for each other for ever.
     """
     user, here, training = object(), threading.get_ident(), mode == "train"
     modules = list(net.modules())
@@ -154,7 +156,8 @@ def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[
 def _is_free(modules: Sequence[nn.Module], training: bool) -> bool:
     """Whether no other thread uses one of the modules in the other mode.
 
-    Raises UserError if this thread uses one of them itself and would therefore wait for ever.
+    Raises UserError if one does and this thread uses one of the modules too, because it might then
+    wait for ever.
     """
     here, loans = threading.get_ident(), [_loans.get(id(module)) for module in modules]
     uses = [use for loan in loans if loan is not None for use in loan.uses.values()]
@@ -174,7 +177,7 @@ def _ask_for_gradients(parameters: Sequence[nn.Parameter], values: Sequence[bool
 
 
 def _put_into_mode(net: nn.Module, modules: Sequence[nn.Module], training: bool) -> None:
-    """Calls the network's own `train`, which may be overridden; sets the flags if there is none."""
+    """Calls `net.train`, which may be overridden; where it is not implemented, sets the flags."""
     try:
         net.train(training)
     except NotImplementedError:  # exported programs
@@ -183,9 +186,10 @@ def _put_into_mode(net: nn.Module, modules: Sequence[nn.Module], training: bool)
 
 
 def _give_back(lent: Sequence[object], user: object) -> list[bool]:
-    """Ends a user's loans and returns the value each module or parameter must have now.
+    """Ends the use of modules or parameters `lent` to the context `user`; returns the value that
+    each of them must have now.
 
-    This is the value set last by another user, or the original one if there is no other user.
+    This is the value set last by another context, or the original one if there is none.
     """
     values = []
     for thing in lent:

@@ -53,7 +53,7 @@ IN_BF16 = (
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether calling `module` runs hooks, its own or global ones."""
+    """Whether calling `module` runs hooks, either its own or those registered for all modules."""
     return any(
         getattr(torch_module, f"_global{name}", None) or getattr(module, name, None)
         for name in HOOKS
@@ -136,10 +136,11 @@ class Fused(nn.Module):
 
 
 def fuse(twin: nn.Module, bf16: bool) -> list[Fused]:
-    """Gives the known containers of `twin` a forward with fused layers, in place; returns these.
+    """Gives the known containers of `twin` a forward with fused layers; returns the fused layers.
 
-    The original layers stay, so that a forward that calls one of them by itself is still right.
-    `bf16`: also let the feature maps be computed in bf16 if all of their layers allow it.
+    `twin` is changed in place, unless it is not `is_known`; then the list is empty. The original
+    layers stay, so that code that calls one of them by itself still gets the right result. `bf16`:
+    also compute the feature maps in bf16 if all of their layers allow it.
     """
     if not is_known(twin):
         return []
@@ -179,9 +180,10 @@ def _in(dtype: torch.dtype, forward: Callable[[Tensor], Tensor], x: Tensor) -> T
 def _fused_layers(
     container: nn.Module, dtype: torch.dtype | None, layout: torch.memory_format
 ) -> dict[str, nn.Module | None]:
-    """The replacements of `container`'s layers, by name; empty if there are none.
+    """The layers to use in place of `container`'s own, by name; empty if all stay.
 
-    None stands for a layer that is left out.
+    None stands for a layer that is left out. `dtype` (None: the layer's own) and `layout` are those
+    of the fused weights.
     """
     children = container._modules
     in_turn = type(container) is nn.Sequential
@@ -209,9 +211,9 @@ def _fused_layers(
 
 
 def _with_layers(container: nn.Module, layers: dict[str, nn.Module | None]) -> nn.Module:
-    """A module that runs the forward of `container`'s class with other layers.
+    """A module that runs the forward of `container`'s class with `layers` in place of its own.
 
-    It shares everything else with `container`.
+    A layer given as None is left out. Everything else is shared with `container`.
     """
     other = object.__new__(type(container))
     children = {

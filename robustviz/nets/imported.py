@@ -7,7 +7,7 @@ from robustviz.types import UserError
 
 @register("net/imported", offered=False)
 class Imported(Classifier):
-    """The network of an imported run; it cannot be made without one, see `robustviz.import_run`."""
+    """The network of an imported run. It cannot be built anew; `robustviz.import_run` makes one."""
 
     label = "Imported"
 

@@ -41,10 +41,10 @@ class Flipped(nn.Module):
 
 
 def sources(name: str) -> list[str]:
-    """What a name may mean, as `source:name`, the most likely first.
+    """The networks that `name` may stand for, as `source:name`, the most likely first.
 
     A name with a colon is returned as it is; otherwise this package, torchvision and timm are
-    searched in this order. Raises UserError if none of them has such a network.
+    searched in this order. Raises UserError if the sources searched have no such network.
     """
     room, colon, rest = name.partition(":")
     if colon:
@@ -70,7 +70,7 @@ def sources(name: str) -> list[str]:
 
 
 def is_code(source: str) -> bool:
-    """Whether this source is a function in user code."""
+    """Whether `source` is a function in user code, `FILE.py:make` or `pkg.mod:make`."""
     return source.partition(":")[0] not in ROOMS
 
 
@@ -168,7 +168,10 @@ def network(
 
 
 def looked_into(made: nn.Module, told: Mapping[str, Any]) -> Classifier:
-    """`made` as a `Classifier`: unchanged if it is one and `told` sets nothing, else wrapped."""
+    """`made` as a `Classifier`: unchanged if it is one and `told` sets nothing, else wrapped.
+
+    `told` has arguments of `wrap` by name; `flip`: the network expects blue, green, red.
+    """
     if told.get("flip"):
         made = Flipped(made)
     if isinstance(made, Classifier) and not any(told.get(name) is not None for name in TOLD):
@@ -177,7 +180,7 @@ def looked_into(made: nn.Module, told: Mapping[str, Any]) -> Classifier:
 
 
 def source_of(net: nn.Module) -> str:
-    """The source of a network in memory, such as `timm:NAME`; empty if it cannot be determined."""
+    """Where a network in memory comes from, such as `timm:NAME`; "" if it cannot be determined."""
     if isinstance(net, Wrapped):
         return source_of(net.module)
     key = getattr(type(net), "key", "")
@@ -195,7 +198,10 @@ def source_of(net: nn.Module) -> str:
 
 
 def _others(room: str, net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yields torchvision's networks from the same file with as many classes, without weights."""
+    """Yields torchvision's networks from the module `room`, as (source, network).
+
+    They have as many classes as `net`, and shapes but no values.
+    """
     heads = [part for part in net.modules() if isinstance(part, nn.Linear)]
     classes = heads[-1].out_features if heads else 1000
     models = load("torchvision.models")
@@ -207,9 +213,10 @@ def _others(room: str, net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def usual(classes: int, channels: int, size: int) -> Iterator[tuple[str, nn.Module]]:
-    """Yields the usual networks for such images, by name and without weights, for comparison.
+    """Yields common networks for such images, as (source, network), to compare weights with.
 
-    They come from this package and, for 3 channels, from torchvision.
+    They come from this package and, for 3 channels, from torchvision, and have shapes but no
+    values.
     """
     names = [f"nets:{key}" for key in registry.keys("net")]
     if channels == 3:

@@ -32,7 +32,7 @@ PASSING = (
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a layer: its first argument and its output."""
+    """One call of a layer: its `name`, the `layer`, its first argument (`given`) and its output."""
 
     name: str
     layer: nn.Module
@@ -42,10 +42,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Places:
-    """The names of the layers that give the maps and features, and of the head; empty: none.
+    """The names of the layers that output maps and features, and of the head; empty if none.
 
     If `features` is empty, the features are the input of the head. `grid`: rows and columns of the
-    tokens, if the maps are made of tokens.
+    tokens if the maps are made of tokens, else None.
     """
 
     maps: str
@@ -56,9 +56,9 @@ class Places:
 
 @contextmanager
 def watched(net: nn.Module) -> Iterator[list[Call]]:
-    """A context that yields a list in which every call of a layer of `net` is recorded.
+    """A context that yields a list to which every call of a layer inside `net` is added.
 
-    The calls are in the order in which they end.
+    The calls are in the order in which they return.
     """
     calls: list[Call] = []
 
@@ -78,9 +78,9 @@ def watched(net: nn.Module) -> Iterator[list[Call]]:
 def find(net: nn.Module, calls: Sequence[Call], logits: Tensor, x: Tensor) -> Places:
     """The places of `net`, from the calls of one forward pass with gradients on images `x`.
 
-    The head is the last linear layer (or convolution of a single cell) with one output per class,
-    and its input is the features. The maps are the output of the last layer whose output has at
-    least 4×4 cells, if any has, and on which the features depend. In a vision transformer with a
+    Only layers called once count. The head is the last linear layer (or convolution of a 1×1 map)
+    with one output per class, and its input is the features. The maps are the last output of at
+    least 4×4 cells, or else of 2×2, on which the features depend. In a vision transformer with a
     class token that is the input of the last attention, since after it the other tokens do not
     affect the features.
     """
@@ -122,9 +122,11 @@ def _is_vector(call: Call, logits: Tensor) -> bool:
 def _last_map(
     calls: Sequence[Call], read: Tensor, width: int, x: Tensor
 ) -> tuple[Call | None, tuple[int, int] | None]:
-    """The last call that gives a map of at least 4×4 cells, else more than one row and column.
+    """The last call that outputs a map of at least 4×4 cells, or else of 2×2, on which `read`
+    depends; None if there is none.
 
-    Also returns the grid of its tokens, or None for a map (N, D, h, w) or (N, h, w, D).
+    Also returns the grid of its tokens, or None for a map (N, D, h, w) or (N, h, w, D). Tokens
+    count only if they have `width` numbers; 0 accepts any.
     """
     found: list[tuple[Call, tuple[int, int] | None, int]] = []
     sides: list[tuple[int, int]] = []  # sides of the maps found so far
@@ -182,10 +184,10 @@ def _alike(rows: int, columns: int, x: Tensor) -> bool:
 
 
 def grid_of(tokens: int, sides: Sequence[tuple[int, int]], x: Tensor) -> tuple[int, int] | None:
-    """Rows and columns of the image tokens among `tokens` tokens, or None.
+    """Rows and columns of the image tokens among `tokens` tokens; None if no grid fits.
 
-    Other tokens come first. The grid is that of the last map in `sides` with about as many cells,
-    else a square.
+    Up to `PREFIX` class or register tokens come before them. The grid is that of the last map in
+    `sides` with so many cells, else a square.
     """
     for rows, columns in reversed(sides):
         if 0 <= tokens - rows * columns <= PREFIX and rows * columns > 1:
@@ -210,7 +212,7 @@ def as_map(out: Tensor, grid: tuple[int, int] | None, x: Tensor) -> Tensor | Non
 
 
 def from_map(maps: Tensor, out: Tensor) -> Tensor:
-    """The inverse of `as_map`: the layer's output `out` with its map replaced by `maps`."""
+    """The layer's output `out` with the map that `as_map` took from it replaced by `maps`."""
     if out.ndim == 4:
         return maps.clone() if maps.shape == out.shape else maps.permute(0, 2, 3, 1)
     tokens = maps.flatten(2).transpose(1, 2)
@@ -218,6 +220,8 @@ def from_map(maps: Tensor, out: Tensor) -> Tensor:
 
 
 def trial(net: nn.Module, x: Tensor) -> tuple[Any, list[Call]]:
-    """The output of `net` for images `x` with gradients, in eval mode, and its layers' calls."""
+    """Runs `net` in eval mode on images `x` that require a gradient; returns its output and the
+    calls of its layers.
+    """
     with torch.inference_mode(False), frozen(net), watched(net) as calls, torch.enable_grad():
         return net(x.clone().requires_grad_()), calls

@@ -67,9 +67,9 @@ class SmallResNet(Classifier):
 
 @register("net/small_resnet_8x8")
 class SmallResNet8x8(SmallResNet):
-    """The small ResNet with a last map of 8×8 cells for images of 32 pixels.
+    """The small ResNet with a last map of 8×8 cells for images of 32 pixels, instead of 4×4.
 
-    CAM maps then show more detail. It costs about twice as much.
+    CAM maps then show more detail. It takes about twice as much computing time.
     """
 
     label = "Small ResNet with 8×8 maps (0.08 M)"

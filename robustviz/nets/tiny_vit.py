@@ -14,7 +14,7 @@ class Attention(nn.Module):
 
     Written out, because torch's fused kernels have no second derivative, which curvature probes
     need, and because they use another code path when no gradient is required, so that an image's
-    logits would depend on whether gradients are on.
+    logits would depend on whether gradients are computed.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -68,7 +68,10 @@ class Positions(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Transformer blocks over the cells of a map, then a layer norm; (N, D, h, w) in and out."""
+    """Transformer blocks whose tokens are the cells of a map, then a layer norm.
+
+    Input and output are (N, D, h, w).
+    """
 
     def __init__(self, width: int, blocks: int, heads: int) -> None:
         super().__init__()

@@ -41,8 +41,8 @@ class Wrapped(Classifier):
     """A network from outside this package as a `Classifier`, made by `wrap`.
 
     Images in [0, 1] are resized to `size` if that is not None, normalised, and passed to `module`.
-    `maps_at`, `features_at`, `head_at` are names of layers of `module`, see `wrap`. Only `parts`
-    looks inside; reading the attributes `maps` and `pool` raises UserError.
+    `maps_at`, `features_at`, `head_at` are names of layers of `module`, as explained in `wrap`. The
+    maps and features come from `parts`; reading the attributes `maps` and `pool` raises UserError.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Wrapped(Classifier):
 
     @property
     def maps(self) -> nn.Module:  # type: ignore[override]
-        """Raises UserError, as does `pool`: a wrapped network has no such parts."""
+        """Raises UserError, as does `pool`, because a wrapped network has no such modules."""
         raise UserError(
             "A wrapped network has no parts maps and pool that run one after the other: use"
             " parts(x). AFA, AALP and SupCon train these parts, so they need a network of"
@@ -197,15 +197,15 @@ class Wrapped(Classifier):
         return out
 
     def _names(self, name: str) -> list[str]:
-        """All names of the layer with this name, since a network may contain a layer twice."""
+        """All names of the layer called `name`, since a network may contain a layer twice."""
         layer = self.module.get_submodule(name)
         every = self.module.named_modules(remove_duplicate=False)
         return [other for other, module in every if module is layer]
 
 
 def _picked(out: Any, logits: Logits) -> Any:
-    """The logits in a network's output: at the key, index or attribute `logits`, or by calling
-    it.
+    """The logits in the output `out` of a network: `out` itself if `logits` is None, its entry or
+    attribute `logits`, or what the function `logits` returns for it.
     """
     if callable(logits):
         return logits(out)
@@ -220,8 +220,8 @@ def _picked(out: Any, logits: Logits) -> Any:
 def _tapped(module: nn.Module, taps: Sequence[tuple[str, str, Tap]]) -> nn.Module:
     """A twin of `module` that shares everything with it but calls functions at the named layers.
 
-    `taps`: (layer name, "given" or "out", function). The function replaces the layer's first
-    argument or its output by what it returns.
+    `taps`: (layer name, "given" or "out", function). The function is called with the layer's first
+    argument ("given") or its output ("out"), which is replaced by what the function returns.
     """
     twin = object.__new__(type(module))
     vars(twin).update(vars(module))
@@ -268,16 +268,16 @@ def wrap(
     grid: Sequence[int] | None = None,
     shape: Sequence[int] | None = None,
 ) -> Wrapped:
-    """`module`, any classifier, as a network of this package; weights are shared and unchanged.
+    """Makes any classifier `module` a network of this package; weights are shared and unchanged.
 
     `maps`: the layer whose output (N,D,h,w), (N,h,w,D) or tokens (N,T,D) are the feature maps;
     `features`: the layer whose output is the features (N,D), empty for the input of the head;
-    `head`: the last layer. None: found by a forward pass on noise, see `places.find`. `logits`:
-    where the logits are if the module does not return a tensor: a key, an index, an attribute or a
-    function. `mean`, `std`: the normalisation that the module expects, one number per channel for
-    images in [0, 1]. `size`: side in pixels to which images are resized inside. `grid`: rows and
-    columns of the tokens; class tokens come before them. `shape`: (C, H, W) of the images before
-    they are resized.
+    `head`: the last layer. Those left None are found by a forward pass on noise (`places.find`).
+    `logits`: where the logits are if the module does not return a tensor: a key, an index, an
+    attribute or a function. `mean`, `std`: the normalisation that the module expects, one number
+    per channel for images in [0, 1]. `size`: side in pixels to which images are resized inside.
+    `grid`: rows and columns of the tokens; class tokens come before them. `shape`: (C, H, W) of the
+    images before they are resized.
 
     Raises UserError for a module that cannot read such images, does not return logits (N,K), or
     returns different ones for the same images in eval mode, and for layers that do not exist, are
@@ -303,7 +303,7 @@ def wrap(
 
 
 def with_random_weights(net: Wrapped, seed: int) -> Wrapped:
-    """A copy of `net` with weights as before any training, drawn with this seed.
+    """A copy of `net` with random weights, drawn with `seed`, as before any training.
 
     Layers with `reset_parameters` are initialised by it. All other parameters (class tokens,
     position embeddings) have their values shuffled, which keeps their scale.
@@ -331,7 +331,8 @@ def _trial_images(
 ) -> tuple[Tensor, Normalise]:
     """Noise (2, C, H, W) that the module accepts, and the normalisation for it.
 
-    Raises UserError with the module's first error if it accepts no shape that was tried.
+    Raises UserError with the module's first error if it accepts none of the shapes in
+    `asked.shapes`.
     """
     device, error = device_of(module), None
     weights = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
@@ -354,7 +355,9 @@ def _trial_images(
 
 
 def _logits(net: Wrapped, x: Tensor) -> Tensor:
-    """The network's logits for trial images. Raises UserError, with the likely cause, if none."""
+    """The network's logits (N, K) for trial images `x`. Raises UserError, with the likely cause, if
+    it returns none, or probabilities instead.
+    """
     try:
         out = answer(net.module, net._shown(x))
     except UserError as error:
