@@ -50,8 +50,10 @@ def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
 
 
 def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, float]:
-    """As `plane`, but fitted to the class centres of `z` (N,D), so that each class counts once,
-    however many points it has. Raises UserError for fewer than two classes.
+    """The plane of largest variance through the class centres of points `z` (N,D) with labels `y`
+    (N,), returned as by `plane`; each class counts once, however many points it has, and a class
+    without points is left out. `classes`: the number of classes. Raises UserError for points of
+    fewer than two classes, and where `plane` does.
 
     Two centres span only a line; the second axis is then the direction perpendicular to it in which
     the points vary most.
@@ -73,8 +75,9 @@ def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, fl
 
 
 def _axes(centred: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """The first two right singular vectors (D,2) and their squared singular values (2,). A singular
-    value that is only rounding error of the points `z` gives zeros.
+    """The first two right singular vectors (D,2) of the centred points `centred` (N,D), and their
+    squared singular values (2,). A singular value that is only rounding error of the original
+    points `z` gives zeros.
     """
     _, singular, right = torch.linalg.svd(centred, full_matrices=False)
     least = max(1e-9 * float(singular[0]), 1e-12 * float(z.abs().amax()))
@@ -87,8 +90,9 @@ def _axes(centred: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nearest(z: Tensor, k: int, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The `k` nearest points by cosine distance 1 − cos, exact: their rows (N,k) and the distances
-    (N,k), nearest first; fewer columns where there are fewer than `k` points.
+    """The `k` nearest points of each point of `z` (N,D) by cosine distance 1 − cos, exact: their
+    row indices (N,k) and the distances (N,k), nearest first; fewer columns where there are fewer
+    than `k` points.
 
     The neighbours are points of `among` (M,D). Without `among` they are points of `z` itself, and
     each point is its own first neighbour at distance 0, as UMAP requires. Ties go to the lowest
@@ -181,8 +185,8 @@ def umap(
 
 
 def _map(init: Any, n: int) -> Tensor:
-    """`init` as a float64 tensor (n,2), the map of `n` points to start from. Raises UserError where
-    it is not such a map.
+    """`init`, the map of `n` points to start from, as a float64 tensor (n,2). Raises UserError if
+    it has another shape or values that are not finite.
     """
     try:
         at: Tensor = torch.as_tensor(init).double()

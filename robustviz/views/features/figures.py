@@ -1,5 +1,5 @@
-"""Figures of how near images stay to their class in feature space: of trained networks, and over
-the epochs.
+"""Figures of how near images stay to their class in feature space: for trained networks, and over
+the epochs of their training.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Near = Features | FeatureMap
 
 
 def features(results: Near | Mapping[str, Near], *, template: str = LIGHT) -> go.Figure:
-    """For clean, attacked and noisy images, the mean cosine to their own class's clean centre (●)
-    and to the nearest centre of another class (◇), with 95 % intervals; one or two networks.
+    """Draw, for clean, attacked and noisy images, the mean cosine to their own class's clean centre
+    (●) and to the nearest centre of another class (◇), with 95 % intervals; one or two networks.
     Cosines are those in feature space, also if a map is given. Where ◇ is right of ●, images have
     left their class.
 
@@ -95,7 +95,9 @@ def _check_comparable(networks: Mapping[str, Near] | Mapping[str, FeatureFilm]) 
 
 
 def _near_sentences(networks: Mapping[str, Near]) -> Iterator[str]:
-    """What is measured for each network, and whether two of them differ, in words."""
+    """Yield a sentence for each network on how near attacked images lie to their class, and for two
+    networks a sentence on whether they differ.
+    """
     yield from itertools.starmap(_near_sentence, networks.items())
     if len({protocol(result) for result in networks.values()}) > 1:
         yield "The two networks were attacked differently, so they are not compared."
@@ -110,7 +112,7 @@ def _near_sentences(networks: Mapping[str, Near]) -> Iterator[str]:
 
 
 def _lead(result: Near) -> Floats:
-    """Each attacked image's cosine to its own class minus that to the nearest other, (n,)."""
+    """Each attacked image's cosine to its own class's centre minus that to the nearest other."""
     return np.subtract(*result.cosines("adversarial"))
 
 
@@ -125,7 +127,10 @@ def _near_sentence(name: str, result: Near) -> str:
 
 
 def _near_sure(name: str, result: Near) -> str:
-    """The interval of the mean difference, the noise control, and the protocol, in words."""
+    """In words, for one network: the mean difference of the two cosines with its interval, the
+    cosine to the own class with noise, how far the attack moves the features, how many images it
+    fools, and the attack.
+    """
     mean, low, high = mean_interval(_lead(result))
     moved = getattr(result, "moved_adv", getattr(result, "moved", None))
     k, m = int(result.fooled.sum()), int(result.right.sum())
@@ -147,7 +152,7 @@ def _near_sure(name: str, result: Near) -> str:
 
 def _judge(networks: Mapping[str, Near]) -> str:
     """How far two networks under the same attack differ in cosine and in accuracy, with intervals,
-    in words.
+    in words; empty for one network and if the attacks differ.
     """
     if len(networks) != 2 or len({protocol(result) for result in networks.values()}) > 1:
         return ""
@@ -174,8 +179,8 @@ def _judge(networks: Mapping[str, Near]) -> str:
 def _ordered(
     first: str, second: str, lead: float, low: float, high: float
 ) -> tuple[str, str, float, float, float]:
-    """The name of the network that is ahead, the other's name, the lead, and its interval, turned
-    so that the lead is positive.
+    """Turn the `lead` of the `first` network over the `second` so that it is positive: returns the
+    name of the network ahead, the other's name, the lead, and its interval.
     """
     return (
         (first, second, abs(lead), low, high) if lead >= 0 else (second, first, -lead, -high, -low)
@@ -191,7 +196,7 @@ def protocol(result: Features | FeatureMap | FeatureFilm) -> str:
 
 
 def percent(k: int, n: int) -> str:
-    """The 95 % interval of the share `k` of `n`, in brackets."""
+    """Wilson's 95 % interval of the share `k` of `n`, in words, in brackets."""
     return " (95 %: {:.0%} to {:.0%})".format(*wilson(k, n))
 
 
@@ -213,10 +218,10 @@ def feature_gap(
     epoch: int | None = None,
     template: str = LIGHT,
 ) -> go.Figure:
-    """Measures in feature space over the kept epochs, for one or two networks. Above: the mean
-    cosine of attacked images to their own class's centre and to the nearest centre of another
-    class. Below: how far the attack and the noise move an image. `epoch` is marked. Raises
-    UserError where two networks were not measured on the same images.
+    """Draw measures in feature space over the epochs whose weights were stored, for one or two
+    networks. Above: the mean cosine of attacked images to their own class's centre and to the
+    nearest centre of another class. Below: how far the attack and the noise move an image. `epoch`
+    is marked. Raises UserError where two networks were not measured on the same images.
     """
     networks = named(results)
     _check_comparable(networks)

@@ -1,5 +1,5 @@
-"""The film of feature space as a Plotly figure: clean and attacked points at each kept epoch, with
-a play button.
+"""The film of feature space as a Plotly figure: clean and attacked points at each epoch whose
+weights were stored, with a play button.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 def feature_film(
     result: FeatureFilm, *, epoch: int | None = None, name: str = "", template: str = LIGHT
 ) -> go.Figure:
-    """Clean ● and attacked × points at each kept epoch, as frames with a play button. They lie on
-    the plane of the last epoch's class centres or on UMAP's maps. `epoch` selects the frame shown
-    first (the nearest kept epoch); by default it is the last.
+    """Draw clean ● and attacked × points at each stored epoch, as frames with a play button. They
+    lie on the plane of the last epoch's class centres or on UMAP's maps. `epoch` selects the frame
+    displayed first (the nearest stored epoch); by default it is the last.
     """
     umap = result.meta.get("projection") == "umap"
     names, last = list(result.meta["classes"]), len(result.epochs) - 1
@@ -75,7 +75,7 @@ def feature_film(
 
 
 def _controls(result: FeatureFilm, at: int, template: str) -> dict[str, Any]:
-    """A slider at frame `at`, and buttons to play and pause."""
+    """Layout entries for a slider that starts at frame `at`, and for buttons to play and pause."""
     return {
         "sliders": [
             {
@@ -113,7 +113,7 @@ def _controls(result: FeatureFilm, at: int, template: str) -> dict[str, Any]:
 
 
 def _window(result: FeatureFilm) -> dict[str, Any]:
-    """The same axes for all frames, so that only the points move."""
+    """Layout entries for axes that hold the points of all frames, so that only the points move."""
     every = np.concatenate([result.clean, result.adversarial]).reshape(-1, 2)
     pad = 0.04 * max(*np.ptp(every, axis=0).astype(float), 1e-6)
     low, high = (end(every, axis=0).astype(float) for end in (np.min, np.max))

@@ -1,5 +1,5 @@
-"""The film of feature space as a `Screen`: one slider goes through the kept epochs of both networks
-in the browser.
+"""The film of feature space as a `Screen`: one slider in the browser goes through the epochs whose
+weights at least one of the networks stored.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Moves = dict[str, tuple[str, Sequence[str]]]
 
 
 def film(films: Mapping[str, FeatureFilm], template: str = LIGHT) -> Screen:
-    """Clean ● and attacked × points of one or two networks, at each epoch whose weights any of
-    them kept. A network that did not keep the weights of an epoch is shown at its last kept epoch
-    before, which its map names, or with an empty map if there is none. The × of misclassified
-    images are dark.
+    """Draw clean ● and attacked × points of one or two networks, at each epoch whose weights any of
+    them stored. A network that did not store the weights of an epoch is displayed at its last
+    stored epoch before, which is printed over its map, or with an empty map if there is none. The ×
+    of misclassified images are dark.
     """
     epochs = sorted({int(epoch) for result in films.values() for epoch in result.epochs})
     moves: Moves = {}
@@ -52,13 +52,13 @@ def film(films: Mapping[str, FeatureFilm], template: str = LIGHT) -> Screen:
 
 
 def _frames(result: FeatureFilm, epochs: Sequence[int]) -> Ints:
-    """For each of `epochs` the frame of the last kept epoch up to it, or -1 if there is none."""
+    """For each of `epochs` the frame of the last stored epoch up to it, or -1 if there is none."""
     return np.asarray(np.searchsorted(result.epochs, epochs, side="right") - 1)
 
 
 def _sentence(films: Mapping[str, FeatureFilm], epoch: int) -> str:
-    """How many attacked images each network classifies correctly at `epoch`, and apart from that
-    the networks that are shown at an earlier epoch or not at all.
+    """How many attacked images each network classifies correctly at `epoch`, followed by a sentence
+    for each network that is displayed at an earlier epoch or not at all.
     """
     counts, apart = [], []
     for result, side in zip(films.values(), sides(films), strict=True):

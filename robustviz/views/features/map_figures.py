@@ -1,5 +1,5 @@
-"""Maps of feature space as Plotly figures: clean and attacked points of the same images, or where
-one image lies.
+"""Maps of feature space as Plotly figures: clean and attacked points of the same images, or the
+position of a single image among them.
 """
 
 from __future__ import annotations
@@ -77,15 +77,16 @@ def feature_map(
     mark: int | None = None,
     template: str = LIGHT,
 ) -> go.Figure:
-    """Clean ● and attacked × points of the same images, with a line from each ● to its ×; one
+    """Draw clean ● and attacked × points of the same images, with a line from each ● to its ×; one
     network.
 
-    `name` is printed in the title. `colour`: by `class`, or by `fooled` (holds, fooled, wrong
-    untouched). `noise`: also draws the random control. `focus`: greys out all classes except the
-    named one and, when coloured by class, those that its attacked images are mistaken for most
-    often. `mark`: draws a small map instead, which shows where the image of this number lies. Each
-    point's `customdata` is its image's number, class, and predictions clean and attacked. Raises
-    UserError for an unknown `colour` or `focus`, and for a `mark` that is not in the map.
+    `name` is printed in the title. `colour`: by `class`, or by `fooled` (right under attack too,
+    fooled, misclassified untouched). `noise`: also draws the random control. `focus`: greys out all
+    classes except the named one and, when coloured by class, those that its attacked images are
+    mistaken for most often. `mark`: draws a small map instead, which shows where the image of this
+    index lies. Each point's `customdata` is its image's index, class, and predictions clean and
+    attacked. Raises UserError for an unknown `colour` or `focus`, and for a `mark` that is not in
+    the map.
     """
     if mark is not None:
         return _marked(result, mark, name, template)
@@ -125,7 +126,7 @@ def feature_map(
 
 
 def _data(result: FeatureMap) -> Any:
-    """Each image's number, class, and predictions clean and attacked, (n,4)."""
+    """Each image's index and the names of its class and of both predictions, (n,4)."""
     return np.stack(
         [
             result.index.astype(object),
@@ -136,7 +137,9 @@ def _data(result: FeatureMap) -> Any:
 
 
 def _guests(result: FeatureMap, noise: bool, template: str) -> Iterator[Trace]:
-    """Traces of what was placed in the finished map: the noise, and the attack at another ε."""
+    """Yield the traces of the points that were placed in the finished map: the noisy images if
+    `noise`, and the images attacked at another ε if they were measured.
+    """
     guests = (
         [("noise of the same ε", result.noise, "diamond-open", result.pred_noise)] if noise else []
     )
@@ -169,7 +172,9 @@ def _guests(result: FeatureMap, noise: bool, template: str) -> Iterator[Trace]:
 
 
 def _marked(result: FeatureMap, mark: int, name: str, template: str) -> go.Figure:
-    """A map with all points in grey except the two of one image."""
+    """Draw a small map with all points in grey except the clean and the attacked point of the image
+    with index `mark`. Raises UserError if that image is not in the map.
+    """
     ink, names = COLOURS[template], list(result.meta["classes"])
     if mark not in result.index:
         raise UserError(
@@ -239,8 +244,9 @@ def _groups(result: FeatureMap, colour: str, focus: str, template: str) -> list[
 
 
 def by_class(y: Ints, pred_adv: Ints, names: list[str], focus: str, template: str) -> list[Group]:
-    """One group per class, in class order. With a class in focus, or with more than ten classes,
-    the remaining classes form one grey group.
+    """One group per class, in class order. With a class in `focus`, only that class and up to three
+    for which its attacked images are most often mistaken have groups; of more than ten classes, the
+    ten most often misclassified under attack. The rest form one grey group.
     """
     present, shades = [int(label) for label in np.unique(y)], CLASSES[template]
     shown = present
@@ -262,8 +268,8 @@ def by_class(y: Ints, pred_adv: Ints, names: list[str], focus: str, template: st
 
 
 def lines(start: Floats, end: Floats) -> dict[str, Floats]:
-    """Lines from `start` to `end`, (n,2) each, for the first `LINES` images, as one trace with gaps
-    between them.
+    """The x and y of one trace of lines from `start` to `end`, (n,2) each, for the first `LINES`
+    images, with gaps (NaN) between the lines.
     """
     start, end = start[:LINES], end[:LINES]
     return {
@@ -275,7 +281,7 @@ def lines(start: Floats, end: Floats) -> dict[str, Floats]:
 
 
 def arrows(start: Floats, end: Floats, template: str) -> Trace:
-    """The trace of the lines from each clean point to its attacked one."""
+    """The trace of the lines from `start`, the clean points, to `end`, the attacked ones."""
     return {
         "name": "clean → attacked",
         **lines(start, end),
@@ -294,9 +300,10 @@ def labels(
     above: int = 0,
     free: Floats | None = None,
 ) -> Iterator[Trace]:
-    """Annotations with the classes' names, so that no colour has to be looked up. Each stands at
-    its class's most central clean point, or `above` pixels over it. A name that would cover another
-    one, or one of the points `free` (k,2), is moved a little up or down.
+    """Yield annotations with the classes' names, so that no colour has to be looked up; of more
+    than ten classes, only that of `focus`. Each stands at its class's most central clean point, or
+    `above` pixels over it. A name that would cover another one, or one of the points `free` (k,2),
+    is moved a little up or down.
     """
     y, names, ink = result.y, list(result.meta["classes"]), COLOURS[template]
     shown = [int(label) for label in np.unique(y)]
@@ -372,7 +379,7 @@ def _map_sentence(result: FeatureMap, noise: bool, focus: str) -> str:
 
 
 def _map_sure(result: FeatureMap) -> str:
-    """How the map was measured and made, in words."""
+    """How the map was measured and made, and the interval of the share fooled, in words."""
     k, m = int(result.fooled.sum()), int(result.right.sum())
     return (
         f"Nearer means by cosine in feature space, not on the map. {protocol(result)}. Measured"
@@ -382,7 +389,9 @@ def _map_sure(result: FeatureMap) -> str:
 
 
 def _made(result: FeatureMap) -> str:
-    """How the map was made, in words."""
+    """For a plane the share of the variance in it, for UMAP its settings and trustworthiness, in
+    words.
+    """
     meta = result.meta
     if meta["projection"] != "umap":
         return f"it contains {result.share:.0%} of the variance " + (

@@ -51,8 +51,8 @@ TIMES = {"half": 0.5, "double": 2.0}
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen above the maps: their colouring, what is placed in them, and the spec of the
-    map.
+    """What the user chose above the maps. `colour`: a key of `COLOURS`; `also`: a key of `ALSO`,
+    what is placed in the maps; `map`: the spec of the maps.
     """
 
     colour: str
@@ -95,8 +95,8 @@ def settings(here: Context) -> FeatureMapSpec:
 
 
 def first(here: Context, asked: FeatureMapSpec, row: DeltaGenerator) -> list[screen.Side]:
-    """Draw the first screen; return what was measured for each network. `row`: the container for
-    its menu.
+    """Draw the first screen; return each network whose map could be measured, with its map and
+    pictures. `row`: the container for the screen's *Take home* menu.
     """
     pictured = asked.alike(FeatureTilesSpec)
     sides: list[screen.Side] = []
@@ -161,7 +161,9 @@ def _meanwhile(asked: FeatureMapSpec) -> FeatureMapSpec:
 
 
 def behind(asked: FeatureMapSpec, shown: FeatureMap) -> FeatureMapSpec:
-    """The spec of a shown map: `asked`, or the spec of the PCA that replaces its UMAP."""
+    """The spec with which a map on the page was measured: `asked`, or the spec of the PCA that
+    replaces its UMAP for now.
+    """
     return asked if shown.meta["projection"] == asked.projection else _meanwhile(asked)
 
 
@@ -174,7 +176,9 @@ def _await(run_id: str, spec: FeatureMapSpec) -> None:
 def one_of(
     place: DeltaGenerator, title: str, words: Mapping[K, str], key: str, help: str | None = None
 ) -> K:
-    """Draw a row of buttons labelled with `words`; return the chosen key, by default the first."""
+    """Draw a row of buttons labelled with `words`; return the chosen key, by default the first.
+    `key`: the parameter in the page's address that holds the choice.
+    """
     return cast(
         "K",
         place.segmented_control(
@@ -233,7 +237,9 @@ def explore(here: Context, asked: FeatureMapSpec) -> None:
 
 
 def controls(here: Context, asked: FeatureMapSpec) -> Choice:
-    """Draw the maps' controls. `asked`: the spec from the first screen's settings."""
+    """Draw the maps' controls; return what was chosen. `asked`: the spec from the first screen's
+    settings.
+    """
     left, middle, right = st.columns(3, vertical_alignment="bottom")
     kind = one_of(left, "Map", MAPS, "map", term("feature map"))
     colour = one_of(middle, "Colour", COLOURS, "map-colour")
@@ -294,7 +300,9 @@ def maps(here: Context, choice: Choice) -> None:
 
 
 def _chosen(here: Context, shown: Mapping[str, FeatureMap], chosen: Sequence[int]) -> None:
-    """Draw the images that are selected in the maps: pictures, a table, a file."""
+    """Draw the images with indices `chosen`, which are selected in the maps: pictures, a table, a
+    file. If none is selected, say how to select some.
+    """
     if not chosen:
         st.markdown(
             "Click a point to see its image in every view. With the box or lasso at a map's"
@@ -316,8 +324,8 @@ def _chosen(here: Context, shown: Mapping[str, FeatureMap], chosen: Sequence[int
 
 
 def chosen_rows(shown: Mapping[str, FeatureMap], chosen: Sequence[int]) -> list[JSON]:
-    """One row for each selected image: its number and class, and for each network the predictions,
-    whether it was fooled, and the cosines.
+    """One row for each selected image that is in the maps: its index and class, and for each
+    network the predictions, whether it was fooled, and the cosines.
     """
     first = next(iter(shown.values()))
     at = {int(index): row for row, index in enumerate(first.index)}
@@ -334,7 +342,7 @@ def chosen_rows(shown: Mapping[str, FeatureMap], chosen: Sequence[int]) -> list[
 
 
 def _cells(result: FeatureMap, row: int) -> JSON:
-    """What one network predicts and measures for the image in that row."""
+    """The table's entries for the image in that row of one network's map, by column."""
     names = result.meta["classes"]
     return {
         "clean": names[result.pred[row]],
@@ -347,7 +355,9 @@ def _cells(result: FeatureMap, row: int) -> JSON:
 
 
 def _image(here: Context, shown: Mapping[str, FeatureMap], choice: Choice) -> None:
-    """Draw the page's chosen image: where it lies in each map, and how it is classified."""
+    """Draw the image that is selected on the page: where it lies in each map, how it is classified,
+    and the image attacked on its own.
+    """
     st.subheader(f"Image {here.img}")
     for column, (name, result) in zip(
         st.columns(len(shown), gap="medium"), shown.items(), strict=True
@@ -391,8 +401,8 @@ def _image(here: Context, shown: Mapping[str, FeatureMap], choice: Choice) -> No
 
 
 def film(here: Context) -> None:
-    """Draw the map at each kept epoch, with one slider for both networks, and the distances over
-    the epochs.
+    """Draw the map at each epoch whose weights were stored, with one slider for both networks, and
+    the distances over the epochs.
     """
     st.subheader("How the features developed, epoch by epoch")
     spec = FeatureFilmSpec(projection=one_of(st.container(), "Map of the film", FILMS, "map-film"))

@@ -55,7 +55,7 @@ TITLES = {"centres": "the plane of the class centres", "pca": "PCA", "umap": "UM
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a spec means for a run: the test images, the attack on them, and `noisy`, the images
+    """What a spec asks for on a run: the test images, the attack on them, and `noisy`, the images
     with random noise of the same ε. `meta` holds these facts for the result.
     """
 
@@ -74,8 +74,8 @@ class Task:
         }
 
     def displacement(self, clean: Tensor, moved: Tensor, x_moved: Tensor) -> measures.Displacement:
-        """How far the features `clean` (N,D) of the images went, to `moved` (N,D), when the images
-        became `x_moved`.
+        """Measure how far each image's features moved, from `clean` (N,D) to `moved` (N,D), when
+        the image became that in `x_moved` (N,C,H,W).
         """
         few = self.images
         return measures.displacement(
@@ -162,7 +162,7 @@ def describe(
 
 @probe(FeaturesSpec)
 def features(run: Run, spec: FeaturesSpec) -> Features:
-    """Compute features of clean, attacked and noisy images, and the measures from `describe`."""
+    """Measure features of clean, attacked and noisy images, with the measures from `describe`."""
     task, net = task_of(run, spec), net_of(run)
     y, classes, n = task.images.y, len(task.images.classes), len(task.images)
     k = spec.k or min(VOTES, max(1, n - 1))
@@ -212,8 +212,8 @@ def _summary(attack: PGD, values: dict[Images, dict[str, float]], k: int) -> str
 
 @probe(FeatureTilesSpec)
 def feature_tiles(run: Run, spec: FeatureTilesSpec) -> FeatureTiles:
-    """The images as small pictures, their nearest neighbours in feature space, and how many tenths
-    of its perturbation it takes until each image is misclassified and stays so.
+    """Make small pictures of the images, find their nearest neighbours in feature space, and
+    measure the tenth of its perturbation from which on each image stays misclassified.
     """
     task, net = task_of(run, spec), net_of(run)
     y, seen = task.images.y, task.seen_by(net)
@@ -250,8 +250,8 @@ def feature_tiles(run: Run, spec: FeatureTilesSpec) -> FeatureTiles:
 
 
 def _neighbours(z: Tensor, clean: Tensor, k: int) -> Ints:
-    """The rows (n,k) of the `k` nearest clean images, nearest first, without the image itself;
-    fewer columns where there are fewer images.
+    """For each image, with features `z` (n,D), the rows (n,k) of the `k` nearest `clean` images,
+    nearest first, without the image itself; fewer columns where there are fewer images.
     """
     k = min(k, len(z) - 1)
     rows, _ = embedding.nearest(z, k + 1, among=clean)
@@ -262,8 +262,8 @@ def _neighbours(z: Tensor, clean: Tensor, k: int) -> Ints:
 
 
 def _sheet(x: Tensor) -> tuple[Ints, int]:
-    """Images (N,C,H,W) as tiles of one encoded picture: its bytes, and the side of a tile in
-    pixels. It is a lossless PNG where that is small, else a WebP.
+    """Images (N,C,H,W) as tiles of one encoded picture: its bytes as an array, and the side of a
+    tile in pixels. It is a lossless PNG of at most `EXACT` bytes, else a WebP.
     """
     tiles = np.stack([pictures.pixels(one) for one in x.numpy()])
     count, side = len(tiles), max(tiles.shape[1:3])
@@ -282,7 +282,7 @@ def _sheet(x: Tensor) -> tuple[Ints, int]:
 
 @probe(FeatureMapSpec)
 def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
-    """Features of clean and attacked images as points of a plane, through class centres, by PCA or
+    """Project features of clean and attacked images onto a plane, through class centres, by PCA or
     by UMAP. Raises UserError for fewer than 15 images with UMAP.
     """
     split = images_of(run)
@@ -363,8 +363,8 @@ def _drawn(
 
 
 def _map_summary(spec: FeatureMapSpec, result: FeatureMap) -> str:
-    """One sentence: how the map was made, and how many points lie nearer to another class's centre
-    in feature space.
+    """How the map was made, and how many points lie nearer to another class's centre than to their
+    own in feature space, in words.
     """
     made = {
         "centres": f"contains {result.share:.0%} of the variance between the class centres",
@@ -403,8 +403,8 @@ def _check_count(projection: str, count: int) -> None:
     FeatureFilmSpec, name=lambda run, spec: f"{registry.key(spec)}-{max(run.snapshots, default=0)}"
 )
 def feature_film(run: Run, spec: FeatureFilmSpec) -> FeatureFilm:
-    """Features of clean and attacked images at up to 24 epochs whose weights the run kept. Raises
-    UserError for fewer than two such epochs, and for fewer than 15 images with UMAP.
+    """Measure features of clean and attacked images at up to 24 epochs whose weights the run
+    stored. Raises UserError for fewer than two such epochs, and for fewer than 15 images with UMAP.
     """
     epochs, task = _epochs(run), task_of(run, spec)
     y, n = task.images.y, len(task.images)
@@ -447,7 +447,7 @@ def feature_film(run: Run, spec: FeatureFilmSpec) -> FeatureFilm:
 
 
 def _epochs(run: Run) -> list[int]:
-    """The epochs that a film shows. Raises UserError where a run kept fewer than two."""
+    """The epochs in a film, evenly spaced. Raises UserError where a run stored fewer than two."""
     every = run.snapshots
     if len(every) < 2:
         raise UserError(

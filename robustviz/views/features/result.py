@@ -30,7 +30,7 @@ KINDS: dict[Images, str] = {"clean": "clean", "adversarial": "attacked", "noise"
 class Answers(Result):
     """Predictions for clean images and their attacked versions. `y` (n,): the true classes; `pred`,
     `pred_adv` (n,), or (E,n) with one row per epoch: the predictions; `index` (n,): the images'
-    numbers.
+    indices in the test split.
     """
 
     y: Ints
@@ -45,7 +45,9 @@ class Answers(Result):
 
     @property
     def fooled(self) -> Bools:
-        """Which of these are misclassified when attacked, as a mask of the same shape."""
+        """Which images are right clean and misclassified attacked, as a mask with the shape of
+        `pred`.
+        """
         return np.asarray(self.right & (self.pred_adv != self.y))
 
 
@@ -73,13 +75,13 @@ class Features(Answers):
     the same ε.
 
     `clean`, `adversarial`, `noise` (n,D) float32: the features. `y` (n,): the true classes; `pred`,
-    `pred_adv`, `pred_noise` (n,): the predictions; `index` (n,): the images' numbers.
+    `pred_adv`, `pred_noise` (n,): the predictions; `index` (n,): the images' indices.
     `centres_clean`, `centres_adv`, `centres_noise` (K,K): cosine between the clean centre of the
     row's class and the centre of the column's class among the clean, attacked or noisy points (NaN:
     no image of the class). `lipschitz_adv`, `lipschitz_noise` (n,): how far the features moved,
     divided by how far the image did; `moved_adv`, `moved_noise` (n,): how far the features moved,
-    in mean distances between clean class centres. `measures`: each measure of `robustviz.measures`
-    by name, for `clean`, `adversarial` and `noise`.
+    in mean distances between clean class centres. `measures`: for `clean`, `adversarial` and
+    `noise`, a dict of the measures from `describe`, by name.
     """
 
     clean: Floats
@@ -96,7 +98,7 @@ class Features(Answers):
     measures: dict[str, dict[str, float]]
 
     def rows(self) -> list[JSON]:
-        """A table with one row per image."""
+        """A table with one row per image: its index, class, predictions, and how far it moved."""
         names = list(self.meta["classes"])
         return [
             {
@@ -116,7 +118,9 @@ class Features(Answers):
         return {"clean": self.clean, "adversarial": self.adversarial, "noise": self.noise}[of]
 
     def cosines(self, of: Images) -> tuple[Floats, Floats]:
-        """`own_and_other` for one kind of images, (n,) each."""
+        """The cosines of one kind of images to the own class's clean centre and to the nearest
+        clean centre of another class, (n,) each, from `own_and_other`.
+        """
         return own_and_other(self.points(of), self.clean, self.y)
 
 
@@ -141,7 +145,7 @@ class FeaturesSpec(AttackedSpec[Features]):
 
 
 def commonest(counts: Ints, most: int) -> list[tuple[int, int]]:
-    """The `most` classes with the highest counts, each with its count, without counts of 0."""
+    """The `most` classes with the highest `counts` (K,), as (class, count), without counts of 0."""
     return [
         (int(c), int(counts[c])) for c in np.argsort(-counts, kind="stable")[:most] if counts[c]
     ]
@@ -240,7 +244,7 @@ class FeatureMapSpec(AttackedSpec[FeatureMap]):
 
     @property
     def cacheable(self) -> bool:
-        """Whether the map is kept in the run's folder: only UMAP takes long enough."""
+        """Whether the map is stored in the run's folder: only UMAP takes long enough."""
         return self.projection == "umap"
 
 
@@ -263,7 +267,7 @@ class FeatureTiles(Answers):
     near_adv: Ints
 
     def images(self) -> Floats:
-        """The clean images, then the attacked ones, (2n,3,side,side) in [0, 1]."""
+        """Decode the clean images, then the attacked ones, as (2n,3,side,side) in [0, 1]."""
         with Image.open(io.BytesIO(self.sheet.tobytes())) as picture:
             sheet = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
         tiles = sheet.reshape(-1, self.side, COLUMNS, self.side, 3).transpose(0, 2, 4, 1, 3)
@@ -275,8 +279,8 @@ class FeatureTiles(Answers):
 class FeatureTilesSpec(AttackedSpec[FeatureTiles]):
     """The first `n` test images as small pictures, clean and under PGD, with neighbours.
 
-    These are the `k` nearest neighbours in feature space. Also measured is from which tenth of the
-    attack on each image is misclassified.
+    These are the `k` nearest neighbours in feature space. Also measured is the tenth of the attack
+    from which on each image stays misclassified.
     """
 
     n: int = option(200, "How many test images.", low=1)
@@ -290,11 +294,12 @@ class FeatureFilm(Answers):
     """Features of the same n images at E epochs of one training run, on the plane of the last
     epoch's class centres or by UMAP.
 
-    `epochs` (E,): their numbers; `clean`, `adversarial` (E,n,2): the positions; `y`, `index` (n,);
-    `pred`, `pred_adv` (E,n). The rest are means in feature space, one row per epoch: `own`, `other`
-    (E,3): cosine to the clean centre of the own class and to the nearest centre of another class,
-    for clean, attacked and noisy images; `moved` (E,2): how far the attack and the noise move an
-    image, in mean distances between class centres, infinite where the centres coincide.
+    `epochs` (E,): the epochs; `clean`, `adversarial` (E,n,2): the positions; `y`, `index` (n,): the
+    true classes and the images' indices; `pred`, `pred_adv` (E,n): the predictions. The rest are
+    means in feature space, one row per epoch: `own`, `other` (E,3): cosine to the clean centre of
+    the own class and to the nearest centre of another class, for clean, attacked and noisy images;
+    `moved` (E,2): how far the attack and the noise move an image, in mean distances between class
+    centres, infinite where the centres coincide.
     """
 
     epochs: Ints

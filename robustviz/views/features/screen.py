@@ -70,8 +70,8 @@ STYLE = """<style>
 
 
 class Side(NamedTuple):
-    """One network: its letter `a` or `b`, its printed name, its map, and its pictures if they are
-    known.
+    """One network: its letter `a` or `b`, its printed name, its map, and its pictures, or None if
+    they have not been measured.
     """
 
     side: str
@@ -146,8 +146,8 @@ def sure(sides: Sequence[Side], found: Verdict) -> list[str]:
 
 
 def first(sides: Sequence[Side], mark: int, template: str = LIGHT) -> Screen:
-    """The first screen: the maps of one or two networks. The image with number `mark` is marked in
-    both, and is shown below them with its neighbours.
+    """Draw the first screen: the maps of one or two networks. The image with index `mark` is marked
+    in both, and is displayed below them with its neighbours.
     """
     found = verdict(sides)
     moves: dict[str, tuple[str, Sequence[str]]] = {}
@@ -175,7 +175,9 @@ def first(sides: Sequence[Side], mark: int, template: str = LIGHT) -> Screen:
 
 
 def _counts(side: Side) -> list[str]:
-    """How many images are classified correctly at each position of the control, in words."""
+    """How many images are classified correctly at each position of the control, in words. Without
+    the pictures only the ends are known: before the full attack, the clean count is given.
+    """
     n, tiles = len(side.map.y), side.tiles
     if tiles is None:
         right = [int((pred == side.map.y).sum()) for pred in (side.map.pred, side.map.pred_adv)]
@@ -235,8 +237,8 @@ def _map(side: Side, template: str) -> Iterator[str]:
 
 
 def looks(y: Ints, pred_adv: Ints, meta: JSON, template: str) -> dict[int, tuple[str, str]]:
-    """Colour and symbol of each class that has its own. Of more than ten classes, these are the
-    ones most often misclassified under attack.
+    """The (colour, symbol) of each class that has its own, by class. Of more than ten classes,
+    these are the ten most often misclassified under attack.
     """
     shades, count = CLASSES[template], len(meta["classes"])
     if count <= len(shades):
@@ -249,7 +251,9 @@ def looks(y: Ints, pred_adv: Ints, meta: JSON, template: str) -> dict[int, tuple
 
 
 def _point(side: Side, row: int, ends: Floats, shade: str, symbol: str) -> Iterator[str]:
-    """One image's mark, which moves, and the sign that appears where it is misclassified."""
+    """Yield the SVG of one image's mark, which moves, and of the sign that appears where the image
+    is misclassified. `ends` (2,2): its clean and attacked positions.
+    """
     found, tiles = side.map, side.tiles
     names, index = list(found.meta["classes"]), int(found.index[row])
     own, read = escape(names[found.y[row]]), escape(names[found.pred_adv[row]])
@@ -317,7 +321,9 @@ def _names(
 
 
 def _mark(side: Side, mark: int) -> Iterator[str]:
-    """The ring around one image, and the line along which it moves."""
+    """Yield the ring around the image with index `mark`, and the line along which it moves, as SVG;
+    nothing if the image is not in the map.
+    """
     rows = np.flatnonzero(side.map.index == mark)
     if len(rows):
         ends = _ends(side.map)[:, rows[0]]
@@ -331,7 +337,9 @@ def _mark(side: Side, mark: int) -> Iterator[str]:
 
 
 def _strip(side: Side, mark: int) -> Iterator[str]:
-    """One image, clean and attacked, and the images whose features are nearest to each."""
+    """Yield the HTML of one image, clean and attacked, with the images whose features are nearest
+    to each; a sentence instead if it is not in the map or the pictures are missing.
+    """
     found, tiles = side.map, side.tiles
     rows = np.flatnonzero(found.index == mark)
     if not len(rows):
@@ -367,7 +375,7 @@ def _strip(side: Side, mark: int) -> Iterator[str]:
 
 
 def _tile(side: str, tile: int, alt: str = "", size: int = 0) -> str:
-    """One picture of a sheet."""
+    """The HTML of picture number `tile` of a network's sheet, `size` pixels wide if given."""
     column, line = _place(tile).split()
     named = f'role="img" aria-label="{alt}"' if alt else 'aria-hidden="true"'
     wide = f";--size:{size}px" if size else ""

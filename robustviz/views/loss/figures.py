@@ -316,7 +316,7 @@ def fewer(before: Floats, after: Floats) -> str:
 
 
 def _decided(before: Floats, after: Floats) -> str:
-    """The 95 % interval by which `fewer` decides, in words: of the share of lower values."""
+    """Wilson's 95 % interval of the share of images on which the value fell, in words."""
     if not (n := int((before != after).sum())):
         return "The values are equal on every image."
     low, high = wilson(int((after < before).sum()), n)

@@ -210,7 +210,7 @@ def _zero(loss: float) -> str:
 
 
 def _apart(found: Mapping[str, Surface], targets: Sequence[str]) -> str:
-    """The largest difference between the first two surfaces, in words; empty if there is one."""
+    """The largest difference between the first two surfaces, in words; empty for a single one."""
     names = list(found)[:2]
     if len(names) < 2:
         return ""
