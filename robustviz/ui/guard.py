@@ -80,7 +80,9 @@ def _name(netloc: str) -> str:
 
 
 def refused(scope: Scope, allowed: Iterable[str]) -> str:
-    """Why a request is refused, as one sentence; empty if it is allowed."""
+    """Why a request to a server with the host names `allowed` is refused, as one sentence; empty if
+    it is allowed.
+    """
     asked = [value.decode("latin-1") for key, value in scope["headers"] if key == b"host"]
     if len(asked) != 1 or _name(asked[0]) not in allowed:
         return (
@@ -94,7 +96,9 @@ def refused(scope: Scope, allowed: Iterable[str]) -> str:
 
 
 def _refused_upload(scope: Scope) -> str:
-    """Why an upload is refused, as one sentence; else empty, and its bytes are counted."""
+    """Why an upload is refused, as one sentence; empty if it is allowed, and then its bytes are
+    added to the session's count.
+    """
     session = scope["path"].removeprefix(UPLOADS).strip("/").partition("/")[0]
     said = [value for key, value in scope["headers"] if key == b"content-length"]
     length = int(said[0]) if len(said) == 1 and said[0].isdigit() and len(said[0]) < 16 else None

@@ -40,7 +40,8 @@ def launch(
     tell: Callable[[str], object] = print,
     shared: bool = False,
 ) -> int:
-    """Run the app until it is stopped. Returns 0 if it was stopped by Ctrl-C.
+    """Run the app until it is stopped. Returns 0 if it was stopped by Ctrl-C or a signal such as
+    SIGTERM.
 
     `port`: use exactly this one; None: the one in the environment variable PORT, else 8501, else
     any free one. `browser`: whether to open a browser; None: only on a desktop. `tell` gets one
@@ -90,8 +91,8 @@ class Network:
 
     @classmethod
     def found(cls) -> Network:
-        """The address of this computer and a new token. Raises UserError if this computer is not on
-        a network.
+        """Look up the address of this computer on the local network, and make a new token. Raises
+        UserError if this computer is not on a network.
         """
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
@@ -105,7 +106,7 @@ class Network:
         return cls(host, secrets.token_urlsafe(18))
 
     def environment(self) -> dict[str, str]:
-        """The environment variables that the server needs."""
+        """The environment variables that the server needs to serve a class."""
         more = filter(None, [os.environ.get("ROBUSTVIZ_HOSTS"), self.host, socket.gethostname()])
         return {
             "ROBUSTVIZ_MODE": "class",
@@ -136,7 +137,7 @@ def _picture(address: str) -> str:
 
 def has_desktop() -> bool:
     """Whether a browser opened from here would be visible: on a desktop, but not on a test machine
-    or in a remote shell.
+    or in a remote shell. Also false if `ROBUSTVIZ_BROWSER` is 0, no, false or off.
     """
     if (
         os.environ.get("ROBUSTVIZ_BROWSER", "").strip().lower() in ("0", "no", "false", "off")
@@ -169,8 +170,8 @@ def is_free(port: int) -> bool:
 
 
 def _asked_port(port: int | None) -> int | None:
-    """The port that the person requires; None if any will do. Raises UserError if it is no valid
-    port or not free.
+    """The port that the person requires, as `port` or in the environment variable PORT; None if any
+    will do. Raises UserError if it is no valid port or not free.
     """
     text = os.environ.get("PORT", "").strip() if port is None else str(port)
     if not text:
@@ -190,7 +191,9 @@ def _asked_port(port: int | None) -> int | None:
 
 
 class _Server:
-    """Streamlit in a child process, with its last lines of output."""
+    """A Streamlit server in a child process; its last twelve lines of output are stored for error
+    messages.
+    """
 
     def __init__(self, port: int, network: Network | None = None) -> None:
         self.port = port
@@ -227,7 +230,9 @@ class _Server:
                         self._say(line)
 
     def echo(self) -> None:
-        """Print the server's output from now on, and what it has printed so far."""
+        """Print the server's stored lines of output to standard error, and from now on each new
+        one.
+        """
         with self._lock:
             self._say("".join(f"{line}\n" for line in self._last))
             self._echo = True
@@ -255,8 +260,8 @@ class _Server:
         return False
 
     def last_words(self) -> str:
-        """The end of an error message: a full stop, or a colon and the server's last lines of
-        output.
+        """The end of an error message about a server that has ended: a full stop, or a colon and
+        the server's last lines of output.
         """
         self._leash.close()  # the process has ended
         self._reader.join(1)  # its last output may still be in the pipe
@@ -329,7 +334,10 @@ def _absolute(source: str) -> str:
 
 
 def _start(fixed: int | None, network: Network | None = None) -> _Server:
-    """Start a server and wait until it answers. Raises UserError if none does."""
+    """Start a server and wait until it answers; if another program takes its port meanwhile, try
+    another port, at most three times, unless the port is `fixed`. Raises UserError if no server
+    answers.
+    """
     for _ in range(3):
         server = _Server(fixed or free_port(), network)
         deadline = time.monotonic() + PATIENCE

@@ -24,9 +24,9 @@ class Line:
 
     @contextmanager
     def turn(self, tell: Callable[[int], object] = lambda place: None) -> Iterator[None]:
-        """A context manager that waits for this thread's turn. While it waits, `tell(place)` is
-        called about every `LOOK` seconds, with 1 for the next in line; if `tell` raises, the thread
-        leaves the line.
+        """A context manager that waits until this thread may enter. While it waits, `tell(place)`
+        is called about every `LOOK` seconds, with 1 for the next in line; if `tell` raises, the
+        thread leaves the line.
         """
         ticket = object()
         with self._turn:

@@ -13,8 +13,8 @@ from robustviz.ui import rights, shell, uploads
 
 
 def panel(name: str) -> Callable[[], None]:
-    """The function that draws a page defined in a view's folder: `page()` in its `panel.py`, which
-    is imported when the page is shown.
+    """A function that draws the page of the view `name`: it imports the view's `panel.py` when it
+    is called, and calls its `page()`.
     """
 
     def run() -> None:

@@ -54,10 +54,11 @@ GROUPS = {  # in the order of the pickers
 
 
 def data_name(run: folder.Run) -> str:
-    """The name of a run's data set in the pickers; runs with the same name have the same test
-    images. It is the name that the user gave, if it still stands for these images; else the data
-    set's key, if its settings are those of the shipped runs; else the key (for a user's folder, its
-    name) with a hash of the settings. Settings that affect only training do not count.
+    """What the pickers call a run's data set; runs with the same name have the same test images. It
+    is the name that the user gave, if the data set saved under it still has this run's settings;
+    else the data set's key, if its settings are those of the shipped runs; else the key (for a
+    user's folder, its name) and six digits of a hash of the settings. Settings that affect only
+    training do not count.
     """
     name = run.data_name
     path = folder.home() / ".data" / name / "source.json"
@@ -68,8 +69,8 @@ def data_name(run: folder.Run) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _said(path: Path, now: tuple[int, int, int]) -> JSON:
-    """The settings of a data set in the user's `source.json`. Read here because `data.own`, which
-    reads it too, imports torch.
+    """The settings of a data set in the user's `source.json`; empty if it cannot be read. Read here
+    because `data.own`, which reads it too, imports torch.
     """
     try:
         asked = read_json(path)["source"]
@@ -89,8 +90,8 @@ def _by_dials(run: folder.Run) -> str:
 
 @functools.cache
 def _usual_dials(key: str) -> list[JSON]:
-    """The data settings of the shipped runs; if none is shipped, as for a plug-in's data set, the
-    defaults.
+    """The data settings of each shipped run on this data set, without those that affect only
+    training; if none is shipped, as for a plug-in's data set, the defaults.
     """
     runs = [run for run in folder.all_runs() if run.shipped and run.data_key == key]
     usual = [run.info["data"] for run in runs]
@@ -109,15 +110,15 @@ def _told_apart(key: str, dials: JSON) -> JSON:
 
 
 def _dial(what: str, key: str) -> list[str]:
-    """The names of a data set's settings with the property `what`; empty if this version of
-    robustviz does not know the data set.
+    """The names of a data set's settings that are `folders` or `train_only`, as `what` says; empty
+    if this version of robustviz does not know the data set.
     """
     return list(catalogue.facts("data", key)[what]) if catalogue.known("data", key) else []
 
 
 @functools.lru_cache(maxsize=1024)
 def label(run: folder.Run) -> str:
-    """A run's name for people: its label or method, unusual settings, network and seed, and for a
+    """What people call a run: its label or method, unusual settings, network and seed, and for a
     user's run the hash in its id.
     """
     parts = (
@@ -131,17 +132,17 @@ def label(run: folder.Run) -> str:
 
 
 def option(run: folder.Run) -> str:
-    """A run's name in a picker: its group, then its label."""
+    """The text for a run in a picker: its method's group, then its `label`."""
     return f"{group(run.method_key).name} · {label(run)}"
 
 
 def method_option(key: str) -> str:
-    """A method's name in a picker: its group, then its name."""
+    """The text for a method in a picker: its group, then its printed name."""
     return f"{group(key).name} · {method_label(key)}"
 
 
 def group(key: str) -> Group:
-    """The group of a method."""
+    """The group of the method with this key."""
     return GROUPS[catalogue.facts("method", key)["group"]]
 
 
@@ -199,8 +200,8 @@ def on(data: str) -> dict[str, folder.Run]:
 
 
 def defaults(here: dict[str, folder.Run]) -> tuple[str, str]:
-    """The run ids with which A and B start: runs of the default methods, else the first ones; B is
-    empty if there is only one run.
+    """The run ids with which A and B start, out of the runs `here` (at least one): runs of the
+    default methods, else the first ones; B is empty if there is only one run.
     """
     a = nearest(here, FIRST["a"]) or next(iter(here))
     rest = {run_id: run for run_id, run in here.items() if run_id != a}
@@ -227,7 +228,7 @@ def nearest(here: dict[str, folder.Run], method: str, like: folder.Run | None = 
 
 
 def default_image(a: str, b: str) -> int:
-    """The number of the test image to open with: the first that only A misclassifies under attack
+    """The index of the test image to open with: the first that only A misclassifies under attack
     and both classify correctly without, else the first that A classifies correctly without an
     attack, else 0; according to their evaluations.
     """
@@ -237,8 +238,8 @@ def default_image(a: str, b: str) -> int:
 
 
 def evaluations(run_id: str) -> list[Evaluation]:
-    """The evaluations of a run; empty if there is no run, or if one of its files is damaged, which
-    the list on the Train page reports.
+    """The evaluations of a run; empty if `run_id` is, or if one of the run's files is damaged,
+    which the list on the Train page reports.
     """
     run = folder.open_model(run_id) if run_id else None
     return run.evaluations() if run and not folder.fault(run) else []
@@ -262,7 +263,7 @@ def test_count(run_id: str) -> int:
 
 @memory.remembered(memory.ANSWERS)
 def thumbnail(run_id: str, index: int) -> tuple[bytes, str]:
-    """One test image as PNG, and the name of its class."""
+    """The test image with this index as a PNG about 128 pixels wide, and the name of its class."""
     run = folder.open_model(run_id)
     story = pack.images(data_name(run))
     for image, y in zip(story.x[story.index == index], story.y[story.index == index], strict=True):

@@ -25,7 +25,7 @@ _known: set[str] = set()
 
 def mode() -> str:
     """The mode: `own`, `class`, `demo`, or `lab`, which is behind a proxy that says who the user
-    is.
+    is. An unknown mode in `ROBUSTVIZ_MODE` counts as `demo`.
     """
     if os.environ.get("ROBUSTVIZ_DEMO", "").strip() not in ("", "0"):
         return "demo"
@@ -63,8 +63,9 @@ def check(what: str) -> None:
 
 
 def sentence(what: str) -> str:
-    """Who may do `what`, and what everybody may do; in a class, where the teacher's link is: a tab
-    that was reloaded, or whose address was typed, is not the teacher's any more.
+    """A sentence that says who may do `what` here and what everybody may do. In a class it also
+    says where the teacher's link is: a tab that was reloaded, or whose address was typed, is not
+    the teacher's any more.
     """
     hint = " The terminal has the teacher's link." if mode() == "class" else ""
     return f"{who()} may {what} here; everybody may look and move the sliders.{hint}"
@@ -86,7 +87,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def new_token() -> str:
-    """A new token, valid once, for the teacher's link."""
+    """Make a token for the teacher's link, valid once, and return it."""
     with _turn:
         _tokens.add(token := secrets.token_urlsafe(18))
     return token

@@ -47,8 +47,9 @@ def first() -> tuple[str, ...]:
 
 @contextlib.asynccontextmanager
 async def open_house(app: Any) -> AsyncIterator[None]:
-    """ASGI lifespan: before the server answers, import what first screens need; then import the
-    rest in one background thread. A page that needs one of those modules waits for that thread.
+    """ASGI lifespan: before the server answers, load the plug-ins and import what first screens
+    need; then import the rest in one background thread. A page that needs one of those modules
+    waits for that thread.
     """
     process.leave_out_triton()
     plugins.load_all()
@@ -62,8 +63,8 @@ async def open_house(app: Any) -> AsyncIterator[None]:
 
 
 def _end_with_the_launcher() -> None:
-    """End the server when the launcher ends, in whatever way: the launcher's end of our input then
-    closes.
+    """End this server when the launcher ends, in whatever way: standard input, which the launcher
+    holds open, then closes.
     """
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdin.buffer.read()

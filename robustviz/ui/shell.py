@@ -91,7 +91,7 @@ def spoken(error: UserError) -> str:
 
 
 def _guarded(work: Callable[[], None]) -> bool:
-    """Call `work` and show an error if it raises; returns whether it went well."""
+    """Call `work` and show an error if it raises one. Returns whether it raised none."""
     try:
         work()
         return True
@@ -147,8 +147,8 @@ def menu(pages: Sequence[Page], chosen: Page) -> None:
 
 
 def _window(chosen: Page, present: bool) -> str:
-    """The component that handles the browser window: scrolling and arrow keys. Returns the
-    direction of an arrow key, `1` or `-1`, or an empty string.
+    """Draw the component that handles the browser window, for scrolling and arrow keys. Returns the
+    direction of an arrow key that was pressed, `1` or `-1`, or an empty string.
     """
     went = _frame()(
         key="frame",
@@ -174,7 +174,9 @@ def _links(pages: Sequence[Page]) -> None:
 
 
 def _lecture(pages: Sequence[Page], chosen: Page) -> None:
-    """The buttons of lecture mode: previous page, next page and end; arrow keys work too."""
+    """Draw the buttons of lecture mode (previous page, next page and end), and switch the page when
+    one of them or an arrow key is pressed.
+    """
     at, went = pages.index(chosen), _window(chosen, True)
     st.html(HERE.with_name("lecture.css"))
     ways = {
@@ -194,7 +196,7 @@ def _lecture(pages: Sequence[Page], chosen: Page) -> None:
 
 
 def go(name: str) -> None:
-    """Switch to the page of that name."""
+    """Switch to the page defined in the file of that name in `pages`."""
     st.switch_page(str(paths.ROOT / "pages" / f"{name}.py"))
 
 
@@ -210,7 +212,9 @@ def reset_button() -> None:
 
 
 def reset() -> None:
-    """Discard all choices: session state and address."""
+    """Discard all choices: everything in the session state but the teacher's rights, and the
+    address.
+    """
     for name in list(st.session_state):
         if name != rights.TEACHER:  # being the teacher is not a choice
             del st.session_state[name]
@@ -253,7 +257,9 @@ def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
 
 
 def forget(*keys: str) -> None:
-    """Reset linked values, because they no longer fit the other choices."""
+    """Discard these linked values, because they no longer fit the other choices: they start again
+    at their defaults.
+    """
     for key in keys:
         st.session_state.pop(key, None)
         for kept in ("links", "choices"):
@@ -262,8 +268,8 @@ def forget(*keys: str) -> None:
 
 
 def pin(said: Mapping[str, str], every: Sequence[str]) -> None:
-    """Keep the values in `said` in the address, even where they are the defaults here; the other
-    names in `every` are no longer pinned.
+    """Keep the values in `said` in the address, even where they are the defaults here. `every`: all
+    names that may be pinned; those without a value in `said` no longer are.
     """
     st.session_state["pinned"] = {name: said.get(name, "") for name in every}
 

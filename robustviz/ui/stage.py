@@ -15,8 +15,8 @@ from robustviz.views.screen import Screen, files
 
 
 class Seen(NamedTuple):
-    """What the user did on a first screen: the position of the control, and what was clicked last,
-    empty if nothing was.
+    """What the user did on a first screen: the control's position as an index into its values, and
+    the name of what was clicked last, empty if nothing was.
     """
 
     at: int
@@ -42,7 +42,7 @@ def settings(label: str = "Settings") -> DeltaGenerator:
 
 
 def more(key: str, label: str = "More") -> ExpanderContainer:
-    """The expander at the end of the page; draw its content only if it is `.open`."""
+    """Returns the expander at the end of the page; draw its content only if it is `.open`."""
     return st.expander(label, on_change="rerun", key=f"more-{key}")
 
 
@@ -78,8 +78,8 @@ def show(key: str, screen: Screen, asking: bool | None = None) -> Seen:
 
 
 def _moved(key: str, control: Any) -> None:
-    """A Streamlit callback: the slider has stopped, so save its value where `write_address` reads
-    it.
+    """A Streamlit callback for when the slider has stopped: save its value where `write_address`
+    reads it.
     """
     at = (st.session_state.get(key) or {}).get("at")
     if control is not None and isinstance(at, int) and 0 <= at < len(control.values):

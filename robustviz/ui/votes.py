@@ -1,5 +1,6 @@
-"""The users' guesses. In a class they are counted together, one vote per person and question, in
-memory until the teacher clears them or the server ends; else a guess is kept in its session.
+"""The users' guesses. In a class they are counted together, one vote per person and question, and
+stored in memory until the teacher clears them or the server ends; else a guess is stored in its
+session.
 
 A person is identified by Streamlit's cookie in the browser, without it by the session.
 """
@@ -25,8 +26,8 @@ _votes: dict[str, dict[str, int]] = {}  # question -> person -> position of the 
 
 
 def mine() -> dict[str, int]:
-    """This person's guesses: for each question, the position of the chosen option. In a class they
-    are read from the counted votes, so after `clear` everyone can guess again.
+    """This person's guesses: for each question, the index of the chosen option. In a class they are
+    read from the counted votes, so after `clear` everyone can guess again.
     """
     if rights.mode() != "class":
         return {str(key): int(at) for key, at in st.session_state.get("voted", {}).items()}
@@ -36,8 +37,8 @@ def mine() -> dict[str, int]:
 
 
 def cast(question: str, option: int) -> None:
-    """Save this person's guess, which replaces an earlier one; in a class it is the person's vote.
-    Raises UserError if `MOST` other people have voted on this question.
+    """Save `option`, an index, as this person's guess, which replaces an earlier one; in a class it
+    is the person's vote. Raises UserError if `MOST` other people have voted on this question.
     """
     if rights.mode() != "class":
         st.session_state.setdefault("voted", {})[question] = option

@@ -1,5 +1,5 @@
 """What all views have in common: measure with probes, draw the figure with its sentence, offer
-downloads, and react to a choice in the figure.
+downloads, and select an image that is chosen in the figure.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ SHOWN = 12  # the most thumbnails shown; the CSV has all images
 
 
 def names(here: Context) -> dict[str, str]:
-    """The run ids of A and B by the names that figures print, such as "A PGD-AT"; if both have the
-    same method, with what distinguishes them, such as "A PGD-AT, seed 0".
+    """The run ids of A and B by the labels that figures print for them, such as "A PGD-AT"; if both
+    have the same method, with what distinguishes them, such as "A PGD-AT, seed 0".
     """
     called = labels([folder.open_model(run_id) for _, run_id in here.sides])
     return {
@@ -67,8 +67,8 @@ def place() -> Iterator[None]:
 def measured(
     networks: Context | Mapping[str, str], spec: ProbeSpec[R], what: str, cost: str = ""
 ) -> dict[str, R]:
-    """Measure networks A and B, or other runs (ids by printed name), with the probe of `spec`, and
-    return the results by printed name. Results are read from memory or disk; missing ones are
+    """Measure networks A and B, or other runs (ids by printed label), with the probe of `spec`, and
+    return the results by printed label. Results are read from memory or disk; missing ones are
     measured now, or, if `cost` is given ("about 10 s", per network), after a click on a button. A
     network that cannot be measured gets a sentence and is left out.
     """
@@ -105,8 +105,8 @@ def measured(
 
 
 def _asks(spot: DeltaGenerator, what: str, cost: str, spec: ProbeSpec[Any]) -> bool:
-    """Whether the button that starts a long measurement was pressed; a user who may not act gets a
-    sentence instead.
+    """Draw the button that starts a long measurement, and return whether it was pressed; a user who
+    may not act gets a sentence instead.
     """
     if not rights.may_act():
         spot.info(
@@ -118,7 +118,7 @@ def _asks(spot: DeltaGenerator, what: str, cost: str, spec: ProbeSpec[Any]) -> b
 
 
 def _nth(place: int) -> str:
-    """A place in the waiting line as text: `next`, `2nd in the queue`."""
+    """A place in the waiting line as text: `next` for 1, `2nd in the queue` for 2."""
     ending = "th" if 10 < place % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
     return "next" if place == 1 else f"{place}{ending} in the queue"
 
@@ -143,7 +143,7 @@ class Frame:
     """What surrounds a figure on a page: the `key` of its widget and files, the `spec` that was
     measured (None: no run was measured), `words` to replace the figure's sentence, and an `image`
     to download with it. With `brush` its points can be chosen by a click, a box or a lasso; each
-    point's `customdata` must start with the number of its image.
+    point's `customdata` must start with the index of its test image.
     """
 
     key: str
@@ -178,8 +178,8 @@ def draw(
     **options: P.kwargs,
 ) -> list[int]:
     """Draw a figure of the results `found`, its sentence and its downloads. With a brush, a single
-    chosen point is selected as the image of all views, and the numbers of all chosen images are
-    returned; else an empty list.
+    chosen point is selected as the image of all views, and the indices of all chosen test images
+    are returned; else an empty list.
     """
     made, key = drawn(figure, found, *given, **options), frame.key
     meta = made.layout.meta
@@ -220,8 +220,8 @@ def take_home(
     results: Mapping[str, Result],
     spec: ProbeSpec[Any] | None = None,
 ) -> None:
-    """The *Take home* menu of a first screen: the screen with its control as one HTML file, its
-    charts and images, all measured data, its caption, and the lines of Python that measure it
+    """Draw the *Take home* menu of a first screen: the screen with its control as one HTML file,
+    its charts and images, all measured data, its caption, and the lines of Python that measure it
     again.
     """
     with st.popover(
@@ -253,8 +253,8 @@ def take_home(
 
 
 def _notebooks(key: str, results: Mapping[str, Result]) -> None:
-    """Downloads of the notebooks that repeat the runs, only for users who may act, because they
-    contain paths of folders on the server.
+    """Draw downloads of the notebooks that repeat the runs, only for users who may act, because
+    they contain paths of folders on the server.
     """
     if not rights.may_act():
         return
@@ -272,7 +272,7 @@ def _notebooks(key: str, results: Mapping[str, Result]) -> None:
 
 
 def _position(screen: Screen) -> int:
-    """The present position of a screen's control."""
+    """The present position of a screen's control, as an index into its values; 0 without a control."""
     control = screen.control
     if control is None:
         return 0
@@ -298,7 +298,7 @@ def _caption(figure: go.Figure) -> None:
 
 
 def _strips(key: str, results: Mapping[str, Result], at: int) -> None:
-    """Downloads of the images, untouched and attacked, in two sizes, if the results have any."""
+    """Draw downloads of the images, untouched and attacked, in two sizes, if the results have any."""
     if not strip(results.values(), 1, at):
         return
     for scale, label in zip(SCALES, ("original size", "× 8"), strict=True):
@@ -321,7 +321,7 @@ def _measured_files(key: str, results: Mapping[str, Result]) -> None:
 
 
 def chosen(key: str) -> list[int]:
-    """The numbers of the images chosen in the figure `key`, without duplicates."""
+    """The indices of the test images chosen in the figure with this `key`, each once."""
     points = (st.session_state.get(key) or {}).get("selection", {}).get("points", [])
     data = (point.get("customdata") for point in points)
     numbers = (one[0] if isinstance(one, Sequence) else one for one in data if one is not None)
@@ -336,7 +336,7 @@ def _brushed(key: str) -> None:
 def downloads(
     figure: go.Figure, results: Mapping[str, Result], frame: Frame, recipe: Recipe | None
 ) -> None:
-    """The *Take home* menu of a figure: its numbers, the figure, the images, and the lines of
+    """Draw the *Take home* menu of a figure: its numbers, the figure, the images, and the lines of
     Python that make it again. Files are made when they are downloaded.
     """
     key, home = frame.key, f"home-{frame.key}"
@@ -359,8 +359,9 @@ def downloads(
 
 
 def _for_a_paper(figure: go.Figure, key: str) -> None:
-    """The figure as PDF and SVG for a paper, and its caption. A browser on the server makes the
-    files, one at a time and only for users who may act.
+    """Draw the button that makes the figure as PDF and SVG for a paper, or say what else to do, and
+    the caption. A browser on the server makes the files, one at a time and only for users who may
+    act.
     """
     if not rights.may_act():
         st.markdown("Figure (SVG): click the camera icon at the upper right of the figure.")
@@ -396,7 +397,7 @@ def _file(label: str, make: Callable[[], bytes], name: str, mime: str) -> None:
 
 
 def picture(image: bytes, said: str, key: str, *, width: int | str = "stretch") -> None:
-    """An image with its alternative text, which is also printed below it, and its download."""
+    """Draw an image with its alternative text, which is also printed below it, and its download."""
     with st.container(width=width):  # type: ignore[arg-type]
         fitted(image, said)
     st.markdown(said)
@@ -413,14 +414,14 @@ def picture(image: bytes, said: str, key: str, *, width: int | str = "stretch") 
 
 
 def fitted(image: bytes, alt: str) -> None:
-    """An image as wide as its container. With a fixed width, Streamlit would blur it and encode it
-    again at every interaction.
+    """Draw an image as wide as its container. With a fixed width, Streamlit would blur it and
+    encode it again at every interaction.
     """
     st.image(image, width="stretch", alt=alt)
 
 
 def thumbnails(here: Context, indices: Sequence[int], key: str) -> None:
-    """The first dozen of these test images, each with a button that selects it in all views."""
+    """Draw the first `SHOWN` of these test images, each with a button that selects it in all views."""
     shown = list(indices)[:SHOWN]
     if not shown:
         return

@@ -31,7 +31,7 @@ def _component() -> ComponentRenderer:
 
 
 def show() -> None:
-    """Draw all entries and the search box."""
+    """Draw the entries of all terms and methods, and the search box."""
     own = (thing.partition("/") for each in plugins.loaded() for thing in each.things)
     keys = catalogue.keys("method", *(key for kind, _, key in own if kind == "method"))
     words = sorted(TERMS.items(), key=lambda entry: entry[1][0].lower())
@@ -49,7 +49,7 @@ def _entry(key: str, title: str, said: str) -> str:
 
 
 def _method(key: str) -> str:
-    """The entry of a method: its sentence, its sketch, further explanation, and its paper."""
+    """The HTML entry of a method: its sentence, its sketch, further explanation, and its paper."""
     facts = catalogue.facts("method", key)
     more = " ".join(filter(None, (facts["text"], f"{facts['paper']}.", facts["choices"])))
     return _entry(
