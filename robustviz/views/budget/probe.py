@@ -46,7 +46,7 @@ def attacked(net: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, seed:
 
 
 def trained(x: Tensor, y: Tensor, eps: float, seed: int) -> nn.Module:
-    """Returns a small network trained by PGD-AT with radius `eps`, without an attack if 0."""
+    """Returns a small network trained by PGD-AT with radius `eps` (0: without an attack)."""
     rng = torch.Generator().manual_seed(seed)
     first, second, last = (
         nn.utils.skip_init(nn.Linear, wide, out)

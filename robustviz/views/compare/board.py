@@ -1,5 +1,5 @@
-"""The scoreboard as a first screen: a mark for each network with its clean accuracy on the x axis
-and its accuracy under attack on the y axis, and a control that adds one attack after another.
+"""The scoreboard as a first screen: a mark for each network, with its clean accuracy on the x axis
+and its accuracy under attack on the y axis, and a slider that adds one attack after another.
 """
 
 from __future__ import annotations
@@ -93,12 +93,14 @@ def mark(key: str) -> tuple[str, str]:
 
 
 def radius(trained: float) -> float:
-    """The radius of a mark in pixels: it grows with the training ε `trained`."""
+    """The radius of a mark in pixels: it grows with the training ε `trained`, up to 32/255."""
     return 5 + 4 * min(1.0, math.sqrt(trained * 255 / 32))
 
 
 def answers(board: Board, a: str, b: str) -> list[str]:
-    """The sentence that compares A and B, for every position of the control."""
+    """For every position of the slider, a sentence that compares the runs with ids `a` and `b`.
+    If `b` is empty, the sentence is on A alone.
+    """
     verdicts = [board.verdict(a, b, at) for at in range(len(board.attacks) + 1)]
     said = " Each has one training seed." if b and a != b else ""
     return [verdict.line + said * bool(verdict.sure) for verdict in verdicts]
@@ -107,9 +109,9 @@ def answers(board: Board, a: str, b: str) -> list[str]:
 def first(
     board: Board, names: Mapping[str, Name], a: str, b: str, images: Mapping[int, str] | None = None
 ) -> Screen:
-    """The scoreboard with the runs `a` and `b` marked as A and B.
+    """The scoreboard with the runs of ids `a` and `b` marked as A and B.
     `names`: the printed names by run id. `images`: some clean test images as `data:` URIs, by
-    number; a mark's tooltip shows one that its network loses under attack.
+    index; a mark's tooltip shows one that its network classifies correctly only without an attack.
     """
     last = len(board.attacks)
     moves: dict[str, tuple[str, list[str]]] = {}
@@ -176,7 +178,9 @@ def _chart(
     width: int,
     height: int,
 ) -> str:
-    """The chart in one size. The values that the control changes are added to `moves`."""
+    """The chart, as SVG, in one size. The values that the slider changes are added to `moves`.
+    `sides`: the run ids of A and B; `prefix`: makes the ids of this chart's elements unique.
+    """
     plot, tips, rules = _axes(board, width, height), [], []
     positions = range(len(board.attacks) + 1)
     # A and B last, so that they are drawn on top
@@ -209,7 +213,9 @@ def _chart(
 
 
 def _span(plot: Plot, one: Score, x: float, pair: tuple[int, int]) -> str:
-    """The SVG path of the cross around a mark: the 95 % intervals of both accuracies."""
+    """The SVG path of the cross around a mark: the 95 % intervals of both accuracies.
+    Coordinates are relative to the mark. A mark at the left edge has no horizontal interval.
+    """
     low, high = wilson(*pair)
     left, right = wilson(one.plain.clean_k, one.plain.n)
     y = plot.py(_share(pair))
@@ -219,7 +225,7 @@ def _span(plot: Plot, one: Score, x: float, pair: tuple[int, int]) -> str:
 
 
 def _kept(board: Board, one: Score, at: int) -> str:
-    """The tooltip's line on the number of images kept at a position of the control."""
+    """The tooltip's line on how many images are right at the slider position with index `at`."""
     k, n = board.counted(one, at)
     if not at:
         return f"{k} of {n} right, not attacked"
@@ -228,7 +234,7 @@ def _kept(board: Board, one: Score, at: int) -> str:
 
 
 def _notes(one: Score, plot: Plot, usual: float) -> list[str]:
-    """Notes beside a mark that is at the edge, at another ε, or of the user's own network."""
+    """Notes beside a mark: that it is at the left edge, at another ε, or the user's own network."""
     clean = one.plain.clean_acc
     return [
         *([f"only {clean:.0%} untouched"] if clean < plot.x[0] else []),
@@ -269,8 +275,9 @@ def _mark(
 
 
 def lost(one: Score, among: Iterable[int]) -> int | None:
-    """The first of the images `among` that the network has right when clean and wrong under attack.
-    Returns the image's number, or None if there is no such image.
+    """The first of the images with indices `among` that the network's attacks fool.
+    The network classifies it correctly without an attack, and wrongly under one of them. Returns
+    its index, or None if there is no such image.
     """
     clean, kept = one.right([]), one.right()
     return next((at for at in among if at < len(kept) and clean[at] and not kept[at]), None)
@@ -279,7 +286,7 @@ def lost(one: Score, among: Iterable[int]) -> int | None:
 def _tip(
     plot: Plot, one: Score, name: Name, own: str, number: int, x: float, images: Mapping[int, str]
 ) -> str:
-    """The tooltip beside a mark: names, number of images kept, and an image that the network loses.
+    """The tooltip of a mark: names, numbers of images right, and an image on which it is fooled.
     It is placed to the right of the mark, or to the left if there is no room.
     """
     words = [name.method, *_rest(name), f"{one.plain.clean_k} of {one.plain.n} right untouched"]
@@ -321,7 +328,7 @@ def _spot(size: int, hollow: str = "") -> str:
 
 
 def _key(board: Board, names: Mapping[str, Name]) -> str:
-    """The legend as HTML: the marks of the methods that occur."""
+    """The legend as an HTML list: the methods' marks, and what hollow and large marks mean."""
     there = {one.run.method_key: names[one.run.id].method for one in board.scores.values()}
     order: Callable[[str], int] = [*MARKS, *there].index
     rows = "".join(

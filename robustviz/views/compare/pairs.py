@@ -1,4 +1,4 @@
-"""The statements that can be made about two runs: whether they are comparable at all, in what they
+"""The statements that can be made about two runs: whether they can be compared at all, in what they
 differ, and what further seeds show about their methods.
 """
 
@@ -32,7 +32,9 @@ APART = ("device", "threads", "snapshots", "select")
 
 @dataclass(frozen=True)
 class Trained:
-    """One training run: its settings as JSON, including all defaults, and its evaluations."""
+    """One training run: its settings as JSON, including defaults, and its evaluations.
+    Settings that do not change the training (`APART`) are left out.
+    """
 
     settings: JSON
     evaluations: Sequence[Evaluation]
@@ -47,7 +49,7 @@ class Trained:
 
     @property
     def group(self) -> str:
-        """A text that is equal for training runs that differ only in their seed."""
+        """The settings without the seed, as text: equal for runs that differ only in their seed."""
         return _text({name: each for name, each in self.settings.items() if name != "seed"})
 
 
@@ -56,7 +58,7 @@ def _text(settings: Mapping[str, Any]) -> str:
 
 
 def trained(run: Run) -> Trained:
-    """The settings and evaluations of a run. Raises UserError if they are damaged."""
+    """The settings and evaluations of a run. Raises UserError if its files are damaged."""
     return Trained(_settings(run.config), run.evaluations())
 
 
@@ -78,8 +80,8 @@ def _shipped(path: Path) -> Trained:
 
 def every_seed(data: str) -> list[Trained]:
     """All training runs on a data set (by its key) whose evaluations are here.
-    These are the shipped runs, the user's own, and those in `checkpoints/seeds`. Damaged runs are
-    left out; the list on the Train page reports them.
+    These are the shipped runs, the user's own, and those in `checkpoints/seeds`, but no imported
+    ones. Damaged runs are left out; the list on the Train page reports them.
     """
 
     def sources() -> Iterator[Trained]:
@@ -99,9 +101,9 @@ def every_seed(data: str) -> list[Trained]:
 
 
 def apart(first: Run, second: Run) -> str:
-    """The reason why two runs cannot be compared, as a sentence; empty if they can.
-    The reason is other data, other classes, or other test images. Settings of the data that affect
-    only training do not matter.
+    """A sentence on why two runs cannot be compared; empty if they can be.
+    The reason is another data set, other classes, or that no images were used to evaluate both.
+    Settings of the data that affect only training do not matter.
     """
     if first.data_key != second.data_key or first.classes != second.classes:
         return (
@@ -118,9 +120,9 @@ def apart(first: Run, second: Run) -> str:
 
 
 def kin(first: Run, second: Run) -> str:
-    """A sentence on what differs between two training runs.
+    """A sentence on which settings differ between two training runs.
     If only the method differs, both had the same seed and also the same batches, unless one of the
-    methods draws balanced batches.
+    methods draws balanced batches. Of an imported network this is not known.
     """
     if first.imported or second.imported:
         return "One was trained elsewhere, so its seed and batches are not known."
@@ -153,10 +155,10 @@ SAID = {
 
 @dataclass(frozen=True)
 class Over:
-    """What all seeds together show about two methods: B's share of images kept minus A's.
-    `lines`: one sentence each. `seeds`: the number of seeds that both methods have. `effect` (a
-    fraction) and its 95 % interval from `low` to `high` are None if nothing can be said about the
-    methods.
+    """What all seeds together show about two methods: the mean of B's robust accuracy minus A's.
+    `lines`: one sentence each. `seeds`: the number of seeds that both methods have. `effect`, the
+    mean difference as a fraction, and its 95 % interval from `low` to `high` are None if nothing
+    can be said about the methods.
     """
 
     lines: tuple[str, ...]
@@ -172,9 +174,9 @@ class Over:
 
 
 def network(first: Trained, second: Trained, names: tuple[str, str]) -> Verdict:
-    """The verdict on two single networks, on the images that both met under the same PGD-20.
-    If there are several such evaluations, the one with most images counts. The interval over paired
-    images is in the verdict's `sure`.
+    """The verdict on two single networks, from images on which both were evaluated with PGD-20.
+    The evaluations must agree in images, ε and seed; if several do, the one with most images
+    counts. The interval over paired images is in the verdict's `sure`.
     """
     every: list[tuple[Evaluation, Evaluation]] = [
         (a, b)
@@ -196,10 +198,10 @@ def network(first: Trained, second: Trained, names: tuple[str, str]) -> Verdict:
 def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: int = 1) -> Over:
     """What all seeds with these two settings show about their methods under PGD-20.
     It compares the share of the same test images that are right under attack: the mean difference
-    over the seeds that both have, with its paired t interval. Nothing is said about methods if both
-    are the same, if anything but method and seed differs, or with fewer than three common seeds.
-    `at_once` is the number of pairs shown together: their intervals hold jointly with 95 %
-    (Bonferroni).
+    over the seeds that both have, with its paired t interval. Without an effect if both methods are
+    the same, if anything but method and seed differs, or with fewer than three common seeds.
+    `every`: all runs to search for these seeds. `at_once`: the number of pairs shown together:
+    their intervals hold jointly with 95 % (Bonferroni).
     """
     if first.method == second.method:
         return Over(("Both have the same method, so methods are not compared.",))
@@ -261,8 +263,9 @@ def _how(first: Trained, second: Trained) -> str:
 def _common(
     first: Trained, second: Trained, every: Iterable[Trained]
 ) -> tuple[dict[int, float], dict[int, float], str]:
-    """Accuracy under attack by seed for both sides on the same images, and a sentence on these.
-    The images are those on which most seeds were evaluated on both sides.
+    """Accuracy under attack by seed, for both sides on the same images, and a sentence on these.
+    The images are those on which most seeds were evaluated on both sides. Returns ({}, {}, "") if
+    neither side has an evaluation with PGD-20.
     """
     found: dict[tuple[str, int], list[dict[int, float]]] = defaultdict(lambda: [{}, {}])
     groups = (first.group, second.group)

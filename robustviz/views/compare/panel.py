@@ -107,7 +107,7 @@ def _screen(found: Board, runs: dict[str, Run], here: Context) -> Screen:
 
 
 def _take(side: str, run_id: str, here: Context) -> None:
-    """Make a network A or B and rerun. If it was the other side's, the two sides are swapped."""
+    """Make a run A or B (`side`) and rerun. If it was the other side's, both sides are swapped."""
     other = "b" if side == "a" else "a"
     if run_id == getattr(here, other):
         st.session_state[other] = getattr(here, side) or run_id
@@ -116,7 +116,7 @@ def _take(side: str, run_id: str, here: Context) -> None:
 
 
 def _table(found: Board, runs: dict[str, Run], here: Context) -> None:
-    """The table of all networks. The selected one is explained below it and can be made A or B."""
+    """Draw the table of all networks. A selected one is explained and can be made A or B."""
     order = [*found.scores, *(run_id for run_id in runs if run_id not in found.scores)]
     rows = [_row(found, found.scores.get(run_id), runs[run_id], here) for run_id in order]
     event = st.dataframe(
@@ -193,7 +193,7 @@ def _columns() -> dict[str, Any]:
 
 
 def _together(runs: dict[str, Run], here: Context, pickers: dict[str, dict[str, Any]]) -> None:
-    """A, B and up to two more networks over their epochs, and the statements comparing them."""
+    """Draw A, B and up to two more networks over their epochs, and sentences that compare them."""
     from robustviz.views.compare import pairs, together as drawer
 
     chosen = _chosen(runs, here, pickers)
@@ -237,7 +237,7 @@ def _together(runs: dict[str, Run], here: Context, pickers: dict[str, dict[str, 
 
 
 def _chosen(runs: dict[str, Run], here: Context, pickers: dict[str, dict[str, Any]]) -> list[str]:
-    """The ids of A, B and the additional networks chosen, without duplicates."""
+    """Draw the pickers of C and D; returns the ids of A, B and these, without duplicates."""
 
     def said(run_id: str) -> str:
         return networks.option(runs[run_id]) if run_id else "none"
@@ -251,7 +251,7 @@ def _chosen(runs: dict[str, Run], here: Context, pickers: dict[str, dict[str, An
 
 
 def _classes(found: Board, here: Context) -> None:
-    """A table of the accuracy of A and B per class, clean and under attack.
+    """Draw a table of the accuracy of A and B per class, clean and under attack.
     Its first rows are the accuracy over all images and the mean over classes (balanced accuracy).
     """
     columns: dict[str, list[float | None]] = {}
@@ -293,7 +293,7 @@ def _classes(found: Board, here: Context) -> None:
 
 
 def _evaluations(found: Board, runs: dict[str, Run]) -> None:
-    """The table of all evaluations of all networks."""
+    """Draw the table of all evaluations of all networks on the scoreboard."""
     rows = [
         {
             "network": networks.label(runs[run_id]),

@@ -1,5 +1,5 @@
-"""The same images at several epochs of a training run: predictions, attacked pictures, class
-activation maps and features.
+"""Measures the same images at several epochs of a training run: predictions, attacked pictures,
+class activation maps and features.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from robustviz.views.measure import image_of, images_of, meta_of, net_of, probe,
     AlongsideSpec, name=lambda run, spec: f"{registry.key(spec)}-{max(run.snapshots, default=0)}"
 )
 def alongside(run: Run, spec: AlongsideSpec) -> Alongside:
-    """How a run's networks see the same test images at its kept epochs: see `Alongside`.
+    """How a run's network classifies the same test images at its stored epochs: see `Alongside`.
     The last frame has the run's chosen weights. Raises UserError if there is no such image, or if
-    it is a picture of the user's own.
+    it is a picture that the user added.
     """
     split = images_of(run)
     image_of(run, spec.index)  # raises UserError if there is no such image
@@ -76,9 +76,10 @@ def _bytes(x: Tensor) -> np.ndarray:
 def _shot(
     net: Classifier, x: Tensor, y: Tensor, attack: PGD, spec: AlongsideSpec
 ) -> tuple[np.ndarray, np.ndarray, Tensor, Tensor, np.ndarray, np.ndarray]:
-    """One frame: the network's predictions, features, attacked pictures and maps.
-    Predictions clean and attacked (n,), features of both (n, D), attacked uint8 pictures (s, C, H,
-    W), class activation maps (s, h, w).
+    """One frame: what one network predicts, and the attack on it.
+    Returns the predictions, clean and attacked (n,), the features of both (n, D), the attacked
+    images (s, C, H, W) as uint8, and class activation maps (s, h, w), with h = w = 0 if it has
+    none.
     """
     x_adv = attack(net, x, y, rng=torch.Generator().manual_seed(spec.seed))
     clean, logits = features_of(net, x)

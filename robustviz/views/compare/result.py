@@ -1,4 +1,4 @@
-"""The spec and result for networks put side by side."""
+"""The spec and result for networks shown side by side."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from robustviz.views.result import ProbeSpec, Result
 
 @dataclass(frozen=True)
 class Alongside(Result):
-    """How one training run's networks see the same n test images, in F frames.
-    The frames are the epochs whose weights were kept, followed by the chosen weights.
+    """How one training run's networks classify the same n test images, in F frames.
+    A frame is the network at one of the epochs whose weights were stored; the last frame has the
+    weights that the run chose.
 
-    `epochs` (F,): the epoch of each frame, 0 for the chosen weights; `index`, `y` (n,): number and
+    `epochs` (F,): the epoch of each frame, 0 for the chosen weights; `index`, `y` (n,): index and
     class of each image; `pred`, `pred_adv` (F, n): the predictions, clean and under the attack on
     that frame's own network; `clean`, `adversarial` (F, n, 2): features projected onto the plane of
     the class centres of the last frame. Pictures exist of the first s images: `x` (s, C, H, W) and
@@ -37,9 +38,9 @@ class Alongside(Result):
 @register("probe/alongside")
 @dataclass(frozen=True)
 class AlongsideSpec(ProbeSpec[Alongside]):
-    """Some test images as seen by a run's chosen weights and by its earlier epochs.
-    The images are `index` and the first others. At most `frames` of the epochs whose weights were
-    kept are used. The attack is PGD in linf with the run's ε.
+    """Some test images as classified by a run's chosen weights and at its earlier epochs.
+    The images are the one with index `index` and the first n − 1 others. At most `frames` of the
+    epochs whose weights were stored are used. The attack is PGD in linf with the run's ε.
     """
 
     index: int = option(0, "Number of the first image.", low=0, kind="image")

@@ -1,5 +1,5 @@
-"""How many of the same images each network keeps, from the evaluations stored with its run. Nothing
-is measured here, and torch is not needed.
+"""Counts the images on which each network is right under attack, from the evaluations stored with
+its run. Nothing is measured here, and torch is not needed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Found = dict[str, Evaluation]  # evaluations by the attack's printed name, weake
 
 
 class Images(NamedTuple):
-    """The images attacked, as their hash, and the radius ε of the attack."""
+    """A group of evaluations: the hash of their images, and the radius ε of their attack."""
 
     images: str
     eps: float
@@ -31,8 +31,8 @@ class Images(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Score:
     """A run's evaluations, grouped by images and ε.
-    `on`: the group that counts for the run, whose images met most attacks. `trained`: the training
-    ε, 0 without an attack in training. `seconds`: the median time per epoch, None if unknown.
+    `on`: the group used for the run's score. `trained`: the training ε, 0 if training has no
+    attack. `seconds`: the median time per epoch, None if unknown.
     """
 
     run: Run
@@ -43,18 +43,18 @@ class Score:
 
     @property
     def steps(self) -> Found:
-        """The evaluations that count, by attack."""
+        """The evaluations of the group `on`, by the attack's printed name, weakest attack first."""
         return self.found[self.on]
 
     @property
     def plain(self) -> Evaluation:
-        """The evaluation on the largest number of images."""
+        """The evaluation on the largest number of images; of equal ones, one at the ε of `on`."""
         every = (one for found in self.found.values() for one in found.values())
         return max(every, key=lambda one: (one.n, one.eps == self.on.eps))
 
     def right(self, attacks: Iterable[str] | None = None) -> Bools:
-        """Which of the images that count are right when clean and under all these attacks, (N,).
-        Attacks that the network never met are ignored. None stands for all attacks that it met.
+        """Which images of the group `on` are right when clean and under all these attacks, (N,).
+        Attacks (by printed name) without an evaluation are ignored. None: all attacks of the group.
         """
         return _right(self.steps, attacks)
 
@@ -69,9 +69,10 @@ def _right(found: Found, attacks: Iterable[str] | None = None) -> Bools:
 
 
 def score(run: Run, eps: float | None = None) -> Score | None:
-    """A run's score at the radius `eps` if it was evaluated there, otherwise at its own.
-    None if no evaluation has stored its verdict on each image, or if the files are damaged. Only
-    untargeted attacks in linf count.
+    """A run's score on its images with most attacks at the radius `eps`, else at its own ε.
+    Images with a single attack are used only if none at these radii have more. Only untargeted
+    attacks in linf count. None if no such evaluation has per-image results, or if files are
+    damaged.
     """
     try:
         every = [
@@ -109,9 +110,9 @@ def score(run: Run, eps: float | None = None) -> Score | None:
 
 @dataclass(frozen=True, eq=False)
 class Board:
-    """Networks side by side.
-    `scores` by run id; `attacks`, weakest first: those that most networks met on the same `n`
-    images, which `on` identifies.
+    """The scores of several networks, to be compared.
+    `scores` by run id; `on`: the images and ε that most networks were evaluated on; `n`: the number
+    of these images; `attacks`: the most frequent list of attacks on them, weakest first.
     """
 
     scores: Mapping[str, Score]
@@ -120,22 +121,24 @@ class Board:
     n: int
 
     def alike(self, one: Score, attacks: Sequence[str]) -> bool:
-        """Whether the network met all these attacks on the board's images."""
+        """Whether the network was evaluated with all these attacks on the board's images."""
         return one.on == self.on and set(attacks) <= one.steps.keys()
 
     def reached(self, at: int) -> tuple[str, ...] | None:
-        """The attacks up to a position of the control; None (all attacks) at the last position."""
+        """The first `at` attacks, which count at slider position `at`; None (all) at the last
+        one.
+        """
         return None if at >= len(self.attacks) else self.attacks[:at]
 
     def counted(self, one: Score, at: int) -> tuple[int, int]:
-        """(k, n): at position `at` of the control, the network keeps k of n images."""
+        """(k, n): at the slider position `at`, the network is right on k of n images."""
         right = one.right(self.reached(at))
         return int(right.sum()), len(right)
 
     def verdict(self, a: str, b: str, at: int) -> Verdict:
-        """The verdict on A against B, or on A alone if `b` is empty, at a position of the control.
-        It counts the attacks that both met on the same images. Its line says so if there are none,
-        or if some of the board's attacks are missing.
+        """The verdict on A against B, or on A alone if `b` is empty, at the slider position `at`.
+        `a` and `b` are run ids. It counts the attacks with which both were evaluated on the same
+        images. Its line says so if there are none, or if some of the board's attacks are missing.
         """
         if a == b:
             return Verdict("A and B are the same network.", ())
@@ -182,12 +185,14 @@ def _images(attacks: Sequence[str]) -> str:
 
 
 def _all(attacks: Sequence[str]) -> str:
-    """The attacks in short: only the first and the last if there are more than two."""
+    """The attacks as text: only the first and the last if there are more than two."""
     return f"{attacks[0]} to {attacks[-1]}" if len(attacks) > 2 else listed(attacks)
 
 
 def _noted(verdict: Verdict, met: Sequence[str], wanted: Sequence[str], whom: str) -> Verdict:
-    """The verdict; its line also names the attacks if some of the board's attacks are missing."""
+    """The verdict; its line also names the attacks if some of the attacks `wanted` are missing.
+    `met`: the attacks counted; `whom`: `It` or `Both`, the subject of the added sentence.
+    """
     missing = [name for name in wanted if name not in met]
     if not missing:
         return verdict
@@ -206,7 +211,7 @@ def _unlike(first: Score, second: Score) -> str:
 
 
 def board(runs: Iterable[Run]) -> Board | None:
-    """The scoreboard of these runs; None if none of them has been evaluated."""
+    """The scoreboard of these runs; None if none of them has an evaluation that counts."""
     runs = list(runs)
     usual = Counter(run.eps for run in runs).most_common(1)
     scores = {run.id: one for run in runs if (one := score(run, usual[0][0]))}

@@ -45,7 +45,7 @@ STYLE = """<style>
 @dataclass(frozen=True)
 class Side:
     """One network: its printed name, the records of its finished epochs, and its measured pictures.
-    `found` is None if the network cannot give any pictures.
+    `found`, the pictures, is None if they cannot be measured.
     """
 
     name: str
@@ -54,9 +54,9 @@ class Side:
 
 
 def together(sides: Sequence[Side], verdict: Verdict, template: str = LIGHT) -> Screen:
-    """The screen of two to four networks.
+    """The screen of two to four networks, with a slider over the epochs.
     `verdict` compares the first two; its line is shown at the last position, which shows the chosen
-    weights.
+    weights. `template`: the theme of the class colours.
     """
     epochs = sorted({record["epoch"] for side in sides for record in side.records})
     positions = [*map(str, epochs), LAST]
@@ -96,12 +96,14 @@ def _sure(known: Sequence[Alongside]) -> Iterator[str]:
 
 
 def _at(records: Sequence[Record], epoch: int) -> Record | None:
-    """The record of an epoch, or of the last epoch before it; None if there is none."""
+    """The record of an epoch, or of the last epoch before it; None if there is neither."""
     return next((each for each in reversed(records) if each["epoch"] <= epoch), None)
 
 
 def _leader(sides: Sequence[Side], epoch: int) -> str:
-    """Which network keeps most attacked validation images at an epoch, and which keeps fewest."""
+    """A sentence on which networks are right on most and on fewest attacked validation images.
+    `epoch`: after this epoch, or after a network's last epoch before it.
+    """
     held = {
         LETTERS[at]: record["robust_acc"]
         for at, side in enumerate(sides)
@@ -121,7 +123,7 @@ def _leader(sides: Sequence[Side], epoch: int) -> str:
 
 
 def _curves(sides: Sequence[Side], epochs: Sequence[int], moves: Moves) -> str:
-    """The curves in two sizes; the browser shows the one that fits."""
+    """The curves as HTML in two sizes; the browser shows the one that fits."""
     wide, small = (_plot(sides, epochs, moves, *size) for size in ((840, 260), (380, 230)))
     return (
         f'<div class="curves"><div class="wide">{wide}</div><div class="small">{small}</div></div>'
@@ -164,7 +166,7 @@ def _plot(
 
 
 def _side(side: Side, at: int, epochs: Sequence[int], moves: Moves, template: str) -> Iterator[str]:
-    """The HTML of one network's row; the values that the slider changes are added to `moves`."""
+    """Yields the HTML of one network's row; what the slider changes is added to `moves`."""
     letter, colour = LETTERS[at], COLOURS[at]
     shade = colour if colour.startswith("#") else f"var(--{colour})"
     moves[f"said-{letter}"] = ("text", [*(_said(side, each) for each in epochs), ""])
@@ -197,8 +199,8 @@ def _said(side: Side, epoch: int) -> str:
 
 def _frames(found: Alongside, epochs: Sequence[int]) -> list[int]:
     """The index of the frame shown at each position of the slider.
-    It is the last kept epoch up to the position's epoch, otherwise the first one; at the last
-    position it is the chosen weights.
+    It is that of the last stored epoch up to the position's epoch, or the first frame if there is
+    none; at the last position it is that of the chosen weights.
     """
     kept = found.epochs[:-1]
     early = [max(0, int(np.searchsorted(kept, epoch, side="right")) - 1) for epoch in epochs]
@@ -210,7 +212,9 @@ def _weights(epoch: int) -> str:
 
 
 def _strips(found: Alongside, letter: str, frame: Sequence[int], moves: Moves) -> Iterator[str]:
-    """Attacked pictures with the predictions, and class activation maps over the clean pictures."""
+    """Yields the HTML of the attacked pictures with their predictions, and of the class activation
+    maps over the clean pictures.
+    """
     names, few = found.meta["classes"], len(found.x)
     side = max(32, found.x.shape[-1])
     yield f'<p data-move="which-{letter}"></p>'
@@ -246,8 +250,8 @@ def _strips(found: Alongside, letter: str, frame: Sequence[int], moves: Moves) -
 
 
 def _painted(x: Ints, heat: Floats, most: float) -> Floats:
-    """An image (C, H, W) in grey, coloured by its map (h, w), as (3, H, W).
-    Red counts for the true class, teal against it; `most` is the largest |map| of the network.
+    """An image (C, H, W) in grey, coloured by its map (h, w), as (3, H, W) in [0, 1].
+    Red is evidence for the true class, teal against it; `most` is the largest |map| of the network.
     """
     grey = x.mean(axis=0) / 255
     level = np.clip(enlarged(heat, *grey.shape) / most, -1, 1)
@@ -258,7 +262,7 @@ def _painted(x: Ints, heat: Floats, most: float) -> Floats:
 
 
 def _planes(found: Alongside, letter: str, template: str) -> str:
-    """The feature map of each frame: dots clean, crosses attacked, dark if misclassified."""
+    """SVG of the feature map of each frame: dots clean, crosses attacked, dark if misclassified."""
     every = np.concatenate([found.clean, found.adversarial]).reshape(-1, 2).astype(float)
     low, extent = every.min(axis=0), np.maximum(np.ptp(every, axis=0), 1e-9)
     shades = CLASSES[template]

@@ -15,7 +15,7 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named, s
 
 
 def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) -> go.Figure:
-    """Bars of the true class's softmax output: clean, painted budget, full ε.
+    """Bars of the true class's softmax output: clean, under the painted budget, under ε everywhere.
     There are one or two networks; the text at each bar is the predicted class, ✓ right or ✗ wrong.
     """
     several = named(results, "")

@@ -46,7 +46,7 @@ BUTTONS = {  # label and help text; the buttons are also how keyboard users pain
 
 @functools.cache
 def canvas() -> ComponentRenderer:
-    """The painting canvas as a Streamlit component; its three files are read once."""
+    """The painting canvas as a Streamlit component; its three source files are read only once."""
     html, css, js = (
         Path(__file__).with_name(f"canvas.{kind}").read_text(encoding="utf-8")
         for kind in ("html", "css", "js")
@@ -55,7 +55,7 @@ def canvas() -> ComponentRenderer:
 
 
 class Masks:
-    """The masks allowed in the page's address: a name in `FIXED`, or the text of a mask.
+    """The set of masks allowed in the page's address: a name in `FIXED`, or a painted mask as text.
     The text must fit a grid of `rows` by `columns` cells.
     """
 
@@ -73,10 +73,10 @@ class Masks:
 
 @shell.fragment
 def what_if(here: Context, steps: int, seed: int) -> None:
-    """Draw the whole part.
-    Steps and seed of the attack are those of the page, so that the attack with the full ε
-    everywhere gives the same prediction as elsewhere on the page. A page opened by a link with a
-    mask shows its result at once.
+    """Draw the part of the page on painted budgets.
+    `steps` and `seed` of the attack are those of the page, so that the attack with the full ε
+    everywhere gives the same prediction as elsewhere on the page. If the page is opened by a link
+    with a mask, its result is shown at once.
     """
     st.session_state.setdefault("paint-linked", "paint" in st.query_params)
     st.subheader("What if you chose the pixels? Paint the attack's budget")
@@ -101,7 +101,7 @@ def what_if(here: Context, steps: int, seed: int) -> None:
 
 
 def _painting(here: Context, run: folder.Run) -> Bools:
-    """The buttons and the canvas. Returns which cells (rows, columns) are allowed."""
+    """Draw the buttons and the canvas. Returns which cells (rows, columns) get the full ε."""
     split, x, y = load("robustviz.views.measure").image_of(run, here.img)
     height, width = x.shape[2:]
     rows, columns, side = grid(height, width)
@@ -136,15 +136,15 @@ def _painting(here: Context, run: folder.Run) -> Bools:
 
 
 def _cells(run: folder.Run, index: int, mask: str) -> Bools:
-    """Which cells a mask allows, (rows, columns). It imports torch only when it is called."""
+    """Which cells of an image a mask selects, (rows, columns). Imports torch when called."""
     cells: Bools = load("robustviz.views.paint.probe").cells_of(run, index, mask)
     return cells
 
 
 def _fill(here: Context, name: str) -> None:
-    """Callback of a button: paint a whole area.
+    """Callback of a button: select the whole area that is called `name`.
     A mask that depends on the network is computed for model A and stored cell by cell, so that B
-    gets the same pixels.
+    gets the same pixels. An error is stored, and shown below the buttons.
     """
     state = st.session_state
     try:
@@ -157,7 +157,7 @@ def _fill(here: Context, name: str) -> None:
 
 
 def _painted() -> None:
-    """Callback of the canvas: store a finished stroke. Its mask is validated where it is read."""
+    """Callback of the canvas: store a finished stroke's mask. It is validated where it is used."""
     if stroke := st.session_state["canvas"].get("mask"):
         st.session_state["paint"] = str(stroke).rpartition(" ")[2]
 
@@ -165,7 +165,9 @@ def _painted() -> None:
 def _attack(
     here: Context, run: folder.Run, cells: Bools, steps: int, seed: int
 ) -> PaintedSpec | None:
-    """The sliders and the button. Returns the spec, or None until this budget is attacked."""
+    """Draw the sliders and the button. Returns the spec, or None until the button is pressed.
+    It is None again after the mask or a setting has changed.
+    """
     usual, state = max(1, round(catalogue.radius(run) * 255)), st.session_state
     top = max(16, min(255, 2 * usual))
     level = st.slider(

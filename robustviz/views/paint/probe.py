@@ -23,10 +23,11 @@ SHARE = 0.25
 def cells_of(run: Run, index: int, mask: str) -> Bools:
     """Which cells of a test image get the full ε, (rows, columns) booleans.
 
-    `mask` is a painted mask as text (see `to_text`) or a name from `NAMED`. Two of these depend on
-    the run's network. `strongest`: the quarter of the cells with the largest |input gradient| of
-    the cross-entropy, summed over channels and averaged over the cell's pixels. `part`: the cells
-    at least half of which are in PART's mask (`z>1` of Grad-CAM at the true class).
+    `mask` is a painted mask as text (see `to_text`) or a name from `NAMED`. Two of these names
+    depend on the run's network. `strongest`: the quarter of the cells with the largest |input
+    gradient| of the cross-entropy, summed over channels and averaged over the cell's pixels.
+    `part`: the cells at least half of which are in PART's mask (`z>1` of Grad-CAM at the true
+    class).
 
     Raises UserError for a text that is not a mask, and for `part` if the network has no feature
     maps.
@@ -64,14 +65,14 @@ def cells_of(run: Run, index: int, mask: str) -> Bools:
 
 
 def _by_cell(values: Tensor, side: int) -> Tensor:
-    """The mean of values (1, 1, H, W) over each cell, (rows, columns)."""
+    """The mean of values (1, 1, H, W) over the pixels of each cell, (rows, columns)."""
     return F.avg_pool2d(values, side, ceil_mode=True)[0, 0]
 
 
 @probe(PaintedSpec)
 def painted(run: Run, spec: PaintedSpec) -> Painted:
-    """Attack one test image within a painted budget, and with the full ε everywhere.
-    Raises UserError if the mask, the radius or the image's number is invalid.
+    """Attack one test image within a painted budget, and for comparison with the full ε everywhere.
+    Raises UserError if the mask, the radius or the image's index is invalid.
     """
     split, x, y = image_of(run, spec.index)
     net, eps = net_of(run), check_eps(radius(run) if spec.eps is None else spec.eps)
@@ -125,7 +126,7 @@ def allowance(result: Painted) -> str:
 
 
 def outcome(result: Painted) -> str:
-    """Sentences on what the painted attack did and whether the uniform one fools the network."""
+    """Sentences on whether the painted attack, and the uniform one, fool the network."""
     names = result.meta["classes"]
     (before, was), (after, now), (full, then) = (
         (int(probs.argmax()), float(probs.max()))

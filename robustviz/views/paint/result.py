@@ -23,7 +23,7 @@ CELLS = 32  # at most so many in a row or column of the grid
 
 
 def grid(height: int, width: int) -> tuple[int, int, int]:
-    """(rows, columns, pixels per cell side) of the grid over an image of this size.
+    """Returns (rows, columns, pixels per side of a cell) of the grid over an image of this size.
     The last row and column may be cut off by the image's edge.
     """
     side = -(-max(height, width) // CELLS)
@@ -31,12 +31,12 @@ def grid(height: int, width: int) -> tuple[int, int, int]:
 
 
 def to_text(cells: Bools) -> str:
-    """The text of a mask (rows, columns): 11 characters for 8 × 8 cells, 171 for 32 × 32."""
+    """Encodes a mask (rows, columns) as text: 11 characters for 8 × 8 cells, 171 for 32 × 32."""
     return base64.urlsafe_b64encode(np.packbits(cells).tobytes()).decode().rstrip("=")
 
 
 def from_text(text: str, rows: int, columns: int) -> Bools:
-    """The mask (rows, columns) that a text stands for. Raises UserError if it is not a mask."""
+    """Decodes a mask (rows, columns) from text. Raises UserError if its length or form is wrong."""
     try:
         packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):
@@ -80,7 +80,9 @@ class Painted(Result):
 
     @property
     def uniform(self) -> bool:
-        """Whether the budget is `eps` everywhere, as in the attacks behind robust accuracies."""
+        """Whether the budget is `eps` on every pixel, as in the attacks behind robust
+        accuracies.
+        """
         return bool(self.mask.all()) or self.eps_low == self.eps
 
 

@@ -15,7 +15,7 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish, spread
 def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> go.Figure:
     """Clean (circles) and attacked (×) accuracy, a row per quadrant with the smaller radius.
     Bars are 95 % t-intervals over seeds. If `picked` is the name of a quadrant, the sentence starts
-    with it.
+    with its result.
     """
     colour, meta = COLOURS[template], result.meta
     low, full = eps_text(meta["eps_low"]), eps_text(meta["eps"])
@@ -66,7 +66,7 @@ def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> 
 
 
 def _of(result: Quadrants, picked: str) -> str:
-    """Sentences on the quadrant that the user picked, and how it compares with the best."""
+    """Sentences on the quadrant that the user picked: its accuracies, and the best one's lead."""
     at = result.names.index(picked)
     best, decided = result.best("robust")
     name, attack = picked.replace("-", " "), result.meta["attack"]

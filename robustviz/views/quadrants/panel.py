@@ -21,7 +21,7 @@ from robustviz.views.quadrants.result import Quadrants
 
 @shell.fragment
 def puzzle(here: Context) -> None:
-    """Draw the whole part. A page opened by a link with a guess shows the result at once."""
+    """Draw the puzzle. A page opened by a link with a guess shows the result at once."""
     st.session_state.setdefault("quadrant-linked", "quadrant" in st.query_params)
     st.subheader("Puzzle: in which quarter of the image does a smaller training ε cost least?")
     with widgets.place():
@@ -88,7 +88,7 @@ def _answer(result: Quadrants, picked: str) -> None:
 
 
 def _paper(meta: JSON) -> str:
-    """Sentences on the results of PART's authors."""
+    """Sentences on the results that PART's authors report."""
     theirs = " ".join(
         f"Smaller radius {name.replace('-', ' ')}: {clean:.2f} % clean, {robust:.2f} % PGD-20."
         for name, (clean, robust) in meta["paper"].items()

@@ -1,6 +1,6 @@
 """The result of training with a smaller radius in one quarter of the image.
 
-A study of many training runs measures it, so there is no spec to measure on a single run.
+A study of many training runs measures it, so there is no spec for a single run.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Quadrants(Result):
     `names` (V): the four quadrants in reading order, then those controls that were measured
     (`full`, `low`: one radius everywhere). `clean`, `robust` (V, S): accuracy of each network in
     [0, 1]. `clean_interval`, `robust_interval` (V, 3): mean and 95 % t-interval over seeds.
-    `clean_lead`, `robust_lead` (4, 3): the lead of the best quadrant over each, as mean and
-    t-interval of the differences paired by seed, at 95 % for all six pairs together; NaN mean for
+    `clean_lead`, `robust_lead` (4, 3): accuracy of the best quadrant minus that of each, as mean
+    and t-interval of the differences paired by seed, at 95 % for all six pairs together; NaN for
     the best quadrant itself.
     """
 
@@ -34,8 +34,8 @@ class Quadrants(Result):
     robust_lead: Floats
 
     def best(self, kind: str) -> tuple[int, bool]:
-        """The index of the best quadrant by mean `clean` or `robust` accuracy.
-        Also returns whether that is decided: the intervals of its leads over all others are above
+        """The index of the best quadrant by mean `clean` or `robust` accuracy (`kind`).
+        Also returns whether that is decided: the intervals of its leads over all others lie above
         0.
         """
         lead = self.clean_lead if kind == "clean" else self.robust_lead

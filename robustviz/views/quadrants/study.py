@@ -81,14 +81,16 @@ class Study:
         )
 
     def order(self) -> Iterator[tuple[str, int]]:
-        """(variant, seed) in the order of training: all quadrants first, then the controls."""
+        """Yields (variant, seed) in the order of training: all quadrants first, then the
+        controls.
+        """
         return (
             (name, seed) for names in (PLACES, CONTROLS) for seed in self.seeds for name in names
         )
 
 
 def protocol_of(study: Study) -> JSON:
-    """All settings that the counts of a study depend on, for its file."""
+    """All settings that a study's numbers depend on, as a dict for its file."""
     config = study.config("full", study.seeds[0])
     return {
         "data": study.data,
@@ -156,7 +158,7 @@ def measure(study: Study, path: Path, command: str = "") -> JSON:
 
 
 def result_of(study: JSON) -> Quadrants:
-    """The study as arrays, of those seeds for which all four quadrants were trained.
+    """Converts a study to arrays, with those seeds for which all four quadrants were trained.
     Only these can be paired. Raises UserError if there is no such seed.
     """
     by = {(cell["variant"], cell["seed"]): cell for cell in study["cells"]}
@@ -199,7 +201,7 @@ def _intervals(share: Floats) -> Floats:
 
 
 def _leads(share: Floats) -> Floats:
-    """The lead of the best quadrant over each, (4, 3): mean and interval; mean NaN for itself."""
+    """The best quadrant's accuracy minus each one's, (4, 3): mean and interval; NaN for itself."""
     four = share[: len(PLACES)]
     best = int(four.mean(axis=1).argmax())
     leads = np.array([mean_interval(four[best] - row, PAIRS) for row in four])
@@ -208,7 +210,7 @@ def _leads(share: Floats) -> Floats:
 
 
 def sentence(result: Quadrants) -> str:
-    """What the study found, in a few sentences that depend on the numbers only."""
+    """Sentences on what the study found, made from its numbers."""
     meta, count = result.meta, result.clean.shape[1]
     parts = [
         f"{meta['label']}: one quadrant is trained with {eps_text(meta['eps_low'])}, the rest with"
@@ -239,8 +241,9 @@ def sentence(result: Quadrants) -> str:
 
 
 def _everywhere(result: Quadrants) -> list[str]:
-    """Why the control with the full radius differs from the shipped PGD-AT run, in sentences.
-    The control is a mean over seeds, and its networks are those of the last epoch.
+    """Sentences on why the control with the full radius differs from the shipped PGD-AT run.
+    The control is a mean over seeds, and its networks are those of the last epoch. Returns an empty
+    list if that control or seed 0 is missing, or if there is only one seed.
     """
     meta = result.meta
     if "full" not in result.names or 0 not in meta["seeds"] or len(meta["seeds"]) == 1:
@@ -313,7 +316,7 @@ def file_of(data: str) -> Path:
 
 
 def read(data: str = Study.data) -> JSON:
-    """The study of a data set, as JSON. Raises UserError if there is none."""
+    """The content of a data set's study file. Raises UserError if it is missing or damaged."""
     if not file_of(data).exists():
         raise UserError(
             f"There is no quadrant study on {data} yet: run python -m"
@@ -353,7 +356,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def compact(study: JSON) -> bytes:
-    """The study as JSON bytes, with one line per training run."""
+    """The study as JSON bytes in which each training run is one line."""
     rest = ",\n".join(
         f" {json.dumps(name)}: {json.dumps(value)}"
         for name, value in study.items()
