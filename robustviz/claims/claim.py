@@ -38,10 +38,11 @@ METRICS: dict[str, tuple[str, float | None]] = {
 
 @dataclass(frozen=True)
 class Expectation:
-    """One metric that should differ between two sides.
+    """One metric that should differ between two sides, A and B. A side is a network trained with
+    some settings of its own.
 
-    `a` and `b` are settings of the two sides by dotted path; `b` may also be a number with which A
-    is compared. A's `metric` should be higher (lower if `less`) by at least `smallest`; if
+    `a` and `b` are the settings of the two sides by dotted path; `b` may also be a number with
+    which A is compared. A's `metric` should be higher (lower if `less`) by at least `smallest`; if
     `not_worse`, it may be worse by at most `smallest`. `says` states this in words.
     """
 
@@ -187,7 +188,9 @@ def trainings(every: list[Claim], setup: Setup) -> Iterator[tuple[TrainConfig, f
 
 
 def sides(every: list[Claim]) -> list[JSON]:
-    """All sides that occur in the claims, each once: the rows of the table of networks."""
+    """The settings of all sides that occur in the claims, each once: the rows of the table of
+    networks.
+    """
     found = [
         side
         for claim in every

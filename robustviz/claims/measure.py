@@ -29,13 +29,14 @@ def file_of(run_id: str) -> Path:
 
 
 def numbers(run_id: str) -> dict[str, float]:
-    """The measured numbers of a run by metric; empty if it has not been measured yet."""
+    """The saved numbers of a run by metric; empty if it has not been measured yet."""
     path = file_of(run_id)
     return cast("dict[str, float]", read_json(path)["numbers"]) if path.exists() else {}
 
 
 def measure(run: Run, metrics: Iterable[str], setup: Setup, seed: int) -> dict[str, float]:
-    """Measure the metrics of a finished run that are not saved yet, save them, and return all.
+    """Measure those of `metrics` for a finished run that are not saved yet, save them, and return
+    all saved numbers of the run by metric.
 
     Raises UserError if a number is not finite.
     """
@@ -69,7 +70,7 @@ def _both(run: Run, setup: Setup, seed: int) -> float:
 
 
 def _under(run: Run, setup: Setup, attack: str) -> Evaluation:
-    """The evaluation of a run under an attack, which is measured only once."""
+    """The evaluation of a run under the attack `fgsm`, `pgd` or `cw`, which is made only once."""
     from robustviz.attacks import CW, FGSM, PGD
     from robustviz.training.evaluate import ladder
 

@@ -21,7 +21,7 @@ from robustviz.views.claims.result import FILE
 
 @dataclass(frozen=True)
 class Row:
-    """One expectation on one data set, with the verdict of the runs."""
+    """One expectation on one data set, with the verdict that the runs give."""
 
     claim: Claim
     expectation: Expectation
@@ -60,7 +60,7 @@ def _verdict(expectation: Expectation, setup: Setup, count: int) -> Verdict:
 
 
 def _side(side: dict[str, object], metric: str, setup: Setup) -> dict[int, float]:
-    """The metric of one side by seed, for the seeds that have been measured."""
+    """The measured values of `metric` for one side, by seed, for the seeds that have been measured."""
     ids = {seed: claim.config(setup, side, seed).run_id for seed in setup.seeds}
     found = {seed: measure.numbers(run_id) for seed, run_id in ids.items()}
     return {seed: each[metric] for seed, each in found.items() if metric in each}
@@ -141,7 +141,9 @@ def _missing(run_id: str, metrics: frozenset[str]) -> bool:
 
 
 def write() -> None:
-    """Write the verdicts from the saved numbers, for the page, the README and docs/claims.md."""
+    """Write the verdicts from the saved numbers, for the Claims page, the README and
+    docs/claims.md.
+    """
     found: JSON = {
         "pilots": {setup.data: setup.pilot for setup in claim.setups()},
         "rows": [_json(row) for row in rows()],

@@ -36,7 +36,7 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """The verdict in words, as in `cannot tell (these runs would notice 0.04 or more)`."""
+        """The verdict in words, as `cannot tell (these runs would notice 0.04 or more)`."""
         if self.word == "not decided":
             few = "" if self.wanted >= LEAST_SEEDS else f"; a method needs {LEAST_SEEDS}"
             plural = "seed" if self.wanted == 1 else "seeds"
@@ -70,6 +70,7 @@ def verdict(
     - *seen here*: the whole interval is above 0 and the effect is at least `smallest`; with
       `not_worse`: the whole interval is above −`smallest`.
     - *not seen here*: the whole interval is below `smallest`; with `not_worse` below −`smallest`.
+    - *cannot tell*: neither; *not decided*: fewer pairs than `wanted`, or than `LEAST_SEEDS`.
     """
     if not smallest > 0:
         raise UserError(f"smallest={smallest!r}: the smallest effect that counts is above 0.")

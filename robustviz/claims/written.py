@@ -42,7 +42,7 @@ def between(file: Path, mark: str, text: str) -> str:
 
 
 def counts(found: Found) -> str:
-    """For the README: one line for each data set with the number of claims for each verdict.
+    """For the README: one line for each data set, which says how many claims have each verdict.
 
     Data sets on which no claim is decided are left out.
     """
@@ -89,7 +89,9 @@ def expectations(rows: Iterable[Row]) -> str:
 
 
 def difference(row: Row) -> str:
-    """The mean difference and, if there are enough seeds, its interval, as text."""
+    """The mean difference and, if there are enough seeds, its interval, as text; `–` if nothing was
+    measured.
+    """
     effect = "–" if row.effect is None else f"{row.effect:+.3f}"
     span = "" if row.low is None or row.high is None else f" [{row.low:+.3f}, {row.high:+.3f}]"
     return effect + span

@@ -62,7 +62,7 @@ COMMANDS = (  # in the order in which --help lists them
 
 
 def parser() -> argparse.ArgumentParser:
-    """The argument parser of the whole command line."""
+    """The argument parser of the whole command line, with all `COMMANDS`."""
     top = Parser(
         prog="python -m robustviz",
         description=(
@@ -113,8 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _plug_in(args: argparse.Namespace) -> None:
-    """Load the plug-ins. One that was named by an earlier command and cannot be loaded only gives a
-    warning.
+    """Load the plug-ins that the command may use: for those in `WITHOUT` only the ones named by
+    `--plugin`, for `contracts` none, else all. One that was named by an earlier command and cannot
+    be loaded only gives a warning.
     """
 
     def tell(line: str) -> None:
@@ -128,7 +129,7 @@ def _plug_in(args: argparse.Namespace) -> None:
 
 
 def _failed(sentence: str, status: int = 1) -> int:
-    """Print an error message, once however many processes there are, and return the exit status."""
+    """Print an error message, in a training with several processes only once, and return `status`."""
     if world.reports_errors():
         say(f"robustviz: {sentence}")
     return status

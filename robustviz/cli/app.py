@@ -9,7 +9,7 @@ from robustviz.cli.terminal import Command, say
 
 
 def app(args: argparse.Namespace) -> int:
-    """Run the dashboard until it is stopped."""
+    """Run the dashboard until it is stopped. Returns the exit status."""
     from robustviz.ui.launch import launch
 
     return launch(

@@ -9,7 +9,9 @@ from robustviz.types import UserError
 
 
 def do(args: argparse.Namespace) -> int:
-    """Print the entries; things without an entry are listed on standard error."""
+    """Print the BibTeX entries for the named runs and things; things without an entry are listed on
+    standard error.
+    """
     things = list(dict.fromkeys(thing for name in args.what for thing in _things(name)))
     if unknown := citations.missing(things):
         say(f"No entry is known for {', '.join(unknown)}.")
@@ -18,8 +20,8 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _things(name: str) -> tuple[str, ...]:
-    """The things that the run `name` uses; or one thing, given by its kind and key as
-    `method/trades`.
+    """The names, such as `method/trades`, of everything that the run `name` uses; if `name` is such
+    a name itself, only this. Raises UserError if there is neither such a run nor such a thing.
     """
     kind, slash, key = name.partition("/")
     if slash and kind in registry.ROOMS:

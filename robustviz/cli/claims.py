@@ -10,7 +10,9 @@ from robustviz.views.claims.result import found
 
 
 def do(args: argparse.Namespace) -> int:
-    """Train, measure, and show one row for each expectation, or one for each network."""
+    """Train and measure what is missing (not with `--report`), and show one row for each
+    expectation, or with `--networks` one for each network.
+    """
     from robustviz.claims import claim, study, written
 
     known = [setup.data for setup in claim.setups()]

@@ -10,7 +10,9 @@ from robustviz.types import JSON, UserError
 
 
 def contracts(args: argparse.Namespace) -> int:
-    """Test everything that the given plug-ins register; exit status 1 if a promise is broken."""
+    """Test everything that the given plug-ins register, and print one line for each promise; exit
+    status 1 if a promise is broken.
+    """
     from robustviz import contracts
 
     if not args.plugin:
@@ -39,7 +41,9 @@ def _line(row: JSON) -> str:
 
 
 def listing(args: argparse.Namespace) -> int:
-    """Show the remembered plug-ins and whether they can be loaded, or forget one."""
+    """List the plug-ins that are remembered or loaded, with what they register or why they cannot
+    be loaded; or forget one.
+    """
     if (args.what is None) != (args.source is None):
         raise UserError("Which plug-in? Name it: plugins forget SOURCE.", code=2)
     if args.source:

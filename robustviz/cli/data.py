@@ -23,7 +23,7 @@ WHAT = "folder:PATH, FILE.csv (path,label,split), package.module:make or FILE.py
 
 
 def do(args: argparse.Namespace) -> int:
-    """Add, list or remove data sets, as `args.what` says."""
+    """Add, list or remove data sets of the user's own, as `args.what` says."""
     if args.what == "list":
         return _list(args)
     if not args.which:
@@ -33,7 +33,7 @@ def do(args: argparse.Namespace) -> int:
 
 
 def named(text: str) -> "Source":
-    """The source of images that a person names on this command line.
+    """The source of images that `text`, as a person typed it after `--data`, names.
 
     If it is a function of the user's, its code is remembered as trusted, because the training may
     run in another process, which must import it too.
@@ -47,7 +47,9 @@ def named(text: str) -> "Source":
 
 
 def on(text: str | None, run: folder.Run) -> folder.Run:
-    """`run`, with the images that `--data` names, or its own images if `text` is None."""
+    """`run`, with the images that `text`, the value of `--data`, names, or with its own images if
+    `text` is None.
+    """
     return folder.Elsewhere(run, named(text)) if text else run
 
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def do(args: argparse.Namespace) -> int:
-    """Evaluate the run as the arguments say."""
+    """Evaluate the run under one attack or under the ladder, and show its accuracies; with `--out`
+    also write a table of the images.
+    """
     from robustviz.training.evaluate import evaluate
     from robustviz.training.images import Images
 
@@ -66,8 +68,8 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _write(out: str, run: folder.Run, images: "Images") -> None:
-    """Write one CSV row for each image; text that a spreadsheet would take for a formula is
-    escaped.
+    """Write a CSV file with one row for each image; text that a spreadsheet would take for a
+    formula is escaped.
     """
     from robustviz.data import load
 
@@ -77,7 +79,7 @@ def _write(out: str, run: folder.Run, images: "Images") -> None:
 
 def _attack(args: argparse.Namespace, run: folder.Run) -> "Attack":
     """The attack with the settings given on the command line, in the norm in which the run was
-    trained.
+    trained; `pgd` has 20 steps by default. Raises UserError for a setting that it does not have.
     """
     from robustviz.training.config import read_value
     from robustviz.training.evaluate import norm_of

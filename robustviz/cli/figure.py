@@ -23,7 +23,7 @@ Figure = Callable[..., Any]
 
 
 def do(args: argparse.Namespace) -> int:
-    """Measure what the figure shows, draw it and write it to a file."""
+    """Measure what the figure shows, draw it, write it to a file, and print its caption."""
     runs = [folder.open_run(name) for name in args.run]
     out = Path(args.out or f"{args.figure}.pdf")
     if args.figure == IMAGES:
@@ -59,7 +59,7 @@ def do(args: argparse.Namespace) -> int:
 
 def _images(args: argparse.Namespace, runs: list[folder.Run], out: Path) -> int:
     """Write a picture with one row for each network, in several sizes: the clean image, the
-    attacked one and the perturbation.
+    attacked one and the perturbation. Each size is a PNG file of its own.
     """
     if out.suffix.lower() != ".png":
         raise UserError(f"Pictures are written as .png, and not as {out.name!r}.", code=2)
@@ -76,9 +76,10 @@ def _images(args: argparse.Namespace, runs: list[folder.Run], out: Path) -> int:
 
 
 def _found(name: str) -> tuple[Figure, tuple[type[Result], ...]]:
-    """The figure called `name`, and the types of results that it draws.
+    """The function that draws the figure called `name`, and the types of results that it draws.
 
     The name of a page stands for the figure of the same name, or else for the page's first figure.
+    Raises UserError if there is no such figure.
     """
     from robustviz import figures
 
@@ -97,7 +98,7 @@ def _found(name: str) -> tuple[Figure, tuple[type[Result], ...]]:
 
 
 def _known() -> dict[str, Figure]:
-    """The figures that draw results of probes, by name."""
+    """The functions that draw the results of probes, by the figure's name."""
     from robustviz import figures, plugins
 
     asked = {registry.get("probe", key).result for key in registry.keys("probe")}
@@ -140,7 +141,9 @@ def _settings(
     results: tuple[type[Result], ...],
     runs: list[folder.Run],
 ) -> tuple[ProbeSpec[Result], dict[str, Any]]:
-    """The spec of the measurement to make, and the options of the figure itself, from `--set`."""
+    """The spec of the measurement to make, and the options of the figure itself, both with the
+    values that `--set` gives. Raises UserError for a setting that neither of them has.
+    """
     from robustviz.training.config import read_value
 
     keys = [key for key in registry.keys("probe") if registry.get("probe", key).result in results]
@@ -173,7 +176,9 @@ def _settings(
 
 
 def _measured(runs: list[folder.Run], spec: ProbeSpec[Result]) -> Mapping[str, Result]:
-    """The result of each run, by the name that the figure prints for it."""
+    """The result of each run, measured by the probe of `spec`, by the label that the figure prints
+    for the run.
+    """
     from robustviz.views.measure import measure
 
     names = labels(runs)

@@ -9,7 +9,7 @@ from robustviz.types import UserError
 
 
 def do(args: argparse.Namespace) -> int:
-    """Import the network that the arguments name."""
+    """Import the network that the arguments name as a run, and show what was found out about it."""
     from robustviz.runs.imported import import_run
 
     if args.net and args.model:
@@ -49,12 +49,12 @@ def do(args: argparse.Namespace) -> int:
 
 
 def numbers(text: str) -> list[float]:
-    """An argparse type: numbers separated by commas, as `0.49,0.48,0.45` or `125/255,…`."""
+    """An argparse type: the numbers in a text such as `0.49,0.48,0.45` or `125/255,…`."""
     return [number(each) for each in text.split(",") if each.strip()]
 
 
 def sides(text: str) -> list[int]:
-    """An argparse type: rows and columns, as `14x14`."""
+    """An argparse type: the numbers of rows and columns in a text such as `14x14`."""
     try:
         return [int(each) for each in text.lower().split("x")]
     except ValueError:
@@ -64,7 +64,9 @@ def sides(text: str) -> list[int]:
 
 
 def names(text: str) -> list[str]:
-    """An argparse type: names separated by commas, or a JSON list of them."""
+    """An argparse type: the names in a text that separates them by commas or is a JSON list of
+    them.
+    """
     if text.strip().startswith("["):
         try:
             return [str(each) for each in json.loads(text)]

@@ -7,14 +7,14 @@ from robustviz.runs import folder, queue
 
 
 def stop(args: argparse.Namespace) -> int:
-    """Stop a training, and wait until it has stopped."""
+    """Stop a training, wait until it has stopped, and show its state."""
     run = folder.open_run(args.run)
     state = queue.stop(run)
     return show(args, {"run": run.id} | about(run) | {"state": state}, f"{run.id} is {state}")
 
 
 def pause(args: argparse.Namespace) -> int:
-    """Pause a training, and wait until it has paused."""
+    """Pause a training, wait for that for a while, and show its state."""
     run = folder.open_run(args.run)
     state = queue.pause(run)
     said = {
@@ -25,7 +25,7 @@ def pause(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    """Delete a run folder."""
+    """Delete a run folder, even if it is damaged."""
     path = folder.home() / args.run
     run = (
         # A damaged folder must be removable too, so this checks less than open_run.

@@ -10,7 +10,7 @@ from robustviz.types import UserError
 
 
 def do(args: argparse.Namespace) -> int:
-    """Write the file."""
+    """Write the notebook that repeats a run, and show its path."""
     run = folder.open_run(args.run)
     out = Path(args.out or f"{run.id}.ipynb")
     if out.suffix.lower() != ".ipynb":

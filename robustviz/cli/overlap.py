@@ -21,9 +21,9 @@ HEAD = [
 
 
 def do(args: argparse.Namespace) -> int:
-    """Show the table for the runs that are named.
+    """Show how well the CAM maps of the named runs match the true object, one row for each run.
 
-    If none is named, these are the shipped runs on shapes with the network `small_resnet`.
+    If no run is named, these are the shipped runs on shapes with the network `small_resnet`.
     """
     if args.ladder or args.against:
         raise UserError(
@@ -57,7 +57,7 @@ def _cells(run: folder.Run, overlap: Overlap) -> list[str]:
 
 
 def _measured(runs: list[folder.Run]) -> list[tuple[folder.Run, Overlap]]:
-    """The overlap of each run that can be measured. If several runs are given, an error of one,
+    """Each run that can be measured, with its overlap. If several runs are given, an error of one,
     such as missing object masks, is printed and does not stop the others.
     """
     from robustviz.views.measure import measure
@@ -74,8 +74,8 @@ def _measured(runs: list[folder.Run]) -> list[tuple[folder.Run, Overlap]]:
 
 
 def _facts(overlap: Overlap) -> JSON:
-    """For each measure: mean and interval for each kind of map, and the value that chance gives;
-    then the settings of the measurement.
+    """The values of a row for machines. For each measure: mean and interval for each kind of map,
+    and the value that chance gives; then the settings of the measurement.
     """
     return {
         measure: {

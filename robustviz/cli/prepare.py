@@ -39,7 +39,9 @@ class Asked:
 
 
 def prepare(args: argparse.Namespace) -> int:
-    """Measure what is missing in the cache, page by page."""
+    """Measure what the given pages show first, unless it is cached, and show how many results there
+    are.
+    """
     rows: list[JSON] = []
     # all links are checked before anything is measured
     every = [(link, _asked(link)) for link in args.link]
@@ -95,8 +97,8 @@ def _asked(link: str) -> Asked:
 
 
 def _specs(asked: Asked, run_id: str) -> list[ProbeSpec[Any]]:
-    """The measurements that the first screens of a page need of one network; empty if there are
-    none.
+    """The specs of the measurements that the first screens of a page need of one network; empty if
+    they need none.
     """
     run = folder.open_model(run_id)
     eps = float(catalogue.facts("data", run.data_key)["default_eps"] or run.eps)
@@ -109,7 +111,9 @@ def _specs(asked: Asked, run_id: str) -> list[ProbeSpec[Any]]:
 
 
 def _answered(run_id: str, spec: ProbeSpec[Any]) -> JSON:
-    """Make one measurement unless it is cached, and return the row about it."""
+    """Make one measurement unless it is cached. Returns a row about it, whose `state` is `kept`
+    (cached), `measured` or `failed`.
+    """
     row: JSON = {"run": run_id, "probe": spec.key, "settings": registry.encode(spec)}
     began = time.monotonic()
     try:

@@ -12,7 +12,7 @@ from robustviz.views.result import ProbeSpec, Result
 
 
 def do(args: argparse.Namespace) -> int:
-    """Measure, and write the file."""
+    """Measure a run with one probe, and write the result to a file."""
     from robustviz.training.config import read_value
     from robustviz.views.measure import measure
 

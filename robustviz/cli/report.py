@@ -68,15 +68,17 @@ def _span(k: int, n: int) -> str:
 
 
 def _all(found: Worst | None) -> str:
-    """The table cell for the worst case of all attacks, if more than one attack was run."""
+    """The table cell with the accuracy under all attacks together, which `found` holds; `–` unless
+    there was more than one attack.
+    """
     return _span(found.k, found.n) if found and found.several else "–"
 
 
 def _row(
     run: folder.Run, evaluation: Evaluation, every: list[Evaluation], base: folder.Run | None
 ) -> Row:
-    """One evaluation of a run as a table row, with the worst case of `every` evaluation on the same
-    images.
+    """One evaluation of a run as a table row, with the accuracy under all attacks in `every` that
+    were run on the same images.
     """
     together = worst(every, evaluation)
     clean, robust = (
@@ -112,8 +114,8 @@ def _row(
 
 
 def _against(run: folder.Run, evaluation: Evaluation, base: folder.Run) -> tuple[JSON | None, str]:
-    """The paired difference from the base run's evaluation under the same protocol, as JSON and as
-    the text of a table cell.
+    """The paired difference from the evaluation of `base` with the same protocol, as JSON and as
+    the text of a table cell. If there is none, the JSON is None and the text says why.
     """
     if run.path == base.path:
         return None, "–"
@@ -134,7 +136,9 @@ def _against(run: folder.Run, evaluation: Evaluation, base: folder.Run) -> tuple
 
 
 def _climbed(run: folder.Run, every: list[Evaluation]) -> list[Row]:
-    """A run's best ladder at its own ε as one row, or else its plain evaluation."""
+    """A run's best ladder at its own ε as a single row, or else its plain evaluation; empty if it
+    has neither.
+    """
     best = best_ladder(every, run.eps)
     rungs = best.rungs if best else tuple(filter(None, [run.evaluation()]))
     if not rungs:

@@ -57,7 +57,7 @@ class Seen:
 
 
 def do(args: argparse.Namespace) -> int:
-    """Show the table of the named runs, or of all runs that are known."""
+    """Show the table of the named runs; if none is named, of all runs and all shipped evaluations."""
     if args.ladder or args.overlap or args.against:
         raise UserError(
             "--seeds is a table of its own: leave out --ladder, --overlap and --against.", code=2
@@ -75,8 +75,8 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _seen(runs: Sequence[folder.Run]) -> Iterator[Seen]:
-    """The networks of `runs`, or of all runs and files if `runs` is empty. Damaged ones are
-    reported and left out.
+    """Yields the networks of `runs`; if that is empty, of all trained runs and of all files in
+    `FOLDER`. Damaged ones are reported and left out.
     """
     trained = [run for run in folder.all_runs() if not run.imported]  # these have a known seed
     sources = [functools.partial(_of_run, run) for run in runs or trained]
@@ -98,9 +98,10 @@ def file_of(run_id: str) -> Path:
 
 
 def write(run: folder.Run) -> None:
-    """Write the evaluations of a trained run to such a file.
+    """Write the evaluations of a trained run to the file `file_of(run.id)`, for each of `ATTACKS`
+    the one with the most images.
 
-    Raises UserError if the run was not measured under each of `ATTACKS`.
+    Raises UserError if the run was not measured under each of them.
     """
     measured = [found(run.evaluations(), run.eps, attack) for attack in ATTACKS]
     if not all(measured):
@@ -177,8 +178,8 @@ def _row(group: dict[int, list[Seen]]) -> JSON | None:
 
 
 def _measured(seeds: list[dict[str, Evaluation]]) -> dict[str, JSON]:
-    """Clean accuracy, accuracy under each attack and under both, each over the seeds that
-    have it.
+    """Clean accuracy, accuracy under each attack and under both, as `_over_seeds` sums them up,
+    each over the seeds for which it was measured. `seeds` holds each seed's evaluations by attack.
     """
     values: dict[str, list[float]] = defaultdict(list)
     for seed in seeds:
@@ -191,8 +192,8 @@ def _measured(seeds: list[dict[str, Evaluation]]) -> dict[str, JSON]:
 
 
 def _over_seeds(values: list[float]) -> JSON:
-    """The number of seeds and their mean; for several seeds also the standard deviation and the 95
-    % interval of the mean.
+    """The number of values, one for each seed, and their mean; for several seeds also the standard
+    deviation and the 95 % interval of the mean.
     """
     mean, low, high = mean_interval(values)
     return {

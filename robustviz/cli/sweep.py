@@ -19,7 +19,9 @@ LISTS = ("data", "methods", "nets", "seeds")
 
 
 def do(args: argparse.Namespace) -> int:
-    """Train the points of the grid that are not trained yet, and show the results of all points."""
+    """Train the points of the grid that are not trained yet, and show the results of all points.
+    Raises UserError at the end if some are not trained.
+    """
     from robustviz.runs import plans, sweeps
 
     grid = sweeps.Grid.read(Path(args.file)) if args.file else sweeps.Grid.make(_typed(args))
@@ -139,7 +141,7 @@ class Bar:
             )
 
     def end(self) -> None:
-        """Clear the progress line."""
+        """Clear the progress line, if there is one."""
         if self.live:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 

@@ -175,8 +175,8 @@ def _numeric(column: Sequence[str]) -> bool:
 
 
 def _number(text: object) -> float | None:
-    """The number that a text is or begins with, as `8/255` or `0.51 [0.46, 0.56]`; None if there is
-    none.
+    """The number that a text is or begins with, as in `8/255` or `0.51 [0.46, 0.56]`; None if there
+    is none.
     """
     if isinstance(text, bool) or text is None:
         return None
@@ -210,8 +210,8 @@ def _bare(name: str) -> str:
 
 
 def _found(name: str, head: Sequence[str], row: Row) -> object:
-    """The value of a row in the column `name`, from its facts or else from its cells; None if it is
-    missing.
+    """The value of a row in the column `name`: from its values for machines, else from its cells;
+    None if it is missing.
     """
     facts, cells = _flat(row[0]), dict(zip(map(_bare, head), row[1], strict=True))
     value = facts.get(name.strip(), facts.get(_bare(name), cells.get(_bare(name))))
@@ -219,7 +219,7 @@ def _found(name: str, head: Sequence[str], row: Row) -> object:
 
 
 def _read(name: str, head: Sequence[str], row: Row) -> str:
-    """The text of a row in the column `name`, from its cells or else from its facts."""
+    """The text of a row in the column `name`: from its cells, else from its values for machines."""
     cells = dict(zip(map(_bare, head), row[1], strict=True))
     if _bare(name) in cells:
         return cells[_bare(name)]

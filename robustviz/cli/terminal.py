@@ -24,18 +24,20 @@ def say(line: str) -> None:
 
 
 def show(args: argparse.Namespace, value: object, text: str) -> int:
-    """Print the answer, `value` as one line of JSON if --json is set, else `text`; returns 0."""
+    """Print a command's result: `value` as one line of JSON if `--json` is set, else `text`.
+    Returns the exit status 0.
+    """
     print(json.dumps(value) if args.json else text, flush=True)
     return 0
 
 
 def about(run: Run) -> JSON:
-    """The fields with which every JSON object about a run begins."""
+    """The fields that identify a run in every JSON object about it: its id and path."""
     return {"id": run.id, "path": str(run.path)}
 
 
 def whose(run: Run) -> JSON:
-    """The fields about its run with which a table row begins."""
+    """The fields about its run with which the JSON object of a table row begins."""
     return {
         "run": run.id,
         **about(run),
@@ -47,7 +49,7 @@ def whose(run: Run) -> JSON:
 
 
 def called(run: Run) -> str:
-    """The name of a run in a table: its id, and its label if it has one."""
+    """What tables call a run: its id, and in brackets its label if it has one."""
     return f"{run.id} ({run.label})" if run.label else run.id
 
 
@@ -97,7 +99,7 @@ class Command:
 
 
 def settings(metavar: str, help: str) -> Arguments:
-    """The argument `--set`, which can be given several times."""
+    """The argument `--set`, which can be given several times, with this `metavar` and help text."""
     return {
         "--set": {
             "type": setting,
@@ -110,12 +112,12 @@ def settings(metavar: str, help: str) -> Arguments:
 
 
 def number(text: str) -> float:
-    """An argparse type: a number as `0.15` or `8/255`."""
+    """An argparse type: the number in a text such as `0.15` or `8/255`."""
     return parse_number(text)
 
 
 def setting(text: str) -> tuple[str, str]:
-    """An argparse type: a setting as `PATH=VALUE`."""
+    """An argparse type: splits `PATH=VALUE` into the pair (path, value)."""
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise argparse.ArgumentTypeError(

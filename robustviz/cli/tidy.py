@@ -74,7 +74,7 @@ def tidy(args: argparse.Namespace) -> int:
 
 
 def _counted(found: list[Found]) -> Iterator[str]:
-    """One line for each reason, with the number of files and their size."""
+    """Yields one line for each reason, with the number of files and their size."""
     for why in (CACHE, OTHER, KILLED):
         if sizes := [each.bytes for each in found if each.why == why]:
             yield f"{len(sizes):6,} × {why}, {sum(sizes) / 1e6:,.1f} MB"
@@ -93,7 +93,7 @@ def _above(found: list[Found], limit: float) -> list[Found]:
 
 
 def _found(home: Path) -> Iterator[Found]:
-    """All files below the user's runs that can be computed again."""
+    """Yields all files below the user's runs that may be deleted."""
     for path in _files(home / ".zoo-cache"):
         if path.parent.name == "probes" and path.suffix == ".npz":
             yield from _entry(path, CACHE)

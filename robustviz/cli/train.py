@@ -17,7 +17,7 @@ FLAGS = (
 
 
 def do(args: argparse.Namespace) -> int:
-    """Train the network that the arguments describe, and show its accuracies."""
+    """Train the network that the arguments describe, evaluate it, and show its accuracies."""
     from robustviz import data
     from robustviz.training.config import TrainConfig
     from robustviz.training.loop import check
@@ -48,7 +48,7 @@ def do(args: argparse.Namespace) -> int:
 
 
 def resume(args: argparse.Namespace) -> int:
-    """Continue the training of a run."""
+    """Continue the training of a run. Raises UserError for a run that was shipped or imported."""
     here = world.join()
     run = folder.open_run(args.run)
     if run.shipped:
