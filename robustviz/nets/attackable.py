@@ -51,11 +51,11 @@ def attackable(
     supports it (relative error about 1e-2); features and logits are float32. `wide`: a network with
     16-bit weights computes in float32, since small gradients underflow in float16.
 
-    Some networks cannot be copied: a module that fails to copy or defines its own copying, a
-    `forward` set on an instance, a random generator as an attribute, and in train mode functions
-    that may refer to a network. For these, and for `mode` train, whose attacks update the running
+    A network cannot be copied if a module of it fails to copy, defines its own copying, or has a
+    `forward` or a random generator as an attribute; nor if it is in train mode and has hooks or
+    functions as attributes. For these, and for `mode` train, whose attacks update the running
     statistics, the context yields `net` itself under `frozen`, to one thread at a time; in eval
-    mode its buffers are restored afterwards. Raises UserError for what is no module, and for lazy
+    mode its buffers are restored afterwards. Raises UserError if `net` is no nn.Module or has lazy
     layers without weights.
     """
     if not isinstance(net, nn.Module):
