@@ -60,7 +60,7 @@ def _verdict(expectation: Expectation, setup: Setup, count: int) -> Verdict:
 
 
 def _side(side: dict[str, object], metric: str, setup: Setup) -> dict[int, float]:
-    """The measured values of `metric` for one side, by seed, for the seeds that have been measured."""
+    """The measured values of `metric` for one side, by seed; only seeds that have been measured."""
     ids = {seed: claim.config(setup, side, seed).run_id for seed in setup.seeds}
     found = {seed: measure.numbers(run_id) for seed, run_id in ids.items()}
     return {seed: each[metric] for seed, each in found.items() if metric in each}

@@ -129,7 +129,7 @@ def _plug_in(args: argparse.Namespace) -> None:
 
 
 def _failed(sentence: str, status: int = 1) -> int:
-    """Print an error message, in a training with several processes only once, and return `status`."""
+    """Print an error message, only once in a training with several processes. Returns `status`."""
     if world.reports_errors():
         say(f"robustviz: {sentence}")
     return status

@@ -57,7 +57,7 @@ class Seen:
 
 
 def do(args: argparse.Namespace) -> int:
-    """Show the table of the named runs; if none is named, of all runs and all shipped evaluations."""
+    """Show the table of the named runs; if there are none, of all runs and shipped evaluations."""
     if args.ladder or args.overlap or args.against:
         raise UserError(
             "--seeds is a table of its own: leave out --ladder, --overlap and --against.", code=2
