@@ -98,7 +98,7 @@ class Features(Answers):
     measures: dict[str, dict[str, float]]
 
     def rows(self) -> list[JSON]:
-        """A table with one row per image: its index, class, predictions, and how far it moved."""
+        """One row per image: its index, class and predictions, and how far its features moved."""
         names = list(self.meta["classes"])
         return [
             {

@@ -375,7 +375,7 @@ def _strip(side: Side, mark: int) -> Iterator[str]:
 
 
 def _tile(side: str, tile: int, alt: str = "", size: int = 0) -> str:
-    """The HTML of picture number `tile` of a network's sheet, `size` pixels wide if given."""
+    """The HTML of the picture with index `tile` in a network's sheet; `size`: in pixels, if set."""
     column, line = _place(tile).split()
     named = f'role="img" aria-label="{alt}"' if alt else 'aria-hidden="true"'
     wide = f";--size:{size}px" if size else ""

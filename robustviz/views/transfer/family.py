@@ -1,4 +1,4 @@
-"""Which runs are related by model alignment; apart from `probe`, which imports torch."""
+"""Which runs are related by model alignment. Not in `probe`, because `probe` imports torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from robustviz.runs.folder import Run
 
 
 def origin(run: Run) -> tuple[str, ...]:
-    """For a run trained by `model_alignment`: the ids of its source, the network that was aligned,
-    and of the witness, to which it was aligned, "" where unknown. () for any other run.
+    """The ids (source, witness) of a run trained by `model_alignment`, "" where unknown: the source
+    is the network that was aligned, the witness the one to which it was aligned. () for any other
+    run.
     """
     return tuple(
         str(run.info.get("method", {}).get(role) or "").rstrip("/").rsplit("/", 1)[-1]

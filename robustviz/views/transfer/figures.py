@@ -26,8 +26,8 @@ WIDTH = 13  # letters of a line beside the matrix, which must fit on a phone
 
 
 class Cell(NamedTuple):
-    """A cell of a matrix: its text, the number of images it is about (−1: the target took part in
-    the training), its value (NaN for none), and the value's 95 % interval.
+    """A cell of a matrix: its text, the number of images that it counts (−1: the target took part
+    in the training), its value (NaN for none), and the value's 95 % interval.
     """
 
     text: str = "used in training"
@@ -40,8 +40,8 @@ class Cell(NamedTuple):
 def transfer(
     results: Transfer | Mapping[str, Transfer], *, b: str = "", template: str = LIGHT
 ) -> go.Figure:
-    """A matrix: the error of each target (row) on the qualified images of each source (column),
-    with n and 95 % intervals in the cells.
+    """Draw a matrix: the error of each target (row) on the qualified images of each source
+    (column), with n and 95 % intervals in the cells.
 
     `b`: the run id of the target that is network B, which is marked.
     """
@@ -70,7 +70,7 @@ def transfer(
 
 
 def _error(result: Transfer, target: str) -> Cell:
-    """The cell of a target's error, in %, on the qualified images of a source."""
+    """The cell of a target's error, in %, on the qualified images of one source."""
     if target not in result.targets:
         return Cell()
     at = result.targets.index(target)
@@ -133,8 +133,8 @@ def _qualifying(first: Transfer, counts: list[int]) -> str:
 
 
 def _resisting(found: Mapping[str, Transfer], labels: Mapping[str, str]) -> str:
-    """The error of defended targets on all attacked images, in words. All count, because few images
-    qualify for a defended network.
+    """The error of defended targets on all attacked images, in words; empty without such a target.
+    All images count, because few qualify for a defended network.
     """
     defended = [
         (target, 100 * float(error), 100 * (1 - float(accuracy)))
@@ -168,12 +168,12 @@ def _resisting(found: Mapping[str, Transfer], labels: Mapping[str, str]) -> str:
 def transfer_difference(
     found: Mapping[str, Transfer], *, of: str = "", b: str = "", template: str = LIGHT
 ) -> go.Figure:
-    """A matrix: the error on images of the source `of` minus that on images of each other source
-    (column), for each target (row).
+    """Draw a matrix: the error on images of the source `of` minus that on images of each other
+    source (column), for each target (row).
 
-    Compared are the images that qualify for both sources, in points with Tango's 95 % intervals;
-    the colours are centred at 0. `of`: by default the first source that was aligned. Raises
-    UserError where there is nothing to compare, or the sources were attacked differently.
+    Compared are the images that qualify for both sources, in percentage points with Tango's 95 %
+    intervals; the colours are centred at 0. `of`: by default the first aligned source. Raises
+    UserError if there is no such source, no other one, or the sources were attacked differently.
     """
     of = of or next((name for name, result in found.items() if result.aligned), "")
     if of not in found or len(found) < 2:
@@ -219,7 +219,7 @@ def _span(cells: Mapping[str, Mapping[str, Cell]]) -> str:
 
 
 def _moved(ours: Transfer, theirs: Transfer, target: str) -> Cell:
-    """The cell of a target's error on our images minus that on theirs, in points."""
+    """The cell of a target's error on the images of `ours` minus that on the images of `theirs`."""
     if target not in theirs.targets:
         return Cell()
     at, other = ours.targets.index(target), theirs.targets.index(target)
@@ -233,9 +233,7 @@ def _moved(ours: Transfer, theirs: Transfer, target: str) -> Cell:
 
 
 def _against(name: str, cells: Sequence[Cell]) -> str:
-    """On how many targets the error is decidedly higher or lower than with the images of another
-    source, in words.
-    """
+    """In words: on how many targets the error is higher or lower than with images of `name`."""
     counts = [cell.n for cell in cells if cell.n >= 0]
     higher, lower = sum(cell.low > 0 for cell in cells), sum(cell.high < 0 for cell in cells)
     empty = counts.count(0)
@@ -250,9 +248,9 @@ def _against(name: str, cells: Sequence[Cell]) -> str:
 def alignment(
     result: Fooled, *, b: str = "", b_name: str = "B", template: str = LIGHT
 ) -> go.Figure:
-    """By how many percentage points the share of images that fool each target grows after model
-    alignment and after its two controls, with Tango's 95 % intervals. `b`: the run id of network B.
-    Raises UserError for a network without an aligned copy.
+    """Draw by how many percentage points the share of images that fool each target grows after
+    model alignment and after its two controls, with Tango's 95 % intervals. `b`: the run id of
+    network B. Raises UserError for a network without an aligned copy.
     """
     shown = dict(zip(result.models, result.meta["shown"], strict=True))
     copies = {shown[run]["target"]: run for run in result.sources[1:]}
@@ -310,8 +308,8 @@ def alignment(
 
 
 def _toward(learned: str, higher: int, lower: int, count: int) -> str:
-    """How one kind of labels changed the results on networks that took no part in the alignment, in
-    words.
+    """In words: after fine-tuning to the labels `learned`, `higher` of the `count` networks without
+    a part in the alignment are fooled more often, and `lower` less often.
     """
     if not higher and not lower:
         return f"After {learned}: no difference shown on any unseen network." if count else ""
@@ -324,8 +322,8 @@ def _toward(learned: str, higher: int, lower: int, count: int) -> str:
 
 
 def prediction_kl(result: Transfer, *, template: str = LIGHT) -> go.Figure:
-    """A matrix of how far apart the networks' softmax outputs for clean images are: mean KL(row ‖
-    column), in nats.
+    """Draw a matrix of how far apart the networks' softmax outputs for clean images are: mean
+    KL(row ‖ column), in nats.
     """
     labels, count, n = result.meta["labels"], len(result.targets), result.meta["n"]
     roles = {0: "source", count + 1: "before", count + 2: "witness"}
@@ -370,7 +368,7 @@ def _matrix(
     template: str,
     colours: dict[str, Any],
 ) -> go.Figure:
-    """A heat map of rows of cells, by their names, with the numbers in the cells, narrow enough for
+    """Draw a heat map of `cells`, by row and column name, with the cells' texts, narrow enough for
     a phone. `below`: the title of the columns.
     """
     rows, columns = (
@@ -419,7 +417,7 @@ def _matrix(
 
 
 def _grey(figure: go.Figure, grid: list[list[Cell]], template: str) -> None:
-    """Cover the cells about few images with grey, and write their numbers on it."""
+    """Cover the cells that count few images with grey, and write their texts on it."""
     few = [[0 < cell.n < FAINT_N for cell in row] for row in grid]
     if np.any(few):
         grey, text = COLOURS[template]["grid"], COLOURS[template]["text"]
@@ -450,7 +448,7 @@ def _axis(names: list[str], ends: list[float]) -> JSON:
 
 
 def _wrapped(name: str) -> str:
-    """The name in lines of at most thirteen letters, as far as its words allow."""
+    """The name with line breaks, in lines of at most `WIDTH` letters as far as its words allow."""
     return "<br>".join(
         textwrap.wrap(
             name.replace("model_alignment", "aligned"),
@@ -467,7 +465,7 @@ def _targets(found: Mapping[str, Transfer]) -> list[str]:
 
 
 def _labels(found: Mapping[str, Transfer], b: str) -> dict[str, str]:
-    """Each network's printed name by run id; the name of network B starts with B."""
+    """Each network's printed name by run id; B's starts with "B ", equal names end with the id."""
     out = {
         run_id: str(label)
         for result in found.values()

@@ -43,7 +43,7 @@ class Choice:
     seed: int
 
     def of(self, here: Context, targets: list[str]) -> TransferSpec:
-        """The spec of this attack at A's radius, with these targets."""
+        """The spec of this attack with these targets, at A's radius or half of it."""
         eps = catalogue.radius(folder.open_model(here.a)) * (1 if self.radius == "whole" else 0.5)
         return TransferSpec(",".join(targets), self.attack, eps, self.steps, self.n, self.seed)
 
@@ -87,7 +87,7 @@ def asked(here: Context, chosen: First) -> tuple[str, FooledSpec]:
 
 def first(here: Context, chosen: First, row: DeltaGenerator) -> Fooled | None:
     """Draw the first screen: which networks are fooled by images attacked on A; return what was
-    measured, or None. `row`: the container for its menu.
+    measured, or None if it could not be. `row`: the container for the *Take home* menu.
     """
     root, spec = asked(here, chosen)
     cost = "" if folder.open_model(root).architecture in SMALL else "some minutes"
@@ -101,7 +101,7 @@ def first(here: Context, chosen: First, row: DeltaGenerator) -> Fooled | None:
 
 
 def bars(here: Context, found: Fooled) -> list[drawn.Target]:
-    """The networks that have a bar, with B under its printed name."""
+    """The networks that get a bar on the first screen, with B under its printed name."""
     named = {run_id: name for name, run_id in widgets.names(here).items()}
     return drawn.targets(found, here.b, named.get(here.b, "B"))
 
@@ -188,8 +188,9 @@ def sources(here: Context) -> dict[str, str]:
 
 
 def targets(here: Context, made_on: dict[str, str]) -> list[str]:
-    """Run ids of the networks that are shown the images and had no part in making them: B, ordinary
-    networks and defended ones, at most six. Raises UserError if there is none.
+    """Run ids of the networks that are shown the images and had no part in making them: B, networks
+    of standard training, and one network of each method in `DEFENDED`, at most six. Raises
+    UserError if there is none.
     """
     every = on(here.data)
     seen = {
@@ -217,7 +218,7 @@ def targets(here: Context, made_on: dict[str, str]) -> list[str]:
 
 
 def measured(here: Context, chosen: Choice) -> tuple[dict[str, Transfer], TransferSpec]:
-    """What was measured for each source, by printed name, and the spec. Raises UserError if there
+    """Returns the result for each source, by printed name, and the spec. Raises UserError if there
     is no target.
     """
     made_on = sources(here)
@@ -280,7 +281,9 @@ def matrices(here: Context, chosen: Choice) -> None:
 
 
 def study(said: list[str], sure: list[str], command: str) -> None:
-    """Draw the findings of the larger study that is shipped, and how it was made."""
+    """Draw the findings `said` of the larger study that is shipped, how certain they are (`sure`),
+    and the command that prints its tables.
+    """
     st.subheader("What does a larger study say?")
     st.markdown("\n".join(f"- {line}" for line in said))
     with st.popover("How sure?", type="tertiary", key="sure-study"):

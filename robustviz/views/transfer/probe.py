@@ -78,8 +78,9 @@ def logits_of(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def attack_of(run: Run, spec: TransferSpec | FooledSpec) -> Attack:
-    """The attack of a spec, with all its settings. By default a `TransferSpec` has half the run's
-    radius and steps of ε/4, and a `FooledSpec` the run's radius.
+    """The attack of a spec, with all its settings. If the spec names no ε, it is half the run's
+    radius for a `TransferSpec` and the run's radius for a `FooledSpec`. The steps of a
+    `TransferSpec` have size ε/4. Raises UserError for an invalid radius.
     """
     half = isinstance(spec, TransferSpec)
     eps = check_eps((radius(run) / 2 if half else radius(run)) if spec.eps is None else spec.eps)
@@ -119,7 +120,7 @@ def targets_of(run: Run, spec: TransferSpec) -> list[Run]:
 
 
 def _name(run: Run, spec: TransferSpec) -> str:
-    """The cache key, which includes the hashes of the other networks' weights."""
+    """Returns the cache key, which includes ε and the hashes of the other networks' weights."""
     return registry.key(
         replace(
             spec,
@@ -134,8 +135,8 @@ def _name(run: Run, spec: TransferSpec) -> str:
 
 @probe(TransferSpec, name=_name)
 def transfer(run: Run, spec: TransferSpec) -> Transfer:
-    """How often images attacked on the run's network fool target networks, which the attack did not
-    use. Raises UserError where `targets_of` does.
+    """Measure how often images attacked on the run's network fool target networks, which the attack
+    did not use. Raises UserError where `targets_of` does.
     """
     net, attack = net_of(run), attack_of(run, spec)
     before, witness = relatives(run)
@@ -190,7 +191,7 @@ def transfer(run: Run, spec: TransferSpec) -> Transfer:
 
 
 def relatives(run: Run) -> tuple[Run | None, Run | None]:
-    """(the source before alignment, the witness) of a `model_alignment` run, (None, None) for any
+    """Returns (source before alignment, witness) of a `model_alignment` run, (None, None) of any
     other. Raises UserError where one of them is missing.
     """
     method = run.config.method
@@ -201,7 +202,7 @@ def relatives(run: Run) -> tuple[Run | None, Run | None]:
 
 
 def trained_alike(run: Run, name: str, role: str) -> Run:
-    """The run with that name. Raises UserError if it was trained on other images or classes than
+    """The run called `name`. Raises UserError if it was trained on other images or classes than
     `run`; the message calls it the `role`.
     """
     other = find_run(name)
@@ -214,8 +215,8 @@ def trained_alike(run: Run, name: str, role: str) -> Run:
 
 
 def named_runs(run: Run, names: str, role: str) -> list[Run]:
-    """The runs in a comma-separated list of names, each once. Raises UserError as `trained_alike`
-    does.
+    """The runs in `names`, a comma-separated list, each once. Raises UserError where
+    `trained_alike` does.
     """
     runs = [trained_alike(run, name.strip(), role) for name in names.split(",") if name.strip()]
     return list({each.path.resolve(): each for each in runs}.values())
@@ -242,7 +243,7 @@ def label(run: Run) -> str:
 
 
 def sentence(result: Transfer) -> str:
-    """The result in one sentence."""
+    """One sentence: the attack, and the share of the qualifying images that fool each target."""
     labels = result.meta["labels"][1 : 1 + len(result.targets)]
     return (
         f"{attack_name(result.meta['attack'] | {'step_size': None})} images at ε ="
@@ -272,8 +273,8 @@ def _fooled(result: Transfer, row: int, name: str) -> str:
 
 
 def shown_to(run: Run, spec: FooledSpec) -> list[Run]:
-    """The run, its aligned copies, every shipped network on the same data, and the runs named in
-    the spec, each once.
+    """The runs that are shown the images, each once: `run`, then its aligned copies among the
+    others, then all shipped networks on the same data and the runs in `spec.also`.
     """
     shipped = [
         each for each in all_runs() if each.shipped and each.info["data"] == run.info["data"]
@@ -284,15 +285,15 @@ def shown_to(run: Run, spec: FooledSpec) -> list[Run]:
 
 
 def _fooled_name(run: Run, spec: FooledSpec) -> str:
-    """The cache key, which includes the hashes of the other networks' weights."""
+    """Returns the cache key, which includes ε and the hashes of the other networks' weights."""
     others = ",".join(f"{each.id}@{each.weights}" for each in shown_to(run, spec))
     return registry.key(replace(spec, also=others, eps=float(attack_of(run, spec).eps or 0)))
 
 
 @probe(FooledSpec, name=_fooled_name)
 def fooled(run: Run, spec: FooledSpec) -> Fooled:
-    """Which networks are fooled by images attacked on the run's network and on its aligned copies.
-    All images count, not only those that qualify.
+    """Measure which networks are fooled by images attacked on the run's network and on its aligned
+    copies. All images count, not only those that qualify.
     """
     attack, split, models = attack_of(run, spec), images_of(run), shown_to(run, spec)
     few = split.take(torch.arange(min(spec.n, len(split))))

@@ -1,5 +1,5 @@
-"""The report of the alignment study: statistics, sentences and tables from its JSON file. It is
-apart from `study`, which imports torch.
+"""The report of the alignment study: statistics, sentences and tables from its JSON file. Not in
+`study`, because `study` imports torch.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ MOVES = {
 
 @dataclass(frozen=True)
 class Shift:
-    """A mean difference between transfer errors over source networks, as a fraction, with its 95 %
-    t-interval.
+    """A mean difference between transfer errors, as a fraction, over a number of source `networks`,
+    with its 95 % t-interval (infinite for one network).
     """
 
     mean: float
@@ -200,7 +200,9 @@ def markdown(study: JSON) -> str:
 
 
 def _errors(study: JSON) -> Iterator[list[object]]:
-    """Table rows: the mean errors and shifts by attack, and by source, target and over all."""
+    """Yield table rows: the mean errors and the shifts under each attack, for each source
+    architecture, each target architecture, all cells, and all attacked images.
+    """
     protocol = study["protocol"]
     for attack, name in protocol["attacks"].items():
         all_cells = _of(study["cells"], attack=attack)
@@ -261,22 +263,22 @@ def _facts(source: JSON) -> list[object]:
 
 
 def _of(cells: Iterable[JSON], **wanted: str) -> list[JSON]:
-    """The cells whose entries equal all the `wanted` ones."""
+    """The cells in which every entry of `wanted` has the wanted value."""
     return [cell for cell in cells if wanted.items() <= cell.items()]
 
 
 def _each(cells: Iterable[JSON], name: str) -> list[str]:
-    """The different values that cells have under a name."""
+    """The different values that the cells have under the key `name`, in order of appearance."""
     return list(dict.fromkeys(cell[name] for cell in cells))
 
 
 def file_of(data: str = DATA) -> Path:
-    """The path of a data set's study."""
+    """The path of the JSON file with a data set's study."""
     return FOLDER / f"alignment-{data.replace('_', '-')}.json"
 
 
 def compact(study: JSON) -> bytes:
-    """The study as JSON, with one line per source and per cell."""
+    """The study as JSON in UTF-8, with one line per source and per cell."""
     rows = {
         name: ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in study[name])
         for name in ("sources", "cells")

@@ -16,8 +16,9 @@ Kind = Literal["pgd", "mim", "dim", "tim"]
 
 @dataclass(frozen=True)
 class WhiteBox(Result):
-    """One network on n images: `logits` (n,K) of the clean ones, `right` (n,): whether it
-    classifies them correctly, and `fooled` (n,): whether it does, but its own attack makes it fail.
+    """One network's predictions for n images: `logits` (n,K) of the clean images, `right` (n,):
+    whether it classifies the clean image correctly, and `fooled` (n,): whether it does, but
+    misclassifies the image under its own attack.
     """
 
     logits: Floats
@@ -80,9 +81,9 @@ class Transfer(Result):
 
     @property
     def paired(self) -> Ints:
-        """(T,3), about the images that qualify both before and after the alignment: how many there
-        are, how many fool the target only after it, and how many only before it. (0,3) without an
-        alignment.
+        """Counts (T,3) of images that qualify both before and after the alignment: how many there
+        are, how many fool the target only after the alignment, and how many only before it. (0,3)
+        without an alignment.
         """
         before, rows = self.before_wrong, len(self.before_wrong)  # no rows without an alignment
         after, both = self.wrong[:rows], self.qualified[:rows] & self.before_qualified
@@ -93,13 +94,13 @@ class Transfer(Result):
     @property
     def difference(self) -> Floats:
         """The error after the alignment minus the error before, on the images that qualify for
-        both, (T,).
+        both, (T,); NaN where none does, (0,) without an alignment.
         """
         return shares(self.paired[:, 1] - self.paired[:, 2], self.paired[:, 0])
 
     @property
     def difference_interval(self) -> Floats:
-        """Tango's 95 % interval (low, high) of each target's `difference`, (T,2)."""
+        """Tango's 95 % interval (low, high) of each target's `difference`, as an array (T,2)."""
         return np.array([tango(int(b), int(c), int(n)) for n, b, c in self.paired]).reshape(-1, 2)
 
     @property
@@ -157,12 +158,13 @@ class Fooled(Result):
     n: int
 
     def misread(self, model: str) -> Bools:
-        """Which clean images a model misclassifies, (n,)."""
+        """Which clean images the model with this run id misclassifies, (n,) bool."""
         return self._bits(self.clean[self.models.index(model)])
 
     def fooled(self, model: str, source: str = "") -> Bools:
-        """Which images a model classifies correctly clean and misclassifies attacked, (n,).
-        `source`: the network on which they were attacked, by default the first.
+        """Which images a model classifies correctly clean and misclassifies attacked, (n,) bool.
+        `model` and `source` are run ids; `source`: the network on which the images were attacked,
+        by default the first of `sources`.
         """
         at = self.sources.index(source or self.sources[0]), self.models.index(model)
         return self._bits(self.wrong[at]) & ~self.misread(model)
@@ -206,5 +208,5 @@ class FooledSpec(ProbeSpec[Fooled]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Fooled], ...]:
-    """The specs of the Transfer page's first screen: the same for every image and radius."""
+    """The specs of the Transfer page's first screen: the same one for every image and radius."""
     return (FooledSpec(),)

@@ -86,9 +86,9 @@ def network(key: str) -> str:
 
 
 def screen(result: Fooled, a: str, bars: Sequence[Target]) -> Screen:
-    """The first screen: the bars, and if there is an aligned copy, a control that switches between
-    before and after A learned from a witness. `a`: the run id of A, which is the source or one of
-    its copies; `bars`: from `targets`.
+    """Draw the first screen: the bars, and if there is an aligned copy, a control that switches
+    between before and after A learned from a witness. `a`: the run id of A, which is the source or
+    one of its copies; `bars`: from `targets`.
     """
     after = pupil(result, a)
     sources = [result.sources[0], *filter(None, [after])]
@@ -142,13 +142,13 @@ def pupil(result: Fooled, a: str) -> str:
 
 
 def _learned(result: Fooled, run: str) -> str:
-    """What an aligned copy learned, in words."""
+    """What the aligned copy with this run id learned, in words; soft labels without a copy."""
     shown = dict(zip(result.models, result.meta["shown"], strict=True))
     return LEARNED.get(shown[run]["target"], "soft labels") if run else "soft labels"
 
 
 def counts(result: Fooled, bar: Target, source: str) -> tuple[int, int]:
-    """How many images fool a target, and how many it misclassifies clean."""
+    """How many images attacked on `source` fool a target, and how many clean ones it gets wrong."""
     run = bar.run or source
     return int(result.fooled(run, source).sum()), int(result.misread(run).sum())
 
@@ -165,7 +165,9 @@ def moved(result: Fooled, bar: Target, after: str) -> tuple[float, float, float,
 
 
 def change(result: Fooled, bar: Target, after: str) -> str:
-    """The change in words: `+6 points` or `no difference shown`."""
+    """The change from `moved`, in words: `+6 points`, or `no difference shown` if its interval
+    contains 0 or it rounds to 0.
+    """
     difference, low, high, _ = moved(result, bar, after)
     shown = (low > 0 or high < 0) and round(100 * difference)
     return f"{100 * difference:+.0f} points".replace("-", "−") if shown else "no difference shown"
@@ -176,7 +178,7 @@ def _share(result: Fooled, bar: Target, source: str) -> str:
 
 
 def _bar(result: Fooled, bar: Target, source: str) -> str:
-    """A bar's lengths as CSS variables."""
+    """A bar's lengths as CSS variables: shares fooled and misclassified clean, and the whisker."""
     k, misread = counts(result, bar, source)
     low, high = wilson(k, result.n)
     lengths = {"k": k / result.n, "p": misread / result.n, "l": low, "w": high - low}

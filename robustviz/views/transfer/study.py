@@ -65,7 +65,7 @@ class Study:
     steps: int = 20
 
     def ordinary(self, net: str, seed: int) -> TrainConfig:
-        """The config for training an ordinary network."""
+        """The config for training an ordinary network of the architecture `net`."""
         return self._config({"method": "standard", "net": net, "seed": seed} | RECIPES[net])
 
     def _config(self, flags: JSON, settings: JSON | None = None) -> TrainConfig:
@@ -123,8 +123,8 @@ def made(config: TrainConfig) -> Run:
 
 
 def measure(study: Study, command: str = "") -> JSON:
-    """Train, attack and count; return plain values for the JSON file. What is finished is kept by
-    run id, so that an interrupted call can be continued.
+    """Run the study: train, attack and count; return plain values for the JSON file. Finished
+    networks and results are stored by run id, so that an interrupted call can be continued.
     """
     pairs = [(net, seed) for seed in study.seeds for net in study.sources]
     targets = {f"{net} {seed}": study.ordinary(net, seed) for net, seed in study.targets}
@@ -176,7 +176,7 @@ def measure(study: Study, command: str = "") -> JSON:
 def shown(
     study: Study, attack: Kind, sources: Mapping[str, Run], targets: Iterable[TrainConfig]
 ) -> dict[str, Transfer]:
-    """How the images of each network transfer to the targets, by the network's name."""
+    """Measure how the images of each network transfer to the targets, by the network's name."""
     spec = TransferSpec(
         ",".join(config.run_id for config in targets), attack, n=study.n, steps=study.steps
     )
@@ -187,7 +187,9 @@ def shown(
 
 
 def recipes(configs: Iterable[TrainConfig]) -> JSON:
-    """The settings for training networks, by architecture, and for fine-tuning sources."""
+    """The number of epochs, learning rate and batch size, by architecture, and under `fine-tuning`
+    for aligning sources.
+    """
     return {
         "fine-tuning" if config.method.key == "model_alignment" else config.net: {
             "epochs": config.epochs,
