@@ -118,8 +118,7 @@ def overlaps(
 
 
 def hottest(heat: Tensor, size: tuple[int, int]) -> tuple[Floats, Bools, Bools]:
-    """Returns three arrays for raw maps (N,h,w): positive part, hottest pixels, and which say
-    nothing.
+    """Returns for raw maps (N,h,w) the positive part, the hottest pixels, and which say nothing.
 
     The positive part is enlarged to `size`, (N,H,W); the hottest pixels are those with its largest
     value, (N,H,W) bool. A map says nothing, (N,) bool, if its positive part is constant; that is

@@ -1,4 +1,4 @@
-"""Figures of the Contributions page: how many features carry an answer, what guided dropout drops,
+"""Figures of the Contributions page: how many features make up a logit, what guided dropout drops,
 and which pairs logit pairing pulls together.
 """
 
@@ -80,7 +80,7 @@ def contributions(
 
 
 def _effective(found: Mapping[str, Contributions]) -> str:
-    """The effective number of features, mean over images, in one sentence per network."""
+    """Returns a sentence per network: the effective number of features, mean over images."""
     return " ".join(
         f"Effective number of features in {name}: {np.nanmean(result.effective):.1f}."
         for name, result in found.items()
@@ -121,8 +121,8 @@ def _curve(
 
 
 def _carried(found: Mapping[str, Contributions]) -> str:
-    """How many features carry half of each answer, and whether the curves of defended networks rise
-    earlier, in words.
+    """Returns a text: how many features hold half of the positive contributions in each network,
+    and for many images whether the curves of defended networks rise earlier.
     """
     first, said, lacking = next(iter(found.values())), [], 0
     alone = len(first.y) == 1
@@ -148,8 +148,8 @@ def _carried(found: Mapping[str, Contributions]) -> str:
 
 
 def _risen(found: Mapping[str, Contributions]) -> str:
-    """Whether the curves of defended networks rise earlier than that of the first standard network,
-    on the same images (observation 1 of Wu et al.), in words.
+    """Returns a text on whether the curves of defended networks rise earlier than that of the first
+    standard network, on the same images (observation 1 of Wu et al.).
     """
     usual = [name for name, result in found.items() if result.meta["method"] == "standard"]
     robust = {name: each for name, each in found.items() if each.meta.get("group") == "defence"}
@@ -193,8 +193,8 @@ def _by_slope(found: Mapping[str, Contributions]) -> str:
 
 
 def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) -> go.Figure:
-    """One image's contributions, largest first: those that guided dropout always keeps, and those
-    that one draw drops.
+    """Bar chart of one image's contributions, largest first, coloured by what one draw of guided
+    dropout does: never drops the feature, keeps it this time, or drops it.
     """
     colour, meta = COLOURS[template], result.meta
     order = np.argsort(-result.parts[0], kind="stable")
@@ -250,8 +250,8 @@ def pairing(
     result: Pairing, *, side: str = "a", weight: str = "", template: str = LIGHT
 ) -> go.Figure:
     """Scatter plot of pairing loss against the attacked image's cross-entropy, coloured by pair
-    weight. Over-paired pairs are marked. `weight`: an AALP pair weight by name, by default the
-    run's own. A point's `customdata` is its image number.
+    weight. Over-paired pairs are marked. `weight`: a value of AALP's `pair_weight`, by default the
+    run's own. A point's `customdata` is its image index.
     """
     colour, kind = COLOURS[template], weight or str(result.meta["pair_weight"])
     w, median = result.weight(kind), float(np.median(result.pairing))
@@ -309,8 +309,8 @@ def pairing(
 
 
 def _ticks(low: float, high: float) -> dict[str, list[float] | list[str]]:
-    """Ticks of a logarithmic axis between two exponents of ten: the powers of ten, or if there are
-    fewer than two of them also 2 and 5 times the powers.
+    """Returns the ticks of a logarithmic axis from 10^`low` to 10^`high`: the powers of ten, and if
+    there are fewer than two of these also 2 and 5 times the powers.
     """
     tens = range(math.floor(low), math.ceil(high) + 1)
     every = [factor * 10.0**power for power in tens for factor in (1, 2, 5)]
@@ -321,8 +321,8 @@ def _ticks(low: float, high: float) -> dict[str, list[float] | list[str]]:
 
 
 def _over(result: Pairing) -> Bools:
-    """Which pairs lie in the over-paired corner, (n,) bool: cross-entropy above `CORNER`, pairing
-    loss above its median.
+    """Returns which pairs lie in the over-paired corner, (n,) bool: the attacked image's
+    cross-entropy is above `CORNER` and the pairing loss is above its median.
     """
     return (result.ce_adv > CORNER) & (result.pairing > float(np.median(result.pairing)))
 
@@ -330,8 +330,8 @@ def _over(result: Pairing) -> Bools:
 def _corner(
     figure: go.Figure, ends: tuple[float, float, float], count: int, side: str, colour: str
 ) -> None:
-    """Mark the over-paired corner and write `count` on it. `ends`: its right, lower and upper
-    edge.
+    """Draw a box around the over-paired corner, and write `count`, its number of pairs, at the box.
+    `ends`: the positions of its right, lower and upper edge.
     """
     right, low, top = ends
     figure.add_shape(
@@ -371,7 +371,8 @@ def opposition(
 ) -> go.Figure:
     """Histogram over images of the cosine between the gradients of pairing loss and cross-entropy.
 
-    For one or two networks; below 0 the gradients oppose each other. `weight` as in `pairing`.
+    For one or two networks; below 0 the gradients oppose each other. `weight`, as in `pairing`, is
+    the weight of a pair in the sentences; the bars count images.
     """
     found, colour = named(results), COLOURS[template]
     first, edges = next(iter(found.values())), np.linspace(-1, 1, 21)
@@ -416,8 +417,8 @@ def opposition(
 
 
 def _opposed(name: str, result: Pairing, kind: str) -> str:
-    """On what share of the images the two gradients oppose each other, and whether the weights of
-    the pairs change that, in words.
+    """Returns a text on what share of the images the two gradients oppose each other, and whether
+    the pair weights `kind` change that share.
     """
     there = int(np.isfinite(result.cosine).sum())
     if not there:
@@ -441,7 +442,7 @@ def _opposed(name: str, result: Pairing, kind: str) -> str:
 
 
 def _opposed_surely(name: str, result: Pairing, kind: str) -> str:
-    """The shares that `_opposed` states with their intervals, in words."""
+    """Returns a text with the shares of `_opposed`, their change, and 95 % intervals."""
     share, low, high = (100 * value for value in result.opposed())
     weighed, below, above = (100 * value for value in result.opposed(kind))
     moved, least, most = (100 * value for value in result.relief(kind))

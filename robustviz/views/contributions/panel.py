@@ -1,4 +1,4 @@
-"""Streamlit parts of the Contributions page: how many features carry an answer, what guided dropout
+"""Streamlit parts of the Contributions page: how many features make up a logit, what guided dropout
 drops, which pairs logit pairing pulls together, and attacks with more steps.
 """
 
@@ -41,10 +41,11 @@ COUNTS = (50, 100, 200)
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user has chosen on the page.
+    """The settings that the user has chosen on the page.
 
-    `of`: curves of one image or the mean of many; `n`: how many images; `pair_weight`: the weight
-    of a pair, a key of `WEIGHTS`; `seed`: of the draw of dropped features.
+    `of`: whether the curves are of one image (`one`) or the mean of many (`mean`); `n`: the number
+    of images, for these and the pairs; `pair_weight`: the weight of a pair, a key of `WEIGHTS`;
+    `seed`: of the random draw of dropped features.
     """
 
     of: str
@@ -54,17 +55,17 @@ class Choice:
 
     @property
     def weight(self) -> str:
-        """The weight of a pair as the figures expect it: empty for the run's own."""
+        """The weight of a pair as the figures expect it: "" stands for the run's own weight."""
         return "" if self.pair_weight == "own" else self.pair_weight
 
     def curves(self, index: int) -> ContributionsSpec:
-        """The spec for the contributions on many images, or on the image with number `index`."""
+        """Returns the spec for the curves: of `n` images, or of the image with this index."""
         return ContributionsSpec(n=self.n) if self.of == "mean" else ContributionsSpec(index=index)
 
 
 def first(here: Context, row: DeltaGenerator) -> None:
-    """Draw the first screen: how much of A's and B's answers few features hold. `row`: the
-    container for its download menu.
+    """Draw the first screen: how much of the positive contributions to the true class's logit the
+    largest features hold, in A and in B. `row`: the container for the download menu.
     """
     spec, named = CarriedSpec(), widgets.names(here)
     if not (found := widgets.measured(here, spec, "the contributions")):
@@ -82,9 +83,7 @@ def first(here: Context, row: DeltaGenerator) -> None:
 
 
 def settings() -> Choice:
-    """Draw the settings for the parts below the first screen, and return what the user has
-    chosen.
-    """
+    """Draw the settings for the parts below the first screen, and return the choices."""
     of = st.segmented_control(
         "Curves of",
         list(OF),
@@ -118,8 +117,8 @@ def settings() -> Choice:
 
 
 def compared(here: Context) -> dict[str, str]:
-    """Run ids by printed name: A and B, then one network on the same data for each other method in
-    `COMPARED`, with A's architecture if there is such a network.
+    """Returns run ids by printed name: A and B, then one network on the same data for each other
+    method in `COMPARED`, if there is any: if possible one with A's architecture.
     """
     sides, every = widgets.names(here), on(here.data)
     return sides | {
@@ -133,7 +132,9 @@ def compared(here: Context) -> dict[str, str]:
 
 
 def curves(here: Context, chosen: Choice) -> None:
-    """Draw how many features carry the answer, for every compared network."""
+    """Draw a curve for each network of `compared`: the share of the positive contributions that the
+    largest features hold, against their number.
+    """
     from robustviz.views.contributions import figures
 
     spec = chosen.curves(here.img)
@@ -142,8 +143,8 @@ def curves(here: Context, chosen: Choice) -> None:
 
 
 def strips(here: Context, chosen: Choice) -> None:
-    """Draw which features guided dropout would drop for the chosen image, one figure per
-    network.
+    """Draw which features one draw of guided dropout would drop for the displayed image, in one
+    figure per network.
     """
     from robustviz.views.contributions import figures
 
@@ -161,8 +162,9 @@ def strips(here: Context, chosen: Choice) -> None:
 
 
 def pairs(here: Context, chosen: Choice) -> dict[str, Pairing]:
-    """Draw which pairs logit pairing would pull together; points can be selected. Returns the
-    results by printed name.
+    """Draw for each network how strongly logit pairing would pull each image and its attacked copy
+    together, and the images of the points that the user selects. Returns the results by printed
+    name.
     """
     from robustviz.views.contributions import figures
 
@@ -219,7 +221,7 @@ def steps(here: Context) -> None:
 
 
 def _columns(here: Context) -> Iterator[tuple[tuple[str, str], DeltaGenerator]]:
-    """For each network its side and run id, and a column of the page."""
+    """Yields for each network ((side, run id), the page's column for it)."""
     return zip(here.sides, st.columns(len(here.sides), gap="large"), strict=True)
 
 

@@ -45,7 +45,9 @@ LOOKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
 def images_for(run: Run, spec: OfImages[Any]) -> tuple[Dataset, Tensor, Dataset]:
-    """The run's test split, the indices of the images that `spec` asks about, and these images."""
+    """Returns the run's test split, the indices (n,) of the images that `spec` asks about, and a
+    data set of only these images.
+    """
     if spec.index >= 0:
         split, alone = image_of(run, spec.index)[0], torch.tensor([row_of(spec.index)])
         return split, torch.tensor([spec.index]), split.take(alone)
@@ -55,14 +57,15 @@ def images_for(run: Run, spec: OfImages[Any]) -> tuple[Dataset, Tensor, Dataset]
 
 
 def aalp_of(run: Run) -> AALP:
-    """The run's own method if it was trained with AALP, else AALP with its default settings."""
+    """Returns the run's own method if it is AALP, else AALP with its default settings."""
     return run.config.method if isinstance(run.config.method, AALP) else AALP()
 
 
 @probe(ContributionsSpec)
 def contributions(run: Run, spec: ContributionsSpec) -> Contributions:
-    """Compute what each feature adds to the true class's logit, and one draw of guided dropout.
-    Raises UserError for a network whose logits do not depend on its features.
+    """Compute what each feature adds to the true class's logit, and which features one random draw
+    of guided dropout drops. Raises UserError for a network whose logits do not depend on its
+    features.
     """
     net, method = net_of(run), aalp_of(run)
     split, index, few = images_for(run, spec)
@@ -183,7 +186,7 @@ def _opposing(result: Pairing) -> str:
 
 @probe(AttackStepsSpec)
 def attack_steps(run: Run, spec: AttackStepsSpec) -> AttackSteps:
-    """Measure the accuracy as PGD takes more steps, and under Square."""
+    """Measure which images stay right as PGD takes more steps, and which under Square."""
     net, split = net_of(run), images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
     eps = check_eps(radius(run) if spec.eps is None else spec.eps)
@@ -211,8 +214,8 @@ def attack_steps(run: Run, spec: AttackStepsSpec) -> AttackSteps:
 def looked_at(
     net: nn.Module, x: Tensor, y: Tensor, attack: PGD, looks: list[int], seed: int = 0
 ) -> Bools:
-    """Which images are right after each number of PGD steps in `looks` and at all earlier checks,
-    (S,N) bool.
+    """Returns which images are right after each number of PGD steps in `looks` and at all earlier
+    checks, (S,N) bool.
 
     `x` (N,C,H,W), at most 250 images; `y` (N,). PGD runs once, and the predictions are checked
     after these numbers of steps. An image once found misclassified stays False and is not attacked
@@ -237,7 +240,7 @@ def looked_at(
 
 
 def gradient_cosine(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> float:
-    """The cosine of the gradients of pairing loss and cross-entropy with respect to all weights.
+    """Returns the cosine between two gradients over all weights: of pairing loss and cross-entropy.
 
     For one image `x` (C,H,W), its attacked copy `x_adv` and its class `y`; the cross-entropy is the
     mean over both images. NaN where one of the gradients is zero. `net` must not be shared with
@@ -261,9 +264,10 @@ def gradient_cosine(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> floa
 
 
 def added(run: Run, net: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Each feature's contribution to the logit of class `y` (n,D), the rest, and all logits.
+    """Returns how features add up to the logit of class `y`: contributions, the rest, all logits.
 
-    The rest of the logit is (n,), all logits are (n,K). With a linear head, a feature's
+    The contribution of each feature is (n,D), the rest of the logit (n,), all logits are (n,K).
+    With a linear head, a feature's
     contribution is its value times its weight, and the rest is the bias. With another head, it is
     the value times the derivative of the logit with respect to it, which is exact only as far as
     the head is linear there. Raises UserError where the logits do not depend on the features.
@@ -298,7 +302,7 @@ def added(run: Run, net: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tens
 
 
 def by_slope(net: Classifier) -> dict[str, bool]:
-    """An entry for a result's `meta` where a contribution is the feature times a derivative,
-    because the head is not linear; else empty.
+    """Returns an entry for a result's `meta`: {"slope": True} if a contribution is the feature
+    times a derivative, because the head is not linear; otherwise {}.
     """
     return {} if isinstance(net.head, nn.Linear) else {"slope": True}

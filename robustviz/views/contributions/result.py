@@ -1,5 +1,5 @@
-"""Specs and results of the Contributions page's probes: what can be asked and what is returned.
-Without torch, so that pages can import it quickly.
+"""Specs and results of the Contributions page's probes: the settings of these measurements and what
+they return. Without torch, so that pages can import it quickly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OPEN = 250
 
 @dataclass(frozen=True)
 class OfImages(ProbeSpec[R]):
-    """Base of specs about many images or one: the first `n` of the test split, or with `index` ≥ 0
+    """Base class of specs about the first `n` images of the test split or, with `index` ≥ 0, about
     this image only.
     """
 
@@ -38,7 +38,7 @@ class Contributions(Result):
     `parts` (n,D): each feature times its weight for the class, or if the head is not linear times
     the derivative of the logit; `bias` (n,): the rest of the logit; `mask` (n,D): the factor by
     which guided dropout multiplies each part, 0 where it is dropped; `y`, `pred`, `index` (n,):
-    true class, predicted class, image number.
+    true class, predicted class, image index.
     """
 
     parts: Floats
@@ -80,8 +80,9 @@ class Contributions(Result):
 
     @property
     def effective(self) -> Floats:
-        """The effective number of features, (Σc⁺)² / Σ(c⁺)² over the positive parts c⁺, (n,), 1 to
-        D: so many equal parts would be as spread out. NaN where no part is positive.
+        """The effective number of features, (Σc⁺)² / Σ(c⁺)² over the positive parts c⁺, (n,): from
+        1, if a single part is positive, to D, if all are positive and equal; NaN where no part is
+        positive.
         """
         up = np.maximum(self.parts.astype(np.float64), 0)
         below = (up**2).sum(axis=1)
@@ -91,10 +92,10 @@ class Contributions(Result):
 @register("probe/contributions")
 @dataclass(frozen=True)
 class ContributionsSpec(OfImages[Contributions]):
-    """What each feature adds to the true class's logit of clean images, and a guided-dropout draw.
+    """What each feature adds to the true class's logit, and which ones guided dropout would drop.
 
-    The dropout has its full rate, with the run's own settings if it was trained with AALP, else
-    AALP's defaults.
+    The images are clean. Dropout is drawn once, at its full rate, with the run's own settings if it
+    was trained with AALP, else AALP's defaults.
     """
 
     seed: int = option(0, "Seed of the draw.", low=0)
@@ -132,16 +133,16 @@ class Carried(Result):
 
     @property
     def median(self) -> int:
-        """The median of `half` over the images that count, the lower one of two; 0 for no
-        images.
+        """The median of `half` over the images that count (the lower of the two middle values if
+        their number is even); 0 for no images.
         """
         half = np.sort(self.half[self.counted])
         return int(half[(len(half) - 1) // 2]) if len(half) else 0
 
     @property
     def interval(self) -> tuple[int, int]:
-        """The 95 % interval (low, high) of the median, from order statistics; (0, 0) for no
-        images.
+        """The 95 % interval (low, high) of `median`, from order statistics; (0, 0) if no image
+        counts.
         """
         half = np.sort(self.half[self.counted])
         middle, reach = len(half) / 2, 0.98 * math.sqrt(len(half))
@@ -150,7 +151,7 @@ class Carried(Result):
 
 
 def fewer(a: Carried, b: Carried) -> tuple[int, int, int]:
-    """Compares two networks on the n images that count for both. Returns on how many of these the
+    """Compare two networks on the n images that count for both. Returns on how many of these the
     first network's `half` is a smaller share of its features than the second's, on how many a
     larger one, and n.
     """
@@ -175,13 +176,13 @@ class CarriedSpec(ProbeSpec[Carried]):
 
 @dataclass(frozen=True)
 class Pairing(Result):
-    """What logit pairing would change in a network, image by image.
+    """Pairing loss and cross-entropy of images and their attacked copies, image by image.
 
     `ce`, `ce_adv` (n,): cross-entropy of the untouched and of the attacked image; `pairing` (n,):
     mean squared difference of their logits; `cosine` (n,): cosine of two gradients with respect to
     all weights, that of `pairing` and that of the mean of both cross-entropies, NaN where one of
     them is zero; `right_adv` (n,): whether the attacked image is classified correctly; `y`, `index`
-    (n,): true class and image number.
+    (n,): true class and image index.
     """
 
     ce: Floats
@@ -193,7 +194,7 @@ class Pairing(Result):
     index: Ints
 
     def weight(self, kind: str) -> Floats:
-        """The weight of each pair, (n,), in [0, 1]; `kind` is a name of AALP's `pair_weight`."""
+        """Returns each pair's weight, (n,), 0 to 1. `kind`: a value of AALP's `pair_weight`."""
         return {
             "adversarial": np.exp(-self.ce_adv),
             "clean": np.exp(-self.ce),
@@ -202,10 +203,11 @@ class Pairing(Result):
         }[kind]
 
     def opposed(self, kind: str = "ones") -> tuple[float, float, float]:
-        """The share of the pair weights on images whose two gradients oppose each other.
+        """Returns the share of all pair weight that lies on images whose two gradients oppose.
 
-        Opposing means a cosine below 0. Returned with its 95 % interval as (share, low, high):
-        Wilson's, with Kish's effective number of images. (NaN, 0, 1) where no pair has any weight.
+        Opposing means a cosine below 0; `kind` as in `weight`, by default all weights are 1. It is
+        (share, low, high), with Wilson's 95 % interval for Kish's effective number of images;
+        (NaN, 0, 1) if no pair has any weight.
         """
         there = np.isfinite(self.cosine)
         weight, against = self.weight(kind)[there].astype(np.float64), self.cosine[there] < 0
@@ -217,10 +219,10 @@ class Pairing(Result):
         return share, low, high
 
     def relief(self, kind: str) -> tuple[float, float, float]:
-        """By how much the weights change the share of `opposed`, with a 95 % interval (low, high).
+        """Returns by how much the weights `kind` change the share of `opposed`, and an interval.
 
-        It is `opposed(kind)` − `opposed()` on the same images. (NaN, −1, 1) for fewer than two
-        images or where no pair has any weight.
+        It is (share of `opposed(kind)` − share of `opposed()`, low, high), with a 95 % interval
+        over the images; (NaN, −1, 1) for fewer than two images and if no pair has any weight.
         """
         there = np.isfinite(self.cosine)
         weight = self.weight(kind)[there].astype(np.float64)
@@ -237,7 +239,7 @@ class Pairing(Result):
 @register("probe/pairing")
 @dataclass(frozen=True)
 class PairingSpec(OfImages[Pairing]):
-    """Pairing loss and cross-entropy of images and their attacked copies, and if they conflict.
+    """Pairing loss and cross-entropy of images and their attacked copies: do they conflict?
 
     They conflict where their gradients have a negative cosine. The gradients are those of the two
     terms of ALP's loss, with respect to all weights, image by image in eval mode: the pairing loss
@@ -254,19 +256,19 @@ class PairingSpec(OfImages[Pairing]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
-    """The specs that the page needs before anything is chosen: those of the first screen, and the
-    pairs below it. `index`: the shown image; `eps` is not used.
+    """Returns the specs of what the page measures before anything is chosen: two for the first
+    screen, and one for the pairs below it. `index`: the displayed image; `eps` is not used.
     """
     return CarriedSpec(), ContributionsSpec(index=index), PairingSpec()
 
 
 @dataclass(frozen=True)
 class AttackSteps(Result):
-    """Which of n images stay right as an attack takes more steps, and under one without gradients.
+    """Which of n images stay right as PGD takes more steps, and under Square, without gradients.
 
-    `steps` (S,): after how many steps of PGD the answers were checked; `right` (S,n): right at this
-    check and at every earlier one; `clean` (n,): right untouched; `square` (n,): right under Square
-    with `queries` queries.
+    `steps` (S,): after how many steps of PGD the predictions were checked; `right` (S,n): right at
+    this check and at every earlier one; `clean` (n,): right untouched; `square` (n,): right under
+    Square with `queries` queries.
     """
 
     steps: Ints
@@ -298,7 +300,7 @@ class AttackStepsSpec(ProbeSpec[AttackSteps]):
 
     Measured on the first `n` test images. The step size is ε/4 for any number of steps, and the
     start is the same, so that an attack of ten steps is the beginning of one of a thousand. An
-    image counts as fooled from the first check at which it is misread.
+    image counts as fooled from the first check at which it is misclassified.
     """
 
     n: int = option(50, "How many test images.", low=1, high=OPEN)

@@ -1,5 +1,5 @@
-"""The Contributions page's first screen as HTML and SVG: how much of an answer the k largest
-features hold, over many images and on one. It needs neither torch nor Streamlit.
+"""The Contributions page's first screen as HTML and SVG: which share of the positive
+contributions to a logit the largest features hold. It needs neither torch nor Streamlit.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ STYLE = """<style>
 def screen(
     many: Mapping[str, Carried], one: Mapping[str, Contributions], thumbnail: bytes = b""
 ) -> Screen:
-    """The first screen for A and B (keys `a`, `b`): curves for many images and bars for one image.
+    """Returns the first screen for A and B (keys `a`, `b`): curves of many images, bars of one.
 
-    `one`: the contributions on one image, where they are known; `thumbnail`: that image as PNG. A
-    slider sets the number of features that are kept.
+    `one`: the contributions on one image, of the networks for which they are known; `thumbnail`:
+    that image as PNG. A slider sets the number of features that are kept.
     """
     kept = positions(many)
     widths = {each.width for each in many.values()}
@@ -63,8 +63,8 @@ def screen(
 
 
 def positions(many: Mapping[str, Carried]) -> list[int]:
-    """The numbers of features that the slider offers: from 0 to where every median curve has
-    reached 99 %.
+    """Returns the slider's positions, each a number of features: from 0 to where every median curve
+    has reached 99 %, but at least to 8; at most `MOST` + 1 positions.
     """
     reach = max(max(8, int((each.shares[1] >= 0.99).argmax())) for each in many.values())
     return sorted({round(k) for k in np.linspace(0, reach, min(reach, MOST) + 1)})
@@ -73,8 +73,8 @@ def positions(many: Mapping[str, Carried]) -> list[int]:
 def _curves(
     many: Mapping[str, Carried], kept: Sequence[int]
 ) -> tuple[str, dict[str, tuple[str, Sequence[str]]]]:
-    """The chart of the median curves as SVG, and the values of its moving parts at each slider
-    position.
+    """Returns the chart of the median curves as SVG, and the values that its moving parts take at
+    each slider position in `kept`.
     """
     ticks = [(0.0, "0 %"), (0.5, "50 %"), (1.0, "100 %")]
     step = max(1, round(kept[-1] / 6))
@@ -128,8 +128,8 @@ def _curves(
 def _strip(
     side: str, one: Contributions, kept: Sequence[int], moves: dict[str, tuple[str, Sequence[str]]]
 ) -> str:
-    """One image's parts as SVG bars, largest first: kept ones in full colour, the others pale. The
-    values of the moving parts are added to `moves`.
+    """Returns one image's contributions as SVG bars, largest first: those kept in full colour, the
+    others pale. The values of its moving parts are added to `moves`.
     """
     parts = -np.sort(-one.parts[0])
     width, top = 460, float(max(parts.max(), 1e-9))
@@ -171,8 +171,8 @@ def _percent(share: float) -> str:
 
 
 def shown(many: Mapping[str, Carried]) -> bool:
-    """Whether A and B differ: their medians, as shares of the features, are different, and a paired
-    sign test is significant.
+    """Whether the screen states a difference between A and B: only if their medians, as shares of
+    their features, are different and a paired sign test is significant.
     """
     if len(many) < 2:
         return False
@@ -182,7 +182,9 @@ def shown(many: Mapping[str, Carried]) -> bool:
 
 
 def answer(many: Mapping[str, Carried]) -> str:
-    """The verdict line: how many features carry half of each network's answer."""
+    """Returns the verdict line: how many features hold half of the positive contributions to the
+    true class's logit, in each network.
+    """
     (side, a), *rest = many.items()
     if not all(each.median for each in many.values()):
         return "On none of these images does any feature contribute positively to the right class."
@@ -199,7 +201,7 @@ def answer(many: Mapping[str, Carried]) -> str:
 
 
 def sure(many: Mapping[str, Carried]) -> list[str]:
-    """Sentences on how the curves were measured and how sure the verdict is."""
+    """Returns sentences on how the curves were measured and how certain the verdict is."""
     first = next(iter(many.values()))
     n, whole = len(first.right), first.meta["of"]
     out = [

@@ -18,8 +18,8 @@ ALT = "Accuracy against the number of attack steps, and under Square."
 def attack_steps(
     results: AttackSteps | Mapping[str, AttackSteps], *, template: str = LIGHT
 ) -> go.Figure:
-    """Accuracy against the number of PGD steps with 95 % bands, and next to it under Square, for
-    one or two networks.
+    """Line chart of accuracy against the number of PGD steps with 95 % bands, and to its right the
+    accuracy under Square, for one or two networks.
     """
     found, colours = named(results), COLOURS[template]
     first, last = next(iter(found.values())), max(int(r.steps[-1]) for r in found.values())
@@ -76,8 +76,8 @@ def attack_steps(
 
 
 def _masked(name: str, result: AttackSteps) -> str:
-    """How many images longer and gradient-free attacks fool in addition, and whether that shows a
-    masked gradient, in words.
+    """Returns a text on how many more images a longer PGD and Square fool, and whether that shows
+    that the network masks its gradient.
     """
     held, last = result.right[-1], int(result.steps[-1])
     early = result.steps <= 20

@@ -59,18 +59,19 @@ OVERLAP, LABELS, HEAD, PUSHED, OUTLIERS, HOLD, MISSING = KINDS
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the rules look at for one class: numbers from `Misalignment`, and words for them.
+    """The values that the rules test for one class: numbers from `Misalignment`, and texts on them.
 
-    Of its `n` test images `clean` are right untouched. Of those misread untouched, `lost` have
-    mostly neighbours of other classes and `among` mostly neighbours of their own. `wrong` are
-    misread untouched or attacked, `odd` of these are outliers. `place`: where the answer changes on
-    the line from the own centre (0) to that of `towards` (1), the class with the nearest boundary;
-    `plain`: where it would change without the head's biases; `elsewhere`: the most by which the
-    biases move another class's boundary outwards. `learned`: the share of its training images that
-    are right; `gap`: accuracy on training images minus that on test images; `excess`: `gap` minus
-    the median gap of the other classes. `pressed`: how many other classes have their nearest
-    boundary towards this one, and close, if that is most of them, else 0; `offset`: whether the
-    head's biases are the reason.
+    `total` is the number of all images. Of this class's `n` test images `clean` are right
+    untouched. Of those misclassified untouched, `lost` have mostly neighbours of another class, and
+    `among` mostly neighbours of their own. `wrong` are misclassified untouched or attacked, `odd`
+    of these are outliers. `place`: where the prediction changes on the line from the own centre (0)
+    to that of `towards` (1), the class with the nearest boundary; `plain`: where it would change
+    without the head's biases; `elsewhere`: the most by which the biases move another class's
+    boundary outwards. `learned`: the share of its training images that are right; `gap`: accuracy
+    on training images minus that on test images; `excess`: `gap` minus the median gap of the other
+    classes. `pressed`: how many other classes have their nearest boundary towards this class and
+    close to their own centre; 0 if that is not most classes. `offset`: whether the head's biases
+    are the reason.
     """
 
     name: str
@@ -110,13 +111,13 @@ class Evidence:
 
     @property
     def way(self) -> str:
-        """Where the answer changes, in words."""
+        """Where on the line the prediction changes (`place`), in words."""
         return _way(self.place)
 
 
 class Rule(NamedTuple):
-    """One possible cause: its name, the kind that is printed, a test whether it fits, and a
-    function that writes the explanation.
+    """One possible cause: its own name, the kind of cause that is printed, a function that tests
+    whether it fits, and one that returns the explanation.
     """
 
     name: str
@@ -262,8 +263,9 @@ RULES = (
 
 
 def diagnosis(found: Misalignment, c: int, votes: Ints) -> tuple[str, str]:
-    """The kind of cause and its explanation for class `c`. `votes` (N,): for each untouched image,
-    the class that most of its nearest neighbours in feature space have.
+    """Returns the kind of cause of class `c` and its explanation, by the first rule that fits.
+    `votes` (N,): for each untouched image, the most frequent class among its nearest neighbours in
+    feature space.
     """
     evidence = evidence_of(found, c, votes)
     rule = next(rule for rule in RULES if rule.fits(evidence))
@@ -271,7 +273,7 @@ def diagnosis(found: Misalignment, c: int, votes: Ints) -> tuple[str, str]:
 
 
 def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
-    """Collect what the rules look at for class `c`; `votes` as in `diagnosis`."""
+    """Collect the values that the rules test for class `c`; `votes` as in `diagnosis`."""
     names, n = list(found.meta["classes"]), int(found.n[c])
     here = found.y == c
     unclear = here & ~found.right
@@ -324,8 +326,8 @@ def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
 
 
 def _odd_ones(found: Misalignment, odd: Ints) -> str:
-    """How many outliers there are, in words, with the first as an example. `odd`: their row
-    numbers.
+    """Returns a text on how many outliers there are, with the first as an example; "" for none.
+    `odd`: their positions in `found.y`.
     """
     if not len(odd):
         return ""
@@ -337,8 +339,9 @@ def _odd_ones(found: Misalignment, odd: Ints) -> str:
 
 
 def _pressed(found: Misalignment, c: int) -> tuple[list[int], bool]:
-    """The other classes whose nearest boundary is the one to `c`, if they are most of the others
-    and this boundary is close; and whether the head's biases are the reason.
+    """Returns the classes whose nearest boundary is the one to `c` and is close to their own
+    centre, if these are most of the other classes, else none; and whether the head's biases are the
+    reason.
     """
     near = (found.boundary_class == c) & (found.boundary < LEANING)
     shifted = near & (found.boundary_0 - found.boundary >= SHIFT)

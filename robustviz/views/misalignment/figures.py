@@ -26,10 +26,10 @@ CONFUSERS = 5  # at most this many classes are drawn beside `focus` where there 
 
 
 def shown_classes(result: Misalignment, focus: str = "") -> list[int]:
-    """The indices of the classes to draw, worst first: all of them if there are at most `MOST`.
+    """Returns the indices of the classes to draw, worst first: all with images if at most `MOST`.
 
-    Else the worst `MOST`; or, if `focus` names a class, that class and those it is close to or
-    mistaken for.
+    Otherwise these are the worst `MOST`; or, if `focus` names a class, that class first and then at
+    most `CONFUSERS` classes that it is close to or mistaken for.
     """
     names, order = list(result.meta["classes"]), [c for c in result.order if result.n[c] > 0]
     if len(order) <= MOST or focus not in names:
@@ -49,8 +49,8 @@ def misalignment(
     """How far the attack (×) and noise (○) move the images of each class, a row per class.
 
     Each image is measured on the line from its own class's centre (0) to the wrong centre that is
-    nearest to where it ends (1), and a mark is the mean over a class; | marks where the head
-    changes its answer on these lines. `focus`: a class; the others are drawn grey.
+    nearest to where it ends (1), and a mark is the mean over a class; | marks where the head's
+    prediction changes on these lines. `focus`: the name of a class; the others are drawn grey.
     """
     networks = named(results)
     first = next(iter(networks.values()))
@@ -118,8 +118,8 @@ def _cause(result: Misalignment, focus: str) -> str:
 
 
 def causes(result: Misalignment) -> str:
-    """How many classes have which cause, in words: `Pushed by the attack: 7 classes; holds: 3
-    classes.`
+    """Returns how many classes have which cause, in words: `Pushed by the attack: 7 classes; holds:
+    3 classes.`
     """
     return (
         "; ".join(
@@ -179,7 +179,7 @@ def misalignment_auc(
 
 
 def _foretold(result: Misalignment) -> str:
-    """Whether misalignment predicts which images are fooled, in words."""
+    """Returns a text on whether misalignment predicts which images are fooled."""
     area, low, high, fooled, held = result.auc
     if math.isnan(area):
         return (
@@ -199,8 +199,8 @@ def _foretold(result: Misalignment) -> str:
 
 
 def _area(name: str, result: Misalignment) -> str:
-    """The AUC with its interval and the numbers of fooled and other images, in words; empty for no
-    AUC.
+    """Returns a text with the AUC, its interval, and how many images were fooled and how many not;
+    "" if there is no AUC.
     """
     area, low, high, fooled, held = result.auc
     return (
@@ -212,8 +212,8 @@ def _area(name: str, result: Misalignment) -> str:
 
 
 def _roc(result: Misalignment) -> dict[str, Floats]:
-    """False positive rates (x) and true positive rates (y), with one step for each distinct
-    score.
+    """Returns the points of the ROC curve: false positive rates `x` and true positive rates `y`,
+    with a step for each distinct value of `misaligned`.
     """
     score, fooled = result.misaligned[result.right], result.fooled[result.right]
     order = np.argsort(-score, kind="stable")
@@ -223,8 +223,8 @@ def _roc(result: Misalignment) -> dict[str, Floats]:
 
 
 def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> go.Figure:
-    """Mean cosine of clean and attacked images after each stage of the network, and of clean and
-    noisy images (thin, dotted).
+    """Line chart of the mean cosine between clean and attacked images after each stage, with a band
+    for the middle half of the images, and between clean and noisy images (thin, dotted).
     """
     networks = named(results)
     first = next(iter(networks.values()))
@@ -273,7 +273,7 @@ def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> 
 
 
 def _fall(result: Stages) -> str:
-    """At which stage clean and attacked images part most, and the cosines at the end, in words."""
+    """Returns a text: at which stage the mean cosine falls most, and its values at the end."""
     mean, noise = result.adversarial.mean(axis=1), result.noise.mean(axis=1)
     falls = mean[:-2] - mean[1:-1]  # without the logits, which are on another scale
     at = int(falls.argmax())
@@ -291,8 +291,8 @@ def _fall(result: Stages) -> str:
 
 
 def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure:
-    """Histogram of the distances between the features of two images, of one class (filled) and of
-    two classes (outlined), with the trained margin.
+    """Histograms of the distances between the features of two images, for pairs of one class
+    (filled) and of two classes (outlined), with a line at the trained margin if there is one.
     """
     colour = COLOURS[template]
     figure = blank(
@@ -433,7 +433,7 @@ def uniformity(
     results: Uniformity | Mapping[str, Uniformity], *, template: str = LIGHT
 ) -> go.Figure:
     """Alignment against uniformity of clean features: a point for each epoch whose weights were
-    kept, and a large filled one for the best network.
+    stored, and a large filled point for the best network.
     """
     networks = named(results)
     first = next(iter(networks.values()))
@@ -482,8 +482,8 @@ def uniformity(
 
 
 def _spread(result: Uniformity) -> str:
-    """Alignment and uniformity of the best network and of the first epoch that was kept, in
-    words.
+    """Returns a text: alignment and uniformity of the best network, and at the first epoch whose
+    weights were stored.
     """
     return f"alignment {result.alignment[-1]:.2f}, uniformity {result.uniformity[-1]:.2f}. " + (
         f"At epoch {result.epoch[0]} {result.alignment[0]:.2f} and {result.uniformity[0]:.2f}."

@@ -61,7 +61,8 @@ COLUMNS = {
 
 
 def why(here: Context, shown: AttackedSpec[Any], sides: Sequence[Side]) -> None:
-    """Draw the visible part: a class, its cause in a sentence per network, and three of its images.
+    """Draw the part that is always visible: a picker for a class and, for each network, its cause
+    in a sentence and up to three of its images. No class chosen means the least robust one.
 
     `shown`: the spec of the feature map above; the causes are measured on the same images under the
     same attack. `sides`: the networks, with the pictures of their images.
@@ -93,8 +94,8 @@ def why(here: Context, shown: AttackedSpec[Any], sides: Sequence[Side]) -> None:
 
 
 def _telling(name: str, result: Misalignment, c: int, tiles: FeatureTiles | None) -> None:
-    """Draw the images that show a class's cause best, clean and attacked, each with a button that
-    selects it.
+    """Draw the images that show the cause of class `c` best, clean and attacked, each with a button
+    that selects it. Draws nothing if `tiles`, their pictures, is None or of other images.
     """
     rows = result.telling(c)
     if tiles is None or not rows or tuple(tiles.index) != tuple(result.index):
@@ -120,8 +121,8 @@ def _telling(name: str, result: Misalignment, c: int, tiles: FeatureTiles | None
 
 
 def everything(here: Context, shown: AttackedSpec[Any]) -> None:
-    """Draw the part under *More*: how far the attack moves each class, the tables of causes, closer
-    looks.
+    """Draw the part under *More*: how far the attack moves each class, a table of causes for each
+    network, and the closer look that the user chooses.
     """
     st.subheader("The causes of all classes")
     names = list(folder.open_model(here.a).classes)
@@ -153,8 +154,9 @@ def everything(here: Context, shown: AttackedSpec[Any]) -> None:
 
 
 def causes(here: Context, name: str, result: Misalignment, focus: str) -> None:
-    """Draw one network's table of causes, worst class first, the explanations in words, and
-    pictures of the misread images of the chosen class.
+    """Draw one network's table of causes, worst class first, and the explanations in words.
+
+    If `focus` names a class, only this class is explained, and its misclassified images are drawn.
     """
     names, rows = list(result.meta["classes"]), result.rows()
     shown = [names[c] for c in shown_classes(result, focus)] if len(names) > MOST else names
@@ -199,8 +201,8 @@ def causes(here: Context, name: str, result: Misalignment, focus: str) -> None:
 
 
 def misread(result: Misalignment, c: int) -> list[int]:
-    """The numbers of a class's images that are misread, untouched or attacked: outliers first, then
-    those farthest from the centre.
+    """Returns the indices of the images of class `c` that are misclassified untouched or attacked:
+    outliers first, then by distance from the class's centre, the farthest first.
     """
     return [
         int(result.index[i])
@@ -231,8 +233,8 @@ def _cells(row: JSON) -> JSON:
 
 
 def _row(key: str, result: Misalignment, order: list[str]) -> None:
-    """Callback for a selected table row: select its class, and the first misread image of this
-    class, else the first image.
+    """Callback for a selected table row: select its class, and the first image of `misread`, or if
+    there is none, the first image of this class. `key`: of the table; `order`: its class names.
     """
     rows = st.session_state[key].get("selection", {}).get("rows", [])
     if not rows or not rows[0] < len(order):

@@ -1,7 +1,7 @@
 """Probes of misaligned classes: causes, pairs of features, and alignment and uniformity over the
-epochs. A cause follows from the train–test gap, from where the class centres lie, from where the
-head changes its answer between two centres, and from which images are misread; its rules are in
-`diagnosis.py`.
+epochs. The cause is determined from the train–test gap, the positions of the class centres, where
+between two centres the head's prediction changes, and which images are misclassified; its rules
+are in `diagnosis.py`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ NEIGHBOURS = 10  # so many nearest neighbours vote for an untouched image; fewer
 
 @probe(MisalignmentSpec)
 def misalignment(run: Run, spec: MisalignmentSpec) -> Misalignment:
-    """Measure why the images of each class do not stay with it: a table with a diagnosis per
-    class.
+    """Measure why images of each class get misclassified, and return a table with a cause for each
+    class. Raises UserError if `spec.class_` is no class of the run.
     """
     if spec.class_:
         if spec.class_ not in (names := list(run.classes)):  # checked before measuring
@@ -79,8 +79,10 @@ def misalignment(run: Run, spec: MisalignmentSpec) -> Misalignment:
 
 
 class _Boundary(NamedTuple):
-    """Where on the line from each class's centre (0) to another's (1) the head changes its answer
-    first, and towards which class; (K,) each, except for `every`.
+    """For each class, where on the line from its centre (0) to another class's centre (1) the
+    head's prediction changes: `place`, the smallest such position over the other classes, and the
+    class `other` at which it is reached; NaN and −1 if there is none. (K,) each, except for
+    `every`.
     """
 
     place: Tensor
@@ -90,10 +92,11 @@ class _Boundary(NamedTuple):
 
 
 def _boundaries(at_centres: Tensor, offset: Tensor, there: Tensor) -> _Boundary:
-    """The boundaries from the logits at the clean centres (K,K) and at the zero vector (K,).
+    """Returns the boundaries, computed from the logits at points in feature space.
 
-    `there` (K,): which classes have images. With a linear head, the difference of two logits is
-    linear along the line, and the answer changes where it is 0.
+    `at_centres` (K,K): the logits at the clean centres; `offset` (K,): at the zero vector; `there`
+    (K,): which classes have images. With a linear head, the difference of two logits is
+    linear along the line, and the prediction changes where it is 0.
     """
     # [c, o]: logit of c minus logit of o at the centre of c
     lead = at_centres.diagonal()[:, None] - at_centres
@@ -139,7 +142,7 @@ def _head(net: Classifier, split: Dataset, seen: Features) -> _Head:
 
 
 def _table(seen: Features, head: _Head, train_logits: Tensor, train_y: Tensor) -> Misalignment:
-    """The whole result except for the diagnosis."""
+    """Returns the result without `kind`, `sentence`, `files` and `meta`, which the caller adds."""
     y, count = torch.from_numpy(seen.y), len(head.offset)
     pred, pred_adv = torch.from_numpy(seen.pred), torch.from_numpy(seen.pred_adv)
     clean = torch.from_numpy(seen.clean).double()
@@ -201,8 +204,8 @@ def _table(seen: Features, head: _Head, train_logits: Tensor, train_y: Tensor) -
 
 
 def _distances(z: Tensor, centres: Tensor) -> Tensor:
-    """Euclidean distances of points (N,D) to centres (K,D), as (N,K); infinite for a class without
-    a centre.
+    """Returns the Euclidean distance of each point (N,D) to each centre (K,D), as (N,K); infinite
+    for a class without a centre.
     """
     return torch.cdist(z, centres, compute_mode="donot_use_mm_for_euclid_dist").nan_to_num(
         nan=torch.inf
@@ -210,8 +213,8 @@ def _distances(z: Tensor, centres: Tensor) -> Tensor:
 
 
 def _movement(step: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
-    """How far each image's step (N,D) goes along its line (N,D) from centre to centre, and how far
-    off this line, both over the length of the line: (N,) each.
+    """Returns how far each image's movement `step` (N,D) goes along the vector `line` (N,D) from
+    one centre to another, and how far off this line, both over the length of the line: (N,) each.
     """
     length = line.norm(dim=1)
     along = (step * line).sum(1) / length.square()
@@ -219,8 +222,8 @@ def _movement(step: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _confidence(logits: Tensor, y: Tensor) -> Tensor:
-    """The mean softmax output for the true class over the median of this mean of the other classes,
-    (K,).
+    """Returns for each class the mean softmax output for it on its own images, divided by the
+    median of the other classes' means, (K,).
     """
     count = logits.shape[1]
     mean = _means(logits.softmax(dim=1).gather(1, y[:, None])[:, 0], y, count)
@@ -228,14 +231,14 @@ def _confidence(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _means(values: Tensor, y: Tensor, count: int) -> Tensor:
-    """The mean of `values` (N,) over each class, (K,) float64; NaN for a class without images."""
+    """Returns the mean of `values` (N,) over each class, (K,) float64; NaN if it has no images."""
     return torch.zeros(count, dtype=torch.float64).index_add_(
         0, y, values.double()
     ) / torch.bincount(y, minlength=count)
 
 
 def _fence(distances: Tensor) -> Tensor:
-    """Tukey's upper fence of the distances; a larger distance is an outlier."""
+    """Returns Tukey's upper fence: a larger distance is an outlier; infinite for no distances."""
     if not len(distances):
         return torch.tensor(torch.inf, dtype=torch.float64)
     ends = torch.quantile(distances.double(), torch.tensor([0.25, 0.75]).double())
@@ -243,8 +246,8 @@ def _fence(distances: Tensor) -> Tensor:
 
 
 def _votes(seen: Features) -> Ints:
-    """For each untouched image the class that most of its nearest neighbours among the other
-    untouched images have, (N,).
+    """Returns, for each untouched image, the most frequent class among its nearest neighbours, the
+    other untouched images, in feature space, (N,).
     """
     y = torch.from_numpy(seen.y)
     k = max(1, min(NEIGHBOURS, int(y.unique(return_counts=True)[1].min()) - 1))
@@ -253,8 +256,8 @@ def _votes(seen: Features) -> Ints:
 
 @probe(PairsSpec)
 def pairs(run: Run, spec: PairsSpec) -> Pairs:
-    """Measure the distances between the features of all pairs of images, of one class and of
-    two.
+    """Measure the distances between the features, scaled to length 1, of all pairs of images:
+    a histogram for pairs of one class, and one for pairs of two classes.
     """
     seen = features(run, spec.alike(FeaturesSpec))
     z = measures.unit(torch.from_numpy(seen.points(spec.images)))
@@ -288,8 +291,8 @@ def pairs(run: Run, spec: PairsSpec) -> Pairs:
 
 @probe(UniformitySpec)
 def uniformity(run: Run, spec: UniformitySpec) -> Uniformity:
-    """Measure alignment and uniformity of clean features for each kept epoch and the best
-    network.
+    """Measure alignment and uniformity of clean features at each epoch whose weights were stored,
+    and for the best network.
     """
     split = images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))

@@ -1,5 +1,5 @@
-"""Specs and results of the probes about misaligned classes: what can be asked and what is
-returned.
+"""Specs and results of the probes about misaligned classes: the settings of these measurements and
+what they return.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAMED = 8  # at most this many outliers are listed; the rest is only counted
 
 @dataclass(frozen=True)
 class Misalignment(Answers):
-    """Why the images of each class do not stay with it: values per class (K) and per image (N).
+    """Why images of each class get misclassified: measurements per class (K) and per image (N).
 
     Per class: `n` images, of which `clean_k` are right untouched and `robust_k` under the attack;
     `train_n`, `train_k`: the same on a sample of the training split, untouched. `spread`: mean
@@ -30,15 +30,16 @@ class Misalignment(Answers):
     centre that is nearest to where it ends (0: not at all, 1: from centre to centre), and off this
     line; both over the length of the line, mean over images; `along_noise`: `along` for noise of
     the same ε. `margin`: mean of z_y − max other logit, untouched. `boundary`: where on the line to
-    the centre of `boundary_class` the head changes its answer (0: own centre, 1: the other; NaN
+    the centre of `boundary_class` the head's prediction changes (0: own centre, 1: the other; NaN
     where it does not change); `boundary_0`: where it would without the head's biases;
     `boundary_met`: where it changes on the lines of `along`, mean over images. `confidence`: mean
     softmax output for the true class on the training sample, over the median of the other classes.
     `taken`: clean images of other classes that are classified as this one. `landed` (K,K): how many
-    attacked images of the row's class are classified as the column's. `kind`, `sentence`: the
-    diagnosis. Undefined values are NaN, undefined classes −1.
+    attacked images of the row's class are classified as the column's. `kind`, `sentence`: the cause
+    and its explanation. Undefined values are NaN, undefined classes −1.
 
-    Per image: `index` its number, `y`, `pred`, `pred_adv`; `towards`: the wrong class whose centre
+    Per image: its `index`, the true class `y`, the predictions for it untouched and attacked
+    (`pred`, `pred_adv`); `towards`: the wrong class whose centre
     is nearest to its attacked features; `own`: distance to its own clean centre, over the mean
     distance between two centres; `misaligned`: cosine to the nearest other clean centre minus
     cosine to its own, −2 to 2, untouched; `outlier`: whether it lies unusually far from its class
@@ -87,35 +88,37 @@ class Misalignment(Answers):
 
     @property
     def auc(self) -> tuple[float, float, float, int, int]:
-        """How well `misaligned` predicts which images that are right untouched get fooled.
+        """How well `misaligned` predicts which of the images that are right untouched are fooled.
 
-        Returns the AUC, its 95 % interval (low, high), and how many images were fooled and how many
-        not. 0.5 is chance; NaN where all or none were fooled.
+        It is (AUC, low, high, number of fooled images, number of others), with the AUC's 95 %
+        interval. 0.5 is chance; the first three are NaN if all images were fooled or none.
         """
         return auc(self.misaligned[self.fooled], self.misaligned[self.right & ~self.fooled])
 
     def lands(self, c: int, most: int = 3) -> list[tuple[int, int]]:
-        """The answers to the attacked images of class `c` as (class, count), at most `most`, the
-        most frequent first; classes with count 0 are left out.
+        """Returns as what the attacked images of class `c` are classified, as pairs (class, number
+        of images), at most `most`, the most frequent first. `c` itself may be among them; classes
+        with no image are left out.
         """
         return commonest(self.landed[c], most)
 
     def ends(self, c: int, most: int = 3) -> list[tuple[int, int]]:
-        """The wrong classes whose centres are nearest to the attacked images of class `c`, as
-        (class, count), at most `most`, the most frequent first.
+        """Returns which wrong classes' centres are nearest to the attacked images of class `c`, as
+        pairs (class, number of images), at most `most`, the most frequent first.
         """
         return commonest(np.bincount(self.towards[self.y == c], minlength=len(self.n)), most)
 
     def cause(self, c: int) -> str:
-        """The kind of cause of class `c` and the first sentence of its explanation."""
+        """Returns a text: the kind of cause of class `c`, and the explanation's first sentence."""
         return f"{self.kind[c]}: {self.sentence[c].partition('. ')[0].rstrip('.')}."
 
     def telling(self, c: int, most: int = 3) -> list[int]:
-        """The rows of at most `most` images that show the cause of class `c` best.
+        """Returns the images that best show the cause of class `c`, at most `most`, as their
+        positions in `y`.
 
-        Misread images come first, untouched or attacked; among them the fooled ones, where the
+        Images misclassified untouched or attacked come first: among these the fooled ones, if the
         attack is the cause; then outliers; then those farthest from the centre. Images that are
-        never misread are ordered by how misaligned they are.
+        always right follow, outliers first, then the most misaligned.
         """
         mine = (self.y == c).nonzero()[0]
         wrong = (self.pred != c) | (self.pred_adv != c)
@@ -132,11 +135,11 @@ class Misalignment(Answers):
         return [int(i) for i in order[:most]]
 
     def rows(self) -> list[JSON]:
-        """The result as a table, one row per class, the worst class first."""
+        """Returns the result as a table with a row for each class, in the order of `order`."""
         return [self.row(c) for c in self.order]
 
     def row(self, c: int) -> JSON:
-        """The table row of class `c`; None where a value is undefined."""
+        """Returns the table row of class `c`; an undefined value is None."""
         names, n = list(self.meta["classes"]), int(self.n[c])
         clean, robust = (wilson(int(k[c]), n) for k in (self.clean_k, self.robust_k))
         return {
@@ -165,7 +168,7 @@ class Misalignment(Answers):
         }
 
     def line(self, c: int) -> str:
-        """The row and the explanation of class `c` as text."""
+        """Returns the row and the explanation of class `c` as text."""
         row = self.row(c)
         if not row["n"]:
             return self.sentence[c]
@@ -193,7 +196,7 @@ class Misalignment(Answers):
         )
 
     def _odd(self, c: int) -> str:
-        """The misread images of class `c` that are outliers, in words; empty for none."""
+        """Returns a text on the misclassified outliers of class `c`; "" if there are none."""
         wrong = (self.pred != c) | (self.pred_adv != c)
         odd = ((self.y == c) & wrong & self.outlier).nonzero()[0]
         which = [self.files[i] if self.files else f"image {self.index[i]}" for i in odd]
@@ -209,10 +212,11 @@ class Misalignment(Answers):
 @register("probe/misalignment")
 @dataclass(frozen=True)
 class MisalignmentSpec(AttackedSpec[Misalignment]):
-    """Why classes are misaligned: causes for the first `n` test images under PGD, as a table.
+    """Why images of each class get misclassified: one cause per class, as a table.
 
-    `train_n` images of the training split are measured for comparison. `class_`, on the command
-    line `class`: the class whose row and explanation are printed; empty: the worst three. Attack
+    Measured on the first `n` test images under PGD, and for comparison on `train_n` untouched
+    training images. `class_` (on the command line `class`): the name of the class whose row and
+    explanation are printed; empty: the three classes least often right under attack. Attack
     and noise are those of `FeaturesSpec` with the same settings.
     """
 
@@ -230,10 +234,10 @@ class MisalignmentSpec(AttackedSpec[Misalignment]):
 
 @dataclass(frozen=True)
 class Stages(Result):
-    """How similar a network's values are for an image and its attacked or noisy copy, by stage.
+    """How similar each stage's output is for an image and for its attacked or noisy copy.
 
     `names` (S): the pixels, the stages of `maps`, the features, the logits; `adversarial`, `noise`
-    (S,n): cosine with the untouched image's values at that stage, −1 to 1.
+    (S,n): cosine with the stage's output for the untouched image, −1 to 1.
     """
 
     names: list[str]
@@ -264,8 +268,8 @@ class Pairs(Result):
     """Histograms of the distance between the features of two images, over all pairs of images.
 
     Features are scaled to length 1. `edges` (B+1): edges of the bins, from 0 to 2; `same`,
-    `different` (B): how many pairs of one class and of two; `margin`: the distance to which the
-    run's method pushed different classes apart, or None.
+    `different` (B): how many pairs of images of one class, and of two classes; `margin`: the
+    distance to which the run's method pushed different classes apart; None if it has no such loss.
     """
 
     edges: Floats
@@ -293,8 +297,9 @@ class PairsSpec(AttackedSpec[Pairs]):
 class Uniformity(Result):
     """How tight classes are and how evenly features spread over the sphere, at several epochs.
 
-    `epoch` (E): counted from 1, −1 for the run's best network; `alignment` (E): 0 to 4, 0 for tight
-    classes; `uniformity` (E): lower is more evenly spread.
+    `epoch` (E): the numbers of the epochs whose weights were stored, counted from 1, and last −1
+    for the run's best network; `alignment` (E): 0 to 4, 0 if the features of each class have one
+    direction; `uniformity` (E): 0 down to −8, lower is more evenly spread.
     """
 
     epoch: Ints
@@ -305,7 +310,7 @@ class Uniformity(Result):
 @register("probe/uniformity")
 @dataclass(frozen=True)
 class UniformitySpec(ProbeSpec[Uniformity]):
-    """Alignment and uniformity of clean features, for each kept epoch and the best network.
+    """Alignment and uniformity of clean features, at each epoch with stored weights and the best.
 
     Measured on the first `n` test images. Source: Wang and Isola 2020 (arXiv 2005.10242).
     """
@@ -316,7 +321,7 @@ class UniformitySpec(ProbeSpec[Uniformity]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
-    """The specs that this part of the Features page needs before anything is chosen: the causes, on
-    the images and under the attack of the feature map. They do not depend on `index` and `eps`.
+    """Returns the spec of what this part of the Features page measures before anything is chosen:
+    the causes, on the images and under the attack of the feature map. `index` and `eps` are unused.
     """
     return (FeatureMapSpec().alike(MisalignmentSpec),)

@@ -41,7 +41,7 @@ TWINS: tuple[Images, Images] = ("adversarial", "noise")
 
 
 def stages_of(net: Classifier) -> dict[str, nn.Module]:
-    """The last module of each stage of `maps`, in order, by a printed name such as "2 Block".
+    """Returns the last module of each stage of `net.maps`, in order, by a printed name ("2 Block").
 
     A stage is a child of `maps` with the batch norm, activation and pooling after it; `maps`
     without children is one stage. For a wrapped network a stage is a layer on the way to its maps,
@@ -64,10 +64,10 @@ def stages_of(net: Classifier) -> dict[str, nn.Module]:
 
 
 def seen_at(own: Classifier, x: Tensor) -> dict[str, Tensor]:
-    """The network's values for images (N,C,H,W) at each stage, flattened to (N,·), by stage name.
+    """Returns what each stage outputs for images (N,C,H,W), flattened to (N,·), by stage name.
 
-    The stages are the pixels, the stages of `maps`, the features and the logits. `own` must be used
-    by nobody else meanwhile, because it gets hooks. A stage is left out if the forward pass does
+    The stages are the pixels, the stages of `maps`, the features and the logits. No other thread
+    may use `own` meanwhile, because it gets hooks. A stage is left out if the forward pass does
     not run it exactly once, or if its output is not a tensor with an entry for each image.
     """
     kept: dict[str, list[object]] = {}
@@ -92,7 +92,7 @@ def seen_at(own: Classifier, x: Tensor) -> dict[str, Tensor]:
 
 @probe(StagesSpec)
 def stages(run: Run, spec: StagesSpec) -> Stages:
-    """Measure the cosine of clean and attacked images after each stage of the network."""
+    """Measure how similar clean images are to attacked and to noisy ones after each stage."""
     task, net = task_of(run, spec), net_of(run)
     names, cosine, control = _cosines(net, task.seen_by(net))
     means = dict(zip(names, cosine.mean(dim=1).tolist(), strict=True))
@@ -115,8 +115,8 @@ def stages(run: Run, spec: StagesSpec) -> Stages:
 
 
 def _cosines(net: Classifier, images: Mapping[Images, Tensor]) -> tuple[list[str], Tensor, Tensor]:
-    """The names of the stages, and for the attacked and the noisy images the cosines (S,N) with the
-    clean images at each stage.
+    """Returns the names of the S stages, and two tensors (S,N): the cosine of each attacked image,
+    and of each noisy image, with the clean image at each stage. `images`: (N,C,H,W) of each kind.
     """
     # a copy, because hooks on the shared network would also run in other sessions
     own = copy.deepcopy(net)
@@ -134,7 +134,8 @@ def _cosines(net: Classifier, images: Mapping[Images, Tensor]) -> tuple[list[str
 
 
 def greatest_fall(names: list[str], means: list[float]) -> str:
-    """The stage at which the mean cosine falls most from the stage before; "no stage" for no fall.
+    """Returns the name of the stage at which the mean cosine falls most below that of the stage
+    before; "no stage" if it never falls.
 
     The logits are left out: they are fewer numbers around another zero, so their cosine is on
     another scale.
@@ -145,8 +146,8 @@ def greatest_fall(names: list[str], means: list[float]) -> str:
 
 
 def _alike(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of the rows of `a` and `b`, (N,) float64; 1 for equal rows, also zero ones, 0 where
-    only one of the two is zero.
+    """Returns the cosine of each row of `a` with the same row of `b`, (N,) float64: 1 if the two
+    are equal, even if both are 0; 0 if only one of them is 0.
     """
     a, b = a.double(), b.double()
     cosine = F.cosine_similarity(a, b, dim=1, eps=1e-30).clamp(-1, 1)
