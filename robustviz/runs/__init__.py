@@ -1,1 +1,1 @@
-"""Runs: a run is a folder, a queue starts its training, and a worker process carries it out."""
+"""Runs: each run is a folder, a queue starts its training, and a worker process carries it out."""

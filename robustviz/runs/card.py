@@ -1,7 +1,7 @@
 """A run's card: its settings, seed and measured results in a file of at most 20 KB, so that a class
 can compare its runs without sending weights. Reading a card needs no torch. The SHA-256 in a card
-covers the rest of it. It protects against accidents, such as a number changed in an editor or half
-a file, but not against somebody who computes it anew.
+is that of its other content. It detects accidents, such as a number changed in an editor or half a
+file, but not a change by somebody who also computes a new SHA-256.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ UNTOUCHED = "untouched"  # the name of the attack for clean images
 
 
 class Number(TypedDict):
-    """A measurement: of `n` images, `right` were classified correctly under an `attack` of radius
-    `eps` with the noise of `seed`. `images`: a hash of these images of a `split` and of their
-    labels. `reliable`: whether no check of the doctor makes the number unreliable.
+    """A measurement: of `n` images of a `split`, `right` were classified correctly under an
+    `attack` (its printed name) of radius `eps` with the random numbers of `seed`. `images`: a hash
+    of these images and of their labels. `reliable`: whether no check of the doctor makes the number
+    unreliable.
     """
 
     attack: str
@@ -50,7 +51,7 @@ class Number(TypedDict):
 
 
 class Settings(TypedDict):
-    """The settings of a run. Further entries are plain values, too."""
+    """The settings of a run on its card. Other settings may be present, all plain values."""
 
     data: JSON
     method: JSON
@@ -88,7 +89,7 @@ class Card:
 
     @property
     def method(self) -> str:
-        """The key of its method."""
+        """The key of the run's method, such as `pgd_at`."""
         return str(self.settings["method"]["key"])
 
     @property
@@ -96,7 +97,7 @@ class Card:
         return self.settings["seed"]
 
     def to_bytes(self) -> bytes:
-        """The card as the content of a file, at most 20 KB. Raises UserError if it would be
+        """Returns the card as the content of a file, at most 20 KB. Raises UserError if it would be
         larger.
         """
         whole = {"card": VERSION, **{name: getattr(self, name) for name in self.__annotations__}}
@@ -110,7 +111,7 @@ class Card:
 
 
 def of_run(run: Run) -> Card:
-    """The card of a trained run. Raises UserError for an imported run, and for one without
+    """Returns the card of a trained run. Raises UserError for an imported run, and for one without
     evaluations.
     """
     if run.imported:
@@ -129,8 +130,9 @@ def of(
     label: str = "",
     data: str = "",
 ) -> Card:
-    """The card of a training whose run need not be here, from its `config`, its evaluations and its
-    epochs. Raises UserError if there are no evaluations.
+    """Returns the card of a training whose run need not be here, from its `config`, its evaluations
+    and its epochs (`records`), of which at most 50 are used. Raises UserError if there are no
+    evaluations.
     """
     numbers = list(_numbers(evaluations))[:NUMBERS]
     if not numbers:
@@ -156,8 +158,8 @@ def of(
 
 
 def _numbers(evaluations: Iterable[Evaluation]) -> Iterator[Number]:
-    """The measurements on images with a known hash, without targeted attacks: those on most images
-    first, clean images before attacked ones.
+    """Yield the measurements on images with a known hash, without those under targeted attacks:
+    measurements on most images first, then clean images before attacked ones.
     """
     every = [one for one in evaluations if one.images and not one.attack.get("targeted")]
     found: dict[tuple[object, ...], Number] = {}
@@ -181,8 +183,8 @@ def _numbers(evaluations: Iterable[Evaluation]) -> Iterator[Number]:
 
 
 def _bare(value: Any) -> Any:
-    """A setting without the folders of this computer, which are private: of an absolute path only
-    the last part is kept.
+    """Returns a setting without the folders of this computer, which are private: of an absolute
+    path only the last part is left.
     """
     if isinstance(value, dict):
         return {name: _bare(each) for name, each in value.items()}
@@ -197,8 +199,8 @@ def _digest(whole: JSON) -> str:
 
 
 def read(content: bytes, file: str = "This card") -> Card:
-    """The card in a file's bytes. Raises UserError, one sentence that names the `file`, if it is
-    not a card, was changed after it was written, or holds impossible values.
+    """Returns the card in a file's bytes. Raises UserError, one sentence that names the `file`, if
+    it is not a card, was changed after it was written, or holds impossible values.
     """
     file = harmless(file)[:LONGEST]
     if len(content) > BYTES:
@@ -227,7 +229,7 @@ def read(content: bytes, file: str = "This card") -> Card:
 
 
 def is_one(content: bytes) -> bool:
-    """Whether a file's bytes are a card."""
+    """Whether a file's bytes are a valid card, which `read` accepts."""
     try:
         read(content)
     except UserError:
@@ -240,7 +242,7 @@ def _no_number(value: str) -> NoReturn:
 
 
 def _typed(whole: _Whole) -> Card:
-    """The card from the parsed JSON. Raises UserError for values that no run can have."""
+    """Returns the card from the parsed JSON. Raises UserError for values that no run can have."""
     settings = whole["settings"]
     for name, value in settings.items():
         if isinstance(value, (dict, list)) and name not in ("data", "method"):
@@ -266,7 +268,9 @@ def _typed(whole: _Whole) -> Card:
 
 
 def _safe(value: Any) -> Any:
-    """A value in which all texts, and the keys, are safe to display."""
+    """Returns a value in which all texts, and the keys, are safe to display; texts are cut to 80
+    characters.
+    """
     if isinstance(value, dict):
         return {harmless(name): _safe(each) for name, each in value.items()}
     if isinstance(value, list):

@@ -22,8 +22,9 @@ KINDS = ("method", "data", "net")
 
 
 def keys(kind: str, *needed: str) -> list[str]:
-    """The keys of a kind in the order of the registry: the shipped ones, or all if one of `needed`
-    is not shipped. Keys that people are not offered are included only if they are in `needed`.
+    """Returns the keys of a kind ("method", "data" or "net") in the order of the registry: the
+    shipped ones, or if one of the keys `needed` is not shipped, also those of plug-ins. Keys that
+    are hidden from lists of choices are included only if they are in `needed`.
     """
     shipped = _shipped(stamp(FILE)).get(kind, {})
     known = [
@@ -37,51 +38,53 @@ def keys(kind: str, *needed: str) -> list[str]:
 
 
 def known(kind: str, key: str) -> bool:
-    """Whether this version of robustviz has this key."""
+    """Whether this version of robustviz, with the plug-ins loaded, has this key."""
     return key in keys(kind, key)
 
 
 def facts(kind: str, key: str) -> JSON:
-    """The facts about one method, data set or network, see `described`. Raises UserError for an
-    unknown key.
+    """Returns the facts about one method, data set or network that `described` lists. Raises
+    UserError for an unknown key.
     """
     shipped = _shipped(stamp(FILE)).get(kind, {})
     return shipped[key] if key in shipped else described(kind, key)
 
 
 def is_l2(run: Inside) -> bool:
-    """Whether a run was trained in l2, whose radii cannot be given in grey levels."""
+    """Whether a run was trained in l2, so that its ε cannot be given in grey levels."""
     return bool((run.info["method"].get("attack") or {}).get("norm", "linf") != "linf")
 
 
 def radius(run: Inside) -> float:
-    """The linf radius at which views attack a run's network by default: the run's own ε, or its
-    data's default if it was trained in l2.
+    """Returns the linf ε with which views attack a run's network by default: the run's own ε, or
+    its data's default ε if it was trained in l2.
     """
     return float(facts("data", run.data_key)["default_eps"]) if is_l2(run) else run.eps
 
 
 def images(data: str) -> int | None:
-    """How many test images the shipped runs on a data set use; None if there are no such runs."""
+    """Returns how many test images the shipped runs on a data set use; None if there are no such
+    runs.
+    """
     count: int | None = _shipped(stamp(FILE)).get("images", {}).get(data)
     return count
 
 
 def described(kind: str, key: str) -> JSON:
-    """The facts about a method, data set or network, from the registry.
+    """Returns the facts about a method, data set or network, from the registry.
 
-    A method has its names and texts, its `recipe`, and its `usual` settings with their `kinds`. A
-    data set has its `recipe`, its `default_eps`, `train_only` (the settings that leave the test
-    images unchanged) and `folders` (the settings that name a folder). A network has no facts.
-    `unasked` is True for what people are not offered.
+    A method has its names and texts, its `recipe`, and its `usual` (default) settings with their
+    `kinds`. A data set has its `recipe`, its `default_eps`, `train_only` (the settings that leave
+    the test images unchanged) and `folders` (the settings that name a folder). A network has no
+    facts. `unasked` is True for a key that is hidden from lists of choices, else missing.
     """
     told = dict(_TELL[kind](registry.get(kind, key)))
     return told if registry.offered(kind, key) else told | {"unasked": True}
 
 
 def found(images: dict[str, int]) -> JSON:
-    """The whole catalogue, made from the registry; `images`: the number of test images by data
-    set.
+    """Returns the whole catalogue, made from the registry; `images`: the number of test images by
+    data set.
     """
     every = {kind: {key: described(kind, key) for key in registry.every(kind)} for kind in KINDS}
     return {**every, "images": images}
@@ -106,8 +109,8 @@ def _method(cls: Any) -> JSON:
 
 
 def _kinds(thing: Any) -> JSON:
-    """The kind of each setting that has one, by name; for a setting with settings of its own, a
-    dictionary of their kinds.
+    """Returns the kind (`Option.kind`) of each setting that has one, by name; for a setting with
+    settings of its own, a dictionary of their kinds.
     """
     kinds: JSON = {}
     for name, option in registry.options(type(thing)).items():

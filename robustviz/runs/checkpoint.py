@@ -1,5 +1,5 @@
-"""Weights from other people's files: a file is read without running any code in it, and its weights
-are fitted to a network, however its author nested and named them.
+"""Weights from other people's files: reads a file without running any code in it, and fits its
+weights to a network, however its author nested and named them.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ _SCALE = re.compile(r"(?:^|\.)(mean|mu|std|sigma)$")
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A file's weights by name, the entry of the file that holds them ("" for the top level), and
-    which other entries hold weights, too.
+    """A file's weights by name, the dotted path of the entry in the file that holds them ("" for
+    the top level), and the paths of `others` that hold weights, too.
     """
 
     state: dict[str, Tensor]
@@ -55,9 +55,10 @@ class Checkpoint:
 
 
 def read(path: str | os.PathLike[str], entry: str = "") -> Checkpoint:
-    """The weights in a safetensors file or a file written by `torch.save`, on the CPU, unchanged.
-    `entry` chooses one of several in it. Raises UserError for other files, for files that would run
-    code, and for files without weights.
+    """Returns the weights in a safetensors file or a file written by `torch.save`, on the CPU,
+    unchanged. `entry` chooses one of several sets of weights in it, empty: the likeliest. Raises
+    UserError for other files, for files that would run code, and for files without weights or
+    without that entry.
     """
     path = Path(path)
     try:
@@ -100,7 +101,9 @@ def _safetensors(path: Path) -> object:
 
 
 def _torch(path: Path, start: bytes) -> object:
-    """The content of a file written by `torch.save`: a zip, or in old files a pickle."""
+    """Returns the content of a file written by `torch.save`: a zip, or in old files a pickle.
+    Raises UserError if it is neither, is damaged, or could run code. `start`: its first bytes.
+    """
     if not start.startswith((b"PK\x03\x04", b"\x80")):
         raise UserError(
             f"{path.name} is not a file of weights: use a safetensors file or one written by"
@@ -133,8 +136,8 @@ def _refused(path: Path, why: str) -> str:
 
 
 def _is_state(held: object) -> TypeGuard[dict[str, Tensor]]:
-    """Whether `held` is a dictionary of weights by name; a few numbers among them, such as
-    counters, are allowed.
+    """Whether `held` is a dictionary of at least two weights by name; fewer other values than
+    weights, such as counters, are allowed among them.
     """
     if not isinstance(held, Mapping) or not all(isinstance(name, str) for name in held):
         return False
@@ -145,7 +148,9 @@ def _is_state(held: object) -> TypeGuard[dict[str, Tensor]]:
 def _states(
     held: object, where: str = "", depth: int = 0
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every dictionary of weights in a file's content with its place there, the likeliest first."""
+    """Yield every dictionary of weights in a file's content with its dotted path there, the
+    likeliest first.
+    """
     if _is_state(held):
         yield where, {name: value for name, value in held.items() if isinstance(value, Tensor)}
     elif depth < DEEPEST and isinstance(held, Mapping):
@@ -205,8 +210,8 @@ _UNUSED = "sub_block1."  # in TRADES' Wide-ResNet: created and saved, but never 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Weights under the names of a network, and the mean and standard deviation, in [0, 1], that
-    came with them (None if none did).
+    """Weights under the names that a network uses, and the mean and standard deviation of images,
+    in [0, 1], that came with them (None if none did).
     """
 
     state: dict[str, Tensor]
@@ -215,10 +220,11 @@ class Fitted:
 
 
 def fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], net: str, file: str) -> Fitted:
-    """`state` renamed to match `own`, the weights of a fresh network called `net`: wrappers'
-    prefixes are removed and other repositories' names translated. Entries that are not learned
-    (batch counters, the normalisation) come from `own` if the file lacks them. Raises UserError
-    that says what differs; `file` is what it calls the weights.
+    """Returns `state` renamed to match `own`, the weights of a fresh network called `net`:
+    wrappers' prefixes are removed and other repositories' names translated. Entries that are not
+    learned (batch counters, the normalisation) come from `own` if the file lacks them. Raises
+    UserError that says what differs, or which values are not finite; messages call the weights
+    `file`.
     """
     shapes = {name: tuple(value.shape) for name, value in own.items()}
     scale = {name: value for name, value in state.items() if _scales(name, value)}
@@ -251,13 +257,13 @@ def fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], net: str, fil
 
 
 def _scales(name: str, value: Tensor) -> bool:
-    """Whether a tensor is a mean or standard deviation of images, with one number per channel."""
+    """Whether a tensor is, by its name and size, a mean or standard deviation of images."""
     return bool(_SCALE.search(name)) and value.numel() in (1, 3, 4)
 
 
 def _mean_and_std(scale: Mapping[str, Tensor]) -> tuple[list[float] | None, list[float] | None]:
-    """The mean and standard deviation among these tensors, in [0, 1]; None, None unless both are
-    there.
+    """Returns the mean and standard deviation among these tensors, in [0, 1]; None, None unless
+    both are there.
     """
     last = {name.rpartition(".")[2]: value.flatten().tolist() for name, value in scale.items()}
     mean, std = last.get("mean", last.get("mu")), last.get("std", last.get("sigma"))
@@ -268,9 +274,9 @@ def _mean_and_std(scale: Mapping[str, Tensor]) -> tuple[list[float] | None, list
 
 
 def _renamed(state: Mapping[str, Tensor], net: str) -> Iterator[dict[str, Tensor]]:
-    """The weights under all sets of names that may match the network: unchanged, with the wrappers'
-    prefixes removed one after the other, and each of these also translated from other repositories'
-    names for this `net`.
+    """Yield the weights under every set of names that may match the network: unchanged, with the
+    wrappers' prefixes removed one after the other, and each of these also translated from other
+    repositories' names for this `net`.
     """
     named = dict(state)
     while True:
@@ -299,8 +305,9 @@ def _translated(
 
 @dataclass(frozen=True, eq=False)
 class _Apart:
-    """How weights differ from what a network needs: names that it does not have (`strange`), names
-    that it needs (`missing`), and tensors of another shape with both shapes (`shapes`).
+    """How weights differ from what a network needs: names that the network does not have
+    (`strange`), names that the weights lack (`missing`), and tensors of another shape, with their
+    shape and the needed one (`shapes`).
     """
 
     state: dict[str, Tensor]
@@ -326,7 +333,7 @@ class _Apart:
         return len(self.strange) + len(self.missing) + len(self.shapes)
 
     def sentence(self, net: str, file: str) -> str:
-        """The differences as a sentence."""
+        """Returns the differences as a sentence."""
         if self.shapes and not self.strange and not self.missing and self._only_classes():
             there, here = next(iter(self.shapes.values()))
             return (
@@ -368,14 +375,14 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first few names, for a sentence."""
+    """Returns the first three names and how many more there are, for a sentence."""
     every = [harmless(name) for name in names]
     return ", ".join(every[:SAID]) + (f" and {len(every) - SAID} more" if len(every) > SAID else "")
 
 
 def agreement(state: Mapping[str, Tensor], own: Shapes, net: str) -> float:
-    """The share, from 0 to 1, of the names in `state` or in a network called `net` that both have
-    with the same shape.
+    """Returns how well weights fit a network called `net`, from 0 to 1: of all names in `state` or
+    in `own`, the share that both have with the same shape, under the best renaming.
     """
     return max(
         1 - each.count / max(1, len({*each.state, *own}))

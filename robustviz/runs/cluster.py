@@ -1,7 +1,7 @@
-"""A sweep on a Ray cluster. Each training is a task on any machine with room, and its run folder
-comes back as an archive after every epoch. A training whose machine is lost goes on from the last
-archive on another machine, to the same weights on a CPU. Ray decides where and when each task runs
-(docs/cluster.md).
+"""Trains a sweep on a Ray cluster. Each training is a task on any machine with room, and its run
+folder comes back as an archive after every epoch. A training whose machine is lost continues from
+the last archive on another machine, to the same weights on a CPU. Ray decides where and when each
+task runs (docs/cluster.md).
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ LAST = ("state/state.safetensors", "metrics.jsonl", "status.json")
 def follow(
     configs: Iterable[TrainConfig], address: str, tell: Callable[[Now], object] = lambda now: None
 ) -> dict[str, str]:
-    """Train all configs on the cluster and wait. Returns, by run id, why runs could not be trained,
-    such as that no machine has what they need. `address`: `ray` for this computer's cluster, which
-    is started if there is none, else `ray://HEAD:10001`.
+    """Train all configs on the cluster and wait. Returns the reasons, by run id, for runs that
+    could not be started, such as that no machine has what they need. `address`: `ray` for this
+    computer's cluster, which is started if there is none, else `ray://HEAD:10001`. `tell` is called
+    with the progress about once a second.
 
     Raises UserError that says how to go on if Ray is not installed, if the head does not answer or
     is lost, and if the person interrupts.
@@ -127,7 +128,7 @@ class _Box:
 
 
 class _Sweep:
-    """The trainings of one sweep, and which of them are on the cluster."""
+    """The trainings of one sweep, and which of them are tasks on the cluster now."""
 
     def __init__(
         self, ray: Any, configs: dict[str, TrainConfig], tell: Callable[[Now], object]
@@ -166,8 +167,8 @@ class _Sweep:
         return self.refused
 
     def _ready(self, name: str, busy: set[str]) -> bool:
-        """Whether training `name` can start: no run that its method starts from (such as a source
-        model) is in `busy`, the names of the runs that wait or run.
+        """Whether training `name` can start: the runs that its method starts from (such as a source
+        model) are finished, that is, not in `busy`, the names of the runs that wait or run.
         """
         return not any(each in busy for each in _sources(self.configs[name]))
 
@@ -186,8 +187,8 @@ class _Sweep:
         self.tasks[task.remote(config.to_json(), pack(run), others, self.box)] = name
 
     def _needs(self, config: TrainConfig) -> dict[str, int]:
-        """What a machine must have for this training, as Ray options. Raises UserError if none has
-        it.
+        """Returns what a machine must have for this training, as Ray options. Raises UserError if
+        no machine of the cluster has it, or if the config asks for a numbered GPU.
         """
         if ":" in config.device:
             raise UserError(f"A cluster chooses the GPU: ask for device=cuda, not {config.device}.")
@@ -251,7 +252,7 @@ def _run(name: str) -> Run:
 
 
 def _sources(config: TrainConfig) -> list[str]:
-    """The names of the runs that a training's method starts from."""
+    """Returns the ids or paths of the runs that a training's method starts from."""
     names = registry.of_kind(type(config.method), *registry.RUNS)
     return [str(value) for name in names if (value := getattr(config.method, name))]
 
@@ -264,9 +265,9 @@ def _shipped(name: str) -> bool:
 
 
 def train(asked: JSON, archive: bytes, others: dict[str, bytes], box: Any) -> bytes:
-    """Train one run on a machine of the cluster, in this process, from where its archive left it.
-    Returns the archive of its folder at the end, in whatever state it ended. After every epoch the
-    current archive goes into the box.
+    """Train one run on a machine of the cluster, in this process, from the state in its archive.
+    Returns the archive of its folder at the end, also if the training failed. After every epoch the
+    current archive goes into `box`. `others`: archives, by id, of the runs that it starts from.
     """
     from robustviz.runs.worker import execute
 
@@ -292,7 +293,7 @@ def train(asked: JSON, archive: bytes, others: dict[str, bytes], box: Any) -> by
 
 
 def pack(run: Run) -> bytes:
-    """The run's files as a zip, in bytes."""
+    """Returns the run's files as the bytes of a zip file."""
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w") as archive:
         for name, path in travel.files(run):

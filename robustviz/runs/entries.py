@@ -1,5 +1,5 @@
-"""The types of what a run's JSON files hold, and the check that they do. Whoever reads a file gets
-valid values, or a UserError that names the file and what is wrong with it.
+"""The types of the values in a run's JSON files, and the check that they have these types. Code
+that reads a file gets valid values, or a UserError that names the file and what is wrong with it.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Images(TypedDict):
 
 
 class Network(TypedDict):
-    """Where an imported network comes from, so that `nets.known` can make it again: its `source`,
-    the SHA-256 of that code, whether it reads blue, green, red (`flip`), and the arguments of
-    `nets.wrap`. `reading`: how it was found to read images; `readings`: the measurements behind
-    that.
+    """How to make an imported network again with `nets.known`: its `source`, the SHA-256 of that
+    code, whether it expects the channels as blue, green, red (`flip`), and the arguments of
+    `nets.wrap`. `reading`: the name of the way in which it expects images (`runs.readings`);
+    `readings`: the measurements from which that was found.
     """
 
     source: str
@@ -65,7 +65,7 @@ class Network(TypedDict):
 class Info(TypedDict):
     """`config.json`: the fields of the TrainConfig, `data` and `method` each with its `key`, and
     facts that are not settings: `images` once training has begun; the `label` that a person gave
-    the run; where an imported `network` comes from; the `plugins` that its method, attack, net or
+    the run; how to make an imported `network` again; the `plugins` that its method, attack, net or
     data come from, each with `source` and `sha256`.
     """
 
@@ -85,8 +85,8 @@ class Info(TypedDict):
 
 
 class Status(TypedDict):
-    """`status.json`: the state of a run, the process that works on it (id and start time), and its
-    position.
+    """`status.json`: the state of a run, the process that trains it (its id `pid` and the time
+    `started`, in seconds since 1970), and the position in the training.
     """
 
     state: State
@@ -105,8 +105,8 @@ class Status(TypedDict):
 
 
 class Record(TypedDict):
-    """A line of `metrics.jsonl`: the results of one epoch (`loop.EpochRecord`), as far as they are
-    shown.
+    """A line of `metrics.jsonl`: the results of one epoch (`loop.EpochRecord`), as far as pages and
+    commands use them.
     """
 
     epoch: int
@@ -136,7 +136,7 @@ UNKNOWN: Status = {
 
 @functools.cache
 def _hints(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
-    """The type of each entry of a TypedDict, and the names of the required entries."""
+    """Returns the type of each entry of a TypedDict, and the names of the required entries."""
     return typing.get_type_hints(kind), frozenset(
         name
         for name, hint in typing.get_type_hints(kind, include_extras=True).items()
@@ -145,8 +145,8 @@ def _hints(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
 
 
 def checked(kind: type[T], value: Any) -> T:
-    """`value`, read from JSON, as a `kind`; entries unknown to `kind` are kept as they are. Raises
-    UserError that names what is missing or has a wrong type.
+    """Returns `value`, read from JSON, as a `kind`; entries unknown to `kind` stay as they are.
+    Raises UserError that names what is missing, has a wrong type or is out of range.
     """
     if not isinstance(value, dict):
         raise UserError(f"{value!r:.40} should be an object.")
@@ -170,7 +170,7 @@ def checked(kind: type[T], value: Any) -> T:
 
 
 def opened(kind: type[T], path: Path, usual: Mapping[str, Any] | None = None) -> T:
-    """The object in a run's JSON file, with values from `usual` for missing entries. Raises
+    """Returns the object in a run's JSON file, with values from `usual` for missing entries. Raises
     UserError that names the file, what is wrong with it and what to do.
     """
     value = read_json(path)
@@ -194,9 +194,9 @@ def _as(hint: Any, value: Any, path: str) -> Any:
 
 
 def _settings(value: Any, path: str) -> Any:
-    """`value`, if it has the form in which `registry.encode` writes a registered object: a `key`,
-    and settings that are text, numbers, booleans, null, lists of these, or such objects again.
-    Raises UserError for anything else.
+    """Returns `value` if it has the form in which `registry.encode` writes a registered object: a
+    `key`, and settings that are text, numbers, booleans, null, lists of these, or such objects
+    again. Raises UserError for anything else.
     """
     if not isinstance(value, dict) or not isinstance(value.get("key"), str):
         raise UserError(f"{path}={value!r:.40} should be an object with a key.")

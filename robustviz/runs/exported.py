@@ -1,4 +1,4 @@
-"""Exporting a run's network to a file for other programs: its weights, a torch.export program, or
+"""Exports a run's network to a file for other programs: its weights, a torch.export program, or
 ONNX. The file is written only if the network read back from it gives the run's logits.
 """
 
@@ -36,9 +36,9 @@ def export(run: Run, kind: Kind, path: str | PathLike[str]) -> Path:
     `state_dict`: the weights by name, as safetensors if the name ends so, else as torch.save writes
     them (`torch.load(…, weights_only=True)`). `torch.export`: a program for any batch size,
     `torch.export.load(path).module()`. `onnx`: the same for other runtimes, input `x` (N,C,H,W) in
-    [0, 1], output `logits` (N,K); classes and sizes are in its metadata. All of them include the
-    normalisation. Raises UserError for an unknown kind, for a missing package, for a network that
-    cannot be exported so, and if the network read back gives other logits.
+    [0, 1], output `logits` (N,K); class names and the image size are in its metadata. All of them
+    include the normalisation. Raises UserError for an unknown kind, for a missing package, for a
+    network that cannot be exported so, and if the network read back gives other logits.
     """
     if kind not in WRITERS:
         raise UserError(f"There is no export format {kind!r}. Known: {', '.join(WRITERS)}.", code=2)
@@ -154,8 +154,8 @@ def _facts(run: Run) -> dict[str, object]:
 
 @contextlib.contextmanager
 def _one_sentence(run: Run, kind: str) -> Iterator[None]:
-    """Turn any exception inside the block into a UserError of one sentence: tracing can raise
-    anything.
+    """Turn any exception inside the block into a UserError of one sentence, because tracing can
+    raise any exception.
     """
     try:
         yield

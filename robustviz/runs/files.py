@@ -54,7 +54,7 @@ def rename(source: Path, target: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """The UserError for a failed write. The old file is still there."""
+    """Returns the UserError for a failed write to `path`. The old file is still there."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return UserError(
             f"The disk is full, so {path.name} in {path.parent} could not be written; free some"
@@ -69,7 +69,8 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 @contextlib.contextmanager
 def held(path: Path, patience: float, busy: str) -> Iterator[None]:
     """Hold the lock file at `path` inside the block; the system releases it when the process dies.
-    Raises UserError with the text `busy` if it is held by another process for `patience` seconds.
+    Raises UserError with the text `busy` if another process still holds it after `patience`
+    seconds.
     """
     from filelock import FileLock, Timeout
 
@@ -84,7 +85,9 @@ def held(path: Path, patience: float, busy: str) -> Iterator[None]:
 
 
 def read_json(path: Path) -> JSON:
-    """The JSON object in `path`. Raises UserError if the file is missing or damaged."""
+    """Returns the JSON object in `path`. Raises UserError if the file is missing or damaged, or
+    holds another kind of value.
+    """
     whose = f"the run folder {path.parent.name} is"
     try:
         text = path.read_text(encoding="utf-8")
@@ -105,13 +108,13 @@ def read_json(path: Path) -> JSON:
 
 
 def to_bytes(value: object) -> bytes:
-    """`value` as JSON, indented for people to read."""
+    """Returns `value` as JSON, indented for people to read, in bytes."""
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def stamp(path: Path | str) -> tuple[int, int, int]:
-    """A file's modification time in nanoseconds, inode and size, which change whenever `write_file`
-    replaces the file; zeros if there is none.
+    """Returns a file's modification time in nanoseconds, inode and size, which change whenever
+    `write_file` replaces the file; zeros if there is none.
     """
     try:
         status = os.stat(path)
@@ -121,21 +124,23 @@ def stamp(path: Path | str) -> tuple[int, int, int]:
 
 
 def settled(stamp: tuple[int, int, int]) -> bool:
-    """Whether the file with that stamp is so old that writing it again gives another stamp: a
-    system's clock may tick only a hundred times a second.
+    """Whether the file with that `stamp` was written more than two seconds ago, so that writing it
+    again certainly gives another stamp: a system's clock may tick only a hundred times a second.
     """
     return time.time_ns() - stamp[0] > SETTLED
 
 
 def as_large(path: Path, stamp: tuple[int, int, int]) -> int:
-    """About how many bytes of memory the values of a text file with that stamp take."""
+    """Returns about how many bytes of memory the values read from a text file with that `stamp`
+    take.
+    """
     return 5 * stamp[2]
 
 
 @functools.lru_cache(maxsize=8192)
 def digest(path: Path, stamp: int) -> str:
-    """A short hash of a file's content; empty if it cannot be read. `stamp` is part of the cache
-    key.
+    """Returns a hash (16 hex digits) of a file's content; empty if it cannot be read. `stamp`, the
+    time of modification, is only part of the cache key.
     """
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -49,8 +49,8 @@ PLAIN = {"key": "pgd", "steps": 20, "restarts": 1, "start": "uniform", "step_siz
 
 
 def home() -> Path:
-    """The folder of the user's runs: `ROBUSTVIZ_RUNS`, else `checkpoints/runs` in the repository,
-    else (in an installed copy) the system's folder for programs' data.
+    """Returns the folder of the user's runs: `ROBUSTVIZ_RUNS`, else `checkpoints/runs` in the
+    repository, else (in an installed copy) the system's folder for programs' data.
     """
     return _home(str(paths.users("runs", "ROBUSTVIZ_RUNS", "checkpoints/runs")), os.getcwd())
 
@@ -77,7 +77,7 @@ def at_home_in(place: Path) -> Iterator[None]:
 
 
 def zoo() -> Path:
-    """The folder of the shipped runs, which the app and the command line only read."""
+    """Returns the folder of the shipped runs, which the app and the command line only read."""
     return _ZOO
 
 
@@ -106,7 +106,7 @@ class Run(Inside):
 
     @property
     def ordinary(self) -> bool:
-        """Whether it is a shipped run that was trained without a defence on the usual number of
+        """Whether this is a shipped run that was trained without a defence on the usual number of
         images for its data. A witness of model alignment, trained on only part of them, is not.
         """
         return (
@@ -118,22 +118,23 @@ class Run(Inside):
 
     @property
     def notes(self) -> Path:
-        """The folder for evaluations and probe results of this run: its own, or for a shipped run a
-        cache.
+        """The folder for evaluations and probe results of this run that are made here: the run's
+        own, or for a shipped run a cache.
         """
         return home() / ".zoo-cache" / self.id if self.shipped else self.path
 
     @property
     def name(self) -> str:
-        """How a setting of another run names this run: by its id if that is enough to find it, else
-        by its path.
+        """The text by which a setting of another run refers to this run: its id if that is enough
+        to find it, else its path.
         """
         path = self.path.resolve()
         return self.id if path.parent in (home(), zoo().resolve()) else str(path)
 
     def evaluations(self) -> list[Evaluation]:
-        """All evaluations of the present weights, oldest first: shipped ones, then those made
-        here.
+        """Returns all evaluations of the present weights: shipped ones, then those made here, each
+        oldest first. One made here replaces a shipped one with the same key. Raises UserError for a
+        damaged file.
         """
         weights = self.weights
         every = {
@@ -146,8 +147,8 @@ class Run(Inside):
         return list(every.values())
 
     def evaluation(self, key: str | None = None) -> Evaluation | None:
-        """The evaluation with that key; without a key the one that tables show (PGD-20 at the run's
-        ε, seed 0, on most images). None if there is none.
+        """Returns the evaluation with that key; without a key the one that tables display
+        (untargeted PGD-20 at the run's ε, seed 0, on most images). None if there is none.
         """
         every = self.evaluations()
         if key is not None:
@@ -166,9 +167,9 @@ class Run(Inside):
 
     def add_evaluation(self, evaluation: Evaluation) -> Evaluation:
         """Write an evaluation into `eval.json`, replacing one with the same attack, n, seed and
-        split; returns it with its key.
+        split; returns it with its key and the hash of the run's weights.
 
-        A rung of a ladder stays one if it is measured again with the same per-image results.
+        If it replaces a rung of a ladder and has the same per-image results, it becomes that rung.
         """
         key = registry.key(
             {name: getattr(evaluation, name) for name in ("attack", "n", "seed", "split")}
@@ -194,15 +195,15 @@ class Run(Inside):
         self, kind: Literal["state_dict", "torch.export", "onnx"], path: str | os.PathLike[str]
     ) -> Path:
         """Write the best network to a file for other programs and return the file's path. The file
-        is kept only if it reproduces the run's logits. See `robustviz.runs.exported.export`.
+        is written only if it reproduces the run's logits. See `robustviz.runs.exported.export`.
         """
         from robustviz.runs.exported import export
 
         return export(self, kind, path)
 
     def cached(self, kind: type[R], name: str) -> R | None:
-        """The probe result kept under `name`, made here or shipped; None if there is none for the
-        present weights, or if the file is damaged.
+        """Returns the probe result stored under `name`, made here or shipped; None if there is none
+        for the present weights, or if the file is damaged.
         """
         for folder in dict.fromkeys((self.notes, self.path)):
             with contextlib.suppress(UserError, OSError):  # missing or damaged
@@ -212,7 +213,7 @@ class Run(Inside):
         return None
 
     def keep(self, name: str, result: Result) -> None:
-        """Keep a probe's result under `name`, with the hash of the weights on which it was
+        """Store a probe's result under `name`, with the hash of the weights on which it was
         measured.
         """
         result.meta["weights"] = self.weights
@@ -222,7 +223,8 @@ class Run(Inside):
 class Elsewhere(Run):
     """A run whose test images are read from another place than its config names, because they were
     moved or are other images of the same classes. An evaluation records which images were used and
-    is kept with the others; a probe's result does not, so it is not kept.
+    is stored with the others; a probe's result does not, so it is not stored. Creating the object
+    raises UserError if the images have other classes or another size than the run's.
     """
 
     def __init__(self, run: Run, source: Source) -> None:
@@ -247,15 +249,17 @@ class Elsewhere(Run):
         return dataclasses.replace(super().config, data=self._source)
 
     def cached(self, kind: type[R], name: str) -> R | None:
-        """None, because the results that were kept were measured on other images."""
+        """Returns None, because the stored results were measured on other images."""
         return None
 
     def keep(self, name: str, result: Result) -> None:
-        """Does nothing, because results on these images are not kept."""
+        """Does nothing, because results on these images are not stored."""
 
 
 def versions() -> JSON:
-    """The versions of packages and the platform with which a run was made."""
+    """Returns the versions of packages and the platform that are in use now, which a new run
+    records.
+    """
     import numpy
     import torch
 
@@ -277,8 +281,10 @@ def create(
     folder: Path | None = None,
     found: Mapping[str, object] | None = None,
 ) -> Run:
-    """A new run folder for `config`, state `queued`, or the existing one if it was made with the
-    same config. `found`: facts to add to config.json (`entries.FOUND_OUT`), such as a `label`.
+    """Create a run folder for `config`, state `queued`, and return its run, or the existing run if
+    it was made with the same config (settings that are not part of the id may differ). `name`: the
+    run's id, if not the config's. `found`: facts to add to config.json (`entries.FOUND_OUT`), such
+    as a `label`.
 
     Raises UserError for an invalid name, and if the folder holds something else: nothing is ever
     overwritten.
@@ -319,15 +325,15 @@ def _opened(path: str, stamp: tuple[int, int, int]) -> Run:
 
 
 def _open(path: str) -> Run:
-    """The run in a folder, unchecked; the same object as long as its config.json does not change,
-    because pages ask for all runs at every click.
+    """Returns the run in a folder, unchecked; the same object as long as its config.json does not
+    change, because pages ask for all runs at every click.
     """
     return _opened(path, stamp(os.path.join(path, "config.json")))
 
 
 def look_up(path_or_id: str | os.PathLike[str]) -> Run:
-    """Like `open_run`, but without torch: it does not check that this version knows the run's
-    settings.
+    """Returns the run at a path or with an id, as `open_run` does but without torch: it does not
+    check that this version knows the run's settings.
     """
     text = os.fspath(path_or_id)
     inside = (home() / text, zoo() / text) if ID.fullmatch(text) else ()
@@ -340,9 +346,11 @@ def look_up(path_or_id: str | os.PathLike[str]) -> Run:
 
 
 def open_run(path_or_id: str | os.PathLike[str]) -> Run:
-    """The run at a path or with an id; the user's runs are searched before the shipped ones.
+    """Returns the run at a path or with an id; the user's runs are searched before the shipped
+    ones.
 
-    Raises UserError that names the nearest id if there is none, and for a damaged folder.
+    Raises UserError that names the nearest ids if there is none, and for a run folder that is
+    damaged.
     """
     run = look_up(path_or_id)
     _ = run.config
@@ -350,9 +358,9 @@ def open_run(path_or_id: str | os.PathLike[str]) -> Run:
 
 
 def open_model(run_id: str) -> Run:
-    """Like `open_run` for an id, but shipped runs come first: what views show must not change
-    because somebody starts the same training. The id may come from a URL, so it is never used as a
-    path.
+    """Returns the run with that id, a shipped one before a user's run of the same id: what views
+    display must not change because somebody starts the same training. The id may come from a URL,
+    so it is never used as a path. Raises UserError as `open_run` does.
     """
     if not ID.fullmatch(run_id or ""):
         raise UserError(f"{run_id!r} is no run id; choose a model from the list.")
@@ -364,9 +372,9 @@ def open_model(run_id: str) -> Run:
 
 
 def find_run(name: str | None, *, data: Source | None = None, net: str = "", role: str = "") -> Run:
-    """The run that a setting names, by id (shipped runs first) or by path. Without a name it is the
-    shipped ordinary run with the architecture `net` on this data; `role` says in error messages
-    what it is for. Raises UserError if there is none.
+    """Returns the run that a setting refers to, by id (shipped runs first) or by path. If `name` is
+    empty it is the shipped ordinary run with the architecture `net` and seed 0 on this `data`;
+    `role` says in error messages what the run is for. Raises UserError if there is none.
     """
     if name:
         return open_model(name) if ID.fullmatch(name) else open_run(name)
@@ -385,16 +393,16 @@ def find_run(name: str | None, *, data: Source | None = None, net: str = "", rol
 
 
 def all_runs(*, damaged: bool = False) -> list[Run]:
-    """All runs: the shipped ones first, then the user's, newest last. Damaged folders are included
-    only if `damaged` is set.
+    """Returns all runs: the shipped ones first, then the user's, newest last. Damaged folders are
+    included only if `damaged` is set.
     """
     runs = (*_shipped(str(zoo()), stamp(zoo())).values(), *(run for run, _ in of_user()))
     return [run for run in runs if damaged or sound(run)]
 
 
 def of_user() -> list[tuple[Run, Status]]:
-    """The user's runs with their statuses, newest last, including damaged folders. Each status is
-    read only once.
+    """Returns the user's runs with their statuses, newest last, including damaged folders. Each
+    status is read only once.
     """
     found = [(run, run.status()) for run in _runs_in(str(home()))]
     return sorted(found, key=lambda each: each[1]["queued"])
@@ -402,14 +410,16 @@ def of_user() -> list[tuple[Run, Status]]:
 
 @functools.lru_cache(maxsize=4)
 def _shipped(folder: str, stamp: tuple[int, int, int]) -> dict[str, Run]:
-    """The shipped runs by id, in order. They are opened only once, because nobody writes into their
-    folders while the app runs.
+    """Returns the shipped runs by id, in order. They are opened only once, because nobody writes
+    into their folders while the app runs.
     """
     return {run.id: run for run in sorted(_runs_in(folder), key=lambda run: run.id)}
 
 
 def _runs_in(folder: str) -> list[Run]:
-    """All folders in `folder` that may be runs, even if their config.json cannot be read."""
+    """Returns a run for each subfolder of `folder` whose name is a valid run id, even if its
+    config.json cannot be read.
+    """
     try:
         with os.scandir(folder) as entries:
             return [
@@ -420,14 +430,16 @@ def _runs_in(folder: str) -> list[Run]:
 
 
 def sound(run: Run) -> bool:
-    """Whether the run's config.json can be read."""
+    """Whether the run's config.json can be read and is valid."""
     with contextlib.suppress(UserError):
         return bool(run.info)
     return False
 
 
 def fault(run: Run) -> str:
-    """What is damaged in a run, in one sentence; empty if nothing is."""
+    """Returns what is damaged in a run, in one sentence; empty if nothing is. Weights are not
+    checked.
+    """
     try:
         _ = run.info, run.evaluations()
     except UserError as error:
@@ -436,8 +448,8 @@ def fault(run: Run) -> str:
 
 
 def remove(run: Run) -> None:
-    """Delete a run folder. Raises UserError for a shipped run, and for one that is being
-    trained.
+    """Delete a run folder. Raises UserError for a shipped run, for one that another process is
+    writing, and if deleting fails.
     """
     if run.shipped:
         raise UserError(f"{run.id} came with robustviz and is read-only.", code=2)

@@ -1,5 +1,5 @@
-"""Importing networks that were trained elsewhere as runs: their weights, where their module comes
-from, and the data on which they are evaluated. Nothing is trained or downloaded.
+"""Imports networks that were trained elsewhere as runs: their weights, the code or library that
+makes their module, and the data on which they are evaluated. Nothing is trained or downloaded.
 """
 
 from __future__ import annotations
@@ -64,15 +64,15 @@ def import_run(
     """Import a network trained elsewhere as a run, state `imported`, for all pages and probes.
 
     `net`: a module with its weights, the weights, or their file (`checkpoint.read`; `entry` chooses
-    one of several in it). `model`: what makes the module again, `resnet18` (ours), `torchvision:…`,
-    `timm:…`, `FILE.py:make` or `pkg.mod:make`; modules of ours, torchvision's or timm's need none,
-    nor do weights of our or torchvision's usual networks. Code named here is trusted from now on.
-    `data`: the images to evaluate it on; `classes`: their names in the order of the logits, else
-    the data's. `name`: the run's id; `label`: its display name.
+    one of several sets of weights in it). `model`: what makes the module again, `resnet18` (ours),
+    `torchvision:…`, `timm:…`, `FILE.py:make` or `pkg.mod:make`; modules of ours, torchvision's or
+    timm's need none, nor do weights of our or torchvision's usual networks. Code named here is
+    trusted from now on. `data`: the images to evaluate it on; `classes`: their names in the order
+    of the logits, else the data's. `name`: the run's id; `label`: its display name.
 
-    `maps` to `grid` as in `nets.wrap`. `reading`: how it reads images, see `readings.named`;
-    without it, `mean` and `std`, the usual ways are tried on the first `n` test images and the best
-    is used. `say` is called with each line about what was found.
+    `maps` to `grid` as in `nets.wrap`. `reading`: how it expects images, see `readings.named`; if
+    it, `mean` and `std` are unknown, the usual ways are tried on the first `n` test images and the
+    best is used. `say` is called with each line about what was found.
 
     Raises UserError if anything does not fit; then nothing is left on disk.
     """
@@ -100,7 +100,7 @@ def import_run(
 
 
 def _check_name(name: str) -> None:
-    """Raises UserError if `name` is not a run id, or is taken."""
+    """Raises UserError if `name` is not a valid run id, or is the id of an existing run."""
     if not ID.fullmatch(name):
         raise UserError(f"{name!r} is no run id: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
     if (home() / name).exists():
@@ -112,8 +112,9 @@ def _check_name(name: str) -> None:
 
 
 def _check(net: Classifier, few: Dataset, classes: Sequence[str] | None) -> None:
-    """Raises UserError if the network's classes are not the data's, or if it does not give the same
-    logits for the same images twice.
+    """Raises UserError if the network and the data have different numbers of classes, if `classes`
+    has another length or the data's names in another order, or if the network does not give the
+    same logits for the same images twice.
     """
     x = few.x[:2].to(device_of(net))
     with frozen(net), torch.no_grad():
@@ -150,7 +151,8 @@ def _read(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> Verdict:
-    """How the network reads images: as `reading` names it, as its normalisation says, or the
+    """Returns how the network expects its images, and how many it then classifies correctly: the
+    way called `reading`, else that of `mean` and `std`, else of its own normalisation, else the
     likeliest of the usual ways.
     """
     channels = few.images.shape[1]
@@ -167,7 +169,7 @@ def _read(
 
 
 def _plain(net: Classifier) -> bool:
-    """Whether the network does not normalise its input."""
+    """Whether the network's normalisation leaves its input unchanged."""
     layer = readings.normalise_of(net)
     return bool((layer.mean == 0).all() and (layer.std == 1).all())
 
@@ -190,8 +192,8 @@ def _given(mean: Sequence[float] | None, std: Sequence[float] | None, channels: 
 
 
 def _with(net: Classifier, found: Found, reading: Reading, shape: Shape) -> Classifier:
-    """The network, changed to read images in this way; what config.json says of that is added to
-    `found`.
+    """Returns the network, changed to read images in this way (in place, or wrapped anew to flip
+    the channels); how it is wrapped is added to `found.told`, for config.json.
     """
     if not reading.flip:
         readings.set_reading(net, reading)
@@ -220,6 +222,8 @@ def _kept(
 
     The folder is written under another name and then renamed, so that no incomplete one is ever
     seen. If the run exists already, it is left as it is. `more`: further entries of config.json.
+    `name`: the run's id; empty: the default one. The code that makes the network is trusted from
+    now on.
     """
     weights = save({key: value.detach().contiguous() for key, value in net.state_dict().items()})
     network: JSON = {
@@ -253,8 +257,8 @@ def _kept(
 
 
 def _name(config: TrainConfig, source: str, weights: bytes, network: JSON) -> str:
-    """The default id:
-    `<data>-imported-<net>-<8 hex digits of a hash of the weights and of how they are used>`.
+    """Returns the default id: `<data>-imported-<net>-<8 hex digits of a hash of the weights and of
+    how they are used>`.
     """
     digest = hashlib.sha256(weights + json.dumps(network, sort_keys=True).encode()).hexdigest()[:8]
     place, _, last = source.rpartition(":")

@@ -1,5 +1,5 @@
-"""A network and images in memory, for example in a notebook, as a run, so that every probe works on
-them.
+"""Turns a network and images in memory, for example in a notebook, into a run, so that every probe
+works on them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from robustviz.views.result import Result
 
 @dataclass(frozen=True)
 class InMemory(Source):
-    """A data set that is the given images, as the test split; there are no other splits."""
+    """A data set whose test split is the given images; there are no other splits."""
 
     images: Any = option(None, "The data set.")
 
@@ -41,7 +41,9 @@ class InMemory(Source):
     recipe: ClassVar[Recipe] = {}
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The test split. Raises UserError for any other."""
+        """Returns the images as the test split, all of them whatever `n` is. Raises UserError for
+        any other split.
+        """
         if split != "test":
             raise UserError(
                 f"This needs {split} images too, but only one set of images was given: import"
@@ -51,7 +53,9 @@ class InMemory(Source):
 
 
 class Loose(Run):
-    """A run without a folder: nothing is read, written or kept. `as_run` makes it."""
+    """A run without a folder: nothing is read from or written to disk, and no results are stored.
+    `as_run` makes it.
+    """
 
     def __init__(self, net: Classifier, images: Dataset, eps: float) -> None:
         self._hash = hash_of(net)
@@ -103,18 +107,19 @@ class Loose(Run):
         return None
 
     def keep(self, name: str, result: Result) -> None:
-        """Does nothing, because results are not kept."""
+        """Does nothing, because results are not stored."""
 
 
 def as_run(net: nn.Module, data: Any, *, eps: float | str = 8 / 255) -> Run:
-    """A network and images as a run in memory, for probes and figures in a notebook:
+    """Returns a network and images as a run in memory, for probes and figures in a notebook:
     `figures.attention(probes.attention(as_run(net, (x, y))))`.
 
     `net`: any module that gives logits for images in [0, 1]; the probes use a copy of it, made now,
-    on the CPU. To choose the layer for its maps, pass `robustviz.wrap(module, maps="layer3")`.
-    `data`: as in `robustviz.evaluate`; an image's number is its position there. `eps`: the radius
-    in pixel units, also "8/255". Probes that need training images or epochs need a real run, which
-    `robustviz.import_run` makes. Raises UserError for an unsuitable network or unsuitable images.
+    on the CPU. To choose the layer whose feature maps are used, pass
+    `robustviz.wrap(module, maps="layer3")`. `data`: as in `robustviz.evaluate`; an image's index is
+    its position there. `eps`: the ε in pixel units, also "8/255". Probes that need training images
+    or epochs need a real run, which `robustviz.import_run` makes. Raises UserError for an
+    unsuitable network or unsuitable images.
     """
     images = given(data)
     shape = tuple(images.images.shape[1:])

@@ -1,5 +1,5 @@
-"""Display names of runs that appear side by side: the name of the method and, for several runs of
-one method, the settings in which they differ.
+"""Display names of runs that appear next to each other: the name of the method and, for several
+runs of one method, the settings in which they differ.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ SEEDS = (
 
 
 def method_label(key: str) -> str:
-    """The printed name of a method."""
+    """Returns the printed name of a method; empty for an empty key."""
     return str(catalogue.facts("method", key)["label"]) if key else ""
 
 
 def architecture(run: Run) -> str:
-    """The printed name of a run's network: its key, or for an imported network where it comes
-    from.
+    """Returns the printed name of a run's network: its key, or for an imported network the file or
+    library and the function that make it.
     """
     source = harmless(run.info.get("network", {}).get("source", "")) if run.imported else ""
     path, colon, make = source.rpartition(":")
@@ -44,10 +44,10 @@ def architecture(run: Run) -> str:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """A display name for each run, different for different runs. It is the label that a person gave
-    the run, else its method's name; if there are several runs of a method, the settings in which
-    they differ are added (the first three), as in `PGD-AT, seed 1`. If two names are still equal,
-    the ids of the runs are added.
+    """Returns a display name for each run, different for different runs. It is the label that a
+    person gave the run, else its method's name; if there are several runs of a method, the settings
+    in which they differ are added (the first three), as in `PGD-AT, seed 1`. If two names are still
+    equal, the ids of the runs are added.
     """
     names = {run.id: run.label for run in runs if run.label}
     rest = [run for run in runs if not run.label]
@@ -90,8 +90,8 @@ def _said(path: str, value: object) -> str:
 
 
 def _settings(run: Run) -> JSON:
-    """A run's settings by dotted path, without those that name other runs. Settings that are newer
-    than the run have today's default.
+    """Returns a run's settings by dotted path, without those that refer to other runs. Settings
+    that did not exist yet when the run was made have today's default.
     """
     method = registry.get("method", run.method_key)
     named = registry.of_kind(method, *registry.RUNS)
@@ -117,9 +117,10 @@ def _flat(
 
 @functools.lru_cache(maxsize=1024)
 def unusual(run: Run) -> tuple[str, ...]:
-    """The unusual settings of a run: those of its method that differ from the default, as in
-    `target=label`, except names of other runs; then ε, epochs and number of training images, where
-    they differ from the data set's defaults.
+    """Returns the unusual settings of a run, each as text such as `target=label`: those of its
+    method that differ from the method's defaults, except references to other runs; then ε, number
+    of epochs and of training images, where they differ from the defaults for its data set and
+    method.
     """
 
     def differing(asked: Mapping[str, Any], usual: JSON, kinds: JSON) -> Iterator[str]:

@@ -1,5 +1,5 @@
-"""Where an imported network comes from: which module its weights fit, and what makes that module
-again.
+"""Finds where an imported network comes from: which module its weights fit, and which code or
+library makes that module again.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ Shape = tuple[int, int, int]  # classes, channels and pixels per side
 
 @dataclass(eq=False)
 class Found:
-    """A network that is being imported: the `module`, its `source`, what is known of how to look
-    inside it (`told`, with its code's SHA-256), the mean and standard deviation that came with its
-    weights, and the plug-ins it needs.
+    """A network that is being imported: the `module`, its `source` (such as `timm:NAME` or
+    `FILE.py:make`), the settings of `nets.wrap` that are known (`told`, with the SHA-256 of its
+    code), the mean and standard deviation of images that came with its weights, and the plug-ins it
+    needs.
     """
 
     module: nn.Module
@@ -42,8 +43,8 @@ class Found:
 
 
 def found_in(net: Net, model: str, entry: str, shape: Shape, say: Say) -> Found:
-    """The module that the weights fit, with the weights loaded. Raises UserError if they fit
-    none.
+    """Returns the module that the weights fit, with the weights loaded: a network that `model` may
+    mean, or if that is empty one of the usual networks. Raises UserError if the weights fit none.
     """
     if isinstance(net, nn.Module):
         return _of_module(net, model, shape)
@@ -76,8 +77,8 @@ def _fitted(state: Mapping[str, Tensor], source: str, file: str, shape: Shape) -
 
 
 def _with_code(found: Found) -> Found:
-    """`found`, with its code named such that every process finds it, and with that code's
-    SHA-256.
+    """Returns `found`; if user code makes the network, its source now says where every process
+    finds that code, and the code's SHA-256 and plug-in are added.
     """
     if known.is_code(found.source):
         place, _, make = found.source.rpartition(":")
@@ -89,16 +90,16 @@ def _with_code(found: Found) -> Found:
 
 
 def _agrees(state: Mapping[str, Tensor], source: str, shape: Shape) -> float:
-    """The share of the weights that agree with the network named by `source`; 0 for somebody's own
-    code, which is not run for this.
+    """Returns the share of the weights (0 to 1) that agree with the network that `source` makes; 0
+    for somebody's own code, which is not run for this.
     """
     other = None if known.is_code(source) else known.without_weights(source, *shape)
     return checkpoint.agreement(state, known.shapes_of(other), source) if other else 0.0
 
 
 def _guessed(state: Mapping[str, Tensor], file: str, shape: Shape, say: Say) -> Found:
-    """The first of our and torchvision's usual networks that the weights fit, with them loaded.
-    Raises UserError if they fit none.
+    """Returns the first of our and torchvision's usual networks that the weights fit, with the
+    weights loaded. Raises UserError if they fit none.
     """
     for source, other in known.usual(*shape):
         if checkpoint.agreement(state, known.shapes_of(other), source) == 1:
@@ -112,7 +113,9 @@ def _guessed(state: Mapping[str, Tensor], file: str, shape: Shape, say: Say) -> 
 
 
 def _near(state: Mapping[str, Tensor], shape: Shape, but: str) -> str:
-    """A sentence about the most similar known network; empty if none is similar enough."""
+    """Returns a sentence about the known network, other than `but`, that fits the weights best;
+    empty if the agreement is below 60 %.
+    """
     shares = {
         source: checkpoint.agreement(state, known.shapes_of(other), source)
         for source, other in known.usual(*shape)
@@ -126,7 +129,10 @@ def _near(state: Mapping[str, Tensor], shape: Shape, but: str) -> str:
 
 
 def _of_module(net: nn.Module, model: str, shape: Shape) -> Found:
-    """For a module in memory, the same network made again from what `model` names."""
+    """Returns, for a module in memory, the same network made again from what `model` says, or if
+    that is empty from the library it comes from. Raises UserError if that is unknown or makes
+    another network.
+    """
     told: JSON = {}
     if isinstance(net, Wrapped):
         told = {key: value for key, value in net.description().items() if value is not None}
@@ -156,7 +162,9 @@ def _of_module(net: nn.Module, model: str, shape: Shape) -> Found:
 
 
 def _check_same(net: nn.Module, again: nn.Module, source: str, shape: Shape) -> None:
-    """Raises UserError unless the network that `source` makes gives the same output as `net`."""
+    """Raises UserError if the network that `source` makes, `again`, gives other outputs than `net`
+    for two random images. Nothing is checked if one of them cannot compute on such images.
+    """
     x = torch.rand((2, *shape[1:], shape[2]), generator=torch.Generator().manual_seed(0))
     try:
         first, second = _answer(net, x), _answer(again, x)
@@ -178,8 +186,9 @@ def _answer(net: nn.Module, x: Tensor) -> object:
 
 
 def looked_into(found: Found, shape: Shape, say: Say) -> Classifier:
-    """The module as one of our networks. If it cannot read images of the data's size, they are
-    resized inside to a size that it can read.
+    """Returns the module as a `Classifier`, and adds how it is wrapped to `found.told`. If it
+    cannot read images of the data's size, they are resized inside to a size that it can read.
+    Raises UserError if there is no such size.
     """
     told = found.told | {"shape": (shape[1], shape[2], shape[2])}
     bare = isinstance(found.module, Classifier) and not found.told.keys() & {*known.TOLD}
@@ -205,7 +214,9 @@ def looked_into(found: Found, shape: Shape, say: Say) -> Classifier:
 
 
 def _sides(module: nn.Module) -> list[int]:
-    """Image sizes in pixels per side that a network may need, according to its own attributes."""
+    """Returns image sizes, in pixels per side, that a network may need: the one in its own
+    attributes, then 224.
+    """
     named = getattr(module, "pretrained_cfg", None) or {}
     size = (named.get("input_size") or (0, 0))[-1] or getattr(module, "image_size", 0)
     return list(dict.fromkeys([*([size] if isinstance(size, int) and size else []), 224]))

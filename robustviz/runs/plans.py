@@ -1,6 +1,6 @@
 """The files about sweeps, in `.sweeps` among the runs: NAME.json lists a sweep's runs, NAME.now
-says which process feeds them to the queue and how long that will take, and NAME.stop asks it to
-end. No torch is imported, because the Train page reads them every two seconds.
+says which process adds them to the queue and how long that will take, and NAME.stop asks that
+process to end. No torch is imported, because the Train page reads them every two seconds.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ EVERY = 2.0  # seconds between two writes of the time that a sweep still takes
 
 
 class Stopped(Exception):
-    """Raised when somebody asked on the Train page that the sweep end."""
+    """Raised in the process of a sweep when somebody asked on the Train page that the sweep end."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep as other processes see it: its name, the ids of its runs, whether a process feeds
-    them to the queue (`going`), and about how many seconds are left (None: unknown). `wrong`: why
-    its file cannot be read.
+    """A sweep as other processes see it: its name, the ids of its runs, whether a process adds them
+    to the queue now (`going`), and about how many seconds are left (None: unknown). `wrong`: why
+    its file cannot be read; empty if it can.
     """
 
     name: str
@@ -46,8 +46,8 @@ def _path(name: str, ending: str = ".json") -> Path:
 
 
 def keep_plan(name: str, ids: Iterable[str]) -> None:
-    """Write down which runs belong to the sweep called `name`. Raises UserError for an invalid
-    name, and if another sweep has it already.
+    """Write into a file which runs belong to the sweep called `name`. Raises UserError for an
+    invalid name, and if a sweep with that name has other runs.
     """
     if not folder.ID.fullmatch(name):
         raise UserError(f"{name!r} is no name: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
@@ -68,8 +68,8 @@ def keep_plan(name: str, ids: Iterable[str]) -> None:
 
 
 def every() -> list[Plan]:
-    """The sweeps in the folder of the user's runs: those that are being fed first, then the newest
-    first.
+    """Returns the sweeps in the folder of the user's runs: those whose process runs first, then the
+    newest first.
     """
     found: list[tuple[float, Plan]] = []
     for path in (folder.home() / ".sweeps").glob("*.json"):
@@ -100,10 +100,10 @@ def _read(path: Path) -> Plan:
 
 @contextlib.contextmanager
 def fed(name: str, tell: Callable[[Now], object]) -> Iterator[Callable[[Now], object]]:
-    """Inside the block, this process counts as feeding the sweep called `name`. Yields a function
-    that must be called with the sweep's progress: it calls `tell`, writes down the time left, and
-    raises `Stopped` once somebody asked for that. In that case, and only then, the sweep's runs are
-    asked to stop at the end.
+    """Inside the block, this process counts as the one that adds the runs of the sweep called
+    `name` to the queue. Yields a function that must be called with the sweep's progress: it calls
+    `tell`, writes the time left into a file, and raises `Stopped` once somebody asked for that. In
+    that case, and only then, the sweep's queued and running runs are asked to stop at the end.
     """
     path, end = _path(name, ".now"), _path(name, ".stop")
     end.unlink(missing_ok=True)  # left over from before
@@ -130,7 +130,9 @@ def fed(name: str, tell: Callable[[Now], object]) -> Iterator[Callable[[Now], ob
 
 
 def stop(plan: Plan) -> None:
-    """Ask the process that feeds a sweep to end, and its queued and running runs to stop."""
+    """Ask the process that adds a sweep's runs to the queue to end, and its queued and running runs
+    to stop.
+    """
     if plan.going:
         write_file(_path(plan.name, ".stop"), b"")
     _ask(plan)

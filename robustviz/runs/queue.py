@@ -1,7 +1,7 @@
 """The queue: one training per device, each in its own process that outlives the page and the
-server. The run folders are the queue, so there is nothing else to lose. `pump` starts the runs
-whose turn it is; `sweep` finds runs whose process has ended. No torch is imported, because pages
-check their jobs every second.
+server. The queue has no file of its own: it consists of the run folders with state `queued`. `pump`
+starts the runs whose turn it is; `sweep` finds runs whose process has ended. No torch is imported,
+because pages check their jobs every second.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _children: list[subprocess.Popen[bytes]] = []
 
 
 def queue_lock() -> AbstractContextManager[None]:
-    """Hold the lock of the queue inside the block; the system releases it when the process dies."""
+    """Hold the lock of the queue inside the block; the system releases it when the process dies.
+    Raises UserError if another process still holds it after 30 seconds.
+    """
     home = folder.home()
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -40,8 +42,9 @@ def queue_lock() -> AbstractContextManager[None]:
 
 
 def identity(pid: int | None = None) -> JSON:
-    """The id and start time of a process that works on a run; the start time, because ids are
-    reused.
+    """Returns the id `pid` and the time `started` (seconds since 1970) of a process, by default
+    this one, for a run's status. The time is needed because ids are reused; it is 0 for a process
+    that has ended.
     """
     import psutil
 
@@ -53,7 +56,7 @@ def identity(pid: int | None = None) -> JSON:
 
 
 def alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process named in a status still runs and is the same process."""
+    """Whether the process recorded in a status (`pid` and `started`) still runs."""
     import psutil
 
     for child in list(_children):  # an ended child process stays a zombie until it is polled
@@ -71,26 +74,26 @@ def alive(status: Mapping[str, Any]) -> bool:
 
 
 def at_work(run: Run, status: Status) -> bool:
-    """Whether a run's state is `running` and that is true: the recorded process runs, or some
-    process holds the run's lock. The lock counts because setting the computer's clock changes the
-    apparent start times of processes.
+    """Whether a run is really being trained: its state is `running`, and the recorded process runs
+    or some process holds the run's lock. The lock counts because setting the computer's clock
+    changes the apparent start times of processes.
     """
     return status["state"] == "running" and (alive(status) or run.is_held())
 
 
 def states() -> list[tuple[Run, Status]]:
-    """The user's runs and their statuses, oldest first, without damaged ones."""
+    """Returns the user's runs and their statuses, oldest first, without damaged ones."""
     return [(run, status) for run, status in folder.of_user() if folder.sound(run)]
 
 
 def mine() -> list[Run]:
-    """The user's runs, oldest first."""
+    """Returns the user's undamaged runs, oldest first."""
     return [run for run, _ in states()]
 
 
 def sweep() -> list[tuple[Run, Status]]:
     """Mark runs as interrupted if their process has ended, after a kill, a crash or a restart of
-    the machine. Returns all runs with their statuses from before.
+    the machine. Returns the user's undamaged runs with their statuses from before.
     """
     for run, status in (found := states()):
         if status["state"] == "running" and not at_work(run, status):
@@ -108,7 +111,8 @@ def submit(
     config: TrainConfig, *, name: str | None = None, found: Mapping[str, object] | None = None
 ) -> Run:
     """Put a training into the queue, and start it if its device is free. Returns the run, which is
-    the existing one if this config has one already. `found` as in `folder.create`.
+    the existing one if this config has one already (a running or finished one is left as it is).
+    `found` as in `folder.create`.
 
     Raises UserError if the run cannot be created.
     """
@@ -132,9 +136,10 @@ def claim(
     place: Path | None = None,
     found: Mapping[str, object] | None = None,
 ) -> Run:
-    """The run of a config that the calling process itself will train. It is marked as running at
-    once, so that the queue does not start it too. `place`: another folder than that of the user's
-    runs; `found` as in `folder.create`. Raises UserError if the run cannot be created.
+    """Returns the run of a config that the calling process itself will train. It is marked as
+    running at once, so that the queue does not start it too, unless it is finished or being
+    trained. `place`: another folder than that of the user's runs; `found` as in `folder.create`.
+    Raises UserError if the run cannot be created.
     """
     with queue_lock() if place is None else contextlib.nullcontext():
         run = folder.create(config, name=name, folder=place, found=found)
@@ -146,8 +151,9 @@ def claim(
 
 
 def enqueue(run: Run) -> None:
-    """Put a run into the queue: a new, paused, stopped, failed or interrupted one. Raises UserError
-    for shipped, removed, running and finished runs, and as `check_limits` does.
+    """Put a run that is new, paused, stopped, failed or interrupted into the queue, and start it if
+    its device is free. Raises UserError for shipped, removed, running and finished runs, and as
+    `check_limits` does.
     """
     if run.shipped:
         raise UserError(f"{run.id} came with robustviz and is read-only.", code=2)
@@ -167,8 +173,8 @@ def enqueue(run: Run) -> None:
 
 def check_limits(epochs: int | None, but: str = "") -> None:
     """Raises UserError if the server's limits forbid this training: ROBUSTVIZ_MOST_EPOCHS,
-    _MOST_QUEUED and _MOST_GB in the environment. `but`: the id of the run to be queued, which is
-    not counted as waiting.
+    ROBUSTVIZ_MOST_QUEUED and ROBUSTVIZ_MOST_GB in the environment. `but`: the id of the run to be
+    queued, which is not counted as waiting.
     """
     if (most := _limit("EPOCHS")) is not None and (epochs or 0) > most:
         raise UserError(f"{epochs} epochs are too many here: at most {most:g} are allowed.")
@@ -182,7 +188,7 @@ def check_limits(epochs: int | None, but: str = "") -> None:
 
 
 def check_room() -> None:
-    """Raises UserError if the user's runs and pictures take more space than ROBUSTVIZ_MOST_GB
+    """Raises UserError if the folder of the user's runs takes more space than ROBUSTVIZ_MOST_GB
     allows.
     """
     if (most := _limit("GB")) is not None and (used := _bytes(folder.home()) / 1e9) > most:
@@ -193,8 +199,8 @@ def check_room() -> None:
 
 
 def _limit(name: str) -> float | None:
-    """The value of ROBUSTVIZ_MOST_<name> in the environment; None if it is not set. Raises
-    UserError if it is not a number.
+    """Returns the value of ROBUSTVIZ_MOST_<name> in the environment; None if it is not set. Raises
+    UserError if it is not a number from 0.
     """
     text = os.environ.get(f"ROBUSTVIZ_MOST_{name}", "").strip()
     try:
@@ -210,7 +216,7 @@ def _limit(name: str) -> float | None:
 
 
 def _bytes(home: Path) -> int:
-    """The size in bytes of all files below a folder; links are not followed."""
+    """Returns the size in bytes of all files below the folder `home`; links are not followed."""
     total = 0
     for place, _, names in os.walk(home):
         for name in names:
@@ -220,18 +226,18 @@ def _bytes(home: Path) -> int:
 
 
 def waiting() -> list[Run]:
-    """The queued runs, oldest first."""
+    """Returns the user's queued runs, oldest first."""
     return [run for run, status in states() if status["state"] == "queued"]
 
 
 def running() -> list[Run]:
-    """The runs that a living process is training."""
+    """Returns the user's runs that a living process is training."""
     return [run for run, status in states() if at_work(run, status)]
 
 
 def pump() -> list[Run]:
-    """Start the oldest queued run of each device that is free; returns the runs that were
-    started.
+    """Start the oldest queued run of each device on which nothing is being trained; returns the
+    runs that were started.
     """
     if all(status["state"] != "queued" for _, status in sweep()):
         return []
@@ -253,8 +259,8 @@ def _device(run: Run) -> str:
 
 
 def _spawn(run: Run) -> subprocess.Popen[bytes]:
-    """Start a run's worker as a detached process: it survives the server, and Ctrl-C in the
-    server's terminal does not reach it.
+    """Start a run's worker as a detached process and return it: it survives the server, and Ctrl-C
+    in the server's terminal does not reach it.
     """
     where: dict[str, Any] = (
         {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined]
@@ -277,8 +283,8 @@ def _spawn(run: Run) -> subprocess.Popen[bytes]:
 
 
 def ask(run: Run, want: str) -> None:
-    """Ask a run to `pause` or `stop`; a queued run changes its state at once. Raises UserError if
-    the run is neither queued nor running.
+    """Ask a run to `pause` or `stop`; the state of a queued run changes at once, a running one
+    obeys before its next batch. Raises UserError if the run is neither queued nor running.
     """
     status = run.status()
     if status["state"] == "queued":
@@ -290,8 +296,9 @@ def ask(run: Run, want: str) -> None:
 
 
 def pause(run: Run) -> str:
-    """Pause a run and wait for it; returns the run's state, which is still `running` if that takes
-    too long, as in the evaluation at the end, which cannot be interrupted.
+    """Pause a run and wait for it, at most ten seconds; returns the run's state, which is still
+    `running` if that was not enough, as in the evaluation at the end, which cannot be interrupted.
+    Raises UserError as `ask` does.
     """
     ask(run, "pause")
     if run.status()["state"] == "running":
@@ -303,7 +310,7 @@ def pause(run: Run) -> str:
 
 def stop(run: Run) -> str:
     """Stop a run and wait for it; returns its state. Its recorded process is first asked, then
-    terminated, then killed.
+    terminated, then killed, with ten seconds for each. Raises UserError as `ask` does.
     """
     import psutil
 

@@ -29,8 +29,8 @@ SURE = 0.01  # p-value below which two readings count as different
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read images: (x − mean) / std per channel, where None changes nothing; with `flip`
-    the channels are then put into the order blue, green, red.
+    """One way in which a network may expect its images: (x − mean) / std per channel, where None
+    changes nothing; with `flip` the channels are then put into the order blue, green, red.
     """
 
     name: str
@@ -56,8 +56,9 @@ GREY = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which reading is used, whether the choice is `clear`, and why, in a sentence; `right`: how
-    many of the first `n` images were classified correctly under each reading.
+    """Which way to give images to a network (`reading`) is used, whether the choice is `clear`, and
+    why, in a sentence; `right`: how many of the first `n` images were classified correctly under
+    each way that was tried, by name.
     """
 
     reading: Reading
@@ -68,7 +69,7 @@ class Verdict:
 
     @property
     def lines(self) -> list[str]:
-        """One line per reading, the best first."""
+        """One line per reading that was tried with its accuracy, the best first."""
         return [
             f"{name:<14} {k / self.n:7.1%}  ({k} of {self.n} right)"
             for name, k in sorted(self.right.items(), key=lambda each: -each[1])
@@ -76,15 +77,15 @@ class Verdict:
 
 
 def usual(channels: int) -> tuple[Reading, ...]:
-    """The readings that are tried for this number of channels; the best one is tried with flipped
-    channels, too.
+    """Returns the readings that are tried for this number of channels. For three channels `likely`
+    also tries the best one with flipped channels.
     """
     return {1: GREY, 3: COLOUR}.get(channels, COLOUR[:1])
 
 
 def named(name: str, channels: int) -> Reading:
-    """The reading with a name such as `cifar`, `bgr-cifar` or `bgr`. Raises UserError for an
-    unknown name, and for a `bgr` one if there are not three channels.
+    """Returns the reading with a name such as `cifar`, `bgr-cifar` or `bgr`. Raises UserError for
+    an unknown name, and for a `bgr` one if there are not three channels.
     """
     every = {each.name: each for each in usual(channels)}
     flip = name == "bgr" or name.startswith("bgr-")
@@ -100,12 +101,12 @@ def named(name: str, channels: int) -> Reading:
 
 
 def flipped(reading: Reading) -> Reading:
-    """A copy of a reading that hands the channels to the network as blue, green, red."""
+    """Returns a copy of a reading that gives the channels to the network as blue, green, red."""
     return replace(reading, name=f"bgr-{reading.name}", flip=True)
 
 
 def normalise_of(net: Classifier) -> Normalise:
-    """The layer of a network that normalises images. Raises UserError if it has none."""
+    """Returns the layer of a network that normalises images. Raises UserError if it has none."""
     if isinstance(net, Wrapped):
         return net.normalise
     found = next((part for part in net.modules() if isinstance(part, Normalise)), None)
@@ -115,7 +116,9 @@ def normalise_of(net: Classifier) -> Normalise:
 
 
 def set_reading(net: Classifier, reading: Reading) -> None:
-    """Set the network's normalisation to this reading, in place; the channels are not flipped."""
+    """Set the mean and std of the network's normalisation to this reading's, in place;
+    `reading.flip` is ignored.
+    """
     layer = normalise_of(net)
     layer.mean.copy_(torch.tensor(reading.mean or (0.0,)).view(1, -1, 1, 1))
     layer.std.copy_(torch.tensor(reading.std or (1.0,)).view(1, -1, 1, 1))
@@ -123,8 +126,8 @@ def set_reading(net: Classifier, reading: Reading) -> None:
 
 @contextmanager
 def _read_as(net: Classifier, reading: Reading) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Inside the block, a function that runs the network with this reading; then the old
-    normalisation is restored.
+    """Inside the block, yield a function that runs the network with this reading, also with flipped
+    channels; then the old normalisation is restored.
     """
     layer = normalise_of(net)
     before = layer.mean.clone(), layer.std.clone()
@@ -139,8 +142,8 @@ def _read_as(net: Classifier, reading: Reading) -> Iterator[Callable[[Tensor], T
 
 
 def right_under(net: Classifier, x: Tensor, y: Tensor, reading: Reading) -> Bools:
-    """Which of the images `x` (N,C,H,W) the network classifies correctly with this reading: (N,)
-    bool.
+    """Returns which of the images `x` (N,C,H,W) the network classifies correctly with this reading,
+    as an array (N,) of bool.
     """
     device = device_of(net)
     with frozen(net), torch.no_grad(), _read_as(net, reading) as read:
@@ -152,8 +155,9 @@ def right_under(net: Classifier, x: Tensor, y: Tensor, reading: Reading) -> Bool
 
 
 def likely(net: Classifier, x: Tensor, y: Tensor, classes: int) -> Verdict:
-    """The reading with which the network was most likely trained: the one with most correct images.
-    If the network is slow, fewer images are used.
+    """Returns the verdict on the reading with which the network was most likely trained: the one
+    with most correct images, or the first of the usual ones if none is better than chance. If the
+    network is slow, fewer images are used.
     """
     tried = usual(x.shape[1])
     began = time.perf_counter()
@@ -196,6 +200,6 @@ def _verdict(found: Mapping[Reading, Bools], classes: int) -> Verdict:
 
 
 def as_given(net: Classifier, x: Tensor, y: Tensor, reading: Reading) -> Verdict:
-    """The verdict for a reading that is already known."""
+    """Returns the verdict for a known reading, with the number of correct images."""
     k, n = int(np.sum(right_under(net, x, y, reading))), len(x)
     return Verdict(reading, True, f"{reading.name}: {k} of {n} right.", {reading.name: k}, n)

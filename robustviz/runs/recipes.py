@@ -1,5 +1,6 @@
-"""What trains a run again: its shell command, its recipe (the same settings as a short text for a
-link), and what the run's id alone tells. Importing this needs no torch; using it does.
+"""How to train a run again: its shell command, its recipe (the same settings as a short text for a
+link), and what can be read from the run's id alone. Importing this needs no torch; calling `read`
+and `of` does.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ LONGEST = 1500  # characters of a recipe in a link
 
 
 class Name(NamedTuple):
-    """The parts of a run's id. `data` may be a name that the user gave and that is unknown
-    elsewhere.
+    """The parts of a run's id. `data` may be a name that the user gave and that is unknown on other
+    computers.
     """
 
     data: str
@@ -42,7 +43,9 @@ class Name(NamedTuple):
 
 
 def name(run_id: str) -> Name | None:
-    """The parts of a run's id; None if the id has another form, as for imported runs."""
+    """Returns the parts of a run's id; None if the id has another form, as for imported runs, or an
+    unknown method or net.
+    """
     whole = NAME.fullmatch(run_id)
     if whole is None:
         return None
@@ -59,9 +62,9 @@ def name(run_id: str) -> Name | None:
 
 
 def read(recipe: Recipe) -> TrainConfig:
-    """The config that a recipe stands for. Raises UserError if it stands for none, if its images
-    come from a folder, and if it names weights or runs by anything but an id: a link must not
-    access files of this computer.
+    """Returns the config that a recipe stands for. Raises UserError if the recipe is not valid, if
+    its images come from a folder, and if it refers to weights or runs by anything but an id: a link
+    must not access files of this computer.
     """
     given = dict(recipe)
     data = given.pop("data", "")
@@ -85,8 +88,8 @@ def read(recipe: Recipe) -> TrainConfig:
 
 
 def of(config: TrainConfig) -> Recipe:
-    """The shortest recipe of a config. Empty if no recipe gives the same run, as with images or
-    weights of the user's own, or with another kind of attack than its method's default.
+    """Returns the shortest recipe of a config. Empty if no recipe gives the same run, as with
+    images or weights of the user's own, or with another kind of attack than its method's default.
     """
     kind = load("robustviz.training.config").TrainConfig
     method = type(config.method)
@@ -106,7 +109,7 @@ def of(config: TrainConfig) -> Recipe:
 
 
 def _typed(value: Any) -> str:
-    """A value as a person would type it, such as 8/255 for a radius."""
+    """Returns a value as a person would type it, such as 8/255 for a radius."""
     if isinstance(value, float) and len(repr(value)) > 6:
         level = round(value * 255)
         return f"{level}/255" if level / 255 == value else repr(value)
@@ -114,7 +117,8 @@ def _typed(value: Any) -> str:
 
 
 def command(recipe: Recipe, name: str = "") -> str:
-    """The shell command that trains a recipe; `name`: the run's id, if a person chose it."""
+    """Returns the shell command that trains a recipe; `name`: the run's id, if chosen by a person.
+    """
     words = ["python", "-m", "robustviz", "train", *(["--name", name] if name else [])]
     for path, value in recipe.items():
         words += [f"--{path}", value] if path in FLAGS else ["--set", f"{path}={value}"]
@@ -122,13 +126,13 @@ def command(recipe: Recipe, name: str = "") -> str:
 
 
 def packed(recipe: Recipe) -> str:
-    """A recipe as one word for a URL; empty if it is too long or has unusual characters."""
+    """Returns a recipe as one word for a URL; empty if it is too long or has unusual characters."""
     word = "~".join(f"{path}={value}" for path, value in recipe.items())
     return word if unpacked(word) == recipe else ""
 
 
 def unpacked(word: str) -> Recipe:
-    """The recipe in a link's word; empty if that is not a recipe, since a link may contain
+    """Returns the recipe in a link's word; empty if that is not a recipe, since a link may contain
     anything.
     """
     pairs = [part.partition("=") for part in word.split("~")] if len(word) <= LONGEST else []

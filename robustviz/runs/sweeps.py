@@ -37,7 +37,7 @@ RECENT = 5  # the newest trainings of a kind, on which its pace is based
 @dataclass(frozen=True)
 class Grid:
     """The settings that a sweep combines: every value of each field with every value of the others.
-    An empty field is left to the preset or the data set.
+    A field without values is left to the preset or the data set.
 
     `set`: the values of any other setting, by its dotted path. Raises UserError, through
     `registry.build`, for an unknown field and for values of a wrong type.
@@ -55,8 +55,9 @@ class Grid:
 
     @classmethod
     def make(cls, given: Mapping[str, Any]) -> Grid:
-        """A grid from the content of a file or the command line; a single value counts as a list of
-        one. Raises UserError for an unknown field, a value of a wrong type and an empty list.
+        """Returns a grid from the content of a file or the command line; a single value counts as a
+        list of one. Raises UserError for an unknown field, a value of a wrong type and an empty
+        list.
         """
         settings = given.get("set", {})
         if not isinstance(settings, Mapping):
@@ -74,8 +75,8 @@ class Grid:
 
     @classmethod
     def read(cls, path: Path) -> Grid:
-        """The grid in a TOML file; without a name of its own it gets the file's name. Raises
-        UserError if the file cannot be read.
+        """Returns the grid in a TOML file; without a name of its own it gets the file's name.
+        Raises UserError if the file cannot be read or is not valid.
         """
         try:
             given = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -99,9 +100,10 @@ class Grid:
         return math.prod(map(len, self._axes))
 
     def configs(self, *, here: bool = True) -> list[TrainConfig]:
-        """The configs of the grid's trainings, for this machine. With `here=False` they are for
-        other machines, so they may ask for a GPU that this one lacks. Raises UserError for settings
-        that do not fit, for two equal points, and for more than `MOST` points.
+        """Returns the configs of the grid's trainings, for this machine. With `here=False` they are
+        for other machines, so they may ask for a GPU that this one lacks. Raises UserError for
+        settings that do not fit, for two points that give the same run, and for more than `MOST`
+        points.
         """
         if self.count > MOST:
             raise UserError(
@@ -137,8 +139,8 @@ def _listed(name: str, value: Any) -> list[Any]:
 
 @dataclass(frozen=True)
 class Now:
-    """The progress of a sweep: how many of its trainings are over (or cannot go on), the run that
-    is being trained, and about how many seconds are left.
+    """The progress of a sweep: how many of its `total` trainings are `over` (finished or unable to
+    continue), the `run` that is being trained, and about how many `seconds` are left.
     """
 
     over: int
@@ -150,8 +152,9 @@ class Now:
 def follow(
     configs: Iterable[TrainConfig], tell: Callable[[Now], object] = lambda now: None
 ) -> dict[str, str]:
-    """Train all configs, one after the other, and wait. Returns, by run id, why runs could not be
-    queued. How the other runs ended is in their folders: one that fails does not stop the rest.
+    """Train all configs, one after the other, the cheapest first, and wait. Returns the reasons, by
+    run id, for runs that could not be queued. How the other runs ended is in their folders: one
+    that fails does not stop the rest. `tell` is called with the progress about twice a second.
 
     Each training is a job of the queue and outlives this process, which trains nothing itself. If
     the person interrupts, raises UserError that says how to go on.
@@ -184,7 +187,7 @@ def follow(
 
 
 def _needs(config: TrainConfig, waiting: set[str]) -> bool:
-    """Whether its method starts from a run that is still waiting."""
+    """Whether the config's method starts from a run whose id is in `waiting`."""
     names = registry.of_kind(type(config.method), *registry.RUNS)
     return any(getattr(config.method, name) in waiting for name in names)
 
@@ -193,7 +196,7 @@ def _needs(config: TrainConfig, waiting: set[str]) -> bool:
 
 
 def estimate(configs: Iterable[TrainConfig]) -> dict[str, float]:
-    """About how many seconds each training still takes, by run id. It is based on how long
+    """Returns about how many seconds each training still takes, by run id. It is based on how long
     trainings of the same data, method and net took before, or if there are none, any trainings.
     """
     kinds: dict[tuple[str, str, str] | None, list[float]] = defaultdict(list)
@@ -219,8 +222,8 @@ def _kind(config: TrainConfig) -> tuple[str, str, str]:
 
 
 def work(config: TrainConfig) -> float:
-    """The cost of a training, in weights × images × passes: each step of its attack is one pass,
-    and the update is another.
+    """Returns the cost of a training, in weights × images × passes: each step of its attack is one
+    pass, and the update is another.
     """
     steps = getattr(getattr(config.method, "attack", None), "count", 0)
     images = config.n_train or _images(config.data)
@@ -237,6 +240,6 @@ def _images(source: data.Source) -> int:
 
 @functools.cache
 def weights(net: str) -> int:
-    """How many parameters a network of that architecture has, for ten classes."""
+    """Returns the number of parameters of a network of that architecture for ten classes."""
     with torch.device("meta"):  # shapes only, no values
         return sum(each.numel() for each in nets.build(net, 10).parameters())

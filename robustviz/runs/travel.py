@@ -39,9 +39,9 @@ PIECE = MB
 
 
 def export(run: Run, path: str | os.PathLike[str]) -> Path:
-    """Write the run's folder into a zip file, with the evaluations and probes made here, and return
-    the file's path. Raises UserError if the run is being trained, and if the file exists or cannot
-    be written.
+    """Write the run's folder into a zip file, with the evaluations and probe results made here, and
+    return the file's path. Raises UserError if the run is being trained, and if the file exists or
+    cannot be written.
     """
     path = Path(path).expanduser()
     if queue.at_work(run, run.status()):
@@ -72,8 +72,8 @@ def export(run: Run, path: str | os.PathLike[str]) -> Path:
 
 
 def files(run: Run) -> Iterator[tuple[str, Path]]:
-    """The files of a run, with their names relative to its folder; for a shipped run those written
-    here come first and replace shipped ones of the same name.
+    """Yield the files of a run, with their names relative to its folder. For a shipped run those
+    written on this computer come first and replace shipped ones of the same name.
     """
     seen = set()
     for folder in dict.fromkeys((run.notes, run.path)):
@@ -85,8 +85,8 @@ def files(run: Run) -> Iterator[tuple[str, Path]]:
 
 
 def most_bytes(name: str) -> int:
-    """The largest size in bytes of a file of this name in a run's folder; 0 if a run has no such
-    file.
+    """Returns the largest size in bytes allowed for a file of this name, relative to a run's
+    folder; 0 if a run has no such file.
     """
     return next((most for pattern, most in FILES.items() if re.fullmatch(pattern, name)), 0)
 
@@ -98,7 +98,8 @@ def import_zip(
     say: Callable[[str], object] = lambda line: None,
 ) -> Run:
     """Import the run in a zip file that `export` wrote into the user's runs, under its own id or
-    `name`. `say` is called with a sentence if the run needs a plug-in that is missing here.
+    `name`, and return it. `say` is called with a sentence if the run needs a plug-in that is
+    missing here.
 
     Raises UserError, without leaving anything behind, if the file is no such zip, holds anything
     else or too much, or holds a damaged run, and if a run of that name exists.
@@ -144,8 +145,8 @@ def _unpacked(pack: zipfile.ZipFile, file: str, name: str, say: Callable[[str], 
 
 
 def _checked(pack: zipfile.ZipFile, file: str) -> dict[zipfile.ZipInfo, str]:
-    """The entries of a zip with their names inside a run's folder. Raises UserError unless they are
-    all plain files of one run, not too many and not too large.
+    """Returns the entries of a zip with their names inside a run's folder. Raises UserError unless
+    they are all plain files of one run, not too many and not too large.
     """
     every = [part for part in pack.infolist() if not part.is_dir()]
     if len(every) > MANY:
@@ -169,8 +170,8 @@ def _checked(pack: zipfile.ZipFile, file: str) -> dict[zipfile.ZipInfo, str]:
 
 
 def _write(pack: zipfile.ZipFile, part: zipfile.ZipInfo, path: Path, most: int, file: str) -> None:
-    """Unpack one file, but no more bytes than such a file may have, because the sizes stated in a
-    zip may be wrong.
+    """Unpack one file to `path`. Raises UserError if it has more bytes than `most` or than the zip
+    says, because the sizes stated in a zip may be wrong.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     written = 0
@@ -186,8 +187,8 @@ def _write(pack: zipfile.ZipFile, part: zipfile.ZipInfo, path: Path, most: int, 
 
 
 def _settle(run: Run, file: str) -> None:
-    """Check an unpacked run, and set its state so that nothing starts by itself. Raises UserError
-    if it is damaged.
+    """Check an unpacked run, and set its state so that no training starts by itself: a queued or
+    running one becomes interrupted. Raises UserError if the run is damaged.
     """
     from safetensors import SafetensorError, safe_open
 

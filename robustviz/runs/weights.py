@@ -1,4 +1,4 @@
-"""Reading and hashing the weights of a run."""
+"""Reads and hashes the weights of a run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MOST_HEADER = 2_000_000  # bytes of a safetensors file's header; a thousand tens
 
 
 def weights_in(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, 16-bit ones as float32. Raises ValueError for a file that
-    robustviz did not write: its header is so long that reading takes a minute, or some values are
-    NaN or infinite.
+    """Returns the tensors of a safetensors file by name, 16-bit ones as float32. Raises ValueError
+    for a file that robustviz did not write: its header is so long that reading takes a minute, or
+    some values are NaN or infinite.
     """
     from safetensors.torch import load_file
 
@@ -32,7 +32,7 @@ def weights_in(path: Path) -> dict[str, torch.Tensor]:
 
 
 def hash_of(net: nn.Module) -> str:
-    """A short hash of a network's weights, the same on every device."""
+    """Returns a hash (16 hex digits) of a network's weights and buffers, equal on every device."""
     digest = hashlib.sha256()
     for name, value in net.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

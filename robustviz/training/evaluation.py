@@ -407,8 +407,8 @@ class Paired:
 
     @property
     def verdict(self) -> str:
-        """Whether the first network is `more robust` or `less robust` than the second, if the
-        interval excludes 0; else `not decided`.
+        """`more robust` or `less robust`, meaning the first network compared with the second, if
+        the interval excludes 0; else `not decided`.
         """
         low, high = self.interval
         return "more robust" if low > 0 else "less robust" if high < 0 else "not decided"
