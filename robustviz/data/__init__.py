@@ -45,7 +45,7 @@ FUNCTION = re.compile(r"(.+\.py|[A-Za-z_]\w*(\.\w+)*):[A-Za-z_]\w*")
 
 
 def source(text: str) -> Source:
-    """The source that `text` names, with default settings.
+    """The source of images that `text` names, with default settings.
 
     `text` is a registered name (`digits`, `shapes`), `folder:PATH`, `FILE.csv` (a table of path,
     label and split), `package.module:make` or `FILE.py:make` (a function that returns images), or
@@ -71,12 +71,12 @@ def source(text: str) -> Source:
 
 
 def load(source: str | Source, split: str = "train", n: int | None = None) -> Dataset:
-    """The split `split` of a source, taken from the memory cache if it was loaded recently.
+    """The split `split` of a source or of its name, from the memory cache if loaded recently.
 
     Do not write into the returned tensors: they are shared. `n` limits the training split to its
     first `n` images in class-balanced order (`shapes` draws exactly `n` images); None, or a number
-    larger than the split, means all. Raises UserError with one sentence: what is wrong, why and
-    what to do.
+    larger than the split, means all. Raises UserError with one sentence that says what is wrong,
+    why, and what to do.
     """
     images = _source(source) if isinstance(source, str) else source
     check_split(split)

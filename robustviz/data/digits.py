@@ -41,7 +41,10 @@ class Digits(Source):
     }
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split, with images (N, 1, 8, 8) whose grey levels 0 to 16 are scaled to 0 to 255."""
+        """The split, with images (N, 1, 8, 8); grey levels 0 to 16 are scaled to 0 to 255.
+
+        Raises UserError if scikit-learn is not installed.
+        """
         check_split(split)
         raw = torch.from_numpy(_table())
         grey, y = raw[:, :-1].reshape(-1, 8, 8), raw[:, -1].long()
@@ -63,7 +66,8 @@ class Digits(Source):
 
 
 def _table() -> np.ndarray:
-    """The data file of scikit-learn, float64 (1797, 65): in each row 64 pixels and the digit.
+    """The table in scikit-learn's data file, float64 (1797, 65): each row has 64 pixels and the
+    digit.
 
     The file is found and read without importing scikit-learn, which would take a second. Raises
     UserError if scikit-learn is not installed.

@@ -27,9 +27,9 @@ FILES = {
 class Idx(Published):
     """The base class of data sets of 28x28 grey pictures in idx files.
 
-    `archive` is the name in torchvision, `url` the download address. `md5` has the checksum of each
-    file's unpacked content; a file that differs is used, and its card says so. `packed` has the md5
-    and the size in bytes of each file as published (`.gz`).
+    `archive` is the data set's name in torchvision, `url` the download address. `md5` has the
+    checksum of each file's unpacked content; a file that differs is used, and the card says so.
+    `packed` has the md5 and the size in bytes of each file as published (`.gz`).
     """
 
     classes: ClassVar[tuple[str, ...]]
@@ -39,7 +39,7 @@ class Idx(Published):
     packed: ClassVar[Mapping[str, tuple[str, int]]]
 
     def files(self, split: str) -> tuple[File, ...]:
-        """All four files, because torchvision unpacks them together."""
+        """The files to download: all four for every split, as torchvision unpacks them together."""
         return tuple(
             File(f"{self.url}{name}.gz", f"{self.archive}/raw/{name}.gz", md5, size)
             for name, (md5, size) in self.packed.items()
@@ -54,7 +54,10 @@ class Idx(Published):
         return places.find(names, places.folders(self.key, f"{self.archive}/raw", "raw"))
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split, with images (N, 1, 28, 28); downloaded if it is not on this computer."""
+        """The split, with images (N, 1, 28, 28); downloaded if it is not on this computer.
+
+        Raises UserError if that fails, or if a file is damaged.
+        """
         names = part(split, FILES["train"], FILES["test"])
         place = self._place(split) or (
             self.fetched(
@@ -89,9 +92,9 @@ class Idx(Published):
 
 
 def content(path: Path) -> bytes:
-    """The content of the file `path`, or of `path.gz` unpacked.
+    """The bytes of the file `path` or, if there is none, of `path.gz` unpacked.
 
-    Raises UserError if the packed file is damaged.
+    Raises UserError if `path.gz` is damaged or missing.
     """
     if path.is_file():
         return path.read_bytes()

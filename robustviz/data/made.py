@@ -52,8 +52,8 @@ class Made(Source):
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split, with images (N, C, H, W) of 1 or 3 channels.
 
-        Raises UserError if the function is not trusted here, if it raises an error, or if it
-        returns something else.
+        Raises UserError if the function is not trusted on this computer, if it raises an error, or
+        if it does not return square images with labels.
         """
         splits.check_split(split)
         who = f"The data set {self.name or self.make}"
@@ -92,8 +92,8 @@ class Made(Source):
 
 
 def _dataset(given: Any, split: str) -> Dataset:
-    """What the function returned, as uint8 images with a card that says how the numbers were
-    converted.
+    """Converts what the function returned to uint8 images, with a card that says how. Raises
+    UserError if it is not square images with labels.
     """
     images, labels, names = _parts(given)
     x = np.asarray(images.numpy() if isinstance(images, torch.Tensor) else images)
@@ -127,7 +127,10 @@ def _dataset(given: Any, split: str) -> Dataset:
 
 
 def _parts(given: Any) -> tuple[Any, Any, Sequence[str]]:
-    """Images, labels and the names of the classes; no names if the function does not give any."""
+    """Returns the images, the labels and the names of the classes in what the function returned.
+
+    There are no names if the function gives none. Raises UserError if it returned no images.
+    """
     if isinstance(given, (tuple, list)) and len(given) in (2, 3):
         images, labels, *names = given
         return images, labels, names[0] if names else ()

@@ -55,8 +55,8 @@ FEW = 0.05
 class Listing:
     """A list of picture files with their classes.
 
-    `y` (N,) int64 are the positions of their classes in `classes`; `empty` names the class folders
-    without pictures.
+    `y` (N,) int64 are the indices of their classes in `classes`; `empty` has the names of class
+    folders without pictures.
     """
 
     classes: tuple[str, ...]
@@ -65,18 +65,20 @@ class Listing:
     empty: tuple[str, ...] = ()
 
     def take(self, which: torch.Tensor) -> Listing:
-        """The pictures at positions `which` (M,), or where a boolean mask `which` (N,) is true."""
+        """The pictures with indices `which` (M,), or where a boolean mask `which` (N,) is true."""
         files = tuple(self.files[i] for i in torch.arange(len(self.y))[which].tolist())
         return replace(self, files=files, y=self.y[which])
 
 
 def hidden(name: str) -> bool:
-    """Whether this is the name of a hidden file or folder: .DS_Store, ._a.png, __MACOSX."""
+    """Whether `name` is that of a hidden file or folder, such as .DS_Store, ._a.png, __MACOSX."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in `folder` sorted by name, without hidden ones and ones that may not be read."""
+    """The folders in `folder`, sorted by name; hidden ones, and ones that `paths.open_to` does not
+    allow, are left out.
+    """
     return sorted(
         (p for p in folder.iterdir() if not hidden(p.name) and p.is_dir() and paths.open_to(p)),
         key=lambda p: p.name,
@@ -84,9 +86,10 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def pictures(folder: Path) -> Iterator[Path]:
-    """The picture files in `folder` and its subfolders, in the same order on every system.
+    """Yields the files in `folder` and its subfolders that are pictures by their suffix.
 
-    Pipes, devices, broken links and links out of `ROBUSTVIZ_FOLDERS` are left out.
+    The order is the same on every system. Hidden files and folders, pipes, devices, broken links
+    and links out of `ROBUSTVIZ_FOLDERS` are left out.
     """
     for where, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not hidden(name))
@@ -108,9 +111,10 @@ def ordinary(path: Path) -> bool:
 
 
 def list_classes(folder: Path, classes: Sequence[str] | None = None) -> Listing:
-    """The pictures in the class folders of `folder`.
+    """The list of the pictures in `folder`, which has a folder for each class.
 
-    `classes` gives the names of the classes in order; None: the folders with pictures, sorted.
+    `classes` gives the names of the classes in order; None: those of all folders with pictures,
+    sorted.
     Raises UserError if `folder` cannot be read, or if a class folder with pictures is not one of
     `classes`.
     """
@@ -144,8 +148,9 @@ def read_picture(path: Path, size: int) -> tuple[np.ndarray, frozenset[str]]:
 
     The second value is a set of RESIZED, DEEP and OWN_RANGE. The picture is rotated as its EXIF
     data says, grey values of more than 8 bits are scaled as in `_eight_bits`, transparent parts are
-    laid on white, the shorter side is resized to `size`, and the central square is kept. Raises
-    OSError or ValueError if the file is not a picture or too large.
+    laid on white, the shorter side is resized to `size`, and all but the central square is cut off.
+    Raises ValueError if the file is too large; for one that is not a picture Pillow raises many
+    types of error, mostly OSError.
     """
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"it is larger than {MOST_BYTES // 1_000_000} MB")
@@ -240,9 +245,10 @@ def _turned(tile: Any) -> Any:
 def _eight_bits(
     picture: Image.Image, file: Image.Image, stored: Any = None
 ) -> tuple[Image.Image, set[str]]:
-    """A grey picture of more than 8 bits scaled to 8, and which of DEEP, OWN_RANGE that took.
+    """Returns a grey picture of more than 8 bits scaled to 8 bits, and {DEEP} or {DEEP, OWN_RANGE}.
 
-    Any other picture is returned as it is. `file` is the picture as it was opened. If the type of
+    Any other picture is returned unchanged, with an empty set. `file` is the picture as it was
+    opened. If the type of
     the file says what white is, that is used: 65,535 for 16 bits, 4,095 for 12, a PGM's own maximum
     (from `stored`), 1 for floats that all lie in [0, 1]. There is one exception: if all values of
     16 bits are below 1/8 of white, or all floats below 1/255, their largest value becomes white and
@@ -288,9 +294,9 @@ def _eight_bits(
 def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, str]:
     """Read picture files as images uint8 (M, 3, size, size), leaving out those that cannot be read.
 
-    Returns the images, the positions in `files` (M,) int64 of those that could be read, and
-    sentences for the card. Raises UserError, naming the first unreadable file, if more than 5 % of
-    the files and more than one cannot be read, or if none can.
+    Returns the images, the indices in `files` (M,) int64 of those that could be read, and sentences
+    for the card on resized, scaled and unreadable pictures. Raises UserError, naming the first
+    unreadable file, if more than 5 % of the files and more than one cannot be read, or if none can.
     """
 
     images = torch.zeros(len(files), 3, size, size, dtype=torch.uint8)

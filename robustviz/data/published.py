@@ -56,10 +56,11 @@ class Published(Source):
         pick: Pick,
         differs: str = "",
     ) -> Dataset:
-        """The images of the split, chosen from those of one official file.
+        """The split, whose images are chosen from those of one official file.
 
-        `y` (N,) are the labels of all images in this file, and `pick` returns the images at given
-        positions. `differs` names the files whose checksum is not the published one, for the card.
+        `y` (N,) are the labels of all images in this file, and `pick` returns the images with given
+        indices. `n` limits the training split. `differs` names the files whose checksum is not the
+        published one, for the card.
         """
         where = splits.official(y, split, n)
         images = pick(where)
@@ -88,10 +89,11 @@ class Published(Source):
         of: int,
         titles: Mapping[str, str],
     ) -> Dataset:
-        """The images of the split, chosen from the picture files `listing` in `place`.
+        """The split, whose images are chosen from the picture files `listing` in `place`.
 
-        Only the chosen files are decoded. whose: which part these files are, for the card; of: the
-        number of classes of the full set; titles: readable names of class folders.
+        Only the chosen files are decoded. whose: the part to which these files belong, for the
+        card; size: the side of the images in pixels; of: the number of classes of the full set;
+        titles: readable names of class folders.
         """
         chosen = listing.take(splits.official(listing.y, split, n))
         images, kept, notes = pictures.read(chosen.files, size)
@@ -161,7 +163,7 @@ def laptop(augment: str) -> Recipe:
 
 
 def part(split: str, train: T, test: T) -> T:
-    """Which of two official parts a split is in: `test` for test, `train` for train and val.
+    """One of two values for the two official parts: `test` if `split` is test, else `train`.
 
     Raises UserError if there is no such split.
     """
@@ -169,7 +171,7 @@ def part(split: str, train: T, test: T) -> T:
 
 
 def rows(array: np.ndarray) -> Pick:
-    """A function that returns the images of `array`, uint8 (N, C, H, W), at given positions."""
+    """A function that returns the images with given indices from `array`, uint8 (N, C, H, W)."""
     return lambda where: torch.from_numpy(np.ascontiguousarray(array[where.numpy()]))
 
 
@@ -181,9 +183,10 @@ def torchvision(name: str, **options: object) -> Callable[[Path], object]:
 
 
 def class_folders(key: str, other: str, train: str, test: str) -> Path | None:
-    """The first folder under the root with class folders of `key` in `train` and `test`, or None.
+    """A folder of the data set `key` under the data root with at least two class folders in each
+    of its folders `train` and `test`; None if there is none.
 
-    Folders whose name contains `subset` are tried last.
+    It is called `key` or `other`; names that end in `subset` are tried last.
     """
     dashed = key.replace("_", "-")
     names = (key, dashed, other, f"{dashed}-subset", f"{key}_subset", f"{other}-subset")
@@ -201,7 +204,7 @@ def class_folders(key: str, other: str, train: str, test: str) -> Path | None:
 
 
 def distinct(titles: Sequence[str], names: tuple[str, ...]) -> tuple[str, ...]:
-    """The `titles`, with the folder's name in brackets added to those that occur more than once."""
+    """The `titles`; to those that occur more than once the folder's name is added in brackets."""
     return tuple(
         title if titles.count(title) == 1 else f"{title} ({name})"
         for title, name in zip(titles, names, strict=True)

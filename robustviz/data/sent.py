@@ -1,5 +1,5 @@
-"""Reads one uploaded picture file. Its type is recognised by its content. What is kept of it is the
-central square, upright, as 8-bit RGB, without EXIF data.
+"""Reads one uploaded picture file, whose type is recognised by its content. Only the central square
+is stored, upright, as 8-bit RGB, without EXIF data.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ _one_large = threading.Lock()
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was read: its `png`, the `hash` of its pixels, and what was `done` to it."""
+    """A picture that was read. `png`: the bytes of a PNG; `hash`: 16 hexadecimal digits, computed
+    from its pixels; `done`: what the file was or what was changed, in words such as `TURNED`.
+    """
 
     png: bytes
     hash: str
@@ -42,10 +44,11 @@ class Picture:
 
 
 def read(content: bytes, temporary: Path) -> Picture:
-    """The picture in the bytes `content` of a file, in the form in which it is kept.
+    """The picture in the bytes `content` of a file, as a square of at most 224 × 224 pixels.
 
-    The path `temporary` is used for a working file, which is deleted afterwards. Raises OSError or
-    ValueError, with a few words as text, if it is not a picture, or too small or too large.
+    The path `temporary` is used for a working file, which is deleted afterwards. Raises ValueError,
+    with a few words as text, if it is not a picture, or too small or too large; for a broken file
+    Pillow raises many types of error, mostly OSError.
     """
     if len(content) > MOST_BYTES:
         raise ValueError(f"it is larger than {MOST_BYTES // 1_000_000} MB")
@@ -78,7 +81,7 @@ def read_one(content: bytes, temporary: Path, name: str) -> Picture:
 
 
 def packed(pixels: np.ndarray) -> tuple[bytes, str]:
-    """Pixels uint8 (H, W, 3) as a PNG, and their hash (16 hexadecimal digits)."""
+    """Returns pixels uint8 (H, W, 3) as the bytes of a PNG, and their hash (16 hex digits)."""
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG", compress_level=4)
     said = f"{pixels.shape}".encode() + pixels.tobytes()
@@ -86,8 +89,8 @@ def packed(pixels: np.ndarray) -> tuple[bytes, str]:
 
 
 def _looked_at(path: Path) -> tuple[int, int, set[str]]:
-    """Length of the shorter side, number of pixels and the changes a picture needs, from its
-    content.
+    """Returns the length of a picture's shorter side, its number of pixels, and which of `TURNED`
+    to `MOVING` hold for it. Raises ValueError if it is not a picture, too small or too large.
     """
     try:
         opened = Image.open(path, formats=FORMATS)

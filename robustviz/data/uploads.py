@@ -47,9 +47,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of an upload: the number of pictures `taken`, and `notes`.
+    """The result of an upload: the number of pictures written to the draft (`taken`), and `notes`.
 
-    The notes are sentences about what was changed or left out.
+    The notes are sentences on what was changed or left out.
     """
 
     taken: int
@@ -66,8 +66,8 @@ class Place:
 
 @dataclass
 class _Found:
-    """The result of sorting files by their folders: the place of each, and sentences for
-    the user.
+    """The result of sorting files by their folders: those to read, each with its class and split,
+    and sentences for the user.
     """
 
     places: list[tuple[Entry, Place]] = field(default_factory=list)
@@ -75,7 +75,7 @@ class _Found:
 
 
 def new_draft() -> Path:
-    """An empty folder for a new draft; drafts older than a day are deleted.
+    """Makes an empty folder for a new draft and returns it; drafts older than a day are deleted.
 
     Raises UserError if the folder cannot be made.
     """
@@ -96,7 +96,7 @@ def new_draft() -> Path:
 
 
 def throw_away(draft: Path) -> None:
-    """Delete a draft."""
+    """Delete a draft; any other folder is left as it is."""
     if draft.name.startswith(DRAFT):
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -112,9 +112,10 @@ def take_in(
     """Check files and write those that are pictures into a draft.
 
     Their classes are taken from the names of their folders, or all are of class `name` if it is
-    given. `tell(done, total)` is called with the progress. Raises UserError with one sentence if no
-    picture can be taken, or if the classes or splits do not fit those of the draft; the draft is
-    then unchanged.
+    given. `tell(done, total)` is called after each file, with numbers of files. Raises UserError
+    with one sentence if no file is a picture that can be read, if reading takes longer than
+    `MOST_SECONDS`, or if the classes or splits do not fit those of the draft; the draft is then
+    unchanged.
     """
     found = _sort(entries, name)
     before = _kept(draft)
@@ -128,8 +129,8 @@ def take_in(
 
 
 def _sort(entries: Sequence[Entry], name: str) -> _Found:
-    """The class and split of each file, from its folders; all are of class `name` if it is
-    given.
+    """Finds the class and split of each file from its folders; all are of class `name` if it is
+    given. Raises UserError if there are no files, too many, or no folders to tell the classes.
     """
     found = _Found()
     files = [entry for entry in entries if not any(map(pictures.hidden, entry.path.parts))]
@@ -241,7 +242,7 @@ def _check(places: list[tuple[Entry, Place]], before: dict[str, Place]) -> None:
 
 
 def _kept(draft: Path) -> dict[str, Place]:
-    """The place of each picture in a draft, by the hash in its file name."""
+    """The class and split of each picture in a draft, by the hash in its file name."""
     home, kept = images_of(draft), {}
     for path in home.rglob("*.png"):
         parts = path.relative_to(home).parts
@@ -251,7 +252,11 @@ def _kept(draft: Path) -> dict[str, Place]:
 
 @dataclass
 class _Tally:
-    """What has been written to a draft from one upload so far, and what was left out."""
+    """What has been written to a draft from one upload so far, and what was left out.
+
+    `before` has the pictures in the draft before it and `taken` those written, by hash; `unclear`
+    are hashes of pictures sent in two classes.
+    """
 
     draft: Path
     before: dict[str, Place]
@@ -263,7 +268,10 @@ class _Tally:
     unclear: set[str] = field(default_factory=set)
 
     def enter(self, entry: Entry, place: Place, result: sent.Picture | str) -> None:
-        """Write a picture to its place, unless it could not be read or is already there."""
+        """Write a picture to its place, unless it is already in the draft or could not be read.
+
+        In the latter case `result` is the reason, as text.
+        """
         shown = harmless(entry.path)
         if isinstance(result, str):
             self.bad.append(f"{shown} ({harmless(result)})")
@@ -347,7 +355,7 @@ def _file(entry: Entry, digest: str) -> str:
 
 
 def _forget(draft: Path, hashes: Iterable[str]) -> int:
-    """Delete the pictures with these hashes; returns how many there were."""
+    """Delete the pictures with these hashes from a draft; returns how many were deleted."""
     lost = 0
     for digest in hashes:
         for path in images_of(draft).rglob(f"*-{digest}.png"):
@@ -385,7 +393,7 @@ def take_arrays(
 
     `reading` is the key in `arrays.READINGS` by which numbers are converted to pixels, and `order`
     the order of the channels. Without labels all images are of class `name`. Raises UserError as
-    `take_in`.
+    `take_in` does, and if there are neither labels nor a `name`.
     """
     entries: list[Entry] = []
     named = {part.split for part in found.parts} - {""}
@@ -429,7 +437,7 @@ def counts(draft: Path) -> dict[str, dict[str, int]]:
 
 
 def examples(draft: Path, name: str, most: int) -> list[Path]:
-    """The paths of at most `most` pictures of class `name` in a draft, the first by path."""
+    """The paths of pictures of class `name` in a draft: the first `most` in alphabetical order."""
     found = (path for path in images_of(draft).rglob("*.png") if path.parent.name == name)
     return list(itertools.islice(sorted(found), most))
 
