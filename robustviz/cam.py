@@ -175,15 +175,16 @@ def _from_maps_on(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _from_parts(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The feature maps of a wrapped network, and the logits computed from them."""
+    """The feature maps of a wrapped network for images `x`, and the logits computed from them."""
     with torch.enable_grad():  # weights require no grad here, so the image must
         maps, _, logits = answer(net.parts, x.clone().requires_grad_())
         return maps, logits_of(lambda _: logits, x)
 
 
 def _ends_with_norm(maps: nn.Module) -> bool:
-    """Whether `maps` are blocks followed by a batch norm and a ReLU. A batch norm directly after a
-    convolution does not count: it may be fused into the convolution, see `nets.fused`.
+    """Whether `maps` ends with a batch norm and a ReLU after at least one block. A batch norm
+    directly after a convolution does not count: it may be fused into the convolution, see
+    `nets.fused`.
     """
     return (
         type(maps) is nn.Sequential
@@ -393,8 +394,8 @@ def _checked_size(heat: Tensor, size: tuple[int, int] | None) -> tuple[int, int]
 
 
 def _stands_out(values: Tensor, number: float) -> Tensor:
-    """Where the z-score of each sample's values is above `number`, as bool; with the population
-    standard deviation.
+    """Where the z-score of each sample's values (N, C, H, W), with the population standard
+    deviation, is above `number`; bool of the same shape.
     """
     mean = values.mean((1, 2, 3), keepdim=True)
     std = values.std((1, 2, 3), correction=0, keepdim=True)

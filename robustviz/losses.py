@@ -54,8 +54,8 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def mart(logits: Tensor, logits_adv: Tensor, y: Tensor, beta: float) -> Tensor:
-    """The MART loss: BCE(p', y) + β·(1/N) Σ KL(p ‖ p')·(1 − p_y), a scalar; gradients flow through
-    every factor.
+    """The MART loss: BCE(p', y) + β·(1/N) Σ KL(p ‖ p')·(1 − p_y), a scalar; p and p' are the
+    softmax outputs for the clean and the attacked images. Gradients flow through every factor.
 
     `logits`, `logits_adv`: (N, K) of the clean and the attacked images; `y`: (N,). BCE is
     `boosted_ce`. Source: Wang et al. 2020 (MART, ICLR), eq. 9 and table 1, and the authors'
@@ -66,7 +66,7 @@ def mart(logits: Tensor, logits_adv: Tensor, y: Tensor, beta: float) -> Tensor:
 
 def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
     """MART's boosted cross-entropy: −log p_y − log(1.0001 − max_{j≠y} p_j), averaged over samples;
-    a scalar. `logits`: (N, K).
+    a scalar. `logits`: (N, K); p: their softmax; `y`: (N,).
 
     Source: Wang et al. 2020 (MART), eq. 7; the 1.0001 and the 1e-12 inside the logarithm are from
     the authors' code.
@@ -76,8 +76,8 @@ def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def misclassification_kl(logits: Tensor, logits_adv: Tensor, y: Tensor) -> Tensor:
-    """MART's weighted KL term: (1/N) Σ KL(p ‖ p')·(1 − p_y), a scalar. Images that the network
-    misclassifies without an attack count most. Source: MART, eq. 8.
+    """MART's weighted KL term: (1/N) Σ KL(p ‖ p')·(1 − p_y), a scalar, with p and p' as in `mart`.
+    Images that the network misclassifies without an attack count most. Source: MART, eq. 8.
     """
     sure = logits.softmax(dim=1).gather(1, y[:, None]).squeeze(1)
     return (kl_per_sample(logits, logits_adv) * (1 - sure)).mean()
@@ -117,7 +117,7 @@ def margin_contrastive(
     z: Tensor, y: Tensor, margin: float, reduction: Literal["balanced", "flat"] = "balanced"
 ) -> Tensor:
     """The margin contrastive loss: pulls pairs of the same class together (d²) and pushes other
-    pairs to at least `margin` apart (max(0, m − d)²); a scalar.
+    pairs to at least m = `margin` apart (max(0, m − d)²); a scalar.
 
     d is the Euclidean distance between two different rows of `z` (N, D), which are normalised here;
     `y`: (N,). `balanced`: half the sum of the means over both kinds of pairs, 0 for a kind without

@@ -28,8 +28,8 @@ def unit(z: Tensor) -> Tensor:
 
 
 def alignment(z: Tensor, y: Tensor) -> float:
-    """The alignment E‖u − v‖² over all pairs of different points of the same class, scaled to
-    length 1: from 0 (each class is a single direction) to 4.
+    """The alignment E‖u − v‖² over all pairs of different points u, v of the same class, each
+    scaled to length 1: from 0 (each class is a single direction) to 4.
 
     `z` (N, D), `y` (N,). Raises UserError if no class has two points. Source: Wang and Isola 2020
     (arXiv 2005.10242), with α = 2. `Differs:` positive pairs are those of one class, not two
@@ -50,16 +50,16 @@ def alignment(z: Tensor, y: Tensor) -> float:
 
 
 def alignment_of_pairs(u: Tensor, v: Tensor) -> float:
-    """The mean ‖u − v‖² over pairs of rows, scaled to length 1: row i of `u` and `v` (N, D) are a
-    clean image and its attacked twin. From 0 (no direction changed) to 4.
+    """The mean ‖u − v‖² over pairs of rows, each row scaled to length 1: row i of `u` and `v` (N,
+    D) are a clean image and its attacked twin. From 0 (no direction changed) to 4.
     """
     u, v = _twins(u, v)
     return float((unit(u) - unit(v)).square().sum(dim=1).mean())
 
 
 def uniformity(z: Tensor) -> float:
-    """The uniformity log E exp(−2‖u − v‖²) over pairs of different points, scaled to length 1: from
-    0 (all in one direction) down to −8.
+    """The uniformity log E exp(−2‖u − v‖²) over pairs of different points u, v, each scaled to
+    length 1: from 0 (all in one direction) down to −8.
 
     `z` (N, D); in high dimensions evenly spread points reach about −4. Raises UserError for fewer
     than two points. Source: Wang and Isola 2020 (arXiv 2005.10242), with t = 2.
@@ -147,8 +147,9 @@ def silhouette(z: Tensor, y: Tensor) -> float:
 
 
 def davies_bouldin(z: Tensor, y: Tensor) -> float:
-    """The Davies-Bouldin index, by scikit-learn: the spread within two classes over the distance of
-    their centres, for each class with its worst neighbour, averaged; 0 is best.
+    """The Davies-Bouldin index, by scikit-learn: the summed spreads of two classes divided by the
+    distance of their centres, for each class with the class that gives the largest value, averaged;
+    0 is best.
 
     Infinite if two class centres coincide. Raises UserError unless there are at least two classes
     and more points than classes. Source: Davies and Bouldin 1979. `Differs:` scikit-learn ignores
@@ -451,8 +452,8 @@ def _clusters(z: Tensor, y: Tensor, what: str) -> tuple[Tensor, Tensor]:
 
 
 def sklearn(part: str, what: str) -> Any:
-    """The module `part` of scikit-learn. Raises UserError, which begins with `what`, if
-    scikit-learn is not installed.
+    """The module `part` of scikit-learn. Raises UserError if scikit-learn is not installed; `what`
+    is the beginning of its message.
     """
     try:
         return load(f"sklearn.{part}")

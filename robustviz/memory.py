@@ -66,7 +66,9 @@ class Slot(Generic[T]):
             self.home.weigh(self, PLACE + size_of(self.key) + size)
 
     def filled(self, make: Callable[[], T], size: int | None = None) -> T:
-        """The value, computed now by `make` if there is none yet."""
+        """The stored value; if there is none yet, it is computed by `make` now and stored. `size`:
+        its size in bytes, or None for an estimate.
+        """
         with self.lock:
             if (value := self.value) is None:
                 self.put(value := make(), size)

@@ -29,7 +29,9 @@ _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 @contextmanager
 def watched(tell: Callable[[int, int], object]) -> Iterator[None]:
-    """A context manager: inside it `tell(done, total)` is called whenever images are done."""
+    """A context manager: inside it `tell(done, total)` is called whenever this thread reports
+    images by `count`.
+    """
     token = _watch.set(Watch(tell))
     try:
         yield

@@ -58,9 +58,9 @@ def t_quantile(freedom: int, level: float = 0.95) -> float:
 def mean_interval(
     values: Floats | Sequence[float], level: float = 0.95
 ) -> tuple[float, float, float]:
-    """The mean of `values` (n,) and its interval by Student's t: (mean, low, high), by default of
-    95 %; infinite for a single value. Raises UserError for no values, for anything but a row of
-    finite numbers, and if scipy is not installed.
+    """The mean of `values` (n,) and its interval by Student's t, as (mean, low, high). The level is
+    95 % by default; for a single value the interval is infinite. Raises UserError for no values,
+    for anything but a row of finite numbers, and if scipy is not installed.
     """
     level = plain(level)
     if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
@@ -144,7 +144,7 @@ def tango(b: int, c: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 
 def mcnemar(b: int, c: int) -> float:
     """The exact two-sided p-value of McNemar's test: the probability of a split at least as uneven
-    as `b` to `c` if each of the b + c images falls on either side by a fair coin.
+    as `b` to `c` if each of the b + c images falls on either side with probability ½.
 
     Source: McNemar 1947, with the binomial distribution instead of χ². Computed in integers, so no
     digit is lost.
@@ -159,8 +159,8 @@ def finite_or_none(value: float) -> float | None:
 
 
 def auc(high: Floats, low: Floats, z: float = 1.959964) -> tuple[float, float, float, int, int]:
-    """The AUC: how often a value of `high` exceeds one of `low` (ties count half), its 95 %
-    interval (low, high), and the two counts: (auc, low, high, m, n).
+    """The AUC: the fraction of pairs in which a value of `high` exceeds one of `low` (ties count
+    half), with its 95 % interval and the two numbers of values: (auc, low, high, m, n).
 
     NaN if one of them is empty. Source: Hanley and McNeil 1982 (Radiology 143, 29), equations 1 and
     2 for the standard error; the interval is cut off at 0 and 1. `Differs:` if the two groups do

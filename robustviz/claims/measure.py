@@ -130,6 +130,6 @@ WAYS: dict[str, Callable[[Run, Setup, int], float]] = {
 
 
 def finished(run_id: str) -> Run | None:
-    """The run with this id if its training has finished, else None."""
+    """The run with this id if its training is done, else None."""
     run = folder.Run(folder.home() / run_id)
     return run if run.status()["state"] == "done" else None

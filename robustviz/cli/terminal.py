@@ -1,4 +1,4 @@
-"""What all commands share: their arguments, the answer on standard output, and progress on standard
+"""What all commands share: their arguments, the result on standard output, and progress on standard
 error.
 """
 

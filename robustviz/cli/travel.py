@@ -12,7 +12,9 @@ from robustviz.types import UserError
 
 
 def do(args: argparse.Namespace) -> int:
-    """Export a run to a zip file, import a run from one, or write the card of a run."""
+    """Export a run to a zip file, import a run from one, or write the card of a run (a small file
+    with its settings and results, without weights).
+    """
     from robustviz.runs import travel
 
     if args.what != "import" and args.name:
@@ -32,7 +34,9 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
-    """Write the card of a run; an existing file is replaced only if it is a card."""
+    """Write the card of a run to a JSON file. Raises UserError if another file with this name
+    exists that is not a card.
+    """
     from robustviz.runs import card
 
     run = folder.open_run(args.run)

@@ -20,8 +20,8 @@ ONE = ("A fooled", "A right")
 
 @st.dialog("Choose an image by looking", width="large")
 def drawer(here: Context) -> None:
-    """The dialog: thumbnails of test images, each with a button that selects the image in all
-    views.
+    """Draw a dialog with thumbnails of test images, each with a button that selects the image in
+    all views.
     """
     groups, words = groups_of(here)
     kind = st.segmented_control(

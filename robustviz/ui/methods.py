@@ -25,8 +25,8 @@ def explain(key: str) -> None:
 
 
 def about(key: str, place: str = "") -> DeltaGenerator:
-    """A small button whose popover explains the method; returns the popover, to add more to it.
-    `place` distinguishes two such buttons on one page.
+    """Draw a small button whose popover explains the method; returns the popover, to add more to
+    it. `place` distinguishes two such buttons on one page.
     """
     popover = st.popover(
         f"What is {method_label(key)}?",

@@ -246,8 +246,9 @@ def evaluations(run_id: str) -> list[Evaluation]:
 
 
 def right(run_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Two bool arrays over the test images: which ones the network classifies correctly without an
-    attack, and which under the attack of its evaluation; empty arrays if it has none.
+    """Two bool arrays (n,) for the n images of the run's evaluation, which are the first of the
+    test split: which ones the network classifies correctly without an attack, and which under the
+    attack. Empty arrays if it has none.
     """
     evaluation = folder.open_model(run_id).evaluation() if evaluations(run_id) else None
     if evaluation is None or not evaluation.robust_right:

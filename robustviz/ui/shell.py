@@ -222,8 +222,8 @@ def reset() -> None:
 
 
 def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
-    """The keyword arguments of a widget whose value is kept in the address under `key`, and from
-    page to page.
+    """The keyword arguments of a widget whose value is stored in the address under `key` and stays
+    the same from page to page.
 
     The value is the one in the session, else the one in the address, else `start`. A value that is
     not in `allowed` is replaced by `start`, because an address can contain anything; so is a value

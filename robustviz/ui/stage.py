@@ -30,14 +30,14 @@ def _component() -> ComponentRenderer:
 
 
 def spot() -> DeltaGenerator:
-    """A container for the first screen: it is created before the settings below it, and filled
+    """Make a container for the first screen: it is created before the settings below it, and filled
     after they are read.
     """
     return st.container()
 
 
 def settings(label: str = "Settings") -> DeltaGenerator:
-    """A popover in the row below the first screen, for its settings."""
+    """Make a popover in the row below the first screen, for its settings."""
     return st.popover(label, icon=":material/tune:", type="tertiary")
 
 
@@ -56,8 +56,8 @@ def position(key: str, values: Any, start: int) -> int:
 
 
 def show(key: str, screen: Screen, asking: bool | None = None) -> Seen:
-    """Draw a first screen and return what the user did on it. `asking`: whether to hide the answer;
-    None: only in lecture mode, until *Reveal* is pressed.
+    """Draw a first screen and return what the user did on it. `asking`: whether to hide the result,
+    so that people guess first; None: only in lecture mode, until *Reveal* is pressed.
     """
     control, at = screen.control, 0
     data = screen.data("dark" if st.context.theme.type == "dark" else "light")

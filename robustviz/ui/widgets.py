@@ -272,7 +272,7 @@ def _notebooks(key: str, results: Mapping[str, Result]) -> None:
 
 
 def _position(screen: Screen) -> int:
-    """The present position of a screen's control, as an index into its values; 0 without a control."""
+    """The present position of a screen's control, as an index into its values; 0 if it has none."""
     control = screen.control
     if control is None:
         return 0
@@ -298,7 +298,7 @@ def _caption(figure: go.Figure) -> None:
 
 
 def _strips(key: str, results: Mapping[str, Result], at: int) -> None:
-    """Draw downloads of the images, untouched and attacked, in two sizes, if the results have any."""
+    """Draw downloads of the images, untouched and attacked, in two sizes, if there are any."""
     if not strip(results.values(), 1, at):
         return
     for scale, label in zip(SCALES, ("original size", "× 8"), strict=True):
@@ -378,7 +378,7 @@ def _for_a_paper(figure: go.Figure, key: str) -> None:
 
 
 def _made(figure: go.Figure, key: str, wide: str) -> None:
-    """Make both files and offer them for download, or say why they cannot be made."""
+    """Make the PDF and the SVG and offer them for download, or say why they cannot be made."""
     with place():
         rights.check("start the browser that makes files")
         with LONG.turn(), st.spinner("Drawing …"):
@@ -421,7 +421,9 @@ def fitted(image: bytes, alt: str) -> None:
 
 
 def thumbnails(here: Context, indices: Sequence[int], key: str) -> None:
-    """Draw the first `SHOWN` of these test images, each with a button that selects it in all views."""
+    """Draw the first `SHOWN` of these test images, each with a button that selects it in all the
+    views.
+    """
     shown = list(indices)[:SHOWN]
     if not shown:
         return
