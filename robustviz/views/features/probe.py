@@ -339,8 +339,9 @@ def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
 def _drawn(
     spec: FeatureMapSpec, both: Tensor, guests: list[Tensor], y: Ints, classes: int
 ) -> tuple[Tensor, list[Tensor], Tensor, Tensor, float]:
-    """The positions of the clean and attacked points `both` (2n,D) and of the `guests`, which are
-    placed in the finished map; then the plane's axes, its origin and its share of the variance.
+    """Returns the positions of the clean and attacked points `both` (2n,D) and of the `guests`,
+    which are placed in the finished map; then the plane's axes, origin and share of the variance,
+    which are empty, empty and NaN for UMAP.
     """
     if spec.projection == "umap":
         at = embedding.umap(

@@ -313,9 +313,9 @@ class FeatureFilm(Answers):
 @register("probe/feature_film")
 @dataclass(frozen=True)
 class FeatureFilmSpec(AttackedSpec[FeatureFilm]):
-    """Features of the first `n` test images at the epochs whose weights were kept.
+    """Features of the first `n` test images at the epochs whose weights were stored.
 
-    Of more than 24 kept epochs, evenly spaced ones are used. At each epoch, that epoch's own
+    Of more than 24 stored epochs, evenly spaced ones are used. At each epoch, that epoch's own
     network is attacked. `projection`: `centres` puts all epochs on the plane of the last epoch's
     class centres; `umap` makes a map of the last epoch, and starts each earlier map from the map of
     the following epoch. Either way points do not jump between frames, and the frames do not depend

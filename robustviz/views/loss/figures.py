@@ -51,12 +51,12 @@ def soft_labels(
     witness: str = "",
     template: str = LIGHT,
 ) -> go.Figure:
-    """Bars of an image's soft labels at the results' temperature, beside the one-hot label; one
-    panel per network.
+    """Draw an image's soft labels as bars, at the results' temperature, beside the one-hot label;
+    one panel per network.
 
     `attacked`: shows each network the image attacked on it, instead of the clean image. `witness`:
     the printed name of the network with whose soft label the others are compared. Of more than
-    twelve classes only twelve are drawn: the true class and the classes with the largest outputs.
+    twelve classes only twelve are drawn: those with the largest outputs, and the true class.
     """
     found, colour = named(results, ""), COLOURS[template]
     first = next(iter(found.values()))

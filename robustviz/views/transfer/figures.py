@@ -219,7 +219,7 @@ def _span(cells: Mapping[str, Mapping[str, Cell]]) -> str:
 
 
 def _moved(ours: Transfer, theirs: Transfer, target: str) -> Cell:
-    """The cell of a target's error on the images of `ours` minus that on the images of `theirs`."""
+    """The cell of a target's error on images of `ours` minus that on `theirs`, in points."""
     if target not in theirs.targets:
         return Cell()
     at, other = ours.targets.index(target), theirs.targets.index(target)
@@ -233,7 +233,7 @@ def _moved(ours: Transfer, theirs: Transfer, target: str) -> Cell:
 
 
 def _against(name: str, cells: Sequence[Cell]) -> str:
-    """In words: on how many targets the error is higher or lower than with images of `name`."""
+    """In words: on how many targets the error is significantly higher or lower than with `name`."""
     counts = [cell.n for cell in cells if cell.n >= 0]
     higher, lower = sum(cell.low > 0 for cell in cells), sum(cell.high < 0 for cell in cells)
     empty = counts.count(0)
@@ -465,7 +465,9 @@ def _targets(found: Mapping[str, Transfer]) -> list[str]:
 
 
 def _labels(found: Mapping[str, Transfer], b: str) -> dict[str, str]:
-    """Each network's printed name by run id; B's starts with "B ", equal names end with the id."""
+    """Each network's printed name by run id. The name of network B starts with "B "; equal names
+    get the last four letters of their run ids.
+    """
     out = {
         run_id: str(label)
         for result in found.values()

@@ -75,8 +75,8 @@ def settings() -> First:
 
 def asked(here: Context, chosen: First) -> tuple[str, FooledSpec]:
     """The id of the run to measure, and the spec. The run is A or, if A is an aligned copy whose
-    source is on this computer, that source. The spec adds A and B as targets if they are not
-    shipped, because only shipped networks are targets anyway.
+    source is on this computer, that source. The spec names A and B as targets if they are not
+    shipped; shipped networks are targets without being named.
     """
     every = on(here.data)
     before = next(iter(origin(every[here.a])), "")
@@ -107,7 +107,7 @@ def bars(here: Context, found: Fooled) -> list[drawn.Target]:
 
 
 def aligned(here: Context, chosen: First, found: Fooled) -> None:
-    """Draw what alignment and its controls change, on the whole test split."""
+    """Draw what alignment and its controls change, on the images of the first screen."""
     from robustviz.views.transfer import figures
 
     with widgets.place():

@@ -48,7 +48,7 @@ def white_box(run: Run, few: Dataset, eps: float, steps: int, seed: int = 0) -> 
     classified ones its own attack fools.
 
     The attack is FGSM, then PGD with step ε/4 on the images that FGSM did not fool. The result is
-    kept in the run's probe cache.
+    stored in the run's probe cache.
     """
     name = registry.key(
         {"eps": eps, "steps": steps, "seed": seed, "images": fingerprint(few)}

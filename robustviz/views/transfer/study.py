@@ -98,8 +98,8 @@ class Study:
 
 
 def made(config: TrainConfig) -> Run:
-    """The run of a config, trained if it does not exist yet, without the long evaluation at the end
-    of a worker's training.
+    """Returns the run of a config, and trains it first if that was not finished yet, without the
+    long evaluation at the end of a worker's training.
     """
     run = folder.create(config)
     with run.locked():
