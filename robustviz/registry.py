@@ -265,7 +265,7 @@ def hints(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def without_none(hint: Any) -> tuple[Any, bool]:
-    """The type `hint` without None (the first if there are several), and whether None is allowed."""
+    """The type `hint` without None (if there are several, the first), and if None is allowed."""
     args = get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else ()
     return next((arg for arg in args if arg is not type(None)), hint), type(None) in args
 
