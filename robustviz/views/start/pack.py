@@ -1,4 +1,4 @@
-"""`python -m robustviz.views.start.pack` makes what first screens show of the default pairs of
+"""`python -m robustviz.views.start.pack` measures what first screens show of the default pairs of
 networks: the first page's story, all results that first screens need for a dozen images of each
 data set (read by `robustviz.views.pack`), and the catalogue of names.
 
@@ -60,7 +60,7 @@ def shipped(data: str, method: str) -> Run:
 
 
 def tell() -> JSON:
-    """Write the pictures and `story.json`, and return the content of the JSON file."""
+    """Write the pictures and `story.json` of the first page; returns the content of the latter."""
     runs = {"standard": shipped("shapes", "standard"), "robust": shipped("shapes", "pgd_at")}
     eps, split = runs["standard"].eps, images_of(runs["standard"])
     chance = torch.Generator().manual_seed(SEED)
@@ -111,8 +111,9 @@ def _file(number: int, name: str) -> str:
 
 
 def _round(number: int, index: int, side: str, true: str) -> JSON:
-    """The facts on round `number` of the story, which shows test image `index` of the class `true`:
-    the class, the attacked side (`side`, `left` or `right`), and the names of its picture files.
+    """The facts on round `number` of the story, with test image `index` of class `true`.
+    A dict with the class, the side of the attacked picture (`side`: `left` or `right`), and the
+    names of the round's picture files.
     """
     return {
         "index": index,
@@ -128,9 +129,9 @@ def _round(number: int, index: int, side: str, true: str) -> JSON:
 
 
 def attack_page(run: Run, index: int, eps: float) -> tuple[np.ndarray, JSON]:
-    """The attack on one image as the Attack page first shows it: image (C, H, W) and predictions.
-    The predictions are those for the clean and the attacked image, and whether the network was
-    fooled.
+    """The attack on one image as the Attack page first shows it.
+    Returns the attacked image (C, H, W) in [0, 1], and a dict with the predictions for the clean
+    and the attacked image, their softmax outputs, and whether the network was fooled.
     """
     spec = AttackLevelsSpec(index, eps=eps)
     with threads(1):  # the number of threads changes rounding errors in sums
@@ -147,9 +148,10 @@ def attack_page(run: Run, index: int, eps: float) -> tuple[np.ndarray, JSON]:
 
 
 def _price(ordinary: Run, robust: Run) -> JSON:
-    """What robustness costs: how many clean test images only one of the two networks gets right.
+    """How many clean test images only one of the two networks classifies correctly, as a dict.
     `gained`: only the robust one; `lost`: only the ordinary one; `interval`: 95 % interval of the
-    difference in accuracy. Raises UserError if the two were not evaluated on the same images.
+    difference in accuracy, robust minus ordinary. Raises UserError if the two were not evaluated on
+    the same images.
     """
     one, other = (run.evaluation() for run in (ordinary, robust))
     if one is None or other is None or one.images != other.images:
@@ -160,8 +162,8 @@ def _price(ordinary: Run, robust: Run) -> JSON:
 
 
 def _counts(run: Run, split: Dataset, attack: PGD) -> JSON:
-    """A network's evaluation and the number of images on which it was fooled.
-    Raises UserError if the evaluation is missing or its counts are not reproduced here.
+    """The numbers of a network's evaluation, and of the images on which it was fooled, as a dict.
+    Raises UserError if the evaluation is missing, or if its counts are not reproduced here.
     """
     evaluation = run.evaluation()
     if evaluation is None:
@@ -186,9 +188,10 @@ def _counts(run: Run, split: Dataset, attack: PGD) -> JSON:
 
 
 def story_images(a: Run, b: Run, y: np.ndarray) -> list[int]:
-    """The indices of the images to be shipped, the default image first.
+    """The indices of the test images to be shipped for networks `a` and `b`, the default one first.
     After it come up to `TELLING` images on which the attack fools A but not B, from different
-    classes as far as possible, then `BOTH` on which it fools both, and `BOTH` on which neither.
+    classes as far as possible, then `BOTH` on which it fools both, and `BOTH` on which it fools
+    neither. `y`: the classes of all test images.
     """
     (clean, held), (clean_b, held_b) = networks.right(a.id), networks.right(b.id)
     first = networks.default_image(a.id, b.id)
@@ -208,7 +211,7 @@ def story_images(a: Run, b: Run, y: np.ndarray) -> list[int]:
 
 
 def specs(index: list[int], eps: float) -> Iterator[ProbeSpec[Any]]:
-    """All specs that first screens need for some images, without duplicates."""
+    """Yields all specs that first screens need for the images `index`, without duplicates."""
     screens = [vars(load(module)).get("first_screen") for module in modules("result")]
     yield from dict.fromkeys(
         spec for image in index for screen in screens if screen for spec in screen(image, eps)
@@ -217,7 +220,8 @@ def specs(index: list[int], eps: float) -> Iterator[ProbeSpec[Any]]:
 
 def measure_pair(data: str, again: bool) -> None:
     """Write a data set's story images, and its default pair's results for all first screens.
-    With `again`, results that are already in the files are kept.
+    With `again`, results that are already in the files are reused instead of measured again. A
+    result that a network cannot give is left out, with a message.
     """
     a, b = (folder.open_model(run_id) for run_id in networks.defaults(networks.on(data)))
     split = images_of(a)
@@ -251,7 +255,9 @@ def _measured(run: Run, spec: ProbeSpec[Any]) -> bytes:
 
 
 def _zipped(files: dict[str, bytes]) -> bytes:
-    """A zip file whose bytes depend only on these files. Not compressed: the files already are."""
+    """A zip file (bytes) of these files, by name; equal files give equal bytes.
+    It is not compressed, because the files already are.
+    """
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as pack:
         for name, content in sorted(files.items()):
@@ -273,7 +279,7 @@ def write_catalogue() -> None:
 
 
 def main() -> int:
-    """Make the pack and the hashes of all shipped files. Returns the exit code 0."""
+    """Make the pack, and write the hashes of all shipped files. Returns the exit code 0."""
     from robustviz.check import write_hashes
 
     again = (FOLDER / UNFINISHED).exists()

@@ -1,5 +1,5 @@
-"""The first page: guess which of two pictures was attacked, see the effect on a network, then ask
-whether another network withstands it.
+"""The first page: guess which of two pictures was attacked, see the effect on a network, then guess
+whether another network withstands the attack.
 
 Everything shown was computed by `python -m robustviz.views.start.pack` and is in
 `checkpoints/story`; no torch, no Plotly.
@@ -28,14 +28,14 @@ STYLE = """<style>
 
 
 def load() -> JSON:
-    """The content of the story pack. Raises UserError if it is missing."""
+    """The content of the story's JSON file. Raises UserError if it is missing or damaged."""
     if not (FOLDER / "story.json").exists():
         raise UserError("The story pack is missing: make it with `make story`.")
     return read_json(FOLDER / "story.json")
 
 
 def page() -> None:
-    """Draw the whole page: three rounds with their answers, a second question, and links."""
+    """Draw the whole page: the rounds with their answers, a second question, and links."""
     pack = load()
     guesses: list[str] = st.session_state.setdefault("guesses", [])
     passed = int(st.session_state.setdefault("passed", 0))
@@ -53,7 +53,7 @@ def page() -> None:
 
 
 def picture(name: str, alt: str, width: int) -> None:
-    """Show one picture of the pack, `width` pixels wide."""
+    """Show the pack's picture in the file `name`, `width` pixels wide."""
     # the width is set by the container: otherwise Streamlit would encode the picture at every click
     st.container(width=width).image((FOLDER / name).read_bytes(), width="stretch", alt=alt)
 
@@ -91,7 +91,7 @@ def question(pack: JSON, number: int) -> None:
 
 
 def _guess(number: int, side: str) -> None:
-    """Callback: store the answer to round `number`, once.
+    """Callback: store the guess for round `number`, `left` or `right`, once.
     A second click may arrive when the next question is already shown; it is ignored.
     """
     if len(st.session_state["guesses"]) == number:
@@ -146,7 +146,7 @@ def says(now: JSON) -> str:
 
 
 def reveal(pack: JSON, guesses: list[str]) -> None:
-    """How many attacked pictures the user found, and how often the ordinary network is fooled."""
+    """Draw how many attacked pictures the user found, and how often the network is fooled."""
     right = sum(
         guess == now["tampered"] for guess, now in zip(guesses, pack["rounds"], strict=True)
     )
@@ -164,7 +164,9 @@ def reveal(pack: JSON, guesses: list[str]) -> None:
 
 
 def hold(pack: JSON) -> None:
-    """The second question: does a network trained on attacked pictures withstand the attack?"""
+    """Draw the question whether a network trained on attacked pictures withstands the attack.
+    Once the user has guessed, draw the answer instead.
+    """
     st.subheader("Will a network trained on attacked pictures withstand the attack?", anchor=False)
     if "hold" not in st.session_state:
         with st.container(horizontal=True):
@@ -202,7 +204,7 @@ def hold(pack: JSON) -> None:
 
 
 def price(pack: JSON) -> str:
-    """A sentence on the clean accuracy lost, by the sign of the difference and its interval."""
+    """A sentence on the two networks' clean accuracy, and whether the robust one's is lower."""
     robust, ordinary = pack["robust"]["clean_k"], pack["standard"]["clean_k"]
     low, high = pack["price"]["interval"]
     both = f"{robust} against {ordinary} of {pack['robust']['n']} are right"
@@ -214,7 +216,7 @@ def price(pack: JSON) -> str:
 
 
 def sure(pack: JSON) -> list[str]:
-    """The protocol as sentences, words first."""
+    """How the story was measured, as sentences, words first."""
     net = pack["robust"]
     low, high = (f"{100 * share:.0f}" for share in net["interval"])
     gained, lost = pack["price"]["gained"], pack["price"]["lost"]
@@ -242,7 +244,7 @@ def sure(pack: JSON) -> list[str]:
 
 
 def onward(pack: JSON) -> None:
-    """Links at the bottom: four buttons to pages, and three questions answered on other pages."""
+    """Draw the links at the bottom: buttons to other pages, and questions answered there."""
     st.divider()
     with st.container(horizontal=True, key="doors"):
         doors = (

@@ -1,4 +1,4 @@
-"""The tour's last step: a network that learned the background. It makes a question and a screen
+"""The tour's last step: a network that learned the background. Its question and its screen are made
 from the counts of the study of backgrounds (`python -m robustviz.views.tour.study`); no torch.
 """
 
@@ -20,14 +20,14 @@ GROUNDS = ("own", "other")
 
 
 def read() -> JSON:
-    """The study of backgrounds, as JSON. Raises UserError if its file is missing or damaged."""
+    """The content of the study of backgrounds. Raises UserError if it is missing or damaged."""
     return read_json(FILE)
 
 
 def cell(study: JSON, method: str, cue: str) -> JSON | None:
-    """The study's entry for a method, seed 0 and the cue `on` or `off`; None if there is none.
+    """The study's entry for a method's network of seed 0 with the cue `on` or `off`, or None.
 
-    It has how many images the network classified correctly on backgrounds of their own and of
+    The entry has the number of images classified correctly on backgrounds of their own and of
     another class (`own`, `other`), and the same under attack (`own_attacked`, `other_attacked`).
     """
     found = [
@@ -80,7 +80,9 @@ def _pair(study: JSON) -> tuple[JSON, JSON]:
 
 
 def screen(study: JSON) -> Screen:
-    """Six test objects on backgrounds of their own or another class, with C's predictions."""
+    """The screen with test objects on two kinds of backgrounds, and C's predictions.
+    The slider switches between backgrounds of the object's own class and of another class.
+    """
     (misled, _), protocol = _pair(study), study["protocol"]
     robust = cell(study, "fgsm_rs", "on")
     tiles, moves = list[str](), dict[str, tuple[str, list[str]]]()

@@ -13,8 +13,8 @@ MOST = 8e6  # bytes: upper limit for the file
 
 
 def lesson(steps: list[Step], scheme: str = "light") -> bytes:
-    """The steps as one HTML file (bytes) that needs no server, no network and no other file.
-    Guesses are stored on the device. `scheme` is `light` or `dark`.
+    """The tour's steps as one HTML file (bytes) that works without a server, network or other file.
+    Guesses are stored on the user's device. `scheme` is `light` or `dark`.
     """
     body, css, mount = files()
     here = Path(__file__).parent

@@ -89,7 +89,7 @@ def _told(step: Step, guess: int, last: bool) -> None:
 
 @st.fragment(run_every=POOLED)
 def _class(step: Step) -> None:
-    """How the class has guessed so far, updated regularly.
+    """Draw how the class has guessed so far; updated every `POOLED` seconds.
     If the teacher has cleared the votes, the page reruns and asks the question again.
     """
     if step.key not in votes.mine():
@@ -100,7 +100,7 @@ def _class(step: Step) -> None:
 
 
 def _move(step: Step, at: int | None) -> None:
-    """Move the control of the step's picture to the position `at`, unless that is None."""
+    """Move the slider of the step's picture to the position with index `at`; None: do nothing."""
     if at is not None and step.screen.control:
         st.session_state[f"{step.key}-at"] = str(step.screen.control.values[at])
 

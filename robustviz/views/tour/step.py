@@ -32,7 +32,7 @@ class Step:
 
 def choices(n: int, right: int) -> tuple[list[str], int]:
     """Three counts out of `n` as options in ascending order, and the index of `right` among them.
-    The other two are those of n/10, n/2 and 9n/10 that are furthest from `right`.
+    The other two counts are the ones of n/10, n/2 and 9n/10 that are furthest from `right`.
     """
     others = sorted((n // 10, n // 2, 9 * n // 10), key=lambda each: -abs(each - right))[:2]
     every = sorted({right, *others})
@@ -40,7 +40,9 @@ def choices(n: int, right: int) -> tuple[list[str], int]:
 
 
 def score(steps: Sequence[Step], guesses: Sequence[int | None]) -> str:
-    """How many of the guesses made so far were right, as a sentence."""
+    """A sentence on how many of the guesses made so far were right.
+    `guesses`: for each step the index of the guessed option, or None.
+    """
     made = [(step, guess) for step, guess in zip(steps, guesses, strict=False) if guess is not None]
     right = sum(guess == step.right for step, guess in made)
     return f"{right} of {len(made)} guesses right"

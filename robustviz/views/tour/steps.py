@@ -1,4 +1,4 @@
-"""The steps of the tour, made from the shipped results for the default pair on shapes: all numbers
+"""Makes the steps of the tour from the shipped results for the default pair on shapes: all numbers
 in them were measured, and none needs torch.
 """
 
@@ -95,7 +95,7 @@ def steps(a: str, b: str) -> list[Step]:
 
 
 def _fooled(answers: Answers, eps: float) -> tuple[int, int]:
-    """How many images are right untouched, and how many of these the attack with `eps` fools."""
+    """How many images are right when clean, and how many of these the attack with `eps` fools."""
     clean, attacked = (answers.right[answers.nearest(radius)] for radius in (0.0, eps))
     return int(clean.sum()), int((clean & ~attacked).sum())
 
@@ -174,9 +174,9 @@ def _count(
 
 
 def _explain(run: Run, levels: dict[str, Any], level: int, where: str) -> Step:
-    """The step that asks whether the hottest point of A's CAM map lies on the object more or less
-    often under attack. `levels`: the maps of one image, by printed name; `level`: the ε shown
-    first, in grey levels; `where`: data set and image, as the query of a page's address.
+    """The step on whether the maximum of A's CAM map lies on the object less often under attack.
+    `levels`: the maps of one image, by printed name; `level`: the ε shown first, in grey levels;
+    `where`: data set and image, as the query of a page's address.
     """
     many = _known(run, OverlapSpec())
     first = next(iter(levels.values()))
@@ -204,8 +204,8 @@ def _explain(run: Run, levels: dict[str, Any], level: int, where: str) -> Step:
 
 
 def _gap(many: Any) -> tuple[float, float, float]:
-    """Attacked minus clean share of images whose map is hottest on the object, with its interval.
-    The 95 % interval is paired by image.
+    """The share of images whose map has its maximum on the object, attacked minus clean.
+    Returns the difference and the ends of its 95 % interval, paired by image.
     """
     before, after = (many.pointing[row] > 0.5 for row in (0, 1))
     gained, lost, n = int((after & ~before).sum()), int((before & ~after).sum()), len(before)
@@ -213,7 +213,9 @@ def _gap(many: Any) -> tuple[float, float, float]:
 
 
 def _compare(a: Run, b: Run) -> Step:
-    """The step that asks what the defence costs in clean accuracy, from paired evaluations."""
+    """The step on what the defence costs in clean accuracy, from evaluations on the same images.
+    Raises UserError if the two networks have none.
+    """
     mine, theirs = a.evaluation(), b.evaluation()
     if mine is None or theirs is None:
         raise UserError("The two networks were not evaluated: run `make zoo`.")
@@ -238,7 +240,7 @@ def _compare(a: Run, b: Run) -> Step:
 
 
 def _board(a: Run, b: Run) -> Screen:
-    """The scoreboard of the shipped networks, with A and B marked."""
+    """The scoreboard of the shipped networks on shapes, with A and B marked."""
     shown = [run for run in folder.all_runs() if run.shipped and run.data_key == DATA]
     found = scores.board(shown)
     if found is None:

@@ -61,7 +61,7 @@ class Study:
         return TrainConfig.make(PRESETS[cue], flags, [])
 
     def order(self) -> Iterator[tuple[str, str, int]]:
-        """(cue, method, seed) in the order of training: the cheap method first, for all seeds."""
+        """Yields (cue, method, seed) in the order of training: all of the cheap method first."""
         return ((cue, method, seed) for method in METHODS for seed in self.seeds for cue in PRESETS)
 
 
@@ -132,7 +132,7 @@ def _protocol(study: Study) -> JSON:
 
 
 def compact(study: JSON) -> bytes:
-    """The study as JSON bytes, with one line per picture and per training run."""
+    """The study as JSON bytes in which each picture and each training run is one line."""
     lists = {
         name: ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in study[name])
         for name in ("images", "cells")
@@ -147,7 +147,7 @@ def compact(study: JSON) -> bytes:
 
 
 def markdown(study: JSON) -> str:
-    """The study's table as Markdown: accuracies in %, mean and 95 % t-interval over the seeds."""
+    """The study's table as Markdown: accuracies in %, mean and 95 % t-interval over seeds."""
     protocol = study["protocol"]
     n, few = protocol["n"], protocol["n_attacked"]
     columns = (("own", n), ("other", n), ("own_attacked", few), ("other_attacked", few))

@@ -1,5 +1,5 @@
-"""Estimates how long a training run will take, and checks whether it can start, by running three of
-its training steps in the app's own process.
+"""Estimates how long a training run will take by running three of its training steps in the app's
+own process, and checks whether it can start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ONE_AT_A_TIME = threading.Lock()
 def estimate(config: TrainConfig) -> str:
     """A sentence on how long the training will take, from timing three of its steps.
     The time is cached per config for up to `LASTS` seconds. If the images would first have to be
-    read from a folder or downloaded, nothing is timed.
+    read from a folder or downloaded, nothing is timed, and the sentence gives the number of epochs.
 
     Raises UserError if the training cannot start, as far as that can be checked without a download;
     the job reports everything else.
@@ -64,8 +64,9 @@ def _seconds(settings: str) -> tuple[float, int]:
 
 
 def _timed(settings: str) -> tuple[float, int]:
-    """The seconds that a training run with its evaluation will take, and its steps per epoch.
-    Extrapolated from three training steps and one small validation, timed now.
+    """Seconds that a training run with its evaluation will take, and its number of steps per epoch.
+    `settings`: the config as JSON text. Extrapolated from three training steps and one small
+    validation, which are timed here.
     """
     config = TrainConfig.from_json(json.loads(settings))
     large = sweeps.weights(config.net) > LARGE
@@ -96,7 +97,7 @@ def _timed(settings: str) -> tuple[float, int]:
 
 
 def fits(config: TrainConfig) -> None:
-    """Raises UserError if the training cannot start. Success is cached, a failure is not."""
+    """Checks that a training can start; raises UserError if not. Only success is cached."""
 
     def begins() -> bool:
         with _ONE_AT_A_TIME:

@@ -1,5 +1,6 @@
-"""The form of the Train page: a widget for every setting of the chosen classes, and the config made
-from them. It is generated from the classes: no setting, data set or method is named in this module.
+"""The form of the Train page: an input for every setting of the chosen classes, and the config made
+from the inputs. It is generated from the classes: no setting, data set or method is named in this
+module.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ WRONG = "?"  # key in a form's changes that marks an invalid field
 
 def form() -> TrainConfig | None:
     """Draw the form and return its config.
-    None, with a sentence shown instead, if the settings are invalid or this session may not train.
+    It returns None, and shows a sentence instead, if a setting is invalid or missing, or if this
+    session may not train.
     """
     if not rights.may_act():
         st.info(f"{rights.sentence('train')} Trainings are shown here while they run.")
@@ -97,7 +99,8 @@ def _asked() -> TrainConfig | None:
 
 def _check_typed(place: str) -> None:
     """Raises UserError for a path that this session may not read.
-    On the user's own computer these are paths outside the home folder and the folder of data sets.
+    Allowed are the folders that the server's operator has named. If there are none, these are the
+    folder of data sets and, on the user's own computer, the home folder.
     """
     rights.check("name folders")
     # on a server the home folder is not the user's
@@ -113,7 +116,7 @@ def _check_typed(place: str) -> None:
 
 
 def _choice() -> tuple[str, str, str]:
-    """The pickers of recipe, data set and method; returns the three keys chosen."""
+    """Draw the pickers of recipe, data set and method; returns the three chosen keys."""
     left, right = st.columns(2)
     recipe = left.selectbox(
         "Recipe",
@@ -165,7 +168,7 @@ def _recipe_option(name: str) -> str:
 
 
 def _explain(recipe: str, method: str) -> None:
-    """The method's description, its paper, the choices we had to make, and what the recipe is."""
+    """Draw the method's description, its paper, our own choices in it, and the recipe's text."""
     cls = registry.get("method", method)
     st.markdown(
         f"{cls.text}  \n*{cls.paper}.*"
@@ -190,9 +193,10 @@ def _leave_recipe() -> None:
 def _fields(
     start: TrainConfig, owner: Any, names: Iterable[str], scope: str, prefix: str, across: int = 3
 ) -> dict[str, Any]:
-    """One input for each of the fields `names` of `owner`, a dataclass inside `start`.
-    Returns the changed values by dotted path. There are `across` inputs per row; pickers of runs,
-    whose names are long, have a row each, above the others.
+    """Draw an input for each of the fields `names` of `owner`, a dataclass inside `start`.
+    Returns the changed values by dotted path, and the entry `WRONG` if one is invalid. There are
+    `across` inputs per row; pickers of runs, whose labels are long, have a row each, above the
+    others.
     """
     changes: dict[str, Any] = {}
     options = registry.options(type(owner))
@@ -218,7 +222,7 @@ def _fields(
 
 
 def _input(start: TrainConfig, owner: Any, name: str, form: str, prefix: str) -> Any:
-    """The widget for the field `name` of `owner`, whose dotted path starts with `prefix`.
+    """Draw the widget for the field `name` of `owner`; `prefix`: the field's dotted path up to it.
     Returns the widget's value. All widget keys start with `form`. Raises UserError for text in a
     numeric field.
     """
@@ -259,13 +263,13 @@ def _input(start: TrainConfig, owner: Any, name: str, form: str, prefix: str) ->
 
 
 def _number(value: float, kind: registry.Kind) -> str:
-    """A number as a person would type it: a radius in grey levels if that is a whole number."""
+    """A number as a person would type it: a radius as `8/255` if that is a whole grey level."""
     levels = eps_text(value)
     return levels if kind == "radius" and "(" not in levels else f"{value:g}"
 
 
 def _offered(start: TrainConfig, owner: Any, name: str, hint: Any) -> Sequence[str]:
-    """The options of a setting; empty if it takes any value.
+    """The options that a setting's picker offers; empty if the setting takes any value.
     Masks that are the true objects are offered only for data with such masks.
     """
     option = registry.options(type(owner))[name]
@@ -282,9 +286,9 @@ def _offered(start: TrainConfig, owner: Any, name: str, hint: Any) -> Sequence[s
 
 
 def _networks(start: TrainConfig, kind: registry.Kind, form: str) -> dict[str, folder.Run]:
-    """The runs that a training run can start from or learn from, by id.
-    These are the user's own and the shipped standard runs on exactly this data. A starting run must
-    have the architecture chosen in the form.
+    """The runs, by id, that a training run can start from or learn from.
+    These are the user's own and the shipped standard runs on exactly this data. If `kind` is a
+    starting run, only those with the architecture chosen in the form.
     """
     net = st.session_state.get(f"{form}net", start.net)
     return ordered(
@@ -297,9 +301,9 @@ def _networks(start: TrainConfig, kind: registry.Kind, form: str) -> dict[str, f
 
 
 def submit(config: TrainConfig) -> str:
-    """Draw the buttons; returns the estimated time as a sentence.
-    If the settings do not fit, it shows the reason instead and returns "". If this very training is
-    shipped, the next free seed is trained instead.
+    """Draw the buttons that start the training; returns the estimated time as a sentence.
+    If the training cannot start, it shows the reason instead and returns "". If a shipped run has
+    exactly this config, the training gets the next seed without a shipped run.
     """
     try:
         # resolves the runs that a method names, so that the config has the id of its run
@@ -341,7 +345,7 @@ def submit(config: TrainConfig) -> str:
 
 
 def _beside(config: TrainConfig) -> str:
-    """The picker of the method to compare with; returns its key."""
+    """Draw the picker of the method to compare with; returns that method's key."""
     keys, own = methods(), config.method.key
     start = FIRST["b"] if own == FIRST["a"] else FIRST["a"]
     return str(
@@ -357,8 +361,9 @@ def _beside(config: TrainConfig) -> str:
 
 
 def _compare(config: TrainConfig, key: str) -> None:
-    """Train this config, and the same with the method `key` unless that is shipped; show both.
-    Raises UserError before anything is queued if the second one cannot start.
+    """Train this config, and the same with the method `key` unless that run is shipped; show both.
+    Raises UserError if a training cannot start. As far as that can be checked for the second one,
+    it is raised before anything is queued.
     """
     rights.check("train")
     other = _like(config, key)
@@ -376,8 +381,8 @@ def _compare(config: TrainConfig, key: str) -> None:
 
 
 def _like(config: TrainConfig, key: str) -> TrainConfig:
-    """The same training with another method; if `key` is its own method, with the next seed.
-    The other method has its default settings.
+    """The same config with the default settings of another method, whose key is `key`.
+    If that is the config's own method, the method stays and the next seed is used.
     """
     if key == config.method.key:
         return dataclasses.replace(config, seed=config.seed + 1)
@@ -388,8 +393,9 @@ def _like(config: TrainConfig, key: str) -> TrainConfig:
 
 
 def _same(config: TrainConfig, among: list[folder.Run]) -> str:
-    """The id of the run among these with this config; empty if there is none.
-    A run that has saved snapshots as well counts as the same.
+    """The id of the run among these that was trained with this config; empty if there is none.
+    Settings on where a run is trained are ignored, and so are the run's snapshots if this config
+    stores none.
     """
     fields = dataclasses.fields(TrainConfig)
     later = {each.name: each.default for each in fields if each.metadata.get("later")}

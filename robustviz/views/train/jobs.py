@@ -1,4 +1,4 @@
-"""The list of the user's runs on the Train page."""
+"""The table of the user's runs on the Train page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robustviz.views.train.live import evaluation_or_none, show
 
 
 def watch() -> None:
-    """The list of the user's runs; it updates every 2 s while a run is queued or running."""
+    """Draw the user's runs; the table updates every 2 s while a run is queued or running."""
     if states := folder.of_user():
         st.header("Your runs", divider="gray")
         busy = any(
@@ -25,7 +25,7 @@ def watch() -> None:
 
 
 def _list() -> None:
-    """The table of the user's runs, newest first, with damaged ones; a selected run is shown."""
+    """Draw the table of the user's runs, newest first, with damaged ones; show a selected run."""
     states = folder.of_user()[::-1]
     faults = [folder.fault(run) for run, _ in states]
     told = [
@@ -76,7 +76,9 @@ def _list() -> None:
 
 
 def epochs(run: Run, status: Status) -> str:
-    """How many epochs are finished, or which one is running, as text."""
+    """How many epochs are finished, or which epoch is running, as text.
+    Empty for damaged and imported runs.
+    """
     if not folder.sound(run) or run.imported:
         return ""
     every = run.info.get("epochs")

@@ -29,7 +29,7 @@ HUES = ["#2A8C6C", "#B45C9A", "#8A7A1F", "#7A8798"]
 
 
 def show(job: str, beside: str = "") -> None:
-    """Make the page show a run, alone or, as B, `beside` another one."""
+    """Make the page show the run with id `job`, alone or, as B, next to the run `beside` as A."""
     st.query_params["job"] = job
     if beside:
         st.query_params["beside"] = beside
@@ -38,7 +38,9 @@ def show(job: str, beside: str = "") -> None:
 
 
 def current() -> Run | None:
-    """The run to show: the one named in the address, else a running one, else None."""
+    """The run to show: the one named in the page's address, else a running one, else None.
+    If the named run cannot be opened, the reason is drawn, and a button to remove a damaged one.
+    """
     if wanted := st.query_params.get("job", ""):
         try:
             return cache.open_by_id(wanted)
@@ -55,8 +57,8 @@ def current() -> Run | None:
 
 
 def watch(config: TrainConfig | None) -> None:
-    """The live view of the current run; it updates every second while the run is queued or running.
-    If there is no run, it shows the empty charts of a training of `config`.
+    """Draw the current run; it updates every second while the run is queued or running.
+    If there is no run, draw the empty charts of a training of `config`; nothing if that is None.
     """
     look_after()
     run = current()
@@ -76,8 +78,8 @@ def watch(config: TrainConfig | None) -> None:
 
 
 def look_after() -> None:
-    """Start queued runs on free devices.
-    A session without the right to do so only marks runs whose process has died.
+    """Start queued runs on free devices, and mark runs whose process has died as interrupted.
+    A session without the right to train only does the latter.
     """
     (queue.pump if rights.may_act() else queue.sweep)()
 
@@ -115,7 +117,7 @@ def _panel(run_id: str, was_live: bool) -> None:
 
 
 def _result(run: Run, test: Evaluation) -> None:
-    """The result of the evaluation, and a popover on how certain it is."""
+    """Draw the result of the evaluation `test`, and a popover on how certain it is."""
     found = run.evaluations()
     st.success(
         f"Tested: {test.clean_k} of {test.n} right untouched, {test.robust_k} under {test.printed}."
@@ -140,7 +142,7 @@ def _place(run: Run) -> int:
 
 
 def progressed(status: Status) -> tuple[float, str]:
-    """The progress of a run as a fraction in [0, 1], and in words."""
+    """The progress of a running run as a fraction in [0, 1], and in words."""
     epochs, batches = status["epochs"] or 1, status["batches"]
     if status["phase"] == "evaluate" and batches:
         seen = status["batch"]
@@ -156,9 +158,9 @@ def progressed(status: Status) -> tuple[float, str]:
 
 
 def act(what: str, do: Callable[[], object], spot: str = "job-error") -> None:
-    """Callback of a button: run `do` if this session has the right to do `what`.
-    The message of a UserError is stored in the session state under `spot`; the page shows it below
-    the button.
+    """Callback of a button: call `do` if this session has the right to do `what`.
+    The message of a UserError is stored in the session state under the key `spot`; the page shows
+    it below the button.
     """
     try:
         rights.check(what)
@@ -168,7 +170,7 @@ def act(what: str, do: Callable[[], object], spot: str = "job-error") -> None:
 
 
 def _removal(run: Run) -> None:
-    """A button that deletes a run folder, inside a popover that asks for confirmation."""
+    """Draw a button that deletes a run's folder, inside a popover that asks for confirmation."""
     if not rights.may_act():
         return
     with st.popover("Remove", icon=":material/delete:", key="remove-ask"):
@@ -236,8 +238,8 @@ def _buttons(run: Run, state: State) -> None:
 
 
 def _curves(records: list[Record], epochs: int, eps: float) -> None:
-    """Validation accuracies by epoch as a Vega chart, which updates without being redrawn.
-    The axes cover the whole training from the start.
+    """Draw validation accuracies by epoch as a Vega chart, which updates without being redrawn.
+    The x axis ends at `epochs`, the whole training, from the start.
     """
     accuracies = [
         (r["epoch"], name, share)
@@ -270,7 +272,7 @@ def _curves(records: list[Record], epochs: int, eps: float) -> None:
 
 
 def _terms(records: list[Record]) -> None:
-    """A chart of the loss terms by epoch."""
+    """Draw a chart of each term of the training loss by epoch."""
     terms = [(r["epoch"], name, value) for r in records for name, value in r["losses"].items()]
     losses = ", ".join(f"{name} {value:.3f}" for name, value in records[-1]["losses"].items())
     st.altair_chart(
@@ -317,7 +319,9 @@ def _chart(
 
 
 def _strip(strip: Strip, names: tuple[str, ...]) -> None:
-    """Eight validation images as the network sees them now: clean above, attacked below."""
+    """Draw some validation images and the attacked ones below, with the number still right.
+    `names`: the classes' names, for the alternative text.
+    """
     count = len(strip.y)
     answers = ", ".join(
         f"{names[a]}→{names[b]}" if a != b else names[a]
@@ -338,7 +342,7 @@ def _strip(strip: Strip, names: tuple[str, ...]) -> None:
 
 def evaluation_or_none(run: Run) -> Evaluation | None:
     """The run's evaluation, or None if there is none or its file is damaged.
-    A damaged run must not hide the others.
+    Here a damaged run must not hide the others.
     """
     try:
         return run.evaluation()

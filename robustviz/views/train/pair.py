@@ -27,9 +27,9 @@ KEPT: tuple[tuple[Literal["clean_acc", "robust_acc"], str], ...] = (
 
 
 def watch() -> bool:
-    """Show the two runs that the address names: `job` as B and `beside` as A.
-    They update every second while one is queued or running. Returns False if the address does not
-    name two runs, or, with a sentence shown, if they cannot be compared.
+    """Draw the two runs that the page's address names: `job` as B and `beside` as A.
+    They update every second while one of them is queued or running. Returns False if the address
+    does not name two runs, or, after drawing the reason, if they cannot be compared.
     """
     asked = [st.query_params.get(name, "") for name in ("beside", "job")]
     if not all(asked):
@@ -122,8 +122,8 @@ def _stop(runs: list[Run]) -> None:
 
 
 def _curves(runs: dict[str, Run], names: dict[str, str]) -> None:
-    """Two charts, clean and under attack, each with a line for A and one for B.
-    The axes cover the whole training from the start.
+    """Draw two charts, clean and under attack, each with a line for A and one for B.
+    The x axis covers the whole training from the start.
     """
     records = {side: run.records() for side, run in runs.items()}
     epochs = max(int(run.info.get("epochs") or 1) for run in runs.values())
@@ -147,8 +147,8 @@ def _curves(runs: dict[str, Run], names: dict[str, str]) -> None:
 
 
 def _sentence(a: Sequence[Record], b: Sequence[Record]) -> str:
-    """How both compare after the last epoch that both have finished.
-    Neither has finished training, so the sentence draws no conclusion.
+    """A sentence on both networks after the last epoch that both have finished.
+    It draws no conclusion, because the trainings may still run, and each has only one seed.
     """
     both = min(len(a), len(b))
     if not both:

@@ -1,4 +1,4 @@
-"""The sweeps on the Train page: the progress of each, its runs, and a button to stop it."""
+"""The sweeps on the Train page: each one's progress, its runs, and a button to stop it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Going = dict[str, tuple[Run, Status]]
 
 
 def watch() -> None:
-    """The sweeps, including those started from a command line while the page is open."""
+    """Draw the sweeps, and update them regularly: a command line may start further ones."""
     going = any(plan.going for plan in plans.every())
     shell.fragment(_sweeps, FAST if going else SLOW)(going)
 
@@ -75,7 +75,9 @@ def _sweep(plan: Plan) -> None:
 
 
 def _state(name: str, known: Going) -> str:
-    """A run's state; `waits` if the sweep has not queued it yet."""
+    """The state of the run with id `name`; `waits` if the sweep has not queued it yet.
+    A run that cannot be read has the state `damaged`.
+    """
     if name not in known:
         return "waits"
     run, status = known[name]
@@ -87,7 +89,9 @@ def _place(state: str) -> int:
 
 
 def _said(plan: Plan, over: int, busy: bool) -> str:
-    """A sentence on whether the sweep continues."""
+    """A sentence on whether the sweep continues.
+    `over`: its number of finished runs; `busy`: whether one is queued or running.
+    """
     if plan.going:
         return "running: the next training starts when this one ends."
     if over == len(plan.runs):

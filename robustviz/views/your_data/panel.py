@@ -68,7 +68,7 @@ def page() -> None:
 
 
 def _bring() -> None:
-    """The upload field for the chosen kind of data, and a preview of it before it is stored."""
+    """Draw the upload field for the chosen kind of data, and a preview before it is stored."""
     kind = st.segmented_control(
         "You bring",
         list(BRING),
@@ -135,7 +135,7 @@ def _new_or_old_draft() -> Path:
 
 @contextmanager
 def _counting(what: str) -> Any:
-    """A progress bar; yields the function `tell(done, total)` that updates it."""
+    """Draw a progress bar; yields the function `tell(done, total)` that updates it."""
     bar = st.progress(0.0, text=what)
 
     def tell(done: int, total: int) -> None:
@@ -163,7 +163,7 @@ def _take_files(files: list[UploadedFile], name: str = "") -> None:
 
 
 def _inside(name: str) -> str:
-    """A path from a browser, which is untrusted: harmless, without parts that leave a folder."""
+    """Make a path from a browser, which is untrusted, harmless: no parts that leave a folder."""
     parts = PurePosixPath(harmless(name.replace("\\", "/"))).parts
     return "/".join(part for part in parts if part not in ("/", "..")) or "picture"
 
@@ -197,14 +197,14 @@ def _take_packed(files: list[UploadedFile]) -> None:
 
 
 def _suggest(file: str) -> None:
-    """Suggest a name for the draft after the file's name, unless one has been typed."""
+    """Suggest the uploaded file's name as the draft's name, unless the user has typed one."""
     slug = re.sub(r"[^a-z0-9_]+", "-", Path(_inside(file)).stem.lower()).strip("-_")[:32]
     if slug and not st.session_state.get("your-name"):
         st.session_state["your-name"] = slug
 
 
 def _numbers(draft: Path) -> None:
-    """How to interpret the numbers of a NumPy file: a suggestion, pickers and a preview.
+    """Draw how to interpret the numbers of a NumPy file: a suggestion, pickers and a preview.
     The button *Take them* converts the numbers to pictures.
     """
     found = arrays.load(draft / "arrays")
@@ -245,7 +245,7 @@ def _numbers(draft: Path) -> None:
 
 
 def _look(draft: Path) -> None:
-    """A preview of the draft as the network will see it, and the buttons to keep or discard it."""
+    """Draw the draft as the network will see it, and the buttons to store or discard it."""
     if not (counts := uploads.counts(draft)):
         return
     st.subheader("As the network will see them")
@@ -284,7 +284,7 @@ def _look(draft: Path) -> None:
 
 
 def _notes() -> None:
-    """What was changed in pictures, and which ones were left out."""
+    """Draw a list of what was changed in pictures, and of those left out."""
     if notes := st.session_state.get("your-notes"):
         with st.expander(f"What was done and left out ({len(notes)})", key="your-notes-box"):
             st.markdown("\n".join(f"- {shell.spoken(UserError(note))}" for note in notes))
@@ -320,7 +320,7 @@ def _take_one(files: list[UploadedFile]) -> None:
 
 
 def _one() -> None:
-    """A preview of one picture, a picker for its class, and the button that attacks it."""
+    """Draw a preview of one picture, a picker for its class, and a button that attacks it."""
     draft, digest, name = st.session_state.get("your-one", ("", "", ""))
     file = Path(draft) / "one.png"
     if not draft or not file.is_file():
@@ -355,7 +355,7 @@ def _one() -> None:
 
 
 def _attack(one: singles.Single) -> None:
-    """Go to the Attack page with a picture chosen."""
+    """Go to the Attack page with this picture chosen."""
     shell.forget("a", "b", "eps")
     _chosen(data=one.data, img=one.number)
     shell.go("attack")
@@ -412,7 +412,7 @@ def _network() -> None:
 
 
 def _placed(key: str) -> bool:
-    """Whether a data set has a `name` setting, so that it must be told where its images are."""
+    """Whether a kind of data set has a `name` setting, so that it must be told where images are."""
     return "name" in registry.hints(registry.get("data", key))
 
 
@@ -420,7 +420,7 @@ def _placed(key: str) -> bool:
 
 
 def _sets() -> None:
-    """The user's data sets, each with its buttons."""
+    """Draw the user's data sets, each with its buttons."""
     if not (every := own.every()):
         return
     st.subheader("Kept")
@@ -464,7 +464,7 @@ def _removal(one: own.Own) -> None:
 
 
 def _remove(name: str, runs: list[folder.Run]) -> None:
-    """Callback: delete a data set and these runs."""
+    """Callback: delete the data set called `name` and these runs."""
     try:
         rights.check("remove")
         for run in runs:
@@ -476,13 +476,13 @@ def _remove(name: str, runs: list[folder.Run]) -> None:
 
 
 def _forget() -> None:
-    """Clear the caches in memory, which may hold what was removed; files are read again."""
+    """Clear the caches in memory, which may contain removed data; files are read again."""
     memory.ANSWERS.clear()
     memory.WORKING.clear()
 
 
 def _singles() -> None:
-    """The user's single pictures, each with its buttons."""
+    """Draw the user's single pictures, each with its buttons."""
     if not (every := singles.every()):
         return
     st.subheader("Single pictures")

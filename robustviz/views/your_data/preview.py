@@ -1,5 +1,5 @@
-"""Previews of pictures before they are stored: as the network will see them, their number, and how
-they will be split.
+"""Previews of pictures before they are stored: how a network will see them, how many there are, and
+how they will be split.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CLASSES = 12  # classes shown
 
 @dataclass(frozen=True)
 class Row:
-    """One class of a preview: its `name`, and `count`, its number of pictures.
+    """One class in a preview: its `name`, and `count`, its number of pictures.
     `png`: the first `shown` of them in one PNG, as a network sees them.
     """
 
@@ -34,7 +34,9 @@ class Row:
 
 
 def rows(draft: Path, counts: dict[str, dict[str, int]], size: int) -> list[Row]:
-    """The first classes of a draft, with pictures of `size` × `size` pixels."""
+    """The preview of a draft's first `CLASSES` classes, with pictures of `size` × `size` pixels.
+    `counts`: the number of pictures by class and split, as from `uploads.counts`.
+    """
     found = []
     for name in list(counts)[:CLASSES]:
         files = uploads.examples(draft, name, SHOWN)
@@ -45,12 +47,12 @@ def rows(draft: Path, counts: dict[str, dict[str, int]], size: int) -> list[Row]
 
 
 def seen_as(file: Path, size: int) -> NDArray[np.float32]:
-    """A picture file as a network sees it, (3, size, size) in [0, 1]."""
+    """Returns a picture file as a network sees it, (3, size, size) in [0, 1]."""
     return pictures.read_picture(file, size)[0].astype(np.float32) / np.float32(255)
 
 
 def counted(counts: dict[str, dict[str, int]]) -> str:
-    """A sentence with the numbers of pictures and classes."""
+    """A sentence with the number of pictures and of classes."""
     total = sum(sum(each.values()) for each in counts.values())
     return (
         f"**{total:,} picture{'s' * (total != 1)}** of {len(counts)} class"
@@ -78,7 +80,7 @@ def split(draft: Path, counts: dict[str, dict[str, int]]) -> str:
 
 
 def cautions(counts: dict[str, dict[str, int]]) -> list[str]:
-    """Warnings before training: too few classes, very unequal classes, few pictures."""
+    """Warnings, as sentences: too few classes, very unequal classes, few pictures in a class."""
     sizes = {name: sum(each.values()) for name, each in counts.items()}
     if len(sizes) < 2:
         return ["One class is not enough: add pictures of another one."]
@@ -95,9 +97,9 @@ def cautions(counts: dict[str, dict[str, int]]) -> list[str]:
 
 
 def of_arrays(found: arrays.Arrays, reading: str, order: str) -> tuple[bytes, int, str]:
-    """Up to 16 images of a NumPy file, interpreted as `reading` and `order` say, as one PNG.
-    The images are spread evenly over the file. Also returns their number, and a warning that red
-    and blue may be swapped (or an empty text).
+    """A preview of a NumPy file: up to 16 of its images, evenly spread over it, as one PNG.
+    `reading` and `order` say how the numbers and the channels are interpreted. Also returns the
+    number of images shown, and a warning that red and blue may be swapped (or an empty text).
     """
     x = found.parts[0].x
     few = x[np.linspace(0, len(x) - 1, min(16, len(x)), dtype=int)]
@@ -112,7 +114,7 @@ def of_arrays(found: arrays.Arrays, reading: str, order: str) -> tuple[bytes, in
 
 
 def readings(found: arrays.Arrays) -> Sequence[str]:
-    """The keys of `arrays.READINGS` that fit the number of channels of these images."""
+    """The keys of `arrays.READINGS` that fit these images' number of channels."""
     channels = found.parts[0].x.shape[3]
     return [key for key, reading in arrays.READINGS.items() if reading.fits(channels)]
 
