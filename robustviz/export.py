@@ -20,13 +20,12 @@ from robustviz.views.result import ProbeSpec
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a figure is made: the probe that belongs to `spec` measures each run, and
-    `robustviz.figures.<figure>` draws the results; without a `figure` the lines end with the
-    results.
+    """How to make a figure again: measure each run with the probe of `spec`, and draw the results
+    with `robustviz.figures.<figure>`; without a `figure` the lines end with the results.
 
-    `runs`: run ids by the names that the figure prints, such as "A PGD-AT"; one run with an empty
-    name for a figure of one network. `options`: arguments of the figure; those not named keep their
-    defaults.
+    `runs`: run ids by the labels that the figure prints, such as "A PGD-AT"; for a figure of one
+    network, one run with an empty label. `options`: arguments of the figure; those not given keep
+    their defaults.
     """
 
     runs: Mapping[str, str]
@@ -59,12 +58,12 @@ class Recipe:
 
 def notebook(run: Run) -> bytes:
     """A Jupyter notebook (`.ipynb`), as bytes, that repeats a run: it trains the same network again
-    (for an imported network it reads the weights where they are stored), evaluates it as was
-    recorded, prints the old and the new numbers, and says whether they agree.
+    (for an imported network it reads the weights where they are stored), repeats the recorded
+    evaluations, prints the old and the new numbers, and says whether they agree.
 
-    The notebook names what the run needs as it is stored on this computer: one's own data by path,
-    plug-ins by path and SHA-256, so that no other code is run in their place. Raises UserError for
-    a damaged run.
+    The notebook refers to what the run needs as it is stored on this computer: the user's data by
+    path, plug-ins by path and SHA-256, so that no other code is run in their place. Raises
+    UserError for a damaged run.
     """
     evaluations = sorted(run.evaluations(), key=lambda each: each.seconds)
     cells = [
@@ -140,7 +139,7 @@ def _plug_ins(run: Run) -> str:
 
 
 def _again(run: Run) -> str:
-    """The cell that trains the run again, or opens it where it was imported."""
+    """The code of the cell that trains the run again or, if it was imported, opens it."""
     made = run.info.get("versions", {})
     said = (
         f"\nMADE_WITH = {_literal(made)}\n"

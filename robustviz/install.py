@@ -22,8 +22,9 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
 def install(file: Path, options: Sequence[str] = ()) -> int:
-    """Install the packages pinned in `file` and return pip's exit status: 0 if all went well, 1
-    also if the disk is too full. `options` are passed to pip.
+    """Install the packages pinned in `file`, and print how large the download is. Returns pip's
+    exit status: 0 if all went well; 1 also if the disk has too little space. `options` are passed
+    to pip.
     """
     pins = torch_pins(file)
     wanted: tuple[str, ...] = ()
@@ -94,7 +95,7 @@ def has_gpu() -> bool:
 
 
 def _installed(pins: dict[str, str]) -> bool:
-    """Whether these versions are installed, as any build."""
+    """Whether these versions are installed, whether as CPU builds or as others."""
     try:
         found = {name: importlib.metadata.version(name).partition("+")[0] for name in pins}
     except importlib.metadata.PackageNotFoundError:

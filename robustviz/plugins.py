@@ -42,9 +42,9 @@ BASES = {
 
 @dataclass(frozen=True)
 class Plugin:
-    """A loaded plug-in: its `source` as run folders name it (a file's absolute path, or a module's
-    name), the `path` and `sha256` of its code, the name of its `module`, and the `things` it
-    registered, such as `method/mixed_at`.
+    """A loaded plug-in: its `source`, under which run folders list it (a file's absolute path, or a
+    module's name), the `path` and `sha256` of its code, the name of its `module`, and the `things`
+    it registered, such as `method/mixed_at`.
     """
 
     source: str
@@ -100,8 +100,8 @@ def page(name: str, title: str, help: str) -> Callable[[Callable[[], None]], Cal
 
 
 def figure(name: str) -> Callable[[F], F]:
-    """A decorator: the function draws the result of the probe of that name, and becomes
-    `robustviz.figures.<name>`. Raises UserError for a name that is taken.
+    """A decorator: the function draws the result of the probe called `name`, and becomes
+    `robustviz.figures.<name>`. Raises UserError for a name that is taken by another plug-in.
     """
 
     def enter(draw: F) -> F:
@@ -133,7 +133,7 @@ def loaded() -> tuple[Plugin, ...]:
 
 
 def modules() -> list[str]:
-    """The names of the modules of all loaded plug-ins, with the submodules of packages."""
+    """The names of the imported modules of all loaded plug-ins, with the submodules of packages."""
     return [name for each in loaded() for name in list(sys.modules) if each.holds(name)]
 
 
@@ -147,8 +147,9 @@ def use(source: str | os.PathLike[str], *, sha256: str = "") -> Plugin:
     one that is loaded already is returned at once. `sha256`: the required SHA-256 of its code;
     other code is not run.
 
-    Raises UserError, and keeps nothing of the plug-in, if it is not found, raises an error,
-    registers a name that is taken or an invalid class, or has changed since this process loaded it.
+    Raises UserError if it is not found, raises an error, or registers a name that is taken or an
+    invalid class; nothing of it then stays registered. Also raises UserError if its code has
+    changed since this process loaded it; the loaded version then stays.
     """
     with _turn:
         name, path = trusted.find(os.fspath(source))
@@ -252,7 +253,7 @@ def resolve(source: str, *, asked_by: str = "", sha256: str = "") -> Callable[..
 
 def needed(config: object) -> list[dict[str, str]]:
     """The plug-ins that a config's method, attack, data and network come from, as the run's
-    config.json lists them.
+    config.json lists them: the `source` and `sha256` of each.
     """
     found = dict.fromkeys(_behind(config))
     return [{"source": each.source, "sha256": each.sha256} for each in found]
@@ -299,8 +300,8 @@ def lacking(asked: Iterable[Mapping[str, object]], whose: str) -> str:
 
 
 def changed(asked: Iterable[Mapping[str, object]]) -> str:
-    """One sentence if loaded plug-ins are another version than the run was made with; else
-    empty.
+    """One sentence that names the loaded plug-ins of another version than the run was made with;
+    empty if there are none.
     """
     other = [
         held.source
@@ -314,7 +315,9 @@ def changed(asked: Iterable[Mapping[str, object]]) -> str:
 
 
 def _use_trusted(source: str) -> Plugin:
-    """Load a remembered plug-in. Raises UserError if its code has changed or moved."""
+    """Load a remembered plug-in. Raises UserError if its code has changed or moved, or failed to
+    load before.
+    """
     kept = trusted.every()[source]
     path = Path(kept["path"])
     if not path.exists():
@@ -384,8 +387,8 @@ def _drop(found: Plugin) -> None:
 
 
 def _checked(name: str) -> str:
-    """The name `kind/key` of a registered class, once the class is known to be valid. Raises
-    UserError if it is not.
+    """Check that a registered class is valid, and return its name `kind/key`. Raises UserError if
+    it is not.
     """
     kind, _, key = name.partition("/")
     cls = registry.get(kind, key)
@@ -410,7 +413,9 @@ def _checked(name: str) -> str:
 
 
 def _sentence(found: Plugin, error: BaseException) -> str:
-    """What went wrong in a plug-in, and in which line."""
+    """The error message for a plug-in that raised `error` while it was loaded, with the line of its
+    code if that is known.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     inside = [each.lineno for each in frames if Path(each.filename).is_relative_to(found.path)]
     line = error.lineno if isinstance(error, SyntaxError) else next(reversed(inside), None)

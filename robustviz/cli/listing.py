@@ -13,7 +13,7 @@ from robustviz.types import JSON, UserError, shown
 
 
 def do(args: argparse.Namespace) -> int:
-    """Show the list that `args.what` names, or the settings of one of its entries."""
+    """Show the list that `args.what` names, or the settings of its entry `args.of`."""
     if args.of:
         rows = _settings_of(args.what, args.of)
         lines = [_line(row) for row in rows] or [f"{args.of} has no settings."]
@@ -108,7 +108,9 @@ def _own() -> list[dict[str, str]]:
 
 
 def summary(run: folder.Run) -> JSON:
-    """What a list of runs shows about `run`: its state, settings and accuracies."""
+    """What a list of runs shows about `run`: its state, settings and accuracies, and a `note` for
+    people. For a damaged run: the state `damaged`, and as note what is wrong.
+    """
     out: JSON = {"run": run.id} | about(run)
     try:
         info, status, evaluation = run.info, run.status(), run.evaluation()
