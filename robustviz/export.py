@@ -104,6 +104,7 @@ def _title(run: Run, evaluations: Sequence[Evaluation]) -> str:
     numbers agree.
     """
     seconds = round(run.status()["seconds"])
+    spent = f"{sum(one.seconds for one in evaluations):,.0f}"
     what = (
         "The network was imported: its weights are read from its folder."
         if run.imported
@@ -113,8 +114,9 @@ def _title(run: Run, evaluations: Sequence[Evaluation]) -> str:
         else "The training starts again here."
     )
     measured = (
-        f"The {len(evaluations)} evaluations took {sum(one.seconds for one in evaluations):,.0f}"
-        " seconds in total; the fastest come first."
+        f"The {len(evaluations)} evaluations took {spent} seconds in total; the fastest come first."
+        if len(evaluations) > 1
+        else f"Its evaluation took {spent} seconds."
         if evaluations
         else "It was not evaluated, so there are no numbers to compare."
     )

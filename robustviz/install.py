@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +48,20 @@ def install(file: Path, options: Sequence[str] = ()) -> int:
             )
             return 1
     return subprocess.run([*PIP, "install", *options, *wanted, "-r", str(file)]).returncode
+
+
+def place(packages: Path, checkout: Path) -> bool:
+    """Make robustviz importable from `checkout` in whatever folder this Python is started: write a
+    .pth file into `packages`, its folder of packages. A copy installed with pip is still found
+    first.
+
+    Returns True; if this Python is not that of the checkout's own .venv, it does nothing and
+    returns False.
+    """
+    if Path(sys.prefix).resolve().parent != checkout.resolve():
+        return False
+    (packages / "robustviz-checkout.pth").write_text(f"{checkout}\n", encoding="utf-8")
+    return True
 
 
 def _why(cuda: bool, chosen: bool) -> str:
@@ -105,4 +120,7 @@ def _installed(pins: dict[str, str]) -> bool:
 
 if __name__ == "__main__":
     os.environ.setdefault("PIP_NO_INPUT", "1")
-    sys.exit(install(Path(sys.argv[1]), sys.argv[2:]))
+    failed = install(Path(sys.argv[1]), sys.argv[2:])
+    if not failed:
+        place(Path(sysconfig.get_path("purelib")), Path(__file__).resolve().parents[1])
+    sys.exit(failed)

@@ -386,13 +386,24 @@ def _drop(found: Plugin) -> None:
         del sys.modules[name]
 
 
+def incomplete(kind: str, cls: type) -> str:
+    """What `cls` lacks of the attributes that the app shows for every class of this kind, such as
+    `label`, and what to write, as the end of a sentence; empty if it has all of them.
+    """
+    missing = [word for word in BASES[kind][2] if not getattr(cls, word, None)]
+    if not missing:
+        return ""
+    lines = " and ".join(f"{word} = …" for word in missing)
+    return f"has no {' and no '.join(missing)}: write {lines} into the class (docs/adding.md)."
+
+
 def _checked(name: str) -> str:
     """Check that a registered class is valid, and return its name `kind/key`. Raises UserError if
     it is not.
     """
     kind, _, key = name.partition("/")
     cls = registry.get(kind, key)
-    module, base, wanted = BASES[kind]
+    module, base, _ = BASES[kind]
     if not issubclass(cls, getattr(load(module), base)):
         raise UserError(f"{name} ({cls.__name__}) must be a subclass of {module}.{base}.")
     if kind != "net" and "__dataclass_fields__" not in vars(cls):
@@ -400,8 +411,8 @@ def _checked(name: str) -> str:
             f"{name} ({cls.__name__}) is not a dataclass: write @dataclass(frozen=True) below"
             " @register."
         )
-    if missing := [word for word in wanted if not getattr(cls, word, None)]:
-        raise UserError(f"{name} ({cls.__name__}) has no {' and no '.join(missing)}.")
+    if said := incomplete(kind, cls):
+        raise UserError(f"{name} ({cls.__name__}) {said}")
     usual = None if kind == "net" else cls()  # this works because every setting has a default
     attack = getattr(usual, "attack", None)
     if attack is not None and not hasattr(attack, "key"):

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from robustviz import plugins, registry
 from robustviz.cli.terminal import Command, about, show
 from robustviz.runs import folder, queue
+from robustviz.training.evaluation import Evaluation
 from robustviz.training.ladder import headline
 from robustviz.types import JSON, UserError, shown
 
@@ -107,6 +108,13 @@ def _own() -> list[dict[str, str]]:
     ]
 
 
+def _measured(one: Evaluation) -> str:
+    return (
+        f"clean {one.clean_acc:.3f}, {one.printed} {one.robust_acc:.3f} at eps {one.eps:.4f}"
+        f" (n={one.n})"
+    )
+
+
 def summary(run: folder.Run) -> JSON:
     """What a list of runs shows about `run`: its state, settings and accuracies, and a `note` for
     people. For a damaged run: the state `damaged`, and as note what is wrong.
@@ -114,7 +122,8 @@ def summary(run: folder.Run) -> JSON:
     out: JSON = {"run": run.id} | about(run)
     try:
         info, status, evaluation = run.info, run.status(), run.evaluation()
-        worst = headline(run.evaluations(), run.eps)
+        every = run.evaluations()
+        worst = headline(every, run.eps)
     except UserError as error:
         return out | {"state": "damaged", "note": str(error)}
     out |= {
@@ -129,15 +138,14 @@ def summary(run: folder.Run) -> JSON:
             "robust_acc": evaluation.robust_acc,
             "n": evaluation.n,
             "eps": evaluation.eps,
-            "note": (
-                f"clean {evaluation.clean_acc:.3f}, {evaluation.printed}"
-                f" {evaluation.robust_acc:.3f} at eps {evaluation.eps:.4f} (n={evaluation.n})"
-                + (f", under every attack run {worst.acc:.3f} (n={worst.n})" if worst else "")
-            ),
+            "note": _measured(evaluation)
+            + (f", under every attack run {worst.acc:.3f} (n={worst.n})" if worst else ""),
             "worst": worst.to_json() if worst else None,
         }
     elif status.get("error"):
         out["note"] = str(status["error"])
+    elif every:  # measured, but not yet as tables show it: PGD-20 at the run's ε
+        out["note"] = _measured(every[-1])
     said = run.lacks or plugins.changed(info.get("plugins", ()))
     return out | ({"note": f"{said} {out.get('note', '')}".strip()} if said else {})
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustviz import registry
+from robustviz import plugins, registry
 from robustviz.attacks import APGD, Attack, AutoAttack, Square
 from robustviz.contracts import hold, promise
 from robustviz.contracts.toys import conv, images, labels, toy
@@ -34,6 +34,13 @@ def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
     """The accuracy of `net` on images `x` with labels `y`, in [0, 1]."""
     with torch.no_grad():
         return float((net(x).argmax(1) == y).double().mean())
+
+
+@promise("attack")
+def has_words(attack: Attack) -> None:
+    """It has the words that the app shows about it."""
+    said = plugins.incomplete("attack", type(attack))
+    hold(not said, f"{type(attack).__name__} {said}")
 
 
 @promise("attack")

@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from robustviz import registry
+from robustviz import plugins, registry
 from robustviz.contracts import hold, promise
 from robustviz.contracts.toys import C, H, N, W, conv, images, labels
 from robustviz.data import Dataset
@@ -89,6 +89,13 @@ def gradients(net: nn.Module, terms: Terms) -> list[Tensor]:
     parameters = list(net.parameters())
     found = torch.autograd.grad(total, parameters, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+@promise("method")
+def has_words(method: Method) -> None:
+    """It has the words that the app shows about it."""
+    said = plugins.incomplete("method", type(method))
+    hold(not said, f"{type(method).__name__} {said}")
 
 
 @promise("method")

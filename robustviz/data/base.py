@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
+from torch.utils import data as loading
 
 from robustviz import registry
 from robustviz.data.splits import stratified_order
@@ -21,13 +22,15 @@ Recipe = Mapping[str, object]
 PIECE = 2**24  # number of pixel values counted in one step
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """One split of a data set, in memory on the CPU.
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(loading.Dataset[tuple[torch.Tensor, int]]):
+    """One split of a data set, in memory on the CPU. `x` and `y` are all its images and labels as
+    tensors; a DataLoader accepts it, because `split[i]` is an image, float32 in [0, 1], and its
+    label.
 
     images: uint8 (N, C, H, W); y: int64 (N,), indices into `classes`; masks: bool (N, 1, H, W),
-    true on the object, or None; names: the relative names of the image files, or None; card: a
-    description of one to three sentences for people.
+    true on the object, or None if there are none; names: the relative paths of the image files, or
+    None if the images are not from files; card: a description of one to three sentences for people.
     """
 
     key: str
@@ -42,17 +45,31 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.y)
 
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image = self.images[index]
+        if not image.is_floating_point():
+            image = image.float().div_(255)
+        return image, int(self.y[index])
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.images.shape[1:]))
+        return (
+            f"{type(self).__name__}({self.key}, {self.split}: {len(self):,} images {shape},"
+            f" {len(self.classes)} classes)"
+        )
+
     @property
     def x(self) -> torch.Tensor:
         """The images as float32 (N, C, H, W) in [0, 1], computed anew on each call."""
         return self.images.float().div_(255)
 
     def take(self, which: int | torch.Tensor) -> Dataset:
-        """Part of this data set: its first images in class-balanced random order, or chosen ones.
+        """Part of this data set: the first `which` images in class-balanced random order, or the
+        images that a tensor `which` selects.
 
         The order is a fixed stratified permutation (seed 0), so the selections are nested:
-        `take(50)` is the beginning of `take(100)`, and a number above the size takes all images. If
-        `which` is a tensor, it holds the positions of the chosen images, or is a boolean mask (N,).
+        `take(50)` is the beginning of `take(100)`, and a number above the size takes all images. A
+        tensor holds the indices of the images (M,), or is a boolean mask (N,).
         """
         if isinstance(which, int):
             which = stratified_order(self.y)[: max(which, 0)]
@@ -88,7 +105,7 @@ def mean_and_std(images: torch.Tensor) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel of uint8 images (N, C, H, W), in units of [0, 1].
 
     Both are computed from a histogram of the grey levels, so they are exact and need little memory
-    however large N is.
+    however large N is. The standard deviation is that of a sample (divided by the count − 1).
     """
     counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
     for part in torch.split(images, max(1, PIECE // max(1, images[0].numel()))):
@@ -106,10 +123,10 @@ class Source(registry.Spec):
     """The base class of all sources of images.
 
     Subclasses are registered frozen dataclasses; their fields are the settings of the source. `key`
-    is the registered name, `label` the name shown to people, `default_eps` the attack radius (in
-    [0, 1]) at which methods can be told apart on this data, `recipe` the training settings that
-    suit a laptop without a GPU. `at_hand`: whether the images are available without a file or a
-    download; `has_masks`: whether they come with masks of the true object.
+    is the registered name, `label` the name shown to people, `default_eps` the attack radius ε (for
+    pixels in [0, 1]) at which methods differ clearly on this data, `recipe` the training settings
+    that suit a laptop without a GPU. `at_hand`: whether the images are available without a file or
+    a download; `has_masks`: whether they come with masks of the true object.
     """
 
     kind = "data"
@@ -144,8 +161,8 @@ class Source(registry.Spec):
 
     @abstractmethod
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split, which is read, drawn or downloaded.
+        """Reads, draws or downloads the split `split`, and returns it.
 
         `n` limits the training split to its first `n` images in class-balanced order; None means
-        all. Raises UserError with one sentence: what is wrong, why and what to do.
+        all. Raises UserError with one sentence that says what is wrong, why, and what to do.
         """

@@ -22,7 +22,7 @@ LABELS = ("y", "label", "labels", "target", "targets")
 AT_ONCE = 250  # batch size in which single images are collected
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Floats(Dataset):
     """A data set whose `images` are float32 (N, C, H, W) in [0, 1] instead of uint8.
 
@@ -56,6 +56,8 @@ def given(data: Any) -> Dataset:
     ):
         x, y, *names = data
         return _dataset([(read(x), read(y))], names[0] if names else None)
+    if isinstance(data, (Tensor, np.ndarray)):
+        raise UserError("These are images without labels: give both, as (x, y).")
     if isinstance(data, loading.DataLoader):
         return _dataset(map(_pair, _ordered(data)), getattr(data.dataset, "classes", None))
     if isinstance(data, loading.Dataset) or (

@@ -1,5 +1,5 @@
-"""The files in a run's folder as typed values, checked when they are opened: whoever opens a file
-gets valid values, or one sentence about what is wrong. No torch is needed to look at them.
+"""The files in a run's folder as typed values, checked when they are opened: the caller gets valid
+values, or one sentence about what is wrong. Except for weights, no torch is needed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def _read_status(path: Path) -> Status:
 
 @memory.remembered(memory.ANSWERS, as_large)
 def _status(path: Path, stamp: tuple[int, int, int]) -> Status:
-    """`_read_status` with a cache: a list of a thousand runs reads all statuses at every click."""
+    """Returns what `_read_status` does, from a cache: a list of a thousand runs reads all statuses
+    at every click.
+    """
     return _read_status(path)
 
 
@@ -82,8 +84,8 @@ def _records(path: Path, stamp: tuple[int, int, int]) -> list[Record]:
 
 
 def live(path: Path, classes: int) -> Strip | None:
-    """The images of `live.npz`, for this number of classes; None if the file is missing or
-    damaged.
+    """Returns the validation images and predictions in `live.npz`; None if the file is missing or
+    damaged, or if a label is not below `classes` (0: not known).
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
@@ -104,7 +106,7 @@ def live(path: Path, classes: int) -> Strip | None:
 
 
 class Inside:
-    """The files of one run. Creating the object reads nothing."""
+    """The files of one run folder. Creating the object reads nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -120,8 +122,9 @@ class Inside:
 
     @cached_property
     def info(self) -> Info:
-        """`config.json` as it is, without torch: the config's fields, `versions`, `images` once
-        training has begun, and further facts (`entries.Info`). Raises UserError if it is damaged.
+        """The content of `config.json`, read without torch: the config's fields, `versions`,
+        `images` once training has begun, and further facts (`entries.Info`). Raises UserError if it
+        is damaged.
         """
         found = opened(Info, self.path / "config.json")
         if "names" in (images := found.get("images", {})):
@@ -145,12 +148,13 @@ class Inside:
         except UserError as error:
             raise UserError(
                 f"{self.path / 'config.json'} is damaged or of another version of robustviz:"
-                f" {error} Remove the run folder, or restore the file."
+                f" {error} Restore the file, or code of yours that was removed; else remove the"
+                " run's folder."
             ) from error
 
     @property
     def lacks(self) -> str:
-        """One sentence if the run needs a plug-in that is missing here; else empty."""
+        """A sentence if the run needs a plug-in that is missing here; else empty."""
         return plugins.lacking(self.info.get("plugins", ()), f"The run {self.id}")
 
     @property
@@ -169,7 +173,7 @@ class Inside:
 
     @property
     def data_name(self) -> str:
-        """The display name of its data: the name that the user gave it, else its key."""
+        """The display name of the run's data: the name that the user gave it, else its key."""
         return harmless(self.info["data"].get("name") or self.data_key)
 
     @property
@@ -182,15 +186,15 @@ class Inside:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(classes, channels, pixels per side) of the images that this network was made for; zeros
-        before training has begun.
+        """The number of classes, of channels and of pixels per side of the images that this network
+        was made for; zeros before training has begun.
         """
         images = self.info.get("images")
         return (images["classes"], images["channels"], images["size"]) if images else (0, 0, 0)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of its classes; empty before training has begun."""
+        """The names of the classes; empty before training has begun, or if none were recorded."""
         images = self.info.get("images")
         return images.get("names", ()) if images else ()
 
@@ -205,8 +209,8 @@ class Inside:
     # Status and requests.
 
     def status(self) -> Status:
-        """The content of `status.json`; if it is missing or damaged, the state is `failed`, and
-        resuming rewrites the file.
+        """Returns the content of `status.json`; if it is missing or damaged, a status with the
+        state `failed`. Resuming the run rewrites the file.
         """
         path = self.path / "status.json"
         now = stamp(path)
@@ -225,14 +229,18 @@ class Inside:
         write_file(path, to_bytes((self.status() if path.exists() else UNKNOWN) | changes))
 
     def wanted(self) -> Want:
-        """What the person asked the running process to do: `pause`, `stop` or nothing."""
+        """Returns what a person asked the process that trains the run to do: `pause`, `stop`, or an
+        empty text if nothing.
+        """
         with contextlib.suppress(UserError):
             asked = read_json(self.path / "control.json").get("want")
             return cast(Want, asked if asked in ("pause", "stop") else "")
         return ""
 
     def ask(self, want: str) -> None:
-        """Ask the running process to `pause` or `stop`; an empty text withdraws the request."""
+        """Ask the process that trains the run to `pause` or `stop`; an empty text withdraws the
+        request. Raises UserError if the folder is not writable.
+        """
         if want:
             write_file(self.path / "control.json", to_bytes({"want": want}))
         else:
@@ -245,16 +253,16 @@ class Inside:
     # Results.
 
     def records(self) -> list[Record]:
-        """The finished epochs, one dict each. Invalid lines, such as a half-written last line, are
-        left out.
+        """Returns the results of the finished epochs, one dict each. Invalid lines of the file,
+        such as a half-written last line, are left out.
         """
         path = self.path / "metrics.jsonl"
         now = stamp(path)
         return list(_records(path, now) if settled(now) else _read_records(path))
 
     def metrics(self) -> pd.DataFrame:
-        """The finished epochs as a data frame: one row per epoch, one column `loss_<term>` per loss
-        term.
+        """Returns the results of the finished epochs as a data frame: one row per epoch, one column
+        `loss_<term>` per loss term.
         """
         import pandas as pd
 
@@ -265,14 +273,15 @@ class Inside:
         )
 
     def strip(self) -> Strip | None:
-        """Eight validation images with the network's latest predictions; None before the first
-        epoch, and if the file is damaged.
+        """Returns up to eight validation images with the network's latest predictions; None before
+        the first epoch, and if the file is damaged.
         """
         return live(self.path / "live.npz", len(self.classes))
 
     def net(self, epoch: int | None = None, which: str = "best") -> Classifier:
-        """The trained network on the CPU, in eval mode: the best epoch's, with `which="last"` the
-        last epoch's, or with `epoch` that of a snapshot.
+        """Returns the trained network on the CPU, in eval mode, with the weights of the best epoch.
+        `which="last"` takes those of the last epoch instead, and `epoch` those in the snapshot of
+        that epoch.
 
         Raises UserError if the weights are missing, damaged, or of another architecture.
         """
@@ -304,8 +313,8 @@ class Inside:
         return net.eval()
 
     def fresh(self, rng: torch.Generator) -> Classifier:
-        """The network with weights drawn from `rng`, on the CPU. Raises UserError if this version
-        cannot make it.
+        """Returns the run's network with random weights drawn from `rng`, on the CPU. Raises
+        UserError if this version cannot make it.
         """
         from robustviz import nets
         from robustviz.chance import drawn_from
@@ -319,7 +328,7 @@ class Inside:
 
     @property
     def snapshots(self) -> list[int]:
-        """The epochs, in order, of which a snapshot of the weights was kept: those that
+        """The epochs, in order, of which a snapshot of the weights was saved: those that
         `net(epoch=…)` can load.
         """
         return sorted(
@@ -330,8 +339,8 @@ class Inside:
 
     @property
     def weights(self) -> str:
-        """A short hash of the best weights; empty if there are none. Results measured on other
-        weights do not count.
+        """A hash (16 hex digits) of the best weights; empty if there are none. Results that were
+        measured on other weights are ignored.
         """
         path = self.path / "net.safetensors"
         now = stamp(path)
@@ -351,8 +360,8 @@ class Inside:
         )
 
     def load_state(self) -> tuple[dict[str, torch.Tensor], JSON] | None:
-        """The tensors and values that `save_state` saved, or None. Raises UserError if the file is
-        damaged.
+        """Returns the tensors and values that `save_state` saved; None if nothing was saved. Raises
+        UserError if the file is damaged.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -380,7 +389,7 @@ class Inside:
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the lock for writing this run inside the block; the system releases it when the
-        process dies. Raises UserError if another process holds it.
+        process dies. Raises UserError if another process still holds it after two seconds.
         """
         return held(
             self.path / ".lock",

@@ -1,11 +1,11 @@
-"""`robustviz.evaluate`: accuracy under attack of any network on any images, measured and checked by
-the doctor as for a run.
+"""`robustviz.evaluate`: measures the accuracy under attack of any network on any images, in the
+same way and with the same checks by the doctor as for a run.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypedDict, Unpack, overload
 
@@ -31,7 +31,7 @@ Norm = Literal["linf", "l2"]
 
 
 class How(TypedDict, total=False):
-    """The keyword arguments of `evaluate`."""
+    """The keyword arguments of `evaluate`, which explains them."""
 
     eps: float | str | None
     norm: Norm | None
@@ -73,12 +73,14 @@ def evaluate(
     `net`: any module that gives logits (N,K) for images in [0, 1], or a run; it is not changed. A
     module that expects normalised images must normalise them itself:
     `robustviz.wrap(module, mean=…, std=…)`. `data`: (x, y), a DataLoader, a PyTorch data set, a
-    `Dataset`, or the name of a data set, whose test split is used; None: the run's data. `attack`:
-    a name ("pgd" takes 20 steps), or an attack with its own settings, `PGD(steps=100)`. `eps`: in
-    pixel units, also as "8/255"; None: that of the attack, the run or the named data set. `n`: only
-    the first n images of a seed-0 stratified permutation (`robustviz.data.stratified_order`), the
-    order in which all are counted. `device`: None for the device of the network. `say` is called
-    with one line per rung of the ladder.
+    `Dataset`, or the name of a data set, whose test split is used; None: the test split of the
+    run's data set. `attack`: a name ("pgd" takes 20 steps), or an attack with its own settings,
+    `PGD(steps=100)`. `eps`: in pixel units, also as "8/255"; None: the ε of the attack, else of the
+    run, else the default of the named data set. `norm`: for the ladder and for an attack given by
+    name; None: the norm of the run's training, else linf. `n`: only the first n images of a seed-0
+    stratified permutation (`robustviz.data.stratified_order`), in which all images are evaluated.
+    `seed`: for the attack's random numbers. `device`: None for the device of the network. `say` is
+    called with one line per rung of the ladder.
 
     A run's network on its test split gives the same numbers as `python -m robustviz evaluate`.
     Raises UserError for arguments that do not fit together.
@@ -106,7 +108,9 @@ def evaluate(
 
 
 def _images(data: Any, run: Run | None) -> tuple[Dataset, float | None]:
-    """The images, and the default ε for them, None if there is none."""
+    """Returns the images to evaluate on and the default ε for them: the ε of `run` if there is one,
+    else that of the named data set, else None. Raises UserError if both `data` and `run` are None.
+    """
     if data is None:
         if run is None:
             raise UserError(
@@ -128,8 +132,10 @@ def _attack(attack: str | Attack, norm: Norm) -> Attack:
     if not isinstance(attack, str):
         raise UserError(
             f"{attack!r} is no attack: use ladder, a name such as pgd, or one of"
-            " robustviz.attacks, e.g. PGD(steps=50)."
+            " robustviz.attacks, e.g. PGD(steps=50); an ε is given as eps=…"
         )
+    if attack[:1].isdigit():
+        raise UserError(f"{attack!r} is no attack: if it is the ε, write eps={attack!r}.")
     settings = {"norm": norm} | ({"steps": 20} if attack == "pgd" else {})
     made: Attack = registry.build(registry.get("attack", attack), settings)
     return made
@@ -138,8 +144,8 @@ def _attack(attack: str | Attack, norm: Norm) -> Attack:
 def _radius(
     attack: Attack | None, eps: float | str | None, usual: float | None, norm: str
 ) -> float:
-    """The ε to use: the attack's own, else `eps`, else `usual`. Raises UserError if there is none,
-    or if the first two differ.
+    """Returns the ε to use: that of `attack` if it has one, else `eps`, else `usual`. Raises
+    UserError if all three are None, or if `attack` has another ε than `eps`.
     """
     own = attack.eps if attack else None
     asked = None if eps is None else check_eps(parse_number(eps), norm)
@@ -153,9 +159,15 @@ def _radius(
 
 @contextmanager
 def _on(net: Run | nn.Module, device: str | None) -> Iterator[nn.Module]:
-    """The network on `device`, as a copy if it has to be moved. Raises UserError if it cannot be
-    copied.
+    """Inside the block, yield the network for `device`: `net` itself if `device` is None or of the
+    type of its own device, else a copy that is moved there. Raises UserError if `net` is not a
+    module, or if it must be copied and cannot be.
     """
+    if isinstance(net, Mapping):
+        raise UserError(
+            "These are only the weights of a network: make the network, and load them into it with"
+            " net.load_state_dict(…)."
+        )
     if not isinstance(net, nn.Module):
         raise UserError(
             "A network is wanted, an nn.Module that gives logits, or a run, and this is a"
@@ -171,9 +183,9 @@ def _on(net: Run | nn.Module, device: str | None) -> Iterator[nn.Module]:
 
 
 def _with_classes(net: nn.Module, split: Dataset) -> Dataset:
-    """The split with as many class names as the network has logits, since a few images may not
-    contain all classes. Raises UserError if a label exceeds the network's classes, or if it cannot
-    read the images.
+    """Returns the split with as many class names as the network has logits, since a few images may
+    not contain all classes: missing names become the class's index, surplus names are dropped.
+    Raises UserError if a label has no logit, or if the network cannot read the images.
     """
     x = check_images(split.take(torch.arange(min(2, len(split)))).x).to(device_of(net))
     with torch.inference_mode(False), attackable(net, fused=False) as own:

@@ -220,9 +220,15 @@ class Same(nn.Module):
         (lambda t: robustviz.evaluate(t.net, (t.x, t.y)), "No ε is known for these images"),
         (lambda t: robustviz.evaluate(t.net, (t.x, t.y + 9), eps=EPS), "A label is 12, but this"),
         (lambda t: robustviz.evaluate(t.net, (t.x, t.y - 9), eps=EPS), "integers from 0 up"),
+        (lambda t: robustviz.evaluate(t.net, t.x, eps=EPS), "are images without labels"),
         (
-            lambda t: robustviz.evaluate(t.net, t.x, eps=EPS),
-            r"returns a Tensor; it must return \(image, label\)",
+            lambda t: robustviz.evaluate(t.net.state_dict(), (t.x, t.y), eps=EPS),  # type: ignore[call-overload]
+            "only the weights of a network",
+        ),
+        (lambda t: robustviz.evaluate(t.net, (t.x, t.y), "8/255"), "write eps='8/255'"),
+        (
+            lambda t: robustviz.evaluate(t.net, (t.x, t.y), 8 / 255),  # type: ignore[call-overload]
+            "an ε is given as eps=",
         ),
         (lambda t: robustviz.evaluate(t.net, 5, eps=EPS), "not as int"),
         (lambda t: robustviz.evaluate(t.net), "needs images as well as a network"),

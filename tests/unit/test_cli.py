@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from robustviz import __version__, cli
 from robustviz.runs import folder
 from robustviz.training.config import TrainConfig
+from robustviz.types import UserError
 
 ID = "digits-standard-small-cnn-s0-59e86c72"
 FAST = ["--attack", "fgsm", "--n", "8"]
@@ -87,6 +89,30 @@ def test_a_damaged_run_is_listed_by_id_and_path_and_can_be_removed(
     row = next(row for row in answer("list", "runs") if row["id"] == "broken")
     assert whose(row) == ("broken", str(runs_home / "broken")) and row["state"] == "damaged"
     assert whose(answer("remove", "broken")) == ("broken", str(runs_home / "broken"))
+
+
+def test_a_run_measured_only_at_another_radius_is_listed_with_that(
+    answer: Any, runs_home: Path
+) -> None:
+    place = runs_home / "mine"
+    shutil.copytree(folder.open_run(ID).path, place)
+    path = place / "eval.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    said["evaluations"] = [one | {"eps": 0.1} for one in said["evaluations"][:1]]
+    path.write_text(json.dumps(said), encoding="utf-8")
+    row = next(row for row in answer("list", "runs") if row["id"] == "mine")
+    assert " at eps 0.1000 (n=" in row["note"] and "clean_acc" not in row
+
+
+def test_a_run_whose_method_was_removed_is_told_what_to_restore(runs_home: Path) -> None:
+    place = runs_home / "mine"
+    shutil.copytree(folder.open_run(ID).path, place)
+    path = place / "config.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    said["method"] = {"key": "gone"}
+    path.write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(UserError, match=r"no method called 'gone'.* Restore the file, or code"):
+        _ = folder.open_run(place).config
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
 
 from robustviz import data
 from robustviz.data import base, batches, cifar10, idx, places, splits
+from robustviz.data.given import given
 from robustviz.types import UserError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -138,6 +140,15 @@ def test_take_is_nested_and_keeps_everything_together() -> None:
         picked.y, whole.y[[3, 1]]
     )
     assert len(whole.take(10_000)) == 120
+
+
+def test_a_split_is_a_data_set_of_pytorch_and_its_text_is_one_line() -> None:
+    split = data.load("digits", "test")
+    assert repr(split) == "Dataset(digits, test: 360 images 1x8x8, 10 classes)"
+    x, y = next(iter(DataLoader(split, batch_size=5)))
+    assert torch.equal(x, split.x[:5]) and torch.equal(y, split.y[:5])
+    floats = given((torch.rand(4, 1, 3, 3), torch.arange(4)))
+    assert torch.equal(floats[2][0], floats.images[2]) and repr(floats).startswith("Floats(given")
 
 
 def test_n_limits_training_only_and_to_a_nested_balanced_beginning() -> None:

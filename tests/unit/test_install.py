@@ -95,8 +95,12 @@ def test_what_is_installed_already_needs_no_index(tmp_path):
     from importlib.metadata import version
 
     (tmp_path / "wanted.txt").write_text(f"torch=={version('torch').partition('+')[0]}\n")
+    script = (
+        "import sys; from pathlib import Path; from robustviz import install\n"
+        "sys.exit(install.install(Path(sys.argv[1]), sys.argv[2:]))"
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "robustviz.install", str(tmp_path / "wanted.txt"), "--no-index"],
+        [sys.executable, "-c", script, str(tmp_path / "wanted.txt"), "--no-index"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -111,3 +115,20 @@ def test_too_little_room_is_said_before_anything_is_downloaded(tmp_path, monkeyp
     monkeypatch.setattr(install.shutil, "disk_usage", lambda path: type("U", (), {"free": 10**9}))
     assert install.install(tmp_path / "wanted.txt", ["--no-index"]) == 1
     assert "1.0 GB free" in capsys.readouterr().err
+
+
+def test_the_checkout_s_own_python_then_finds_robustviz_in_every_folder(tmp_path, monkeypatch):
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    monkeypatch.setattr(install.sys, "prefix", str(tmp_path / "elsewhere" / ".venv"))
+    assert not install.place(packages, ROOT) and not list(packages.iterdir())
+    monkeypatch.setattr(install.sys, "prefix", str(ROOT / "venv-of-a-test"))
+    assert install.place(packages, ROOT)
+    script = f"import site; site.addsitedir({str(packages)!r}); import robustviz.paths as p\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}print(p.ROOT)"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == str(ROOT), done.stderr

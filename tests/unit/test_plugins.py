@@ -117,7 +117,7 @@ WRONG = {
     ),
     "label": (
         f'{HEAD}\n@register("method/no")\n@dataclass(frozen=True)\nclass No(Method):\n    pass',
-        "has no label and no paper and no text",
+        "has no label and no paper and no text: write label = … and paper = … and text = … into",
     ),
     "attack": (
         f'{HEAD}\n@register("method/no")\n@dataclass(frozen=True)\nclass No(Adversarial):\n'

@@ -81,6 +81,17 @@ def test_it_is_a_notebook_whose_cells_are_python_and_say_what_was_recorded(runs_
     assert TrainConfig.from_json(names["settings"]).run_id == run.config.run_id
 
 
+def test_one_evaluation_is_not_called_several(runs_home):
+    place = runs_home / "other"
+    shutil.copytree(folder.open_run(ID).path, place)
+    path = place / "eval.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    assert " evaluations took " in read(notebook(folder.open_run(place))).cells[0].source
+    said["evaluations"] = said["evaluations"][:1]
+    path.write_text(json.dumps(said), encoding="utf-8")
+    assert " Its evaluation took " in read(notebook(folder.open_run(place))).cells[0].source
+
+
 def test_a_name_that_somebody_gave_makes_no_cell_and_no_picture(runs_home):
     place = runs_home / "other"
     shutil.copytree(folder.open_run(ID).path, place)
