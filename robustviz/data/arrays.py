@@ -43,7 +43,7 @@ class Reading:
     white: float = 1.0
 
     def fits(self, channels: int) -> bool:
-        """Whether `mean` and `std` suit `channels` channels; a single value suits any number."""
+        """Whether `mean` and `std` have one value, for all channels, or `channels` values."""
         return len(self.mean) in (1, channels)
 
     def pixels(self, x: NDArray[Any]) -> NDArray[np.float32]:
@@ -73,8 +73,8 @@ READINGS = {
 class Verdict:
     """The result of `diagnose`: how stored numbers are probably to be converted to pixels.
 
-    `reading` is a key of READINGS, `sure` says whether it is certain, and `sentence` explains the
-    choice to a person.
+    `reading` is a key of READINGS, `sure` is False if another one is possible, and `sentence`
+    explains the choice to a person.
     """
 
     reading: str
@@ -99,7 +99,7 @@ class Part:
 class Arrays:
     """The content of a NumPy file: its `parts`, one for each split, and the names of its `classes`.
 
-    `classes` is empty if the file has no names; the classes are then shown as numbers.
+    `classes` is empty if the file has no names; the labels are then used as names.
     """
 
     parts: tuple[Part, ...]
@@ -197,10 +197,10 @@ def _whole(array: NDArray[Any], key: str) -> NDArray[np.int64]:
 
 
 def channels_last(array: NDArray[Any], key: str) -> NDArray[Any]:
-    """`array` as images (N, H, W, C) with 1 or 3 channels.
+    """Returns `array` as images (N, H, W, C) with 1 or 3 channels.
 
-    It has the shape (N, H, W), (N, H, W, C) or (N, C, H, W); of (N, H, W, 4) the alpha channel is
-    dropped. `key` is the array's name, for the message. Raises UserError for any other shape.
+    `array` has the shape (N, H, W), (N, H, W, C) or (N, C, H, W); of (N, H, W, 4) the alpha channel
+    is dropped. `key` is the array's name, for the message. Raises UserError for any other shape.
     """
     if array.ndim == 3:
         return array[..., None]
@@ -283,10 +283,10 @@ def _off_grid(pixels: NDArray[np.float32]) -> float | None:
 
 
 def blue(pixels: NDArray[np.float32]) -> str:
-    """A warning that red and blue may be swapped in `pixels` (N, H, W, 3), else an empty text.
+    """A warning that red and blue may be swapped in `pixels` (N, H, W, C); "" if there is none.
 
     The warning is given if blue is clearly brighter than red on average, because in photographs it
-    is mostly the other way. Grey images and fewer than 8 images give an empty text.
+    is mostly the other way. For grey images and for fewer than 8 images there is none.
     """
     if pixels.shape[3] != 3 or len(pixels) < 8:
         return ""

@@ -57,7 +57,7 @@ def text(name: str | bytes) -> str:
 
 
 def read(path: Path) -> tuple[dict[str, Any], str]:
-    """The dictionary in a batch file, with text keys, and the md5 of the file (hex).
+    """Returns the dictionary in a batch file, with keys as text, and the file's md5 (hex).
 
     Raises UserError if the file is damaged or contains anything but plain data.
     """

@@ -51,8 +51,8 @@ class CIFAR10(Published):
         return any(self._places(split))
 
     def _places(self, split: str) -> tuple[Path | None, Path | None]:
-        """The folder with the official files and the one with the compact copy, each None if
-        absent.
+        """The folder with the split's official files, and the one with its compact copy; each is
+        None if there is none.
         """
         names, compact = _names(split)
         return (
@@ -111,8 +111,8 @@ def _names(split: str) -> tuple[list[str], list[str]]:
 
 
 def _decoded(raws: list[tuple[np.ndarray, np.ndarray]], where: torch.Tensor) -> torch.Tensor:
-    """The images uint8 (M, 3, 32, 32) at positions `where` (M,), counted through all the compact
-    files `raws` in order.
+    """The images uint8 (M, 3, 32, 32) with indices `where` (M,), counted through all the compact
+    files in order; `raws` has what `unpack` returns for each file.
     """
     images = torch.empty(len(where), 3, 32, 32, dtype=torch.uint8)
     start = 0
@@ -126,7 +126,7 @@ def _decoded(raws: list[tuple[np.ndarray, np.ndarray]], where: torch.Tensor) -> 
 def unpack(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Labels (N,) and prediction residuals (3, N, 32, 32) of a compact file, both uint8.
 
-    Raises UserError if the file is damaged.
+    `decode` turns the residuals into images. Raises UserError if the file is damaged.
     """
     try:
         raw = np.frombuffer(lzma.decompress(path.read_bytes()), np.uint8)
@@ -141,9 +141,10 @@ def unpack(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def decode(residual: np.ndarray) -> np.ndarray:
     """Images uint8 (N, 3, 32, 32) from prediction residuals (3, N, 32, 32), modulo 256.
 
-    Each value is stored as its difference from the median of left, upper and left + upper -
-    diagonal; red and blue are first stored as their difference from green. A pixel depends on its
-    neighbours but images are independent, so each pixel position is decoded for all images at once.
+    Each value is stored as its difference from the median of three numbers: the left neighbour, the
+    upper one, and left + upper - upper left; before that, green is subtracted from red and blue. A
+    pixel depends on its neighbours but images are independent, so each pixel position is decoded
+    for all images at once.
     """
     # padded with a row of zeros above and a column of zeros to the left
     out = np.zeros((33, 33, 3, residual.shape[1]), np.uint8)

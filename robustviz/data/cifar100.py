@@ -41,7 +41,9 @@ class CIFAR100(Published):
         return any(self._places())
 
     def _places(self) -> tuple[Path | None, Path | None]:
-        """The folder with the official files and the one with class folders; None if absent."""
+        """The folder with the official files, and the one with class folders; None for each that
+        does not exist.
+        """
         return (
             places.find(("train", "test", "meta"), places.folders(self.key, ARCHIVE)),
             class_folders(self.key, "cifar-100", "train", "test"),

@@ -50,7 +50,10 @@ class File:
 
 @contextmanager
 def heard(tell: Tell) -> Iterator[None]:
-    """A context in which downloads of this thread call `tell(bytes received, total bytes)`."""
+    """A context in which downloads of this thread call `tell(bytes received, total bytes)`.
+
+    Outside such a context they print lines to stderr.
+    """
     token = _tell.set(tell)
     try:
         yield
@@ -100,7 +103,7 @@ def _fetch(file: File, path: Path) -> None:
 
 
 def _go_on(file: File, part: Path) -> bool:
-    """Download what `part` lacks; returns whether it is complete now."""
+    """Download the rest of `file` into `part`; returns whether that is complete now."""
     here = _size(part)
     request = urllib.request.Request(file.url, headers={"User-Agent": "robustviz"})
     if here:

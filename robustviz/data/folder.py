@@ -31,9 +31,9 @@ class Folder(Source):
     shuffle of train is then the val split, unless there are both a test and a val folder. Without
     such folders, 70 / 10 / 20 % of the pictures are train, val and test by a hash of each file's
     content. Pictures are rotated upright, resized by their shorter side and cropped to the central
-    square of `size` pixels. Pictures of more than 8 bits are scaled to 8 by the white of their
-    type; by their own range where the type has no white (32 bits, signed, floats beyond 0 to 1) or
-    the picture stays below an eighth of it.
+    square of `size` pixels. Pictures of more than 8 bits are scaled to 8: by the value
+    of white in their type or, if the type has none (32 bits, signed, floats beyond 0 to 1) or the
+    picture stays below an eighth of it, by their own range of values.
     """
 
     label = "A folder of your own"
@@ -79,11 +79,11 @@ class Folder(Source):
 def pictured(
     source: Source, listing: pictures.Listing, split: str, n: int | None, place: Path, notes: str
 ) -> Dataset:
-    """The split of a source whose picture files are listed, as images of `source.pixels` pixels.
+    """Reads the pictures of one split, `listing`, as images (N, 3, size, size).
 
-    `n` limits the training split, `place` is the folder or table that the pictures come from, and
-    `notes` are sentences to add to the card. Raises UserError if too many pictures cannot be read,
-    or if fewer than two classes are left to train on.
+    size is `source.pixels`. `n` limits the training split, `place` is the folder or table that the
+    pictures come from, and `notes` are sentences to add to the card. Raises UserError if too many
+    pictures cannot be read, or if fewer than two classes are left to train on.
     """
     size = source.pixels
     most = n if split == "train" else None
@@ -117,8 +117,8 @@ def _names(folders: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _listing(place: Path, split: str) -> tuple[pictures.Listing, str]:
-    """The pictures of a split, and sentences for the card about pictures and folders that are left
-    out.
+    """Returns the list of a split's pictures, and sentences for the card on folders that are left
+    out or may be named wrongly. Raises UserError if fewer than two classes have pictures.
     """
     ready = _inside(place)
     val = next((ready[name] for name in VAL_NAMES if name in ready), None)
@@ -146,9 +146,9 @@ def _inside(place: Path) -> dict[str, Path]:
 
 
 def _level(place: Path, inside: dict[str, Path]) -> str:
-    """A sentence for the card if the folders `inside` of `place` hold folders of the same names,
-    which may be the real classes. Raises UserError if they must be the classes, if there is a train
-    folder without test or val, or if there are folders of splits below the classes.
+    """A sentence for the card if all folders `inside` of `place` hold folders of the same names,
+    which may be the real classes, else "". Raises UserError if they must be the classes, if there
+    is a train folder without test or val, or if there are folders of splits below the classes.
     """
     _check_splits_inside([*inside.values()])
     full = {
@@ -177,15 +177,15 @@ def _level(place: Path, inside: dict[str, Path]) -> str:
 
 
 def _loose(folder: Path) -> bool:
-    """Whether pictures lie directly in `folder` and not only in its subfolders; they are listed
-    first.
+    """Whether a picture lies directly in `folder` and not only in its subfolders. It is enough to
+    look at the first one listed, because those in the folder itself come first.
     """
     first = next(pictures.pictures(folder), None)
     return first is not None and first.parent == folder
 
 
 def _check_splits_inside(classes: list[Path]) -> None:
-    """Raises UserError if a class folder has folders of splits in it."""
+    """Raises UserError if one of the class folders has at least two folders of splits in it."""
     for folder in classes:
         found = _inside(folder)
         splits_in = [name for name in ("train", "test", *VAL_NAMES) if name in found]
@@ -204,8 +204,8 @@ def _check_splits_inside(classes: list[Path]) -> None:
 
 
 def _at_least_two(place: Path) -> pictures.Listing:
-    """The pictures in the class folders of `place`. Raises UserError if there are fewer than two
-    classes.
+    """The list of the pictures in the class folders of `place`. Raises UserError if there are fewer
+    than two classes with pictures.
     """
     listing = pictures.list_classes(place)
     if len(listing.classes) > 1:
@@ -229,7 +229,8 @@ def _flat(place: Path, split: str, more: str) -> tuple[pictures.Listing, str]:
 
 
 def by_content(listing: pictures.Listing) -> tuple[list[int], str]:
-    """The split of each picture, as its position in SPLITS, and a sentence for the card.
+    """Returns the split of each picture, as its index in `splits.SPLITS`, and a sentence for the
+    card.
 
     The split depends on the content of the file, not on its name or place. The sentence names the
     classes with too few different pictures; it is empty if there are none. Raises UserError if a

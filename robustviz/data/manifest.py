@@ -65,8 +65,8 @@ class Manifest(Source):
 
 
 def _table(place: Path) -> tuple[pictures.Listing, list[int], str]:
-    """All pictures, the split of each as its position in SPLITS, and a sentence for the card or an
-    empty text.
+    """Returns the table's pictures, the split of each as its index in `splits.SPLITS`, and a
+    sentence for the card, or "".
     """
     rows = _rows(place)
     labels = sorted({row["label"] for _, row in rows}, key=_by_number)
@@ -86,7 +86,9 @@ def _table(place: Path) -> tuple[pictures.Listing, list[int], str]:
 
 
 def _rows(place: Path) -> list[tuple[int, dict[str, str]]]:
-    """The rows, each with its line number. Raises UserError if the file is not such a table."""
+    """The table's rows as (line number, cells by column name). Raises UserError if the file is not
+    such a table, or if a row lacks its path or label.
+    """
     if place.stat().st_size > MOST_BYTES:
         raise UserError(f"{place} is larger than {MOST_BYTES // 1_000_000} MB: split it.")
     try:

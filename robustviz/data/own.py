@@ -28,8 +28,8 @@ FILE = "source.json"
 class Own:
     """A data set that the user added.
 
-    `name` is its name, `asked` the source that reads it (encoded as JSON), `card` a description of
-    one to three sentences, and `added` the time when it was added (seconds since 1970).
+    `asked` is the source that reads it, encoded as JSON, `card` a description of one to three
+    sentences, and `added` the time when it was added (seconds since 1970).
     """
 
     name: str
@@ -39,7 +39,7 @@ class Own:
 
     @property
     def source(self) -> Source:
-        """The source that reads it. Raises UserError if this robustviz has no such source."""
+        """The source that reads its images. Raises UserError if it is not registered."""
         source: Source = registry.decode("data", self.asked)
         return replace(source, name=self.name)  # type: ignore[call-arg]
 
@@ -67,7 +67,7 @@ def folder(name: str) -> Path:
 
 
 def check_name(name: str) -> str:
-    """`name`, if it is free. Raises UserError if it is not a valid name, or if it is taken."""
+    """Returns `name`. Raises UserError if it is not a valid name, or if a data set has it."""
     if _plain(name) in registry.every("data"):
         raise UserError(f"{name} is a data set that comes with robustviz: choose another name.")
     if (folder(name) / FILE).exists():
@@ -79,7 +79,9 @@ def check_name(name: str) -> str:
 
 
 def every() -> dict[str, Own]:
-    """All added data sets by name, sorted; those whose `source.json` is damaged are left out."""
+    """All data sets that the user added, by name, sorted; those whose `source.json` is damaged are
+    left out.
+    """
     try:
         found = {place.name: _read(place) for place in sorted(home().iterdir())}
     except OSError:  # no data set has been added yet
@@ -88,7 +90,8 @@ def every() -> dict[str, Own]:
 
 
 def add(name: str, source: Source, card: str = "") -> Own:
-    """Save a data set under `name`; a path in it is made absolute. No image is read.
+    """Save the description of `source` as the data set `name`, with an absolute path; no image is
+    read.
 
     Raises UserError if the name is invalid or taken, if the source needs no name (those that come
     with robustviz have one), or if the file cannot be written.
@@ -137,7 +140,7 @@ def remove(name: str) -> None:
 
 
 def resolve(name: str) -> Source:
-    """The source of the data set `name`, with an absolute path and its name.
+    """The source of the data set that the user added as `name`; its paths are absolute.
 
     Raises UserError if there is no such data set.
     """
@@ -148,7 +151,9 @@ def resolve(name: str) -> Source:
 
 
 def unknown(name: str) -> str:
-    """The error message for a data set that does not exist: the closest name, then all names."""
+    """The error message if there is no data set `name`: the closest name, then all names, and a
+    hint if a folder has this name.
+    """
     here = f" The folder is there: write folder:{harmless(name)}." if Path(name).is_dir() else ""
     return registry.unknown("data set", name, [*registry.keys("data"), *every()]) + here
 
@@ -164,7 +169,7 @@ def _plain(name: str) -> str:
 
 
 def _read(place: Path) -> Own | None:
-    """The data set in the folder `place`; None if there is none or it is damaged."""
+    """The data set whose folder is `place`; None if its `source.json` is missing or damaged."""
     try:
         said: dict[str, Any] = json.loads((place / FILE).read_text(encoding="utf-8"))
         asked, card, added = said["source"], said.get("card", ""), said.get("added", 0)

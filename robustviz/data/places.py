@@ -25,7 +25,7 @@ def root() -> Path:
 
 
 def folders(key: str, *inner: str) -> Iterator[Path]:
-    """The existing folders under the root that may hold the files of `key`, the most likely first.
+    """Yields the existing folders that may hold the files of data set `key`, most likely first.
 
     These are folders named `key` (also with `-` for `_`), and, in each of them and in the root, the
     folders `inner` that the official archive or torchvision makes.
@@ -38,7 +38,9 @@ def folders(key: str, *inner: str) -> Iterator[Path]:
 
 
 def find(names: Iterable[str], places: Iterator[Path]) -> Path | None:
-    """The first of `places` that has all the files `names`, packed (`.gz`) or not; else None."""
+    """The first of `places` that has all the files `names`, packed (`.gz`) or not; None if none
+    has.
+    """
     return next(
         (
             place

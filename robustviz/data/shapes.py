@@ -109,8 +109,8 @@ Texture = Callable[[Array, Array, Array, Array], Array]
 
 
 def _edge(wave: Array, sharp: float = 2.2) -> Array:
-    """A sine made steeper and clipped to [-1, 1], so that it gives stripes with edges about a pixel
-    wide.
+    """`wave`, a sine, multiplied by `sharp` and clipped to [-1, 1], so that it gives stripes with
+    edges about a pixel wide.
     """
     return np.clip(wave * sharp, -1, 1)
 
@@ -205,11 +205,11 @@ class Shapes(Source):
         return self._drawn(self._scenes(split, n), split)
 
     def swapped(self, own: bool) -> Dataset:
-        """The test images with the same objects on other backgrounds.
+        """The test split with the same objects on other backgrounds.
 
-        Each background has the texture and tint of the image's own class (`own`), or of a random
-        other class. The accuracy that a network loses from the first to the second is what it had
-        read from the background.
+        Each background has the texture and tint of the image's own class if `own`, else of a random
+        other class. If a network is less accurate on the second, its predictions depend on the
+        background.
         """
         return self._drawn(self._test_scenes(own), "test")
 
@@ -248,7 +248,10 @@ class Shapes(Source):
         )
 
     def backgrounds(self, split: str, n: int | None = None) -> torch.Tensor:
-        """The texture of each image's background, (N,) int64; texture k belongs to class k."""
+        """The index of each image's background texture in `FAMILIES`, (N,) int64.
+
+        Texture k is that of class k. `split` and `n` are as in `load`.
+        """
         return torch.tensor([scene.family for scene in self._scenes(split, n)])
 
     def _scenes(self, split: str, n: int | None) -> list[_Scene]:
@@ -257,7 +260,11 @@ class Shapes(Source):
 
 
 class _Scene:
-    """All random numbers of one image, drawn from its own generator in a fixed order."""
+    """All random numbers of one image, drawn from a generator of its own in a fixed order.
+
+    `label` is its class, `family` the index of its background's texture, `tint` the hue of the
+    background, in [0, 1].
+    """
 
     def __init__(self, dials: Shapes, split: str, index: int) -> None:
         where = SPLITS.index(split)
@@ -282,8 +289,8 @@ class _Scene:
 
 
 def _silhouette(scene: _Scene, size: int) -> tuple[Array, Array]:
-    """Coverage of the pixels by the object and by its second-tone parts, both (size, size)
-    uint8.
+    """How much of each pixel the object covers, and how much its parts in the second tone cover;
+    both (size, size) uint8, where 255 is all.
     """
     r = scene.r
     big = size * SUPERSAMPLING
@@ -324,7 +331,7 @@ def _wide(a: Array) -> Array:
 
 
 def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[Array, Array]:
-    """Images uint8 (N, 3, size, size) and object masks bool (N, 1, size, size)."""
+    """Draws images uint8 (N, 3, size, size), and their object masks, bool (N, 1, size, size)."""
     r = np.stack([scene.r for scene in scenes])
     cover = np.stack([_silhouette(scene, size) for scene in scenes]).astype(np.float64) / 255
     body, detail = cover[:, 0], cover[:, 1] * (cover[:, 0] > 0)
@@ -361,7 +368,7 @@ def _render(scenes: list[_Scene], size: int, grain: float) -> tuple[Array, Array
 
 
 def _dial(r: Array, i: int, low: float = 0.0, high: float = 1.0) -> Array:
-    """The i-th random number of each image, scaled to [low, high]: (N,)."""
+    """Random number i of each image, `r[:, i]`, scaled from [0, 1] to [low, high]; (N,)."""
     return low + (high - low) * r[:, i]
 
 
@@ -407,8 +414,8 @@ def _cloud(scenes: list[_Scene], size: int) -> Array:
 
 
 def _grain(scenes: list[_Scene], size: int, phase: Array) -> Array:
-    """Fine patterns (N, size, size) in [-1, 1]: waves of a few pixels whose direction and
-    wavelength depend on the class.
+    """Fine patterns (N, size, size) in [-1, 1]: waves of 3 or 4.6 pixels, of which the direction
+    and the wavelength together identify the class. `phase` (N,) is in periods.
     """
     label = np.array([scene.label for scene in scenes])
     direction = np.radians(36.0 * (label % 5))

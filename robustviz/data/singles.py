@@ -1,5 +1,5 @@
-"""Single pictures that the user added beside the test images of a data set. Each has a number far
-above theirs, and can be viewed wherever a test image can.
+"""Single pictures that the user added beside the test images of a data set. Each has a number above
+all indices of test images, with which it can be viewed wherever a test image can.
 
 The number is computed from the picture and its class, so results cached under it stay valid.
 """
@@ -53,7 +53,8 @@ class Single:
 def fitted(png: bytes, channels: int, size: int) -> np.ndarray:
     """A PNG resized and cropped to uint8 (channels, size, size), in grey unless `channels` is 3.
 
-    Raises OSError or ValueError if it is not a PNG, or wider or higher than 224 pixels.
+    Raises ValueError if it is wider or higher than 224 pixels, and OSError, ValueError or
+    SyntaxError if it is not a PNG or damaged.
     """
     with Image.open(io.BytesIO(png), formats=("PNG",)) as opened:
         if max(opened.size) > WIDEST:
@@ -65,15 +66,16 @@ def fitted(png: bytes, channels: int, size: int) -> np.ndarray:
 
 
 def is_own(index: int) -> bool:
-    """Whether `index` is the number of a picture that the user added, and not of a test image."""
+    """Whether `index` is in the range of numbers of added pictures, and so of no test image."""
     return index >= FIRST
 
 
 def add(png: bytes, digest: str, name: str, label: str, data: str) -> Single:
-    """Save a picture, a square PNG of at most 224 pixels whose hash is `digest` (hexadecimal).
+    """Save a picture of the user and return it: `png`, a square of at most 224 × 224 pixels.
 
-    The same picture with the same label and data set gets the same number. Raises UserError if it
-    cannot be written.
+    Its number is computed from `digest`, the hash of its pixels in hexadecimal digits, and from
+    label and data set: the same three give the same number. Raises UserError if it cannot be
+    written.
     """
     seed = int(digest, 16) + sum(label.encode()) * 7919 + sum(data.encode()) * 104_729
     number = FIRST + seed % SPAN
@@ -93,7 +95,7 @@ def add(png: bytes, digest: str, name: str, label: str, data: str) -> Single:
 
 
 def inverted(png: bytes) -> bytes:
-    """The picture with light and dark exchanged, as a PNG."""
+    """The picture with every RGB value v replaced by 255 − v, as a PNG."""
     out = io.BytesIO()
     with Image.open(io.BytesIO(png), formats=("PNG",)) as opened:
         ImageOps.invert(opened.convert("RGB")).save(out, "PNG")

@@ -13,18 +13,17 @@ SPLITS = ("train", "val", "test")
 
 
 def check_split(split: str) -> str:
-    """`split`, if it is train, val or test. Raises UserError otherwise."""
+    """Returns `split` if it is train, val or test. Raises UserError otherwise."""
     if split not in SPLITS:
         raise UserError(f"There is no split {split!r}: write one of train, val, test.")
     return split
 
 
 def stratified_order(y: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """A permutation (N,) int64 of the positions of `y` (N,), class-balanced in every beginning.
+    """A random permutation (N,) int64 of the indices of the labels `y` (N,), class-balanced.
 
-    The classes take turns, in random order within a turn, so in the first n positions the counts of
-    two classes differ by at most one until one of them has no images left. The first 50 are the
-    beginning of the first 100.
+    The classes take turns, in random order within a turn: among the first n indices, whatever n is,
+    the counts of two classes differ by at most one until one of them has no images left.
     """
     n = len(y)
     shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
@@ -39,7 +38,7 @@ def stratified_order(y: torch.Tensor, seed: int = 0) -> torch.Tensor:
 def stratified_split(
     y: torch.Tensor, count: int, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Split the positions of `y` (N,) into (rest, held out), with `count` of them held out.
+    """Split the indices of the labels `y` (N,) into (rest, held out), `count` of them held out.
 
     Both are int64 and ascending. Each class gives its proportional share of `count`, rounded by the
     method of the largest remainder. Within a class, the last positions of a seeded shuffle are held
@@ -60,7 +59,7 @@ def stratified_split(
 
 
 def train_and_val(y: torch.Tensor, split: str) -> torch.Tensor:
-    """Positions of `split` (train or val) in an official training set.
+    """The indices of `split` (train or val) in an official training set with labels `y` (N,).
 
     val is the last 10 % of a seeded shuffle within each class.
     """
@@ -69,10 +68,11 @@ def train_and_val(y: torch.Tensor, split: str) -> torch.Tensor:
 
 
 def official(y: torch.Tensor, split: str, n: int | None) -> torch.Tensor:
-    """Positions (M,) int64 of `split` in its official file with labels `y` (N,).
+    """The indices (M,) int64 of `split` in its official file with labels `y` (N,).
 
-    This is the training file for train and val, else the test file. val is the last 10 % of a
-    seeded shuffle of the training file; `n` limits train to its first `n` in class-balanced order.
+    This is the training file for train and val, and the test file for test. val is the last 10 % of
+    a seeded shuffle of the training file; `n` limits train to its first `n` in class-balanced
+    order.
     """
     if split == "test":
         return torch.arange(len(y))
@@ -81,9 +81,9 @@ def official(y: torch.Tensor, split: str, n: int | None) -> torch.Tensor:
 
 
 def first(y: torch.Tensor, where: torch.Tensor, n: int | None) -> torch.Tensor:
-    """The first `n` positions of `where` in the stratified order of their labels.
+    """The first `n` of the indices `where` in the class-balanced order of their labels in `y`.
 
-    None, or at least as many as there are, returns `where` as it is.
+    If `n` is None or not below their number, `where` is returned as it is.
     """
     return where if n is None or n >= len(where) else where[stratified_order(y[where])[:n]]
 

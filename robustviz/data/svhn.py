@@ -51,7 +51,10 @@ class SVHN(Published):
         return places.find((file.path,), places.folders(self.key, "SVHN"))
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split, with images (N, 3, 32, 32); the label of a digit is the digit itself."""
+        """The split, with images (N, 3, 32, 32); the label of a digit is the digit itself.
+
+        It is downloaded if it is not on this computer. Raises UserError if scipy is not installed.
+        """
         (file,) = self.files(split)
         half, name = part(split, "train", "test"), file.path
         try:

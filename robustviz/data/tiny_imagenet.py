@@ -37,7 +37,10 @@ class TinyImageNet(Published):
     recipe = laptop("crop_flip")
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split, with images (N, 3, 64, 64); the classes are ordered by their WordNet ids."""
+        """The split, with images (N, 3, 64, 64); the classes are ordered by their WordNet ids.
+
+        It is downloaded if it is not on this computer.
+        """
         whose = f"{part(split, 'training', 'validation')} set"
         place, some = self._official(), self._folders()
         if place is None and some is not None:
@@ -72,7 +75,7 @@ class TinyImageNet(Published):
 
 
 def _annotated(place: Path, classes: tuple[str, ...]) -> pictures.Listing:
-    """The pictures of the official val folder, whose classes are listed in a table."""
+    """The list of the pictures in the official val folder; a table there has their classes."""
     number = {name: k for k, name in enumerate(classes)}
     table = [line.split("\t") for line in (place / ANNOTATIONS).read_text("utf-8").splitlines()]
     rows = [row for row in table if len(row) > 1 and row[1] in number]

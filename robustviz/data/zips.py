@@ -22,7 +22,7 @@ UTF_8 = 0x800  # the flag that says that a name is encoded in UTF-8
 
 
 class Zip:
-    """The regular files of a zip: `names` are their paths, `read(name)` returns their bytes."""
+    """The regular files of a zip: `names` has their paths, `read(name)` returns one's bytes."""
 
     def __init__(self, archive: zipfile.ZipFile, infos: dict[PurePosixPath, zipfile.ZipInfo]):
         self._archive, self._infos = archive, infos
@@ -42,10 +42,11 @@ class Zip:
 
 @contextmanager
 def opened(file: BinaryIO) -> Iterator[Zip]:
-    """A context that gives the content of the zip `file`, whose position must be at its beginning.
+    """A context that yields the content of the zip `file` as a `Zip`.
 
-    Raises UserError with one sentence if it is not a zip, has too many files or too much data,
-    names files outside itself, or has links, a password or an unusual compression.
+    Raises UserError with one sentence if it is not a zip, has more than `MOST_FILES` files or would
+    unpack to more than `MOST_UNPACKED` bytes, if a path in it leads outside, or if it has links, a
+    password or an unusual compression.
     """
     _check_table(file)
     try:
@@ -57,12 +58,12 @@ def opened(file: BinaryIO) -> Iterator[Zip]:
 
 
 def is_zip(head: bytes) -> bool:
-    """Whether a file whose first bytes are `head` is a zip, which may have no files."""
+    """Whether a file whose first bytes are `head` is a zip; one without files counts, too."""
     return head.startswith((b"PK\x03\x04", END))
 
 
 def _check_table(file: BinaryIO) -> None:
-    """Raises UserError if the table of contents is missing or too long."""
+    """Raises UserError if the zip's table of contents is missing or too long."""
     file.seek(0, 2)
     size = file.tell()
     file.seek(max(0, size - 66_000))
@@ -114,7 +115,9 @@ def _checked(infos: list[zipfile.ZipInfo]) -> dict[PurePosixPath, zipfile.ZipInf
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """The name of a file. Many programs write names in UTF-8 without setting the flag for it."""
+    """The path of a file in a zip. Names without the UTF-8 flag are read as UTF-8 too if they can
+    be, because many programs do not set it.
+    """
     if info.flag_bits & UTF_8:
         return info.filename
     try:
