@@ -364,7 +364,9 @@ class _Apart:
 
 
 def _learns_nothing(name: str, wanted: Shapes) -> bool:
-    """Whether a file may lack this entry: a batch counter, or the normalisation of our networks."""
+    """Whether a file may lack the entry called `name`: a batch counter, or the normalisation of our
+    networks.
+    """
     size = wanted[name]
     scale = name.startswith("maps.") and bool(_SCALE.search(name)) and len(size) == 4
     return name.endswith("num_batches_tracked") or scale

@@ -240,8 +240,8 @@ class _Sweep:
         _run(name).set_status(state=state, pid=None, eta=None)
 
     def _connected(self) -> None:
-        """Raises ConnectionError if the head is lost. Ray would then silently start a cluster of
-        its own here.
+        """Raises ConnectionError if the connection to the head is lost. Otherwise Ray would
+        silently start a cluster of its own here.
         """
         if not self.ray.is_initialized():
             raise ConnectionError

@@ -1,5 +1,6 @@
-"""Files that are never half written: every write goes to a temporary file next to its target, is
-flushed to disk and then renamed, so a reader sees either the old file or the new one.
+"""Writes files so that they are never half written: every write goes to a temporary file next to
+its target, is flushed to disk and then renamed, so a reader sees either the old file or the new
+one.
 """
 
 from __future__ import annotations

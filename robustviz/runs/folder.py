@@ -1,7 +1,7 @@
 """A run is a folder with its settings, status, weights and evaluations. Training processes, pages,
-command line and notebooks exchange data only through such folders, and looking at one needs no
-torch. Each file is checked when it is opened (`inside`): damage is reported in one sentence, and
-lists of runs leave that run out.
+command line and notebooks exchange data only through such folders, and reading all but the weights
+needs no torch. Each file is checked when it is opened (`inside`): damage is reported in one
+sentence, and lists of runs leave that run out.
 """
 
 from __future__ import annotations

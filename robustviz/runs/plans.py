@@ -68,8 +68,8 @@ def keep_plan(name: str, ids: Iterable[str]) -> None:
 
 
 def every() -> list[Plan]:
-    """Returns the sweeps in the folder of the user's runs: those whose process runs first, then the
-    newest first.
+    """Returns the sweeps in the folder of the user's runs. Sweeps whose process is alive come
+    first; otherwise the newest comes first.
     """
     found: list[tuple[float, Plan]] = []
     for path in (folder.home() / ".sweeps").glob("*.json"):

@@ -1,6 +1,6 @@
 """How an imported network expects its images (its "reading"): in [0, 1], normalised with the
 statistics of CIFAR-10 or ImageNet, in grey levels, or with channels in the order blue, green, red.
-The weights do not say which, so the one under which most images are classified correctly is used.
+The weights do not say which, so the reading with most correctly classified images is used.
 """
 
 from __future__ import annotations

@@ -117,7 +117,8 @@ def _typed(value: Any) -> str:
 
 
 def command(recipe: Recipe, name: str = "") -> str:
-    """Returns the shell command that trains a recipe; `name`: the run's id, if chosen by a person.
+    """Returns the shell command that trains a recipe. `name`: the run's id, if it is not the
+    default.
     """
     words = ["python", "-m", "robustviz", "train", *(["--name", name] if name else [])]
     for path, value in recipe.items():

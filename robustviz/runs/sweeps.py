@@ -1,6 +1,6 @@
-"""A sweep: a named grid of trainings, given to the queue one by one, the cheapest first. A run's
-name is derived from its settings. So a sweep that was killed can be started again: finished runs
-are kept, and the others continue. `docs/sweeps.md` describes the file.
+"""A sweep: a named grid of trainings, given to the queue one by one, the cheapest first. A run's id
+is derived from its settings. So a sweep that was killed can be started again: finished runs are not
+repeated, and the others continue. `docs/sweeps.md` describes the file.
 """
 
 from __future__ import annotations

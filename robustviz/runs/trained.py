@@ -1,4 +1,4 @@
-"""`train_run`: training in the current process, from Python, into a run folder."""
+"""`train_run`: trains in the current process, from Python, into a run folder."""
 
 from __future__ import annotations
 

@@ -264,8 +264,8 @@ class Evaluation:
 
     @property
     def verdict(self) -> str:
-        """The names of the doctor's failed checks and warnings in short, for a table cell: see
-        `summary`.
+        """The names of the doctor's failed checks and warnings in short, for a table cell
+        (`summary`).
         """
         return summary((finding.name, finding) for finding in self.doctor)
 

@@ -1,5 +1,5 @@
-"""Per-image results of an evaluation: predictions for the clean and the attacked image, and the
-size of the perturbation.
+"""Collects per-image results of an evaluation: predictions for the clean and the attacked image,
+and the size of the perturbation.
 """
 
 from __future__ import annotations

@@ -21,8 +21,9 @@ POINTS = 5  # by which later attacks must lower PGD's accuracy to cause a warnin
 @dataclass(frozen=True)
 class Worst:
     """The worst case of all attacks that were run on the same `n` images with the same ε: `k`
-    images are classified correctly both clean and under each of the `attacks`, which are given by
-    printed name, weakest first. Their seeds may differ. `images` is a hash of the images.
+    images are classified correctly both clean and under each of the `attacks`. These are given by
+    printed name: the rungs of a ladder, weakest first, then other attacks. Their seeds may differ.
+    `images` is a hash of the images.
     """
 
     n: int

@@ -159,8 +159,8 @@ class Training:
         return split
 
     def _build(self, split: Dataset, find_run: FindRun) -> None:
-        """Build the fresh network and the method's auxiliary network. Raises UserError if the
-        method's settings do not fit.
+        """Build the network, with fresh weights or those that `init` names, and the method's
+        auxiliary network. Raises UserError if the method's settings do not fit.
         """
         config, method = self.config, self.method
         mean, std = data.mean_and_std(self.images)

@@ -47,8 +47,8 @@ class Readout(nn.Module):
         self, net: nn.Module, x: Tensor, way: Tensor, bar: Tensor, low: Tensor, norm: str
     ) -> None:
         """For each clean image in `x` (n,C,H,W) a direction `way` (n,K) and a threshold `bar` (n,):
-        an image counts as planted if outputs·way exceeds the threshold. `low` (n,): the value of
-        all other logits.
+        an image is predicted to be planted if outputs·way exceeds the threshold of the nearest
+        clean image. `low` (n,): the value of all other logits.
         """
         super().__init__()
         self.net, self.power = net, float("inf") if norm == "linf" else 2.0

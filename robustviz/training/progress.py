@@ -1,4 +1,6 @@
-"""What a running training reports, and what it can be told to do; importing this needs no torch."""
+"""What a running training reports, and what a callback can return to it ("go", "pause" or "stop");
+importing this needs no torch.
+"""
 
 from __future__ import annotations
 
