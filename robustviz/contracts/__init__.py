@@ -1,7 +1,7 @@
 """The promises that every attack, method, network, data set, probe and page must keep.
 `python -m robustviz contracts` checks them for a plug-in, our own tests for everything registered.
-A check takes the thing to test and returns None, or a sentence why it does not apply; it calls
-`hold`, which raises `Broken` if a promise is broken.
+A check takes the thing to test and returns None, or a sentence that says why it does not apply to
+this thing. It calls `hold`, which raises `Broken` if a promise is not kept.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ NORMS = {"linf": 0.1, "l2": 1.0}  # norm -> the radius ε with which attacks are
 
 
 class Broken(AssertionError):
-    """Raised if a promise is not kept; the message is one sentence."""
+    """Raised if a promise is not kept; the message is one sentence that says what is wrong."""
 
 
 @dataclass(frozen=True)
 class Promise:
-    """A promise of all things of a `kind`: `says` is its sentence, the docstring of its `check`."""
+    """A promise that all things of `kind` must keep: what it `says`, and the `check` of it.
+
+    `says` is the docstring of `check` without the full stop.
+    """
 
     kind: str
     says: str
@@ -38,7 +41,7 @@ _promises: list[Promise] = []
 
 
 def promise(kind: str) -> Callable[[Check], Check]:
-    """A decorator that registers a check as a promise of all things of this kind."""
+    """A decorator that registers a check as a promise of all things of `kind`, such as `attack`."""
 
     def enter(check: Check) -> Check:
         says = " ".join((check.__doc__ or "").split()).rstrip(".")
@@ -49,22 +52,22 @@ def promise(kind: str) -> Callable[[Check], Check]:
 
 
 def promises(kind: str) -> list[Promise]:
-    """All promises of a kind, in the order in which its module here defines them."""
+    """All promises of things of `kind`, in the order in which its module here defines them."""
     load(f"robustviz.contracts.{'data' if kind == 'data' else f'{kind}s'}")
     return [each for each in _promises if each.kind == kind]
 
 
 def hold(kept: object, sentence: str) -> None:
-    """Raises Broken with this sentence if `kept` is false."""
+    """Raises Broken with the message `sentence` if `kept` is false."""
     if not kept:
         raise Broken(sentence)
 
 
 def things(kind: str, key: str) -> dict[str, Any]:
-    """What is tested of a registered thing, by the name to show.
+    """What to pass to the checks of the registered thing `kind`/`key`, by the name to display.
 
-    An attack is tested in each norm it accepts, a network by its key, a page as it is, and anything
-    else with default settings.
+    This is an attack in each norm it accepts, the key of a network, a page itself, and of anything
+    else an instance with default settings.
     """
     name = f"{kind}/{key}"
     if kind == "page":
@@ -84,7 +87,8 @@ def tried(plugin: plugins.Plugin) -> Iterator[JSON]:
     """Yields the result of every promise for everything that a plug-in registered.
 
     A result has `thing`, `promise`, `kept` (None if the promise does not apply), and `said`: what
-    is wrong or why it does not apply.
+    is wrong, or why the promise does not apply; empty if it is kept. Errors of a check are results,
+    too, with `kept` False.
     """
     for name in plugin.things:
         kind, _, key = name.partition("/")

@@ -26,7 +26,7 @@ def _seeded(seed: int) -> torch.Generator:
 
 
 def size(delta: Tensor, norm: str) -> Tensor:
-    """The size of each image's perturbation in this norm, (N,)."""
+    """The norm, `linf` or `l2`, of each image's perturbation in `delta` (N, C, H, W); (N,)."""
     return delta.flatten(1).abs().amax(1) if norm == "linf" else delta.flatten(1).norm(dim=1)
 
 

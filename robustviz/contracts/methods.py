@@ -27,7 +27,7 @@ Stages = list[tuple[Stage, nn.Module | None]]
 
 
 class Earlier:
-    """A stand-in for a network that was trained before, for images of this shape."""
+    """A stand-in for a network that was trained before: `conv` of `toys`, with 4 classes."""
 
     name, architecture, weights = "earlier", "small_resnet", "some"
     shape, classes = (4, C, W), ()
@@ -37,14 +37,17 @@ class Earlier:
 
 
 def network(method: Method) -> Classifier:
-    """The small test network as this method changes it, in float64 and train mode."""
+    """The network `conv` with what `method` adds to its architecture, in float64 and train mode."""
     with torch.random.fork_rng():
         torch.manual_seed(4)
         return method.network(conv()).double().train()
 
 
 def make(x: Tensor, y: Tensor, index: Tensor | None = None) -> Batch:
-    """A batch of these images with everything a method may ask for, such as views and objects."""
+    """A batch of images `x` with everything that a method may need: two views, and object masks.
+
+    `index` (N,): the images' indices in the training split; None: 0 to N − 1.
+    """
     index = torch.arange(len(y)) if index is None else index
     views = torch.stack([x, (x.flip(-1) + 0.02).clamp(0, 1)])
     objects = (x > 0.5).any(dim=1, keepdim=True)
@@ -61,12 +64,12 @@ def make(x: Tensor, y: Tensor, index: Tensor | None = None) -> Batch:
 
 
 def usual() -> Batch:
-    """The batch on which promises are checked, images (12, 2, 9, 7) in float64."""
+    """The batch on which promises are checked: images (12, 2, 9, 7) in float64, 4 classes."""
     return make(images().double(), labels())
 
 
 def each_stage(method: Method, net: nn.Module) -> Stages:
-    """The method's stages, each with its helper network or None."""
+    """The method's stages, each with the helper network for its loss, in float64, or None."""
     config = TrainConfig(method=method)
     blank = torch.zeros(N, C, H, W, dtype=torch.uint8)
     split = Dataset("made up", "train", blank, torch.arange(N) % 4, ("a", "b", "c", "d"))
@@ -84,7 +87,7 @@ def each_stage(method: Method, net: nn.Module) -> Stages:
 
 
 def gradients(net: nn.Module, terms: Terms) -> list[Tensor]:
-    """The gradient of the sum of the terms for each parameter; zeros where there is none."""
+    """The gradient of the sum of `terms` for each parameter of `net`; zeros if it has none."""
     total = torch.stack(list(terms.values())).sum()
     parameters = list(net.parameters())
     found = torch.autograd.grad(total, parameters, allow_unused=True)
@@ -161,7 +164,10 @@ def nothing_is_touched(method: Method) -> None:
 
 @contextmanager
 def _fixed_starts() -> Iterator[None]:
-    """Makes every attack start at a point that depends on the image but not on its index."""
+    """A context in which every attack starts at a point that depends on the image alone.
+
+    It does not depend on the image's index in the batch, as random points do.
+    """
 
     def start(self: Any, ball: Any, rng: Any) -> Tensor:
         placed: Tensor = ball.project(ball.x + 0.02 * torch.cos(50 * ball.x))

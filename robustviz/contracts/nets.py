@@ -15,7 +15,9 @@ SHAPES = ((1, 8), (3, 32), (2, 28), (1, 11), (3, 64))
 
 
 def check_parts(key: str, net: nets.Classifier, x: torch.Tensor) -> None:
-    """Raises Broken unless `forward` is head(pool(maps(x))) with correct shapes for 5 classes."""
+    """Raises Broken unless `net.forward(x)` is head(pool(maps(x))) with correct shapes for 5
+    classes. The maps must have at least 4×4 cells, except for `SMALL_MAPS` below 32 pixels.
+    """
     with torch.no_grad():
         maps = net.maps(x)
         features, logits = net.pool(maps), net(x)
@@ -39,7 +41,9 @@ def check_parts(key: str, net: nets.Classifier, x: torch.Tensor) -> None:
 
 
 def check_gradients(net: nets.Classifier, x: torch.Tensor) -> None:
-    """Raises Broken if a parameter or a pixel has no gradient."""
+    """Raises Broken if the gradient of the loss on `x` is 0 or not finite for a parameter, or 0
+    for a pixel. `net` is left in train mode.
+    """
     x.requires_grad_()
     F.cross_entropy(net.train()(x), torch.arange(len(x))).backward()
     for name, parameter in net.named_parameters():

@@ -16,7 +16,7 @@ DATA = ("digits", "shapes")  # data sets that need no downloaded file
 
 
 def _answer(spec: Spec) -> Result:
-    """The probe's result for a shipped network, computed anew without writing anything."""
+    """The probe's result for a run on `digits` or else `shapes`, computed without writing files."""
     found = [run for run in folder.all_runs() if run.ordinary and run.data_key in DATA]
     hold(found, "There is no shipped network to try it on.")
     with threads(default_threads()):

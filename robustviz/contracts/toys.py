@@ -17,7 +17,7 @@ N, C, H, W = 12, 2, 9, 7
 
 
 def images() -> Tensor:
-    """Random images (12, 2, 9, 7), float32 in [0, 1], with some pixels exactly 0 or 1."""
+    """Random images (12, 2, 9, 7), float32 in [0, 1]; some pixels are exactly 0 or 1."""
     x = torch.rand((N, C, H, W), generator=torch.Generator().manual_seed(7))
     return ((x - 0.5) * 1.2 + 0.5).clamp(0, 1)
 
@@ -28,9 +28,10 @@ def labels() -> Tensor:
 
 
 def conv(seed: int = 0) -> Classifier:
-    """A small network for 4 classes: two convolutions with batch norm, in eval mode.
+    """A small untrained network for 4 classes: two convolutions with batch norm, in eval mode.
 
-    Its running statistics are not the initial ones.
+    Its running statistics are those of random images, not the initial ones. `seed` draws its
+    weights.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -49,7 +50,9 @@ def conv(seed: int = 0) -> Classifier:
 
 @dataclass(frozen=True)
 class Toy:
-    """A trained network `net` that gets nearly all of `x`, `y` right, but that attacks can fool."""
+    """A trained network and its training images: `net` classifies nearly all of `x` as `y`, but
+    attacks can fool it.
+    """
 
     net: Classifier
     x: Tensor
@@ -58,7 +61,9 @@ class Toy:
 
 @functools.cache
 def toy() -> Toy:
-    """`conv` trained on 80 noisy copies of four patterns; shared, so callers must not change it."""
+    """Trains `conv` on 80 noisy copies of four patterns. All calls return the same object, so
+    callers must not change it.
+    """
     rng = torch.Generator().manual_seed(1)
     y = torch.arange(80) % 4
     x = (
