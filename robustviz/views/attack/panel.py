@@ -239,9 +239,9 @@ def sentence(result: Adversarial, target: int = -1) -> str:
 
 
 def doctor(side: str, run_id: str, result: AttackLevels, at: int) -> None:
-    """Draw the doctor badge, a button that opens a list of checks for network `side` (A or B): two
-    of the attack on this image with the radius at index `at` (changes within ε, pixels within 0 to
-    1), and the findings and warnings of the run's own evaluations.
+    """Draw the doctor badge of network `side` (A or B), which opens a list of checks: two of the
+    attack on this image with the radius at index `at`, and the findings and warnings of the run's
+    own evaluations.
     """
     distance, allowed = float(result.distance[at]), float(result.levels[at] / 255)
     near = distance <= allowed + 1e-6
@@ -330,8 +330,8 @@ def _flip(eps: float, result: SmallestEps) -> str:
 def curve(here: Context, chosen: Choice) -> None:
     """Draw accuracy against ε as an interactive figure, with a ring at the ε of the slider.
 
-    It shows the predictions that `chosen.answers` measured, if A and B both have them; otherwise
-    the accuracy curve of the default settings.
+    It is the curve of `chosen.answers` if that was measured for all networks, else that of
+    `AccuracyCurveSpec`.
     """
     figures = load("robustviz.views.attack.figures")
     spec: AnswersSpec | AccuracyCurveSpec = chosen.answers
@@ -354,8 +354,8 @@ def _answered(here: Context, chosen: Choice) -> dict[str, Answers]:
 
 
 def classes(here: Context, chosen: Choice) -> None:
-    """Draw the accuracy of each class under attack, and one confusion matrix per network; or, if
-    no network has predictions for many images yet, a sentence that asks to measure them.
+    """Draw the accuracy of each class under attack, and one confusion matrix per network; before
+    that is measured, a sentence that asks for it.
     """
     figures = load("robustviz.views.attack.figures")
     st.subheader("Class by class")

@@ -202,8 +202,7 @@ class AnswersSpec(ProbeSpec[Answers]):
     """Predictions for many test images under PGD at several radii, from 0 up to twice `eps`.
 
     There are at most 17 radii, in whole grey levels; the first `n` test images are attacked at
-    each. An image that
-    is found to be misclassified during an attack is not attacked further.
+    each. An image that is found to be misclassified during an attack is not attacked further.
     """
 
     eps: float | None = option(
@@ -221,9 +220,8 @@ class AnswersSpec(ProbeSpec[Answers]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
-    """Returns the specs of the two measurements that the page's first screen makes on each network
-    at the default settings. `index`: the test image; `eps`: the default radius of the data set, in
-    pixel units.
+    """Returns the specs that the page's first screen measures on each network by default. `index`:
+    the test image; `eps`: the default radius of its data, in pixel units.
     """
     return AttackLevelsSpec(index, eps=eps), AnswersSpec(eps)
 

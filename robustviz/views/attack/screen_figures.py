@@ -128,9 +128,9 @@ def measured_together(
 def _answer(
     curves: Mapping[str, AccuracyCurve], said: verdict.Verdict | None, first: AttackLevels, at: int
 ) -> tuple[Sequence[str], tuple[str, ...]]:
-    """Returns the verdict lines, one for each level or a single line for all levels, and sentences
-    on how certain the line at level `at` is. They come from `curves` if all are `Answers`, else
-    from `said`; without both the line asks to measure.
+    """Returns the verdict lines (from `curves`, one for each level, if all are `Answers`; else the
+    single line of `said`, or a request to measure), and sentences on how certain the line at level
+    `at` is.
     """
     known = [curve for curve in curves.values() if isinstance(curve, Answers)]
     if known and len(known) == len(curves):

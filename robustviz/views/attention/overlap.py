@@ -24,7 +24,7 @@ REMOVED = (20, 40, 60, 80)  # percentiles of the map's values at which ROAD spli
 @probe(OverlapSpec)
 def overlap(run: Run, spec: OverlapSpec) -> Overlap:
     """Measure how well the maps of many test images lie on the true object. Raises UserError for
-    data without object masks, and for a rule that makes no single mask from the map.
+    data without object masks, an unknown rule, and the rules oracle and jet-compat.
     """
     split = images_of(run)
     if split.masks is None:

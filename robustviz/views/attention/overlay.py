@@ -54,8 +54,7 @@ def screen(
 
     `control`: the slider, with a position for each level; `many`: overlaps on many images, of the
     networks for which they are known; `draw`: maps over the image, `smooth` or as `cells`, or
-    smooth maps `alone`;
-    `low`: in words, the radius that PART gives to the less important pixels.
+    smooth maps `alone`; `low`: in words, the radius that PART gives to the less important pixels.
     """
     first = next(iter(results.values()))
     positions, rows = range(len(first.levels)), []

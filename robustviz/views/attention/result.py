@@ -222,9 +222,8 @@ class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Result], ...]:
-    """Returns the specs of the two measurements that the page's first screen makes on each network
-    at the default settings. `index`: the test image; `eps`: the default radius of its data. The
-    overlap can be measured only on data with object masks.
+    """Returns the specs that the page's first screen measures on each network by default. `index`:
+    the test image; `eps`: the default radius of its data. The overlap needs object masks.
     """
     return AttentionLevelsSpec(index, eps=eps), OverlapSpec()
 
@@ -304,7 +303,7 @@ class Overlap(Result):
 @register("probe/overlap")
 @dataclass(frozen=True)
 class OverlapSpec(ProbeSpec[Overlap]):
-    """How well class activation maps and masks of `n` test images lie on the true object.
+    """How well maps and masks of the first `n` test images lie on the true object.
 
     Measured for untouched images, attacked images, and the same network with random weights.
     Source: the pointing game and the energy-based one are Zhang et al. 2018 (arXiv 1608.00507) and
@@ -353,9 +352,9 @@ class RoadSpec(ProbeSpec[Road]):
     """ROAD scores of the maps of test images: do the pixels that a map marks matter to the network?
 
     The first `n` test images are used. Maps of random weights and maps of random numbers are
-    controls. Source: Rong et al. 2022 (ROAD, arXiv 2202.00449) as in the
-    grad-cam package. Differs: pixels are ranked by the raw maps, with ties broken at random,
-    because a map cut at 0 gives no order where it is 0; the softmax output is used, not the logit.
+    controls. Source: Rong et al. 2022 (ROAD, arXiv 2202.00449) as in the grad-cam package. Differs:
+    pixels are ranked by the raw maps, with ties broken at random, because a map cut at 0 gives no
+    order where it is 0; the softmax output is used, not the logit.
     """
 
     n: int = option(20, "How many test images.", low=2, high=1000)

@@ -1,1 +1,1 @@
-"""The Contributions page: how many features carry a network's answer."""
+"""The Contributions page: how many features make up the true class's logit."""

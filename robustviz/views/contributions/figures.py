@@ -38,7 +38,7 @@ DROPPED = {
 def contributions(
     results: Contributions | Mapping[str, Contributions], *, template: str = LIGHT
 ) -> go.Figure:
-    """Share of the positive contributions that the largest features hold, against their number.
+    """Line chart: the share of the positive contributions that the k largest make up, against k.
 
     The curves are for one image or the mean of many, for any number of networks; a ring marks where
     half is reached.

@@ -162,9 +162,8 @@ def strips(here: Context, chosen: Choice) -> None:
 
 
 def pairs(here: Context, chosen: Choice) -> dict[str, Pairing]:
-    """Draw for each network how strongly logit pairing would pull each image and its attacked copy
-    together, and the images of the points that the user selects. Returns the results by printed
-    name.
+    """Draw how strongly logit pairing would pull each image and its attacked copy together, and the
+    images that the user selects in the figures. Returns the results by printed name.
     """
     from robustviz.views.contributions import figures
 

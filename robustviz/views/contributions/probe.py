@@ -106,7 +106,7 @@ def contributions(run: Run, spec: ContributionsSpec) -> Contributions:
 
 @probe(CarriedSpec)
 def carried(run: Run, spec: CarriedSpec) -> Carried:
-    """Measure how few features hold half of the sum of all positive contributions to the true
+    """Measure how many features make up half of the sum of all positive contributions to the true
     class's logit. Raises UserError for a network whose logits do not depend on its features.
     """
     net, split = net_of(run), images_of(run)
@@ -267,10 +267,10 @@ def added(run: Run, net: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tens
     """Returns how features add up to the logit of class `y`: contributions, the rest, all logits.
 
     The contribution of each feature is (n,D), the rest of the logit (n,), all logits are (n,K).
-    With a linear head, a feature's
-    contribution is its value times its weight, and the rest is the bias. With another head, it is
-    the value times the derivative of the logit with respect to it, which is exact only as far as
-    the head is linear there. Raises UserError where the logits do not depend on the features.
+    With a linear head, a feature's contribution is its value times its weight, and the rest is the
+    bias. With another head, it is the value times the derivative of the logit with respect to it,
+    which is exact only as far as the head is linear there. Raises UserError where the logits do not
+    depend on the features.
     """
     if isinstance(net.head, nn.Linear):
         z, logits = features_of(net, x)

@@ -106,13 +106,13 @@ class ContributionsSpec(OfImages[Contributions]):
 
 @dataclass(frozen=True)
 class Carried(Result):
-    """How few features hold half of what speaks for the true class, over many clean images.
+    """How many features make up half of the positive contributions to the true class's logit.
 
-    A part is a feature's contribution to the true class's logit, as in `Contributions`. `half`
-    (n,): how many of an image's largest parts hold half of the sum of its positive parts, −1 where
-    none is positive. `right` (n,): whether the image is classified correctly. `shares` (3,D+1):
-    first quartile, median and third quartile of the share that the k largest parts hold, k = 0 to
-    D, over the images that count (`counted`).
+    Measured on n clean images. A part is a feature's contribution to the true class's logit, as in
+    `Contributions`. `half` (n,): how many of an image's largest parts hold half of the sum of its
+    positive parts, −1 where none is positive. `right` (n,): whether the image is classified
+    correctly. `shares` (3,D+1): first quartile, median and third quartile of the share that the k
+    largest parts hold, k = 0 to D, over the images that count (`counted`).
     """
 
     half: Ints
@@ -163,10 +163,10 @@ def fewer(a: Carried, b: Carried) -> tuple[int, int, int]:
 @register("probe/carried")
 @dataclass(frozen=True)
 class CarriedSpec(ProbeSpec[Carried]):
-    """How few features hold half of what speaks for the true class, on clean test images.
+    """How many features make up half of the positive contributions to the true class's logit.
 
-    What speaks for it is the sum of all positive contributions to its logit. The first `n` images
-    are measured; the default takes all test images of the shipped data sets.
+    Measured on the first `n` clean test images; the default takes all test images of the shipped
+    data sets.
     """
 
     n: int = option(1000, "How many test images.", low=1)

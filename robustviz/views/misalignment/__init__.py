@@ -1,1 +1,1 @@
-"""Part of the Features page: why images of a class leave their class under attack."""
+"""Part of the Features page: why images of a class get misclassified."""

@@ -62,16 +62,16 @@ class Evidence:
     """The values that the rules test for one class: numbers from `Misalignment`, and texts on them.
 
     `total` is the number of all images. Of this class's `n` test images `clean` are right
-    untouched. Of those misclassified untouched, `lost` have mostly neighbours of another class, and
-    `among` mostly neighbours of their own. `wrong` are misclassified untouched or attacked, `odd`
-    of these are outliers. `place`: where the prediction changes on the line from the own centre (0)
-    to that of `towards` (1), the class with the nearest boundary; `plain`: where it would change
-    without the head's biases; `elsewhere`: the most by which the biases move another class's
-    boundary outwards. `learned`: the share of its training images that are right; `gap`: accuracy
-    on training images minus that on test images; `excess`: `gap` minus the median gap of the other
-    classes. `pressed`: how many other classes have their nearest boundary towards this class and
-    close to their own centre; 0 if that is not most classes. `offset`: whether the head's biases
-    are the reason.
+    untouched. Of those misclassified untouched, `lost` are the ones whose nearest neighbours are
+    most often of another class (see `votes` in `diagnosis`), and `among` the rest. `wrong` are
+    misclassified untouched or attacked, `odd` of these are outliers. `place`: where the prediction
+    changes on the line from the own centre (0) to that of `towards` (1), the class with the nearest
+    boundary; `plain`: where it would change without the head's biases; `elsewhere`: the most by
+    which the biases move another class's boundary outwards. `learned`: the share of its training
+    images that are right; `gap`: accuracy on training images minus that on test images; `excess`:
+    `gap` minus the median gap of the other classes. `pressed`: how many other classes have their
+    nearest boundary towards this class and close to their own centre; 0 if that is not most
+    classes. `offset`: whether the head's biases are the reason.
     """
 
     name: str

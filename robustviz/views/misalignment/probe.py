@@ -231,7 +231,7 @@ def _confidence(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _means(values: Tensor, y: Tensor, count: int) -> Tensor:
-    """Returns the mean of `values` (N,) over each class, (K,) float64; NaN if it has no images."""
+    """Returns the mean of `values` (N,) over each class, (K,) float64; NaN without images."""
     return torch.zeros(count, dtype=torch.float64).index_add_(
         0, y, values.double()
     ) / torch.bincount(y, minlength=count)

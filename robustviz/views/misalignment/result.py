@@ -39,11 +39,11 @@ class Misalignment(Answers):
     and its explanation. Undefined values are NaN, undefined classes −1.
 
     Per image: its `index`, the true class `y`, the predictions for it untouched and attacked
-    (`pred`, `pred_adv`); `towards`: the wrong class whose centre
-    is nearest to its attacked features; `own`: distance to its own clean centre, over the mean
-    distance between two centres; `misaligned`: cosine to the nearest other clean centre minus
-    cosine to its own, −2 to 2, untouched; `outlier`: whether it lies unusually far from its class
-    or nearer to another; `files`: file names, where the data has files.
+    (`pred`, `pred_adv`); `towards`: the wrong class whose centre is nearest to its attacked
+    features; `own`: distance to its own clean centre, over the mean distance between two centres;
+    `misaligned`: cosine to the nearest other clean centre minus cosine to its own, −2 to 2,
+    untouched; `outlier`: whether it lies unusually far from its class or nearer to another;
+    `files`: file names, where the data has files.
     """
 
     n: Ints
@@ -265,7 +265,7 @@ class StagesSpec(AttackedSpec[Stages]):
 
 @dataclass(frozen=True)
 class Pairs(Result):
-    """Histograms of the distance between the features of two images, over all pairs of images.
+    """Histograms of the distance between the features of two images, for all pairs.
 
     Features are scaled to length 1. `edges` (B+1): edges of the bins, from 0 to 2; `same`,
     `different` (B): how many pairs of images of one class, and of two classes; `margin`: the
@@ -281,9 +281,9 @@ class Pairs(Result):
 @register("probe/pairs")
 @dataclass(frozen=True)
 class PairsSpec(AttackedSpec[Pairs]):
-    """A histogram of the distances between all pairs of features, scaled to length 1.
+    """Histograms of the distance between the features of two test images, over all pairs.
 
-    The features are those of `FeaturesSpec` with the same settings.
+    The features, scaled to length 1, are those of `FeaturesSpec` with the same settings.
     """
 
     n: int = option(500, "How many test images.", low=2)
@@ -310,7 +310,7 @@ class Uniformity(Result):
 @register("probe/uniformity")
 @dataclass(frozen=True)
 class UniformitySpec(ProbeSpec[Uniformity]):
-    """Alignment and uniformity of clean features, at each epoch with stored weights and the best.
+    """Alignment and uniformity of clean features, at each stored epoch and for the best network.
 
     Measured on the first `n` test images. Source: Wang and Isola 2020 (arXiv 2005.10242).
     """

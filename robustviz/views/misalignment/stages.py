@@ -115,8 +115,8 @@ def stages(run: Run, spec: StagesSpec) -> Stages:
 
 
 def _cosines(net: Classifier, images: Mapping[Images, Tensor]) -> tuple[list[str], Tensor, Tensor]:
-    """Returns the names of the S stages, and two tensors (S,N): the cosine of each attacked image,
-    and of each noisy image, with the clean image at each stage. `images`: (N,C,H,W) of each kind.
+    """Returns the names of the S stages, and the cosine of each attacked and of each noisy image
+    with the clean image at each stage, (S,N) each.
     """
     # a copy, because hooks on the shared network would also run in other sessions
     own = copy.deepcopy(net)
