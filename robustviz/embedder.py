@@ -319,8 +319,8 @@ def _receive(pipe: IO[bytes]) -> dict[str, Any] | None:
 
 
 def serve() -> None:
-    """The main loop of the process: answer questions until the input closes, then exit at once,
-    even in the middle of a computation.
+    """The main loop of the process: answer requests, one after the other, until the input closes,
+    then exit at once, even in the middle of a computation.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the app, not for this process
     asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()

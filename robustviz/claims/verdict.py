@@ -57,7 +57,7 @@ def verdict(
     top: float | None = None,
     claims: int = 1,
 ) -> Verdict:
-    """Whether A differs from B as claimed, judged from one number for each seed, `a` and `b`.
+    """The verdict on whether A differs from B as claimed; `a` and `b` hold a number for each seed.
 
     The numbers of a seed that both sides have form a pair, since the two networks share initial
     weights and batches. A should be higher than B (lower if `less`) by at least `smallest`. If

@@ -138,9 +138,9 @@ def found(evaluations: Sequence[Evaluation], eps: float, attack: str) -> list[Ev
 
 
 def _row(group: dict[int, list[Seen]]) -> JSON | None:
-    """The table row for networks that differ only in their seed; None if nothing was measured. It
-    uses the test images with which most seeds were evaluated, and among equals the largest number
-    of images.
+    """The table row for networks that differ only in their seed, given as a list for each seed;
+    None if nothing was measured. It uses the test images on which most seeds were evaluated; if
+    that holds for several sets of images, the largest.
     """
     of = {
         seed: [

@@ -67,7 +67,9 @@ def offer(lacking: Lacking) -> None:
 
 @contextmanager
 def bar(progress: Callable[..., Any]) -> Iterator[None]:
-    """A context manager: inside it a progress bar shows the download, updated at each percent."""
+    """A context manager: inside it `progress`, such as `st.progress`, shows how much of a download
+    is done, updated at each percent.
+    """
     fetch, said = load("robustviz.data.fetch"), -1
 
     def tell(here: int, total: int) -> None:

@@ -48,8 +48,8 @@ _invited: dict[str, int] = {}  # bytes that each session has uploaded and no pag
 
 
 def invite(session: str, known: Callable[[str], bool] = lambda session: True) -> None:
-    """Allow a session to upload, and set its count of uploaded bytes to zero, because the page has
-    taken them. Sessions that are not `known` any more are removed.
+    """Allow a session to upload, and set its count of uploaded bytes to zero, because a page has
+    taken these files from memory. Sessions for which `known` is false are removed.
     """
     with _turn:
         for other in [other for other in _invited if not known(other)]:

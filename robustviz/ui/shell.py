@@ -72,8 +72,9 @@ def _keep_modules(hundreds: int) -> None:
 
 
 def fragment(view: Callable[P, None], run_every: float | None = None) -> Callable[P, None]:
-    """`st.fragment` that shows errors as sentences. Without it Streamlit would show the traceback
-    itself, because exceptions of a fragment do not reach `run`.
+    """Make `view` a Streamlit fragment, rerun every `run_every` seconds if given, that shows errors
+    as sentences. Without this, Streamlit would show the traceback itself, because exceptions of a
+    fragment do not reach `run`.
     """
 
     @functools.wraps(view)
