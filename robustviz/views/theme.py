@@ -158,7 +158,7 @@ def blank(template: str, title: str, subtitle: str = "", **layout: Any) -> go.Fi
 
 
 def named(results: R | Mapping[str, R], alone: str = "A") -> dict[str, R]:
-    """The results as a dict from the name that a figure prints to the result.
+    """The results as a dict by the names that a figure prints.
     A single result that was given without a name gets the name `alone`.
     """
     return {alone: results} if isinstance(results, Result) else dict(results)
@@ -199,7 +199,9 @@ def spread(mean: float, low: float, high: float, form: str = ".2f") -> str:
 
 
 def lines(results: Mapping[str, R], sentence: Callable[[R], str]) -> list[str]:
-    """A list of each network's name in bold (if it has one) and the `sentence` on its result."""
+    """A list with a line per network: its name in bold, if it has one, and `sentence` of its
+    result.
+    """
     return [
         (f"**{name}**: " if name else "") + sentence(result) for name, result in results.items()
     ]

@@ -38,9 +38,9 @@ def held(
     `a`, `b` (N,): whether the network is right on each of the same N images; without `b`, the
     verdict is on one network alone. `attack` is its printed name (PGD-20), `eps` the radius and
     `seed` the seed of its noise; at ε = 0 the sentence is about clean images. `alone` is the verb
-    for what is counted in each image, `images` what the images are called. A difference is shown
-    only if its paired 95 % interval excludes 0 and it does not round to 0 points. Raises UserError
-    if `a` and `b` differ in length.
+    in "On 3 of 50 images only A is right", `images` what the images are called. A difference is
+    shown only if its paired 95 % interval excludes 0 and it does not round to 0 points. Raises
+    UserError if `a` and `b` differ in length.
     """
     if b is not None and a.shape != b.shape:
         raise UserError(

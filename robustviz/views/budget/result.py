@@ -120,7 +120,7 @@ def known() -> list[str]:
 
 
 def balls() -> Balls:
-    """The result for the two blobs, cached in memory. Raises UserError if its file is missing."""
+    """The result for the two blobs. Raises UserError if its file is missing or damaged."""
     return _balls(_there(BALLS), BALLS.stat().st_mtime_ns)
 
 

@@ -52,7 +52,7 @@ def _start(blobs: Balls) -> int:
 
 def _fell(blobs: Balls, at: int) -> bool:
     """Whether clean accuracy at the radius with index `at` is below that at ε = 0.
-    It is that of the first network. The 95 % intervals must not overlap.
+    The accuracies are the first network's, and their 95 % intervals must not overlap.
     """
     n, now, bare = (int(each) for each in (blobs.meta["n"], *blobs.clean_k[[at, 0], 0]))
     return wilson(now, n)[1] < wilson(bare, n)[0]

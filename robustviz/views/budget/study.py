@@ -1,8 +1,9 @@
 """`python -m robustviz.views.budget.study` measures what a larger ε in training costs.
 
-Every PGD-AT network of the budget family, and the ordinary network as ε = 0, is attacked with its
-training ε (known from its evaluation) and with the data set's usual ε. Measurements are kept by run
-id, also for networks whose weights are no longer here. `probe` measures the two blobs of points.
+For every PGD-AT network of the budget family, and the ordinary network as ε = 0, the count under an
+attack with its training ε is taken from its evaluation; the one with the data set's usual ε is
+measured. Measurements are stored by run id, also for networks whose weights are no longer here.
+`probe` measures the two blobs of points.
 """
 
 from __future__ import annotations

@@ -275,9 +275,9 @@ def _mark(
 
 
 def lost(one: Score, among: Iterable[int]) -> int | None:
-    """The first of the images with indices `among` that the network's attacks fool.
-    The network classifies it correctly without an attack, and wrongly under one of them. Returns
-    its index, or None if there is no such image.
+    """The first of the images with indices `among` on which an attack fools the network.
+    The network classifies it correctly without an attack, and wrongly under one of its attacks.
+    Returns its index, or None if there is no such image.
     """
     clean, kept = one.right([]), one.right()
     return next((at for at in among if at < len(kept) and clean[at] and not kept[at]), None)

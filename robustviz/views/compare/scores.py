@@ -125,8 +125,8 @@ class Board:
         return one.on == self.on and set(attacks) <= one.steps.keys()
 
     def reached(self, at: int) -> tuple[str, ...] | None:
-        """The first `at` attacks, which count at slider position `at`; None (all) at the last
-        one.
+        """The attacks that count at the slider position `at`: the first `at`; None (all) at the
+        last.
         """
         return None if at >= len(self.attacks) else self.attacks[:at]
 

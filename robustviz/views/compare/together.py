@@ -102,7 +102,7 @@ def _at(records: Sequence[Record], epoch: int) -> Record | None:
 
 def _leader(sides: Sequence[Side], epoch: int) -> str:
     """A sentence on which networks are right on most and on fewest attacked validation images.
-    `epoch`: after this epoch, or after a network's last epoch before it.
+    It compares them after the epoch `epoch`, or after a network's last epoch before it.
     """
     held = {
         LETTERS[at]: record["robust_acc"]

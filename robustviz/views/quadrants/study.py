@@ -111,8 +111,8 @@ def protocol_of(study: Study) -> JSON:
 def measure(study: Study, path: Path, command: str = "") -> JSON:
     """Train and evaluate everything missing from the file at `path`, and return the file's content.
 
-    The file is written after each training run. If it was made with other settings (other seeds
-    apart), it is started anew.
+    The file is written after each training run. If it was made with settings other than these, it
+    is started anew; only the list of seeds may differ.
     """
     attack, protocol = attacks.PGD(steps=study.steps, eps=study.test_eps), protocol_of(study)
     known: JSON = folder.read_json(path) if path.exists() else {}
