@@ -452,8 +452,8 @@ def examine(
     """Returns the doctor's findings on images `x` (N,C,H,W), attacked images `x_adv`, labels `y`.
 
     `attack` must have its ε. `consulted`: the result of `consult` for the same network, images,
-    norm and ε; if None, `consult` is run with `tick`. Raises UserError for no or unsuitable images,
-    unsuitable labels, and a network that gives no logits.
+    norm and ε; if None, `consult` is run with `tick`. Raises UserError for unsuitable images or
+    labels, for no images, and for outputs that are no logits.
     """
     _, classes = _radius(attack, x), whole(classes, "classes")
     x, x_adv = _pictures(x), _pictures(x_adv)
