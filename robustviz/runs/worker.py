@@ -1,7 +1,7 @@
 """The worker trains a run from its config to its evaluation, and can be killed at any time. The app
 starts `python -m robustviz.runs.worker RUN`; the command line calls `execute` in its own process.
-The order of writes makes a kill harmless: first weights, then the state that makes them count, then
-the files that people read.
+The order of writes makes a kill harmless: first weights, then the saved state that refers to them,
+then the files that people read.
 """
 
 from __future__ import annotations
@@ -48,11 +48,12 @@ def execute(
     run: Run, say: Say = lambda line: None, world: World = ALONE, callbacks: Sequence[Callback] = ()
 ) -> str:
     """Train `run` from its current position to the end and evaluate it; returns the state it ended
-    in: done, paused or stopped. `callbacks` are called during the training.
+    in: done, paused or stopped. `callbacks` are called during the training, `say` with each line
+    about it.
 
     In a `world` of several processes all of them call this; the first one writes and evaluates, and
     the others return when the training ends. Raises UserError for any error, after writing it into
-    the run's status. A run that is already done is left alone.
+    the run's status. A run that is already done is left unchanged.
     """
     with run.locked() if world.main else contextlib.nullcontext():
         status = run.status()
@@ -79,8 +80,8 @@ def execute(
 
 
 def _sentence(run: Run, error: Exception, world: World) -> str:
-    """What a person can do about an error, in a sentence; for unknown errors the details go to
-    log.txt.
+    """Returns what a person can do about an error, in a sentence; for unknown errors the details go
+    to log.txt.
     """
     for applies, sentence in (
         (isinstance(error, UserError), str(error)),
@@ -130,7 +131,9 @@ def _fail(run: Run, sentence: str, state: State = "failed") -> None:
 
 
 def _training(run: Run, world: World) -> tuple[Training, bool]:
-    """The run's training, restored to its saved position, and whether there was one."""
+    """Returns the run's training, restored to its saved position if there is one, and whether there
+    is.
+    """
     from robustviz.training.loop import Training
 
     training, state = Training(run.config, world), run.load_state()
@@ -140,7 +143,9 @@ def _training(run: Run, world: World) -> tuple[Training, bool]:
 
 
 def _follow(run: Run, world: World) -> str:
-    """The work of all processes but the first: take part in every step, and write nothing."""
+    """Do the work of all processes but the first: take part in every step, and write nothing.
+    Returns why the training ended: "done", "pause" or "stop".
+    """
     training, _ = _training(run, world)
     deque(training.epochs(), maxlen=0)
     world.leave()
@@ -186,7 +191,8 @@ def _work(run: Run, say: Say, world: World, callbacks: Sequence[Callback]) -> st
 
 def _take_up(run: Run, training: Training, say: Say) -> None:
     """Say whether a resumed training continues bit for bit, and rewrite the files that people read:
-    a kill may have come after the state was written and before those files were. The state counts.
+    a kill may have come after the state was written and before those files were. The saved state is
+    the valid one.
     """
     note = tolerance_note(
         {"processes": 1} | run.info.get("versions", {}) | {"device": run.config.device},
@@ -203,7 +209,7 @@ def _take_up(run: Run, training: Training, say: Say) -> None:
 
 
 def _rest(run: Run, training: Training, say: Say) -> str:
-    """Save a training that the person paused or stopped, and return that state."""
+    """Save a training that the person paused or stopped, and return `paused` or `stopped`."""
     run.save_state(*training.state())
     run.ask("")
     ended = "paused" if training.ended == "pause" else "stopped"
@@ -215,7 +221,9 @@ def _rest(run: Run, training: Training, say: Say) -> str:
 
 
 def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
-    """Evaluate a completed training. Meanwhile the batches in its status are images."""
+    """Evaluate a completed training, mark its run as done, and return "done". During the evaluation
+    the status counts images as `batch` and `batches`.
+    """
     from robustviz.data import load
     from robustviz.training.evaluate import evaluate, seen
 
@@ -251,8 +259,8 @@ def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
 
 
 def describe(run: Run, training: Training) -> None:
-    """Write the images' sizes and class names into config.json, once, so that a reader can build
-    the network without the data set.
+    """Write the images' sizes and class names into config.json, if they are not there yet, so that
+    a reader can build the network without the data set.
     """
     if "images" in run.info:
         return
@@ -303,8 +311,8 @@ def _save(run: Run, training: Training) -> None:
 
 @dataclass
 class _Heartbeat:
-    """Called before every step: once a second it writes the position into the status and checks
-    whether the person asked to pause or stop.
+    """A callback that is called before every step: once a second it writes the position into the
+    run's status and checks whether a person asked to pause or stop, which it returns.
     """
 
     run: Run
@@ -339,8 +347,8 @@ class _Heartbeat:
         self.before = None
 
     def eta(self, tick: Tick) -> float | None:
-        """Seconds left, estimated from the median of the last steps; None before five steps, and in
-        the final evaluation.
+        """Returns the estimated number of seconds left, from the median time of the last steps;
+        None before five steps, and in the final evaluation.
         """
         if len(self.steps) < 5 or not tick.batches or self.phase:
             return None
@@ -352,8 +360,9 @@ class _Heartbeat:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train one run, then start the next one in the queue. Returns the exit status: 0 for success,
-    1 for an error, which is also in the run's status, 2 for wrong usage.
+    """Train the run whose folder or id is the only argument, then start the next one in the queue.
+    Returns the exit status: 0 for success, 1 for an error, which is also in the run's status, 2 for
+    wrong usage.
     """
     arguments = sys.argv[1:] if argv is None else argv
     if len(arguments) != 1:
