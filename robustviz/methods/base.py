@@ -30,7 +30,7 @@ class TrainedNet(Protocol):
     """A network that was trained before, as a method sees it.
 
     `shape`: number of classes, channels, side of the images in pixels; `classes`: the names of the
-    classes; `weights`: the hash of its weights.
+    classes, () if unknown; `weights`: the hash of its weights, "" if there are none yet.
     """
 
     @property
@@ -50,8 +50,9 @@ class TrainedNet(Protocol):
 class FindRun(Protocol):
     """Finds a network that was trained before, by the name that a setting gives.
 
-    Without a name it finds the shipped, ordinarily trained `net` for this data. `role` says in
-    messages what the network is needed for. Raises UserError if there is none.
+    If `name` is None, it finds the shipped network of architecture `net` with standard training on
+    `data`. `role` says in messages what the network is needed for. Raises UserError if there is
+    none.
     """
 
     def __call__(
@@ -228,14 +229,15 @@ class Adversarial(Method):
     def budget(self, net: Classifier, batch: Batch) -> Tensor | None:
         """The radius for each pixel, (N,1,H,W), or None for the attack's own ε everywhere.
 
-        `net` is the network under attack, see `attackable`.
+        `net` is the network under attack, as `attackable` yields it.
         """
         return None
 
     def attackable(self, net: Classifier, x: Tensor) -> AbstractContextManager[Classifier]:
-        """A context that yields the network to attack.
+        """A context that yields the network to attack with images like `x`.
 
-        In eval mode it is a copy, which may compute in bf16; in train mode it is `net` itself.
+        If `attack_mode` is eval, it is a copy (if `net` can be copied), which may compute in bf16;
+        if it is train, it is `net` itself.
         """
         return attackable(
             net, self.attack_mode, bf16=self.attack.norm == "linf" and x.numel() >= ENOUGH

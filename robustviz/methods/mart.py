@@ -17,6 +17,9 @@ from robustviz.types import Batch
 class MART(Adversarial):
     """BCE(f(x'), y) + β·KL(f(x) ‖ f(x'))·(1 − p_y(x)), with x' from PGD on cross-entropy.
 
+    BCE is MART's boosted cross-entropy (`losses.boosted_ce`), p_y(x) the probability of the true
+    class.
+
     Source: Wang et al. 2020 (ICLR), eq. 9, and the authors' `mart.py`: β = 5 in their script.
     Differs: the start is clipped to [0, 1]; learning rate and weight decay are the data set's,
     theirs (.01, 3.5e-3) are in the preset.

@@ -22,7 +22,8 @@ from robustviz.types import Batch, UserError
 class ModelAlignment(Method):
     """T²·KL(softmax(witness/T) ‖ softmax(source/T)) + ce_weight·CE(source, y).
 
-    Both terms are averaged over images, and the witness is frozen.
+    This is the loss with which the source network is fine-tuned, averaged over the images; the
+    witness is frozen.
 
     Source: Ma et al. 2024 (ECCV, arXiv 2311.18495) and the authors' `src/align.py` and
     `src/args.py`: T = 4, and of their two weights 1 for the witness (`lambda_kd`) and 0 for the

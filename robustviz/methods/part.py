@@ -1,5 +1,5 @@
 """PART, pixel-reweighted adversarial training: a radius for each pixel.
-Pixels that a CAM map calls important get the full radius ε, all others a smaller one.
+Pixels that are important by a CAM map get the full radius ε, all others a smaller one.
 """
 
 from dataclasses import dataclass
@@ -21,19 +21,19 @@ from robustviz.types import Batch, UserError, eps_text
 
 @dataclass(frozen=True)
 class Reweighted(Adversarial):
-    """What the PART methods add to their base method: a radius per pixel, from a CAM map.
+    """Adds to a method's attack a radius for each pixel, computed from a CAM map: a mixin for PART.
 
     In a class's bases it comes after the base method, so that the base method's own attack stays
     the default.
 
     Source: Zhang et al. 2024 (PART, arXiv 2406.00685), abstract, and the authors' code
     (docs/methods.md, PART). Differs, because the released code departs from the paper's idea: here
-    the mask is computed from the attacked image itself, at its true class, by a threshold on the
-    CAM values; theirs is from another image, at the predicted class, by a threshold on jet colours
-    (`masks_of`, `cam_class`, `rule`). The warm-up is a share of the training, theirs 20 of 80
-    epochs. The start is clipped to [0, 1], and a map without information leaves the full radius.
-    The maps of Wide-ResNet are taken after its last batch norm and ReLU, theirs before
-    (`cam_maps`).
+    the mask is computed from the clean image that will be attacked, at its true class, by a
+    threshold on the CAM values; theirs is from another image, at the predicted class, by a
+    threshold on jet colours (`masks_of`, `cam_class`, `rule`). The warm-up is a share of the
+    training, theirs 20 of 80 epochs. The start is clipped to [0, 1], and if a map has no
+    information, every pixel keeps the full radius. The maps of Wide-ResNet are taken after its last
+    batch norm and ReLU, theirs before (`cam_maps`).
 
     Their code clips the perturbation to the radii in each step (`apply=clip`). Their README
     multiplies the perturbation by a mask while the images are made, without a formula:

@@ -25,11 +25,11 @@ class SIPAT(PGDAT):
 
     Source: Redgrave, Czajka 2025 (arXiv 2501.09086), abstract, and the authors' code
     (`run_training.py` and `PGD_attack_generator.py` of Tim-Redgrave/SIP-Adversarial-Training;
-    `train_model.py` of Tim-Redgrave/Temp_CVPR, which calls a pixel salient above half of its map's
+    `train_model.py` of Tim-Redgrave/Temp_CVPR, in which a pixel is salient above half of its map's
     range); the paper's text could not be read. Differs: they store the maps before training (from
     people (CUB's birds), from boxes or from Grad-CAM), and the code does not say of which network.
     Here the map is the true object (`salience=oracle`, shapes) or Grad-CAM at the true class of the
-    network in training, computed for the current batch; an image whose map calls all or none of it
+    network in training, computed for the current batch; an image of which all or no pixels are
     salient is attacked everywhere. Steps are PGD-AT's, theirs 32 of 1/255 at ε = 8/255. If all
     pixels count as salient (`salience=ones`) it is PGD-AT, bit for bit.
     """
