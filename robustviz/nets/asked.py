@@ -16,9 +16,9 @@ SIDES = (224, 32, 28, 64, 96, 128, 256, 299, 16, 8)  # tried if neither size nor
 
 
 def module_of(module: nn.Module) -> nn.Module:
-    """The module itself, taken out of wrappers such as torch.compile and DataParallel.
+    """`module`, taken out of wrappers such as those of torch.compile and DataParallel.
 
-    Raises UserError for what is no nn.Module and for programs whose layers cannot be inspected
+    Raises UserError if it is no nn.Module, or a program whose layers cannot be inspected
     (torch.export, TorchScript).
     """
     if isinstance(module, torch.export.ExportedProgram):
@@ -74,7 +74,8 @@ def checked_scale(
 ) -> tuple[PerChannel, PerChannel]:
     """Returns `mean` and `std` unchanged.
 
-    Raises UserError unless each has one number per channel and every `std` is above 0.
+    Raises UserError unless each that is given has one number per channel, and all of `std` are
+    above 0.
     """
     for name, values in (("mean", mean), ("std", std)):
         if values is not None and len(values) not in (0, channels):

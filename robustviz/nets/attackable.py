@@ -139,7 +139,7 @@ def _writes_itself_down(kind: type) -> bool:
 
 
 def _holds_functions(module: nn.Module) -> bool:
-    """Whether `module` has a hook or an attribute that is a function; these may refer to others."""
+    """Whether `module` has a hook or a function as an attribute, which may refer to a network."""
     return has_hooks(module) or any(
         callable(value) and not isinstance(value, (type, nn.Module))
         for value in vars(module).values()
@@ -161,8 +161,8 @@ def keep(net: nn.Module) -> None:
 
     For code that owns a network and attacks it often, such as a page or a trainer. Before each
     attack the current values of `net` are copied into the memory of the existing copy, so that its
-    addresses do not change. A network that was changed in any other way, or has hooks, is copied
-    anew.
+    addresses do not change. If anything else in `net` has changed, a new copy is
+    made; if it has hooks, one for every attack.
     """
     with _lock:
         _kept.setdefault(net, _Kept())
@@ -212,7 +212,10 @@ def device_of(net: nn.Module) -> torch.device:
 
 @dataclass(eq=False)
 class _Kept:
-    """The kept copies of one network, by (fused, bf16); it has no reference to the network."""
+    """The copies of one network that its attacks share, by (fused, bf16).
+
+    It has no reference to the network, so that this can be freed.
+    """
 
     structure: list[object] | None = None
     copies: dict[tuple[bool, bool], nn.Module] = field(default_factory=dict)

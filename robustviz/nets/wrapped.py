@@ -22,7 +22,7 @@ from robustviz.nets.attackable import device_of
 from robustviz.nets.base import Classifier, Normalise, Parts, PerChannel, frozen
 from robustviz.types import JSON, UserError
 
-FEW = 4  # with fewer stages than this, the layers of the last one are listed instead of it
+FEW = 4  # if there are fewer stages than this, the last one is replaced by its own layers
 Logits = str | int | Callable[[Any], Tensor] | None
 Tap = Callable[[Any], Any]
 
@@ -81,7 +81,8 @@ class Wrapped(Classifier):
         """The maps, features and logits of images `x` (N, C, H, W), from one forward pass.
 
         Tokens are arranged on their grid, without class tokens. If there is no layer for the maps,
-        they are (N, 0, 1, 1). Raises UserError if one of the layers is not called exactly once, or
+        they are (N, 0, 1, 1); if there is none for the features, they are the means of the maps.
+        Raises UserError if one of the layers is not called exactly once, or
         returns something that cannot be used.
         """
         shown, seen = self._shown(x), dict[str, list[Tensor]]()
@@ -389,7 +390,9 @@ def _logits(net: Wrapped, x: Tensor) -> Tensor:
 def _find(
     net: Wrapped, x: Tensor, maps: str | None, features: str | None, head: str | None
 ) -> None:
-    """Fills in those of the layers maps, features and head that are None, and the grid."""
+    """Finds those of the layers `maps`, `features` and `head` that are None, and the grid if it is
+    not known, and stores them in `net`. `x`: images to try.
+    """
     shown = net._shown(x[:1])
     out, calls = places.trial(net.module, shown)
     found = places.find(net.module, calls, _picked(out, net.logits_at), shown)
