@@ -1,4 +1,4 @@
-"""The interface that all data sets share. Images are kept as uint8, a quarter of the memory of
+"""The interface that all data sets share. Images are stored as uint8, a quarter of the memory of
 float32, and converted to [0, 1] on use. A source is a frozen dataclass whose fields are its
 settings, so that a config file, a form and a cache key can describe it.
 """

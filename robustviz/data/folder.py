@@ -106,8 +106,8 @@ def pictured(
 
 
 def _names(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of the classes as shown everywhere, with accented letters as single characters.
-    Raises UserError if two names would look alike.
+    """The names of the classes for people: those of the folders, made harmless, with each accented
+    letter as a single character. Raises UserError if two of them would be the same.
     """
     names = tuple(harmless(unicodedata.normalize("NFC", name)) for name in folders)
     if len(set(names)) < len(names):

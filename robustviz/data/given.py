@@ -43,7 +43,7 @@ def given(data: Any) -> Dataset:
     images. Random augmentation by the data set itself is not recognised: turn it off.
 
     Images are tensors or arrays (N, C, H, W), floats in [0, 1] or uint8; those of a data set may be
-    PIL images. Nothing is rounded: images whose pixels are all multiples of 1/255 are kept as
+    PIL images. Nothing is rounded: images whose pixels are all multiples of 1/255 are stored as
     uint8, others as float32. Without names the classes are called 0, 1, …. Raises UserError for
     anything else, and for a DataLoader that draws different images in each pass.
     """
@@ -94,10 +94,10 @@ def _ordered(loader: loading.DataLoader[Any]) -> loading.DataLoader[Any]:
 
 
 def _shuffled(sampler: Any, in_batches: bool) -> Sequence[Any] | None:
-    """The indices that `sampler` shuffles, in order; None if it always gives the same order.
+    """The indices that `sampler` shuffles, unshuffled; None if it always yields the same order.
 
-    A sampler of an unknown class is asked twice. With `in_batches` it gives lists of indices.
-    Raises UserError if the indices themselves are random.
+    A sampler of an unknown class is run twice to see that. With `in_batches` it yields lists of
+    indices. Raises UserError if each pass draws other indices.
     """
     if isinstance(sampler, loading.SequentialSampler):
         return None
@@ -135,8 +135,8 @@ def _items(data: Any) -> Iterator[Any]:
 
 
 def _stacked(items: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of AT_ONCE images and labels, stacked from single ones. Raises UserError if the
-    images differ in size.
+    """Yields batches of `AT_ONCE` images and labels, stacked from single ones. Raises UserError if
+    the images differ in size, or if a label is not one number.
     """
     held: list[tuple[Tensor, Tensor]] = []
     for item in items:
@@ -156,7 +156,10 @@ def _stacked(items: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _pair(item: Any) -> tuple[Tensor, Tensor]:
-    """Image and label, or a batch of each, from one item of a data set or a DataLoader."""
+    """Image and label, or a batch of each, from one item of a data set or a DataLoader.
+
+    The item is a pair, or a dictionary with usual keys. Raises UserError if it is neither.
+    """
     if isinstance(item, Mapping):
         keys = [next((key for key in known if key in item), None) for known in (IMAGES, LABELS)]
         if None not in keys:

@@ -27,8 +27,8 @@ class Made(Source):
     """The images that your own Python function `make` returns for a split's name.
 
     The name is `train`, `val` or `test`. The function returns `(images, labels)` or `(images,
-    labels, classes)`, a PyTorch data set of `(image, label)`, a `Dataset`, or None for `val`; then
-    the last 10 % of a seeded shuffle of train is val.
+    labels, classes)`, a PyTorch data set of `(image, label)`, a `Dataset`, or None for `val`. If it
+    returns None, the last 10 % of a seeded shuffle of train become val.
 
     Images are arrays or tensors (N, H, W), (N, H, W, C) or (N, C, H, W) of one size, uint8 or
     floats; those of a data set may be PIL images. The function may be called several times for a

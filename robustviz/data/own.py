@@ -121,8 +121,8 @@ def add(name: str, source: Source, card: str = "") -> Own:
 def remove(name: str) -> None:
     """Delete the entry of a data set and the images uploaded for it.
 
-    Pictures in a folder of the user's own are kept. Raises UserError if there is no such data set,
-    or if it cannot be deleted.
+    Pictures in a folder of the user's own are not deleted. Raises UserError if there is no such
+    data set, or if it cannot be deleted.
     """
     place = folder(name)
     if not place.is_dir():

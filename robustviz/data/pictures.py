@@ -192,8 +192,8 @@ def _ppm_white(stored: Any) -> int | None:
 
 
 def _is_dark_colour(picture: Image.Image, stored: Any) -> bool:
-    """Whether this is a colour picture (or one with transparent parts) of 16 bits whose upper 8
-    bits, the only ones that Pillow returns, all stay below 1/8 of white.
+    """Whether `picture` is in colour (or has transparent parts), its file has 16 bits a value, and
+    the upper 8 bits, the only ones that Pillow returns, all stay below 1/8 of white.
     """
     return (
         (";16" in _raw_mode(stored) or _ppm_white(stored) == WHITE)

@@ -19,7 +19,7 @@ from robustviz.imports import load
 from robustviz.types import UserError
 
 T = TypeVar("T")
-Pick = Callable[[torch.Tensor], torch.Tensor]  # positions (M,) -> images uint8 (M, C, H, W)
+Pick = Callable[[torch.Tensor], torch.Tensor]  # indices (M,) -> images uint8 (M, C, H, W)
 
 
 class Published(Source):

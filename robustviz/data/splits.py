@@ -41,7 +41,7 @@ def stratified_split(
     """Split the indices of the labels `y` (N,) into (rest, held out), `count` of them held out.
 
     Both are int64 and ascending. Each class gives its proportional share of `count`, rounded by the
-    method of the largest remainder. Within a class, the last positions of a seeded shuffle are held
+    method of the largest remainder. Within a class, the last images of a seeded shuffle are held
     out.
     """
     shuffled = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))

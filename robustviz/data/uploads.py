@@ -1,7 +1,7 @@
 """Uploads: pictures from a zip, a folder, single files or arrays are written to a *draft*, a folder
 of PNGs with one folder for each class, which the user looks at and then keeps or deletes. File
-types are recognised by content, not by name. Pictures are kept as central squares, upright, 8-bit
-RGB.
+types are recognised by content, not by name. Only the central square of a picture is stored,
+upright, as 8-bit RGB.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def _too_high(folders: list[tuple[str, ...]]) -> str:
 
 
 def class_name(raw: str) -> str:
-    """The name of a class as it is shown and used for its folder: `raw` without special characters.
+    """The name of a class for people and for its folder: `raw` without special characters.
 
     Raises UserError if nothing is left.
     """
@@ -443,7 +443,7 @@ def examples(draft: Path, name: str, most: int) -> list[Path]:
 
 
 def keep(draft: Path, name: str, size: int, card: str = "") -> own.Own:
-    """Save a draft as the user's data set `name`, with pictures read at `size` pixels.
+    """Save a draft as the user's data set `name`, whose images will have `size` × `size` pixels.
 
     Raises UserError if the name is invalid or taken, or if there are fewer than two classes; the
     draft is then unchanged.
