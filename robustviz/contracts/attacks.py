@@ -16,7 +16,7 @@ from robustviz.contracts import hold, promise
 from robustviz.contracts.toys import conv, images, labels, toy
 from robustviz.types import UserError
 
-# their random numbers for an image depend on its place in the batch
+# their random numbers for an image depend on its index in the batch
 AT_RANDOM = (APGD, Square, AutoAttack)
 STOPS = (APGD, Square, AutoAttack)  # leave misclassified images unchanged
 
