@@ -97,8 +97,8 @@ def import_zip(
     name: str = "",
     say: Callable[[str], object] = lambda line: None,
 ) -> Run:
-    """Import the run in a zip file that `export` wrote into the user's runs, under its own id or
-    `name`, and return it. `say` is called with a sentence if the run needs a plug-in that is
+    """Import the run in a zip file that `export` wrote: add it to the user's runs, under its own id
+    or `name`, and return it. `say` is called with a sentence if the run needs a plug-in that is
     missing here.
 
     Raises UserError, without leaving anything behind, if the file is no such zip, holds anything

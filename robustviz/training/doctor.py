@@ -82,9 +82,10 @@ def consult(
     seed: int = 0,
     tick: Callable[[], object] | None = None,
 ) -> Consult:
-    """Run the doctor's own attacks on `x` (N,C,H,W) with labels `y`, in the norm and at the ε of
-    `attack`: PGD-20 at an unlimited ε, PGD-20, PGD-60, CW-20 and, for linf, Square. 100 images are
-    enough. `tick` is called before each attack. Raises UserError as attacks do, and for no images.
+    """Run the doctor's own attacks on `x` (N,C,H,W) with labels `y` and count the images that stay
+    right, in the norm and at the ε of `attack`: PGD-20 at an unlimited ε, PGD-20, PGD-60, CW-20
+    and, for linf, Square. 100 images are enough. `tick` is called before each attack. Raises
+    UserError as attacks do, and for no images.
     """
     eps, x, norm = _radius(attack, x), check_images(x), attack.norm
     with attackable(net, fused=False) as own:
@@ -452,8 +453,8 @@ def examine(
     """Returns the doctor's findings on images `x` (N,C,H,W), attacked images `x_adv`, labels `y`.
 
     `attack` must have its ε. `consulted`: the result of `consult` for the same network, images,
-    norm and ε; if None, `consult` is run with `tick`. Raises UserError for unsuitable images or
-    labels, for no images, and for outputs that are no logits.
+    norm and ε; None: run `consult` with `tick`. Raises UserError for unsuitable images, labels or
+    outputs.
     """
     _, classes = _radius(attack, x), whole(classes, "classes")
     x, x_adv = _pictures(x), _pictures(x_adv)

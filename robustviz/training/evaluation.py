@@ -282,8 +282,8 @@ class Evaluation:
 
     @property
     def line(self) -> str:
-        """The attacked accuracy, its interval, time and doctor's findings as one line for a
-        terminal.
+        """The evaluation as one line for a terminal: the attack, its count of correct images, the
+        robust accuracy with its interval, seconds, and the doctor's findings.
         """
         low, high = wilson(self.robust_k, self.n)
         together = (
