@@ -452,9 +452,8 @@ def examine(
 ) -> tuple[Finding, ...]:
     """Returns the doctor's findings on images `x` (N,C,H,W), attacked images `x_adv`, labels `y`.
 
-    `attack` must have its ε. `consulted`: the result of `consult` for the same network, images,
-    norm and ε; None: run `consult` with `tick`. Raises UserError for unsuitable images, labels or
-    outputs.
+    `attack` must have its ε. `consulted`: the result of `consult` for this network, images, norm
+    and ε; None: run it with `tick`. Raises UserError for unsuitable images, labels or outputs.
     """
     _, classes = _radius(attack, x), whole(classes, "classes")
     x, x_adv = _pictures(x), _pictures(x_adv)
