@@ -114,9 +114,8 @@ def list_classes(folder: Path, classes: Sequence[str] | None = None) -> Listing:
     """The list of the pictures in `folder`, which has a folder for each class.
 
     `classes` gives the names of the classes in order; None: those of all folders with pictures,
-    sorted.
-    Raises UserError if `folder` cannot be read, or if a class folder with pictures is not one of
-    `classes`.
+    sorted. Raises UserError if `folder` cannot be read, or if a folder with pictures in it is not
+    one of `classes`.
     """
     try:
         found = {place.name: tuple(pictures(place)) for place in subfolders(folder)}
@@ -248,13 +247,12 @@ def _eight_bits(
     """Returns a grey picture of more than 8 bits scaled to 8 bits, and {DEEP} or {DEEP, OWN_RANGE}.
 
     Any other picture is returned unchanged, with an empty set. `file` is the picture as it was
-    opened. If the type of
-    the file says what white is, that is used: 65,535 for 16 bits, 4,095 for 12, a PGM's own maximum
-    (from `stored`), 1 for floats that all lie in [0, 1]. There is one exception: if all values of
-    16 bits are below 1/8 of white, or all floats below 1/255, their largest value becomes white and
-    zero black. For 32-bit, signed and other float values the type does not say what white is: the
-    smallest value becomes black and the largest white; if all are equal, all become black. Raises
-    ValueError for NaN or infinite values.
+    opened. If the type of the file says what white is, that is used: 65,535 for 16 bits, 4,095 for
+    12, a PGM's own maximum (from `stored`), 1 for floats that all lie in [0, 1]. There is one
+    exception: if all values of 16 bits are below 1/8 of white, or all floats below 1/255, their
+    largest value becomes white and zero black. For 32-bit, signed and other float values the type
+    does not say what white is: the smallest value becomes black and the largest white; if all are
+    equal, all become black. Raises ValueError for NaN or infinite values.
     """
     tags = getattr(file, "tag_v2", {})  # only TIFF files have them
     signed = tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 2

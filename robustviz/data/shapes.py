@@ -208,7 +208,7 @@ class Shapes(Source):
         """The test split with the same objects on other backgrounds.
 
         Each background has the texture and tint of the image's own class if `own`, else of a random
-        other class. If a network is less accurate on the second, its predictions depend on the
+        other class. If a network is less accurate with the latter, its predictions depend on the
         background.
         """
         return self._drawn(self._test_scenes(own), "test")

@@ -268,9 +268,9 @@ class _Tally:
     unclear: set[str] = field(default_factory=set)
 
     def enter(self, entry: Entry, place: Place, result: sent.Picture | str) -> None:
-        """Write a picture to its place, unless it is already in the draft or could not be read.
+        """Write a picture to its place, unless the draft has it already or it could not be read.
 
-        In the latter case `result` is the reason, as text.
+        If it could not be read, `result` is the reason, as text.
         """
         shown = harmless(entry.path)
         if isinstance(result, str):
