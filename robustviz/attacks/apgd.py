@@ -29,9 +29,10 @@ class APGD(Attack):
     """PGD with momentum that starts with steps of 2ε and halves them when the loss stops rising.
 
     Step sizes are halved for each image by itself, and its ascent then continues from the best
-    point found so far.
-    Images that are misclassified already are returned unchanged. For every other image the result
-    is the first point that fooled the net or, if none did, the point with the highest loss.
+    point found so far. Images that are misclassified already are returned unchanged. For every
+    other image the result is the first point that fooled the net or, if none did, the point with
+    the highest loss.
+
     `targets` = 9 with `loss` dlr is APGD-T: one run towards each of the nine wrong classes with the
     highest logits on the clean image (towards all wrong classes if there are fewer), on the images
     not fooled yet.

@@ -48,7 +48,7 @@ class Case:
     """The checked input of one attack: images `x` (N, C, H, W) and labels `y` (N,), int64.
 
     `net` computes gradients: it equals the caller's network up to rounding, or computes in bf16.
-    `trial`: what `try_out` found out about it; `exact()` returns one that equals it bit for bit.
+    `trial`: what `try_out` found out about it; `exact()` returns a bit-identical network.
     """
 
     net: nn.Module
@@ -64,7 +64,7 @@ class Case:
         return self.exact()
 
     def misread(self, z: Tensor, y: Tensor) -> Tensor:
-        """Which of the images `z` `judge` does not classify as `y`, (N,) bool."""
+        """Whether `judge` assigns each image in `z` another class than `y`, (N,) bool."""
         return answers(self.judge, z, self.trial.at_once) != y
 
 
