@@ -31,9 +31,9 @@ class Folder(Source):
     shuffle of train is then the val split, unless there are both a test and a val folder. Without
     such folders, 70 / 10 / 20 % of the pictures are train, val and test by a hash of each file's
     content. Pictures are rotated upright, resized by their shorter side and cropped to the central
-    square of `size` pixels. Pictures of more than 8 bits are scaled to 8: by
-    the value of white in their type or, if the type has none (32 bits, signed, floats beyond 0 to
-    1) or the picture stays below an eighth of it, by their own range of values.
+    square of `size` pixels. Pictures of more than 8 bits are scaled to 8: by the value of white in
+    their type or, if the type has none (32 bits, signed, floats beyond 0 to 1) or the picture stays
+    below an eighth of it, by their own range of values.
     """
 
     label = "A folder of your own"
