@@ -319,6 +319,7 @@ class _Heartbeat:
     last: float = 0.0
     wish: Answer = "go"
     before: float | None = None
+    began: float | None = None  # when the last step began
     steps: deque[float] = field(default_factory=functools.partial(deque, maxlen=WINDOW))
     validating: float = 0.0
     phase: str = ""
@@ -328,6 +329,7 @@ class _Heartbeat:
         if tick.phase == "train" and self.before is not None:
             self.steps.append(now - self.before)
         self.before = now if tick.phase == "train" else None
+        self.began = self.before or self.began
         if self.wish != "go":
             return self.wish
         if now - self.last < HEARTBEAT:
@@ -342,8 +344,9 @@ class _Heartbeat:
 
     def epoch_done(self) -> None:
         """Measure how long an epoch takes beyond its training steps."""
-        if self.steps:
-            self.validating = max(0.0, time.perf_counter() - (self.before or time.perf_counter()))
+        if self.steps and self.began is not None:
+            spent = time.perf_counter() - self.began
+            self.validating = max(0.0, spent - statistics.median(self.steps))
         self.before = None
 
     def eta(self, tick: Tick) -> float | None:

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from robustviz.runs import files, folder, queue, worker
 from robustviz.runs.folder import Run
 from robustviz.training import evaluate, loop
 from robustviz.training.config import TrainConfig
+from robustviz.training.progress import Tick
 from robustviz.types import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -264,6 +266,24 @@ def test_a_resume_restores_the_best_weights_also_where_no_later_epoch_is_better(
     best = (run.path / "net.safetensors").read_bytes()
     (run.path / "net.safetensors").write_bytes(best[:100])
     assert worker.execute(run) == "done" and (run.path / "net.safetensors").read_bytes() == best
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_time_left_includes_the_validation_of_each_epoch(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    now = types.SimpleNamespace(perf_counter=lambda: clock[0], time=time.time)
+    monkeypatch.setattr(worker, "time", now)
+    beat = worker._Heartbeat(folder.create(config))
+    for batch in range(8):
+        beat(Tick(0, 3, batch, 8, "train"))
+        clock[0] += 1  # A step takes one second …
+    for _ in range(4):
+        beat(Tick(0, 3, 8, 8, "validate"))
+        clock[0] += 5  # … and the validation 20.
+    beat.epoch_done()
+    assert beat.eta(Tick(1, 3, 0, 8, "train")) == 2 * 8 + 20 * 3
 
 
 # Pause and stop.

@@ -15,7 +15,8 @@ TITLE = "Do the papers' claims hold here?"
 def page() -> None:
     """Draw the whole page."""
     known = found()
-    st.title(TITLE, anchor=False)
+    with st.container(key="title-row"):
+        st.title(TITLE, anchor=False)
     _view(known)
     shell.reset_button()
 
