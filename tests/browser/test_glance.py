@@ -49,6 +49,15 @@ def test_question_answer_picture_and_control_need_no_scrolling(page, server, set
         assert box["y"] >= 0 and box["y"] + box["height"] <= HEIGHT, f"{name}: {part} at {box}"
 
 
+def test_a_scrollbar_beside_the_page_leaves_the_five_pictures_in_one_row(page, server, settled):
+    shown(page, server, settled, "attack")
+    page.set_viewport_size({"width": 1280 - 17, "height": HEIGHT})
+    tops = page.locator(".screen .pair figure").evaluate_all(
+        "all => all.map((one) => one.getBoundingClientRect().top)"
+    )
+    assert len(tops) == 5 and len(set(tops)) == 1
+
+
 @pytest.mark.parametrize("data", ["shapes", "digits"])
 @pytest.mark.parametrize("name", [*SCREENS, "", "train", "your-data", "glossary"])
 def test_what_is_written_can_be_taken_in_at_a_glance(page, server, settled, name, data):
