@@ -438,3 +438,13 @@ def _sentence(found: Plugin, error: BaseException) -> str:
     said = harmless(error.msg if isinstance(error, SyntaxError) else error)
     at = f" in line {line}" if line else ""
     return f"{where}: {type(error).__name__}{at}: {said or 'it has no message'}."
+
+
+def line_of(error: BaseException) -> str:
+    """Returns the last line of a loaded plug-in's code in the error's traceback, such as `line 12
+    of /home/me/mine.py`; empty if there is none.
+    """
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if any(Path(frame.filename).is_relative_to(one.path) for one in loaded()):
+            return f"line {frame.lineno} of {frame.filename}"
+    return ""

@@ -17,7 +17,7 @@ from robustviz.data import Dataset, Source
 from robustviz.nets.attackable import attackable
 from robustviz.nets.base import Classifier
 from robustviz.registry import Spec, option
-from robustviz.types import Batch
+from robustviz.types import Batch, UserError
 
 # From this many input values in a batch, bf16 is used; with twice as many (128 digits) a step is a
 # quarter faster.
@@ -77,6 +77,29 @@ class Plan(Protocol):
 
 
 Loss = Callable[[Classifier, Batch, nn.Module | None], Terms]
+
+
+def check_terms(terms: Any) -> Terms:
+    """Returns what a method's loss returned. Raises UserError if it is no dictionary of named
+    scalars.
+    """
+    if not isinstance(terms, dict):
+        raise UserError(
+            "A method's loss must return a dictionary of named terms, such as {'ce': …}, and this"
+            f" one returned a {type(terms).__name__}."
+        )
+    for name, term in terms.items():
+        if not isinstance(term, Tensor):
+            raise UserError(
+                f"The loss term {name} must be a tensor, so that it has a gradient, and is a"
+                f" {type(term).__name__}."
+            )
+        if term.shape != ():
+            raise UserError(
+                f"The loss term {name} has shape {tuple(term.shape)} and must be one number: take"
+                " its mean."
+            )
+    return terms
 
 
 @dataclass(frozen=True)

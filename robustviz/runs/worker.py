@@ -107,6 +107,8 @@ def _sentence(run: Run, error: Exception, world: World) -> str:
             return sentence
     with contextlib.suppress(OSError), open(run.path / "log.txt", "a", encoding="utf-8") as log:
         traceback.print_exception(error, file=log)
+    if line := plugins.line_of(error):
+        return f"{type(error).__name__} in {line}: {error}. The details are in log.txt."
     return (
         f"Unexpected {type(error).__name__}: {error}. The details are in log.txt; please report it."
     )

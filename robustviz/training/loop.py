@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from robustviz import data, nets
 from robustviz.attacks import PGD
 from robustviz.data import Dataset
-from robustviz.methods.base import FindRun, Loss, Stage, Terms
+from robustviz.methods.base import FindRun, Loss, Stage, Terms, check_terms
 from robustviz.nets.attackable import keep
 from robustviz.nets.base import frozen
 from robustviz.process import threads
@@ -76,7 +76,7 @@ class _Loss(nn.Module):
         self.loss, self.net, self.aux = loss, net, aux
 
     def forward(self, batch: Batch) -> Terms:
-        return self.loss(self.net, batch, self.aux)
+        return check_terms(self.loss(self.net, batch, self.aux))
 
 
 class Training:

@@ -13,9 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from robustviz import contracts, plugins, registry, trusted
-from robustviz.runs import folder
+from robustviz.methods.base import check_terms
+from robustviz.runs import folder, worker
 from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
 
@@ -280,6 +282,35 @@ class Lost(PGDAT):
         each = torch.nn.functional.cross_entropy(net(batch.x), batch.y, reduction="none")
         return {{"ce": (weights * each).mean()}}
 """
+
+
+@pytest.mark.parametrize(
+    ("terms", "sentence"),
+    [
+        (torch.zeros(()), "must return a dictionary of named terms"),
+        ({"ce": torch.zeros(3)}, r"The loss term ce has shape \(3,\) and must be one number"),
+        ({"ce": 0.5}, "ce must be a tensor, so that it has a gradient, and is a float"),
+    ],
+)
+def test_a_loss_that_returns_something_else_is_told_what_to_return(
+    terms: object, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        check_terms(terms)
+
+
+def test_an_error_in_a_plug_in_s_code_is_told_with_its_line(tmp_path: Path) -> None:
+    loss = "    def loss(self, net, batch, aux):\n        return 1 / 0\n"
+    file = write(tmp_path / "mine.py", MINE.replace("\n@plugins.page", f"{loss}\n@plugins.page", 1))
+    plugins.use(file)
+    with pytest.raises(ZeroDivisionError) as caught:
+        registry.get("method", "mine")().loss(None, None, None)
+    run = folder.Run(tmp_path)
+    said = worker._sentence(run, caught.value, worker.ALONE)
+    at = file.read_text().splitlines().index("        return 1 / 0") + 1
+    assert said.startswith(f"ZeroDivisionError in line {at} of {file}: division by zero.")
+    assert "1 / 0" in (tmp_path / "log.txt").read_text()
+    assert plugins.line_of(ValueError()) == ""
 
 
 def test_contracts_find_what_is_broken(tmp_path: Path) -> None:
