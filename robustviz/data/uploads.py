@@ -464,6 +464,10 @@ def keep(draft: Path, name: str, size: int, card: str = "") -> own.Own:
         raise UserError(
             f"{target} could not be written ({error.strerror or error}): choose another name."
         ) from error
-    kept = own.add(name, Folder(str(images_of(target)), size), card)
+    try:
+        kept = own.add(name, Folder(str(images_of(target)), size), card)
+    except BaseException:  # a full disk, say: the draft gets its pictures back
+        os.replace(images_of(target), images_of(draft))
+        raise
     throw_away(draft)
     return kept

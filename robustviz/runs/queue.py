@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -317,8 +317,12 @@ def stop(run: Run) -> str:
     ask(run, "stop")
     status = run.status()
     if status["state"] == "running":
-        process = psutil.Process(int(status["pid"] or 0))
-        for firmly in (lambda: None, process.terminate, process.kill):
+        ways: list[Callable[[], object]] = [lambda: None]
+        if alive(status):  # else it has just ended, or another process holds the run
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(int(status["pid"] or 0))
+                ways += [process.terminate, process.kill]
+        for firmly in ways:
             with contextlib.suppress(psutil.NoSuchProcess):
                 firmly()
             if _ended(run):

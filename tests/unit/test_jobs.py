@@ -242,6 +242,17 @@ def test_a_run_that_does_not_stop_when_asked_is_ended_by_its_recorded_process(
     assert process.wait(timeout=60) != 0
 
 
+def test_a_run_whose_process_has_just_ended_is_stopped_without_an_error(
+    runs_home: Path, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait(timeout=60)
+    run = folder.create(tiny)
+    run.set_status(state="running", pid=ended.pid, started=1.0)
+    monkeypatch.setattr(queue, "ask", lambda run, wish: None)
+    assert queue.stop(run) == "interrupted"
+
+
 # One real start, from the queue to the run folder.
 
 

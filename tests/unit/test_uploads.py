@@ -372,6 +372,19 @@ def test_a_draft_is_kept_under_a_good_name_only(draft):
         uploads.keep(again, "pets", 8)
 
 
+def test_a_draft_that_cannot_be_recorded_has_its_pictures_back(draft, monkeypatch):
+    uploads.take_in(draft, files("cat/1.png", "dog/1.png"))
+    before = uploads.counts(draft)
+
+    def full(*given: object) -> None:
+        raise UserError("The disk is full.")
+
+    monkeypatch.setattr(uploads.own, "add", full)
+    with pytest.raises(UserError, match="The disk is full"):
+        uploads.keep(draft, "pets", 8)
+    assert before and uploads.counts(draft) == before
+
+
 def test_a_server_that_reads_some_folders_only_reads_what_was_uploaded(
     draft, tmp_path, monkeypatch
 ):
