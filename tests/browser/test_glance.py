@@ -49,6 +49,13 @@ def test_question_answer_picture_and_control_need_no_scrolling(page, server, set
         assert box["y"] >= 0 and box["y"] + box["height"] <= HEIGHT, f"{name}: {part} at {box}"
 
 
+@pytest.mark.parametrize("name", ["attack", "attention", "features", "soft-labels"])
+def test_a_lecture_has_the_control_on_the_first_screen(page, server, settled, name):
+    shown(page, server, settled, name, present="1")
+    box = page.locator(".screen .control").first.bounding_box()
+    assert box is not None and box["y"] + box["height"] <= HEIGHT, f"{name}: {box}"
+
+
 def test_a_scrollbar_beside_the_page_leaves_the_five_pictures_in_one_row(page, server, settled):
     shown(page, server, settled, "attack")
     page.set_viewport_size({"width": 1280 - 17, "height": HEIGHT})

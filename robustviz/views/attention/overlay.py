@@ -24,7 +24,8 @@ FOR, AGAINST = (178, 24, 43), (0, 112, 122)  # RGB colours for and against the c
 SMOOTH = 32  # fewest cells per side of a smooth map; the browser interpolates further
 STYLE = """<style>
 .maps { display: grid; gap: .5rem .9rem;
-  grid-template-columns: 7.5rem repeat(3, 13.2rem) minmax(9rem, 1fr); }
+  grid-template-columns: 7.5rem repeat(3, var(--map, 13.2rem)) minmax(9rem, 1fr); }
+.presenting { --map: 12.8rem; }
 .maps figure { margin: 0; }
 .maps figcaption { font-size: .95rem; }
 .maps h2 { font-size: 1.05rem; margin: 0; align-self: center; overflow-wrap: anywhere; }
@@ -35,7 +36,7 @@ STYLE = """<style>
 .maps .legend p { margin: .5rem 0; }
 .legend i { display: inline-block; width: 1em; height: 1em; border-radius: .15em; }
 @container (max-width: 62rem) {
-  .maps { grid-template-columns: repeat(3, minmax(0, 13.2rem)); }
+  .maps { grid-template-columns: repeat(3, minmax(0, var(--map, 13.2rem))); }
   .maps h2, .legend { grid-column: 1 / -1; grid-row: auto; }
   .maps figcaption { font-size: .85rem; }
 }

@@ -61,6 +61,7 @@ STYLE = """<style>
 .pt:is(:hover, :focus) > path, .mark circle { stroke: var(--text); stroke-width: 2.5; }
 .strip { display: flex; flex-wrap: wrap; gap: .3rem 1rem; min-height: 5.2rem; }
 .strip p { font-size: .9rem; }
+.presenting .strip p { font-size: .8rem; }
 .picture .strip button { padding: 0; border: 0; line-height: 0; margin: 0 0 0 2px; --size: 34px; }
 @container (max-width: 40rem) {
   .picture .map svg text { font-size: 21px; }

@@ -203,7 +203,7 @@ def worst_direction(found: Mapping[str, WorstDirection]) -> Screen:
         }
         picture = tile(sources[start], 132, "the image at the dot", below=says[start], move=side)
         figures.append(
-            f'<figure style="width:{plot.width + 145}px"><p class="above {side}">{escape(name)}</p>'
+            f'<figure style="width:{plot.width + 147}px"><p class="above {side}">{escape(name)}</p>'
             f'<div class="tiles" style="align-items:center">'
             f"{plot.html(f'The loss around the image, {name}')}{picture}</div></figure>"
         )
