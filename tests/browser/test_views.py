@@ -173,6 +173,6 @@ def test_a_lasso_shows_what_it_caught_and_a_thumbnail_opens_it_everywhere(
     expect(page).to_have_url(re.compile(f"img={number}(&|$)"))
     settled(page)
     with page.expect_download() as download:
-        page.get_by_role("button", name=re.compile("chosen .CSV.")).click()
+        page.get_by_role("button", name=re.compile("selected .CSV.")).click()
     assert download.value.path().read_text().startswith("image,class,")
     problems[:] = [problem for problem in problems if "/media/" not in problem]

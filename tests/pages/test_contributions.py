@@ -71,7 +71,9 @@ def test_one_image_and_another_weight_can_be_chosen_and_stay_in_the_address(visi
     assert "on image 4." in words(sound(app)) and "one" in app.query_params["of"]
     assert "The weight of a pair is w = p(y|x')." in words(app)
     app.selectbox(key="pair-weight").set_value("clean").run()
-    assert "A pair counts with w = p(y|x)." in words(sound(app)) and "p(y|x')" not in words(app)
+    assert "The weight of a pair is w = p(y|x)." in words(sound(app)) and "p(y|x')" not in words(
+        app
+    )
     assert not wordy(words(app))
 
 

@@ -58,7 +58,7 @@ def test_a_damaged_run_is_listed_with_its_reason_and_can_be_removed(visit, tmp_p
     spoil(fresh(tmp_path) / name, "half")
     fresh(tmp_path, "whole")
     app = sound(visit("train"))
-    assert listed(app) == {ID: "damaged", "whole": "done"} and "1 damaged" in words(app)
+    assert listed(app) == {ID: "damaged", "whole": "done"} and "Damaged runs: 1." in words(app)
     app = sound(visit("train", job=ID))
     assert name in words(app) and "damaged" in words(app)
     app.button(key="remove").click().run()

@@ -116,7 +116,7 @@ def test_where_the_queue_takes_one_only_that_one_is_shown_and_it_is_said(visit, 
     app.selectbox(key="train-beside-pgd_at").set_value("trades").run()
     app.button(key="train-compare").click().run()
     (run,) = queue.mine()
-    assert "the training to compare it with could not start: 1 trainings wait" in words(sound(app))
+    assert "the training to compare it with could not start: The queue is full" in words(sound(app))
     assert (asked(app, "job"), asked(app, "beside")) == (run.id, "")
 
 

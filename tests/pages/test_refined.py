@@ -9,9 +9,7 @@ from tests.pages.conftest import sound, words
 
 def test_the_finest_grid_is_refined_and_says_so(visit, few):
     app = sound(visit("soft_labels", data="digits", img=3, grid=51))
-    assert "Of 5,202 points" in words(
-        app
-    ) and "interpolation missed the loss to the true class by at most" in words(app)
+    assert "Of 5,202 points" in words(app) and "in the loss to the true class" in words(app)
     app.selectbox(key="grid").set_value(41).run()
     assert "interpolated" not in words(sound(app))
 

@@ -39,7 +39,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., b12_app.Server]]:
         one.end()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_sessions_that_arrive_together_on_a_server_just_started_all_get_their_pages(started):
     found = crowd(started(), sessions=8, interactions=4, addresses=FEW)
     assert found.done == 32 and not found.failed, str(found)
@@ -62,7 +62,7 @@ def test_twenty_sessions_do_five_hundred_things_beside_a_training_and_none_fails
     assert run.records(), "the training got nowhere"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_class_of_twelve_beside_a_training_all_get_their_answers(started, tmp_path, monkeypatch):
     """The short form of benchmark B17."""
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))

@@ -61,7 +61,7 @@ def mypy(program: Path) -> list[str]:
     return [line for line in done.stdout.splitlines() if line.startswith(program.name)]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # The first time, before `make types`, mypy reads all of torch.
 def test_a_user_s_type_checker_knows_every_name(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)

@@ -20,7 +20,7 @@ from robustviz.views.attack.result import AccuracyCurve, AdversarialSpec
 from tests.pages.conftest import ordinary
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_thousand_different_questions_leave_it_below_its_limit_with_the_latest_in_it(
     tmp_path, monkeypatch
 ):

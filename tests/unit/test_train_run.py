@@ -61,7 +61,7 @@ def test_a_callback_that_fails_is_named_and_its_run_kept(runs_home: Path) -> Non
     with pytest.raises(UserError, match="AfterEpoch failed in on_epoch: ZeroDivisionError: oh"):
         train_run(TINY, on_epoch=fail)
     assert len(open_run(TINY.run_id).records()) == 1
-    with pytest.raises(UserError, match="answered 'soon'"):
+    with pytest.raises(UserError, match="returned 'soon' from on_epoch"):
         train_run(TINY, on_epoch=lambda record: "soon")  # type: ignore[arg-type,return-value]
     with pytest.raises(UserError, match="is not a callback"):
         train_run(TINY, callbacks=[print])  # type: ignore[list-item]
