@@ -53,7 +53,6 @@ def test_a_finished_figure_is_the_figure(light):
 
 
 def test_a_figure_is_made_once_for_the_same_result_options_and_theme_only(light):
-@pytest.mark.slow
     first, other = curve(7), curve(7)
     drawn = widgets.drawn(figures.accuracy_curve, {"A": first}, here=0.05)
     assert widgets.drawn(figures.accuracy_curve, {"A": first}, here=0.05) is drawn
@@ -62,6 +61,9 @@ def test_a_figure_is_made_once_for_the_same_result_options_and_theme_only(light)
     assert widgets.drawn(figures.accuracy_curve, {"A": first}, here=0.04) is not drawn
     light.setattr(widgets, "theme", lambda: "robustviz_dark")
     assert widgets.drawn(figures.accuracy_curve, {"A": first}, here=0.05) is not drawn
+
+
+@pytest.mark.slow
 def test_hundreds_of_figures_leave_the_memory_below_its_limit(light):
     light.setattr(cache, "ANSWERS", kept := memory.Memory(2_000_000))
     for at in range(300):
