@@ -172,10 +172,11 @@ def test_a_defence_keeps_78_percent_of_the_digits(method) -> None:
     assert run.evaluation().robust_acc >= 0.78 and run.evaluation().clean_acc >= 0.95
 
 
-def test_the_readmes_table_is_the_report(capsys) -> None:
+@pytest.mark.parametrize("data", [zoo.DATA, zoo.REAL], ids=["made", "real"])
+def test_the_tables_of_the_results_are_the_report(data, capsys) -> None:
     from robustviz.cli import main
 
-    assert main(["report", "--ladder", *(path.name for path in SHIPPED)]) == 0
+    assert main(["report", "--ladder", *(config.run_id for config in zoo.wanted(data))]) == 0
     results = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.strip() in results
 
