@@ -96,7 +96,7 @@ def test_a_network_on_real_images_is_whole_and_answers_as_it_was_measured(config
     assert ladder_of(run).ordered and len(ladder_of(run).rungs) == len(zoo.rungs_of(run))
     if not config.data.here("test"):
         pytest.skip("the images are not on this computer")
-    images = load(config.data, "test", 200)
+    images = load(config.data, "test").take(200)
     right = run.net().eval()(images.x).argmax(dim=1) == images.y
     assert (
         int((right.numpy() != found.right()[0][:200]).sum()) <= 1
