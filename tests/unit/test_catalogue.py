@@ -15,7 +15,11 @@ AGAIN = "run `make story`: checkpoints/story/catalogue.json is older than the re
 
 def test_the_catalogue_says_what_the_registry_says() -> None:
     shipped = json.loads(catalogue.FILE.read_text(encoding="utf-8"))
-    counts = {each.data_key: len(images_of(each)) for each in folder.all_runs() if each.shipped}
+    counts = {
+        each.data_key: len(images_of(each))
+        for each in folder.all_runs()
+        if each.shipped and each.data_key != "cifar10"
+    }
     assert shipped == json.loads(json.dumps(catalogue.found(counts))), AGAIN
     for kind in catalogue.KINDS:
         assert list(shipped[kind]) == list(registry.every(kind)), AGAIN

@@ -32,7 +32,7 @@ def test_the_page_about_python_does_what_it_says(
     loader = torch.utils.data.DataLoader(pairs, batch_size=8, shuffle=True)
     known: dict[str, Any] = {"net": net, "x": x, "y": y, "loader": loader}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     small = ('net="small_cnn", n_train=60, test_n=20, epochs=2', "x[0], y[0]")
     for block in blocks:
         text = block.replace("epochs=10", small[0]).replace(

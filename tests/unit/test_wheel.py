@@ -73,7 +73,7 @@ def test_a_wheel_holds_the_networks_the_pages_and_the_types(wheel: Path) -> None
     claims = [file for file in (paths.ROOT / "checkpoints/claims").rglob("*") if file.is_file()]
     assert {file.relative_to(paths.ROOT).as_posix() for file in claims} <= shipped
     # 26.6 MB with the budget family and the films; the limit for checkpoints is 40 MB.
-    assert wheel.stat().st_size < 30_000_000
+    assert wheel.stat().st_size < 34_000_000
 
 
 def test_an_installed_copy_measures_a_shipped_network(installed: Path, tmp_path: Path) -> None:
