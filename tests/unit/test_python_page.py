@@ -30,7 +30,8 @@ def test_the_page_about_python_does_what_it_says(
     x, y = torch.rand(20, 3, 12, 12), torch.arange(20) % 5
     pairs = torch.utils.data.TensorDataset(x, y)
     loader = torch.utils.data.DataLoader(pairs, batch_size=8, shuffle=True)
-    known: dict[str, Any] = {"net": net, "x": x, "y": y, "loader": loader}
+    mine = {"net": net, "x": x, "y": y, "loader": loader}
+    known: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 6
     small = ('net="small_cnn", n_train=60, test_n=20, epochs=2', "x[0], y[0]")
@@ -38,6 +39,7 @@ def test_the_page_about_python_does_what_it_says(
         text = block.replace("epochs=10", small[0]).replace(
             "look(net, x, y,", f"look(net, {small[1]},"
         )
+        known.update(mine)  # a block may use these names for other images
         exec(compile(text, str(PAGE), "exec"), known)
     said = capsys.readouterr().out
     assert "PGD-20" in said and "active test" in said
