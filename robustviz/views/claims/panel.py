@@ -17,6 +17,7 @@ def page() -> None:
     known = found()
     with st.container(key="title-row"):
         st.title(TITLE, anchor=False)
+    st.space("xsmall")
     _view(known)
     shell.reset_button()
 
