@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -151,3 +152,23 @@ def test_methods_are_told_apart_by_colour_and_shape() -> None:
 def test_a_new_method_has_a_mark_and_larger_eps_a_larger_one() -> None:
     sizes = [drawn.radius(eps / 255) for eps in (0, 2, 8, 16, 76)]
     assert sizes == sorted(set(sizes)) and sizes[-1] < 10
+
+
+@pytest.mark.parametrize(
+    ("clean", "shown", "first", "last"),
+    [
+        ([0.11, 0.78, 0.9, 0.995], [0.78, 0.9, 0.995], "75%", "100%"),
+        ([0.35, 0.43, 0.52, 0.56], [0.35, 0.43, 0.52, 0.56], "30%", "60%"),
+        ([1.0], [1.0], "95%", "100%"),
+    ],
+)
+def test_the_axis_holds_all_networks_but_those_far_behind_the_best(
+    clean: list[float], shown: list[float], first: str, last: str
+) -> None:
+    scores = {
+        str(at): SimpleNamespace(plain=SimpleNamespace(clean_acc=each))
+        for at, each in enumerate(clean)
+    }
+    plot = drawn._axes(SimpleNamespace(scores=scores), 720, 400)
+    assert [each for each in clean if plot.x[0] < each <= plot.x[1]] == shown
+    assert (plot.x_ticks[0][1], plot.x_ticks[-1][1]) == (first, last)

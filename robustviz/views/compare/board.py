@@ -59,7 +59,8 @@ SHAPES = {  # SVG outlines of about the same area, centred on (0, 0)
     )
     + "Z",
 }
-LEAST = 0.5  # networks with a lower clean accuracy are drawn at the left edge, to save space
+# Networks with less than this share of the best clean accuracy are drawn at the left edge.
+LEAST = 0.5
 STYLE = """<style>
 .board { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; align-items: flex-start }
 .board .small { display: none } .board .key { columns: 2; column-gap: 1rem; margin: 0; padding: 0;
@@ -151,14 +152,16 @@ def _share(pair: tuple[int, int]) -> float:
 
 
 def _axes(board: Board, width: int, height: int) -> Plot:
-    clean = [each for one in board.scores.values() if (each := one.plain.clean_acc) >= LEAST]
-    low = math.floor(20 * min(clean, default=0) - 0.4) / 20
-    step = 0.05 if low >= 0.7 else 0.1
-    marks = [low + step * at for at in range(round((1 - low) / step) + 1)]
+    clean = [one.plain.clean_acc for one in board.scores.values()]
+    best = max(clean, default=1)
+    low = math.floor(20 * min((each for each in clean if each >= LEAST * best), default=0) - 0.4)
+    high = min(20, math.ceil(20 * best + 0.4))  # both in twentieths
+    step = 1 if high - low <= 6 else 2
+    marks = [at / 20 for at in range(low + low % step, high + 1, step)]
     return Plot(
         width,
         height,
-        (low, 1.005),
+        (low / 20, high / 20 + 0.005),
         (-0.02, 1.02),
         "accuracy on untouched images",
         "right under attack",
