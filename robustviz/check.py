@@ -295,7 +295,8 @@ def write_hashes() -> Path:
 
 def verify_hashes() -> list[str]:
     """Compare the shipped files with `SHA256SUMS`. Returns one sentence for each file that is
-    missing, changed or not in the list, and for each damaged line; empty if all is well.
+    missing, changed or not in the list, and for each damaged line, or one if the list itself cannot
+    be read; empty if all is well.
     """
     there = _shipped()
     try:

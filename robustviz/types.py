@@ -85,7 +85,7 @@ def harmless(text: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as text, floats without a final `.0`: 8 and 1.0001, not 8.0 and 1."""
+    """A value as text; floats have all their digits, but no final `.0`: 8.0 gives `8`."""
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 

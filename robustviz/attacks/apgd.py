@@ -152,7 +152,7 @@ class APGD(Attack):
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
         """Maps images to the loss, (N,): cross-entropy or DLR, negated if targeted.
 
-        It is the loss of a run with `targets` = 0.
+        `targets` is ignored: the loss is never APGD-T's targeted DLR.
         """
         return lambda z: self._loss(logits_of(net, z), y, None)
 

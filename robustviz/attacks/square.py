@@ -81,7 +81,9 @@ class Square(Attack):
         return self.queries
 
     def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
-        """The images (N, C, H, W) with random +ε or −ε added to each column of each channel."""
+        """The images (N, C, H, W) with +ε or −ε, at random, added to each column of each channel,
+        clipped to [0, 1].
+        """
         n, c, _, w = ball.x.shape
         return ball.project(
             ball.x

@@ -116,7 +116,9 @@ def write(run: folder.Run) -> None:
 
 
 def read(path: Path) -> Seen:
-    """The network in a file that `write` wrote. Raises UserError if the file is damaged."""
+    """The settings and evaluations of a network, from a file that `write` wrote. Raises UserError
+    if the file is damaged or of another version.
+    """
     from robustviz.training.config import TrainConfig
 
     try:

@@ -45,7 +45,9 @@ def has_words(attack: Attack) -> None:
 
 @promise("attack")
 def in_the_ball(attack: Attack) -> None:
-    """Attacked images lie in the ball and in [0, 1], and differ from the originals."""
+    """Attacked images lie in the ball and in [0, 1], and differ from the originals; APGD, Square
+    and AutoAttack may leave images unchanged, but not those that they fool.
+    """
     net, x, y = conv(), images(), labels()
     x_adv = attack(net, x, y, rng=_seeded(3))
     hold(

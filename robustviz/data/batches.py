@@ -73,7 +73,8 @@ def pixels(path: Path, labels: str, classes: int) -> tuple[np.ndarray, np.ndarra
     """Images uint8 (N, 3, 32, 32), labels int64 (N,) and the md5 (hex) of a batch file.
 
     `labels` is the key of the labels in the file, `classes` the number of classes. Raises UserError
-    if images and labels do not fit together.
+    if the file is damaged, is not one row of 3,072 bytes for each label, or has a label outside 0
+    to `classes` − 1.
     """
     entry, md5 = read(path)
     data, y = entry.get("data"), np.asarray(entry.get(labels, []), dtype=np.int64)

@@ -32,8 +32,8 @@ class Made(Source):
 
     Images are arrays or tensors (N, H, W), (N, H, W, C) or (N, C, H, W) of one size, uint8 or
     floats; those of a data set may be PIL images. The function may be called several times for a
-    split and must return the same images every time. Its code is imported only if a person has
-    named it (`robustviz.plugins`).
+    split and must return the same images every time. Its code is imported only if it is trusted
+    on this computer (`robustviz.plugins.resolve`).
     """
 
     label = "Images from your own Python function"

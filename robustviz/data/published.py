@@ -176,7 +176,9 @@ def rows(array: np.ndarray) -> Pick:
 
 
 def torchvision(name: str, **options: object) -> Callable[[Path], object]:
-    """A function that lets torchvision's data set `name` unpack its files in a folder."""
+    """A function that makes torchvision unpack the files of its data set `name` in a given folder,
+    and download them if they are missing; `options` go to torchvision's class.
+    """
     return lambda target: getattr(load("torchvision.datasets"), name)(
         str(target), download=True, **options
     )

@@ -28,12 +28,12 @@ class Reweighted(Adversarial):
 
     Source: Zhang et al. 2024 (PART, arXiv 2406.00685), abstract, and the authors' code
     (docs/methods.md, PART). Differs, because the released code departs from the paper's idea: here
-    the mask is computed from the clean image that will be attacked, at its true class, by a
-    threshold on the CAM values; theirs is from another image, at the predicted class, by a
-    threshold on jet colours (`masks_of`, `cam_class`, `rule`). The warm-up is a share of the
-    training, theirs 20 of 80 epochs. The start is clipped to [0, 1], and if a map has no
-    information, every pixel keeps the full radius. The maps of Wide-ResNet are taken after its last
-    batch norm and ReLU, theirs before (`cam_maps`).
+    the mask of important pixels is computed from the clean image that will be attacked, at its true
+    class, by a threshold on the CAM values; theirs is from another image, at the predicted class,
+    by a threshold on jet colours (`masks_of`, `cam_class`, `rule`). The warm-up is a share of the
+    training, theirs 20 of 80 epochs. The attack's start is clipped to [0, 1]. If a map is flat
+    (constant, say), every pixel keeps the full radius. The maps of Wide-ResNet are taken after its
+    last batch norm and ReLU, theirs before (`cam_maps`).
 
     Their code clips the perturbation to the radii in each step (`apply=clip`). Their README
     multiplies the perturbation by a mask while the images are made, without a formula:

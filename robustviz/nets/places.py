@@ -186,8 +186,9 @@ def _alike(rows: int, columns: int, x: Tensor) -> bool:
 def grid_of(tokens: int, sides: Sequence[tuple[int, int]], x: Tensor) -> tuple[int, int] | None:
     """Rows and columns of the image tokens among `tokens` tokens; None if no grid fits.
 
-    Up to `PREFIX` class or register tokens come before them. The grid is that of the last map in
-    `sides` with so many cells, else a square.
+    Up to `PREFIX` class or register tokens come before them. `sides`: rows and columns of earlier
+    maps; the last that fits is taken. If none fits, the grid is a square, provided that the images
+    `x` (N, C, H, W) are about square.
     """
     for rows, columns in reversed(sides):
         if 0 <= tokens - rows * columns <= PREFIX and rows * columns > 1:

@@ -43,8 +43,8 @@ def known(kind: str, key: str) -> bool:
 
 
 def facts(kind: str, key: str) -> JSON:
-    """Returns the facts about one method, data set or network that `described` lists. Raises
-    UserError for an unknown key.
+    """Returns the facts about one method, data set or network: what `described` returns, from the
+    shipped file if it has the key. Raises UserError for an unknown key.
     """
     shipped = _shipped(stamp(FILE)).get(kind, {})
     return shipped[key] if key in shipped else described(kind, key)

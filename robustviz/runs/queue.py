@@ -110,9 +110,9 @@ def sweep() -> list[tuple[Run, Status]]:
 def submit(
     config: TrainConfig, *, name: str | None = None, found: Mapping[str, object] | None = None
 ) -> Run:
-    """Put a training into the queue, and start it if its device is free. Returns the run, which is
-    the existing one if this config has one already (a running or finished one is left as it is).
-    `found` as in `folder.create`.
+    """Put a training into the queue, and start it if its device is free. Returns its run. If the
+    config has a run already, that one is queued and returned; a running or finished one is left as
+    it is. `name` and `found` as in `folder.create`.
 
     Raises UserError if the run cannot be created.
     """

@@ -155,9 +155,11 @@ def right_under(net: Classifier, x: Tensor, y: Tensor, reading: Reading) -> Bool
 
 
 def likely(net: Classifier, x: Tensor, y: Tensor, classes: int) -> Verdict:
-    """Returns the verdict on the reading with which the network was most likely trained: the one
-    with most correct images, or the first of the usual ones if none is better than chance. If the
-    network is slow, fewer images are used.
+    """Returns the verdict on how the network most likely expects its images (a `Reading`): the way
+    with most correct images, where one with flipped channels must be significantly better than all
+    others; the first of the usual ones if none is better than chance.
+
+    `x` (N,C,H,W) in [0, 1], `y` (N,); if the network is slow, only the first images are used.
     """
     tried = usual(x.shape[1])
     began = time.perf_counter()

@@ -1,5 +1,5 @@
 """`robustviz.evaluate`: measures the accuracy under attack of any network on any images, in the
-same way and with the same checks by the doctor as for a run.
+same way and with the same checks (`training.doctor`) as for a run.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def evaluate(
     say: Callable[[str], object] | None = None,
 ) -> Evaluation | Ladder:
     """Measure how many images `net` classifies correctly, clean and under `attack`, with 95 %
-    intervals and the doctor's findings, including its active test. With `attack="ladder"` it runs
-    FGSM, PGD-20, PGD-100×5, CW-100 and AutoAttack one after the other. Returns an `Evaluation`, or
-    a `Ladder`; nothing is written to disk.
+    intervals, and check whether the result can be believed (`training.doctor`, including its active
+    test). With `attack="ladder"` it runs FGSM, PGD-20, PGD-100×5, CW-100 and AutoAttack one after
+    the other. Returns an `Evaluation`, or a `Ladder`; nothing is written to disk.
 
     `net`: any module that gives logits (N,K) for images in [0, 1], or a run; it is not changed. A
     module that expects normalised images must normalise them itself:
@@ -78,9 +78,9 @@ def evaluate(
     `PGD(steps=100)`. `eps`: in pixel units, also as "8/255"; None: the ε of the attack, else of the
     run, else the default of the named data set. `norm`: for the ladder and for an attack given by
     name; None: the norm of the run's training, else linf. `n`: only the first n images of a seed-0
-    stratified permutation (`robustviz.data.stratified_order`), in which all images are evaluated.
+    stratified permutation (`robustviz.data.stratified_order`); None: all images, in the same order.
     `seed`: for the attack's random numbers. `device`: None for the device of the network. `say` is
-    called with one line per rung of the ladder.
+    called with one line per attack of the ladder.
 
     A run's network on its test split gives the same numbers as `python -m robustviz evaluate`.
     Raises UserError for arguments that do not fit together.

@@ -31,10 +31,11 @@ class Tick:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """The results of one epoch, counted from 1. `losses` holds each loss term's mean over the
-    epoch; accuracies are in [0, 1], on `n_val` validation images, `robust_acc` under PGD-10 at the
-    run's ε; `seconds` includes validation; `lr` is the learning rate of the last batch; `best`:
-    whether this epoch is the best so far.
+    """The results of one epoch, counted from 1. `stage` is the name of the training's stage;
+    `losses` holds each loss term's mean over the epoch; accuracies are in [0, 1], on `n_val`
+    validation images, `robust_acc` under PGD-10 at the run's ε; `seconds` includes validation; `lr`
+    is the learning rate of the last batch; `best`: whether this epoch is the best so far by the
+    run's setting `select`; `training`: the training itself, for callbacks.
     """
 
     epoch: int

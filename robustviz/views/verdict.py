@@ -14,8 +14,8 @@ from robustviz.types import UserError, eps_text, points_text
 class Verdict:
     """The comparison of two networks in words, or the result of one network.
     `line`: which network is better and by how much, or "No difference shown". `winner`: the name of
-    the better one; empty if no difference is shown, or for one network. `sure`: how it was
-    measured, one sentence each, words first.
+    the better one; empty if no difference is shown, or for one network. `sure`: sentences on how
+    it was measured, caveats first, then the numbers.
     """
 
     line: str

@@ -213,7 +213,9 @@ def trajectory(run: Run, spec: TrajectorySpec) -> Trajectory:
 
 @probe(AccuracyCurveSpec)
 def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
-    """Measure the accuracy under PGD at nine equally spaced radii from 0 to twice the run's ε."""
+    """Measure the accuracy under PGD at nine equally spaced radii from 0 to twice the run's ε, or
+    twice the data's default ε if it was trained in l2.
+    """
     split = images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
     net, attack, radii = net_of(run), PGD(steps=spec.steps), np.linspace(0, SPAN * radius(run), 9)
@@ -277,7 +279,8 @@ def answers_at(run: Run, spec: AnswersSpec) -> Answers:
 def smallest_eps(run: Run, spec: SmallestEpsSpec) -> SmallestEps:
     """Find by bisection, for each image, the smallest radius at which PGD fools the network.
 
-    The largest radius tried is `REACH` times the run's ε, at most 1; if that ε is 0, it is 0.5.
+    The search ends at `REACH` times the run's ε (the data's default ε if it was trained in l2), at
+    most at 1, and at 0.5 if that ε is 0.
     """
     alone = spec.index >= 0
     split = image_of(run, spec.index)[0] if alone else images_of(run)

@@ -96,9 +96,9 @@ def lesson(found: Family) -> str:
 
 
 def costly(found: Family) -> Floats:
-    """The training ε at which networks lose clean accuracy, in ascending order; may be empty.
-    At such an ε and every larger one, every network's clean accuracy is below that of all ordinary
-    ones, and their 95 % intervals do not overlap.
+    """Those training ε at which networks lose clean accuracy, in ascending order; may be empty.
+    At such an ε and every larger one, the 95 % interval of every network's clean accuracy lies
+    below the intervals of all ordinary networks (ε = 0).
     """
     ends = np.array([wilson(int(k), int(n)) for k, n in zip(found.clean_k, found.n, strict=True)])
     floor = ends[found.eps == 0, 0].min(initial=1)

@@ -46,8 +46,9 @@ class Group(NamedTuple):
     symbol: str = "circle"
 
     def trace(self, points: Floats, attacked: bool, data: Any, hover: str) -> Trace:
-        """The Plotly trace of the group's rows of `points` (n,2), which are clean or attacked (×).
-        `data` (n,…): its rows become the `customdata`, for hovering and selecting.
+        """The Plotly trace of the group's rows of `points` (n,2): `attacked` points are drawn as ×
+        and are not in the legend. The rows of `data` (n,…) become the `customdata`, for selecting
+        and for `hover`, the hover template.
         """
         return {
             "x": points[self.members, 0],

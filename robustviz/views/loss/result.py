@@ -139,8 +139,8 @@ class Surface(Result):
     eps: float
 
     def loss(self, target: str) -> Floats:
-        """The loss (G,G): to the soft label if `target` is `soft`, else to the true class. Raises
-        UserError for `soft` without a witness.
+        """The field `soft` (G,G) if `target` is `soft`, else `hard`. Raises UserError for `soft` if
+        the surface was measured without a witness.
         """
         if target == "soft" and not self.soft.size:
             raise UserError(NO_WITNESS)

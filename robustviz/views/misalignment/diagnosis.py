@@ -273,7 +273,7 @@ def diagnosis(found: Misalignment, c: int, votes: Ints) -> tuple[str, str]:
 
 
 def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
-    """Collect the values that the rules test for class `c`; `votes` as in `diagnosis`."""
+    """Returns the values of class `c` that `RULES` test; `votes` (N,) as in `diagnosis`."""
     names, n = list(found.meta["classes"]), int(found.n[c])
     here = found.y == c
     unclear = here & ~found.right

@@ -66,9 +66,10 @@ def stages_of(net: Classifier) -> dict[str, nn.Module]:
 def seen_at(own: Classifier, x: Tensor) -> dict[str, Tensor]:
     """Returns what each stage outputs for images (N,C,H,W), flattened to (N,·), by stage name.
 
-    The stages are the pixels, the stages of `maps`, the features and the logits. No other thread
-    may use `own` meanwhile, because it gets hooks. A stage is left out if the forward pass does
-    not run it exactly once, or if its output is not a tensor with an entry for each image.
+    First come the pixels, then the stages of `stages_of`, the features and the logits. No other
+    thread may use `own` during the call, because forward hooks are registered on it. A stage is
+    left out if the forward pass does not run it exactly once, or if its output is not a tensor with
+    an entry for each image.
     """
     kept: dict[str, list[object]] = {}
 

@@ -75,8 +75,8 @@ class Masks:
 def what_if(here: Context, steps: int, seed: int) -> None:
     """Draw the part of the page on painted budgets.
     `steps` and `seed` of the attack are those of the page, so that the attack with the full ε
-    everywhere gives the same prediction as elsewhere on the page. If the page is opened by a link
-    with a mask, its result is shown at once.
+    everywhere gives the same prediction as elsewhere on the page. If the page's address holds a
+    mask, the attack with this mask is run and shown at once.
     """
     st.session_state.setdefault("paint-linked", "paint" in st.query_params)
     st.subheader("What if you chose the pixels? Paint the attack's budget")

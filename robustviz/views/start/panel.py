@@ -136,7 +136,9 @@ def _pass(number: int) -> None:
 
 
 def says(now: JSON) -> str:
-    """A sentence on what a person and the ordinary network see in a round's two pictures."""
+    """A sentence on the two pictures of the round `now`: a person sees the same class in both, and
+    what the ordinary network predicts for them.
+    """
     said, true = now["standard"], now["class"]
     if said["clean"] != true:
         return f"You see {now['article']} twice; the network says {said['clean']} even untouched."
@@ -216,7 +218,7 @@ def price(pack: JSON) -> str:
 
 
 def sure(pack: JSON) -> list[str]:
-    """How the story was measured, as sentences, words first."""
+    """Sentences on how the story was measured, caveats first."""
     net = pack["robust"]
     low, high = (f"{100 * share:.0f}" for share in net["interval"])
     gained, lost = pack["price"]["gained"], pack["price"]["lost"]

@@ -40,10 +40,12 @@ class Cell(NamedTuple):
 def transfer(
     results: Transfer | Mapping[str, Transfer], *, b: str = "", template: str = LIGHT
 ) -> go.Figure:
-    """Draw a matrix: the error of each target (row) on the qualified images of each source
-    (column), with n and 95 % intervals in the cells.
+    """Draw a matrix: the error of each target (row) on the images attacked on each source (column),
+    with n and 95 % intervals in the cells.
 
-    `b`: the run id of the target that is network B, which is marked.
+    Only images count that both networks classify correctly when clean and misclassify under their
+    own attack (`Transfer.qualified`). `b`: the run id of the target that is network B, which is
+    marked.
     """
     found = {str(results.meta["run"]): results} if isinstance(results, Transfer) else dict(results)
     labels, first = _labels(found, b), next(iter(found.values()))

@@ -79,7 +79,7 @@ def shift(cells: Iterable[JSON], control: str) -> Shift:
 
 
 def sentence(study: JSON) -> str:
-    """The study's findings in a few sentences, whatever they are."""
+    """The study's findings in a few sentences, which follow from its numbers."""
     protocol, count = study["protocol"], len(study["sources"])
     moves, details = dict[str, list[str]](), []
     for attack, name in protocol["attacks"].items():

@@ -98,8 +98,8 @@ class Study:
 
 
 def made(config: TrainConfig) -> Run:
-    """Returns the run of a config, and trains it first if that was not finished yet, without the
-    long evaluation at the end of a worker's training.
+    """Returns the run of a config, trained from the beginning if it is not finished. The long
+    evaluation with which other trainings end is left out.
     """
     run = folder.create(config)
     with run.locked():
