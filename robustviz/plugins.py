@@ -30,6 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 GROUP = "robustviz.plugins"  # the group of entry points
 VARIABLE = "ROBUSTVIZ_PLUGINS"
+FIGURES = "robustviz.figures"
 # For each kind, the base class of a plug-in's classes and the attributes that pages need of them.
 BASES = {
     "method": ("robustviz.methods.base", "Method", ("label", "group", "paper", "text")),
@@ -101,12 +102,13 @@ def page(name: str, title: str, help: str) -> Callable[[Callable[[], None]], Cal
 
 def figure(name: str) -> Callable[[F], F]:
     """A decorator: the function draws the result of the probe called `name`, and becomes
-    `robustviz.figures.<name>`. Raises UserError for a name that is taken by another plug-in.
+    `robustviz.figures.<name>`. Raises UserError for a name that is taken.
     """
 
     def enter(draw: F) -> F:
         held = _figures.get(name)
-        if held and held.__module__ != draw.__module__:
+        taken = held.__module__ != draw.__module__ if held else hasattr(load(FIGURES), name)
+        if taken:
             raise UserError(f"figure/{name} exists already: give the figure another name.")
         _figures[name] = draw
         return draw

@@ -81,6 +81,11 @@ def zoo() -> Path:
     return _ZOO
 
 
+def _key(evaluation: Evaluation, *names: str) -> str:
+    """The key of an evaluation in `eval.json`, made from these fields of it."""
+    return registry.key({name: getattr(evaluation, name) for name in names}).replace("dict-", "")
+
+
 @memory.remembered(memory.ANSWERS, as_large)
 def _evaluations(path: Path, stamp: tuple[int, int, int]) -> tuple[Evaluation, ...]:
     entries = read_json(path).get("evaluations", [])
@@ -166,16 +171,17 @@ class Run(Inside):
         )
 
     def add_evaluation(self, evaluation: Evaluation) -> Evaluation:
-        """Write an evaluation into `eval.json`, replacing one with the same attack, n, seed and
-        split; returns it with its key and the hash of the run's weights.
+        """Write an evaluation into `eval.json`, replacing one with the same attack, n, seed, split
+        and images; returns it with its key and the hash of the run's weights.
 
         If it replaces a rung of a ladder and has the same per-image results, it becomes that rung.
         """
-        key = registry.key(
-            {name: getattr(evaluation, name) for name in ("attack", "n", "seed", "split")}
-        ).replace("dict-", "")
-        new = dataclasses.replace(evaluation, key=key, weights=self.weights)
+        key = _key(evaluation, "attack", "n", "seed", "split")
         before = self.evaluation(key)
+        if before and before.images and before.images != evaluation.images:
+            key = _key(evaluation, "attack", "n", "seed", "split", "images")
+            before = self.evaluation(key)
+        new = dataclasses.replace(evaluation, key=key, weights=self.weights)
         if before and before.rung and not new.rung and before.robust_right == new.robust_right:
             new = dataclasses.replace(
                 new,

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT = 1.0  # seconds between two writes of the status, and two checks for requests
 WINDOW = 20  # batches whose median time is used to estimate the time left
+STATES: dict[str, State] = {"done": "done", "pause": "paused", "stop": "stopped"}
 
 Say = Callable[[str], object]
 
@@ -146,12 +147,12 @@ def _training(run: Run, world: World) -> tuple[Training, bool]:
 
 def _follow(run: Run, world: World) -> str:
     """Do the work of all processes but the first: take part in every step, and write nothing.
-    Returns why the training ended: "done", "pause" or "stop".
+    Returns the state in which the training ended: done, paused or stopped.
     """
     training, _ = _training(run, world)
     deque(training.epochs(), maxlen=0)
     world.leave()
-    return training.ended
+    return STATES[training.ended]
 
 
 def _work(run: Run, say: Say, world: World, callbacks: Sequence[Callback]) -> str:
@@ -214,7 +215,7 @@ def _rest(run: Run, training: Training, say: Say) -> str:
     """Save a training that the person paused or stopped, and return `paused` or `stopped`."""
     run.save_state(*training.state())
     run.ask("")
-    ended = "paused" if training.ended == "pause" else "stopped"
+    ended = STATES[training.ended]
     run.set_status(
         state=ended, heartbeat=time.time(), epoch=training.epoch, batch=training.batch, eta=None
     )

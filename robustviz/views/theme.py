@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import Any, TypeVar
 
@@ -178,7 +178,7 @@ def sides(named: Mapping[str, object]) -> list[str]:
     )
 
 
-def styles(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+def styles(names: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yields (name of a colour, dash) for each network: A's and B's own, neutral ones for others.
     A network is A or B if its name is that letter, alone or before a space. If there is none, the
     first two networks get the styles of A and B.

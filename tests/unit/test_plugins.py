@@ -109,6 +109,10 @@ WRONG = {
         f'{MINE}\n@plugins.page("attack", "Attack", "?")\ndef other(): pass',
         "page/attack exists already",
     ),
+    "figure": (
+        f'{MINE}\n@plugins.figure("adversarial")\ndef other(result): pass',
+        "figure/adversarial exists already",
+    ),
     "base": (
         f'{HEAD}\n@register("method/no")\n@dataclass(frozen=True)\nclass No:\n    x: int = 1',
         "must be a subclass of robustviz.methods.base.Method",

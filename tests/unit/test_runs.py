@@ -387,6 +387,16 @@ def test_an_evaluation_replaces_the_one_with_the_same_protocol(trained: Run) -> 
     )
 
 
+def test_an_evaluation_on_other_images_is_kept_beside_the_first(trained: Run) -> None:
+    one, moved = (
+        trained.add_evaluation(dataclasses.replace(evaluation(k), images=images))
+        for k, images in ((5, "a" * 16), (3, "b" * 16))
+    )
+    again = trained.add_evaluation(dataclasses.replace(evaluation(4), images="b" * 16))
+    assert one.key != moved.key == again.key
+    assert trained.evaluations() == [one, again]
+
+
 def test_a_probe_is_kept_and_a_damaged_one_is_made_again(made: Run) -> None:
     curve = AccuracyCurve(np.array([0.0, 0.1]), np.array([9, 3]), 10)
     assert made.cached(AccuracyCurve, "a") is None
