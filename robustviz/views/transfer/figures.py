@@ -44,8 +44,7 @@ def transfer(
     with n and 95 % intervals in the cells.
 
     Only images count that both networks classify correctly when clean and misclassify under their
-    own attack (`Transfer.qualified`). `b`: the run id of the target that is network B, which is
-    marked.
+    own attack (`Transfer.qualified`). `b`: the id of the target run that is marked as network B.
     """
     found = {str(results.meta["run"]): results} if isinstance(results, Transfer) else dict(results)
     labels, first = _labels(found, b), next(iter(found.values()))
