@@ -30,7 +30,7 @@ METRICS: dict[str, tuple[str, float | None]] = {
     "both": ("accuracy under PGD-20 and CW-100, the worse of both image by image", 1.0),
     "gap": ("cosine of a feature to its own class's centre less that to the nearest other", None),
     "misaligned": ("how well misaligned features tell fooled images from others (AUC)", 1.0),
-    "features": ("how many features carry half of an answer, the mean", None),
+    "features": ("how many features make up half of an answer, the mean", None),
     "transfer": ("share of images made on it that fool an unseen Small CNN", 1.0),
     "curvature": ("log10 of the loss's largest curvature, the median", None),
 }

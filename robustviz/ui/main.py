@@ -49,7 +49,7 @@ menu = [
     page("features", "Features", "Do attacked images stay with their class?"),
     page("soft_labels", "Loss", "How close is the boundary, and how steep is the loss?"),
     page("transfer", "Transfer", "Do images attacked on one network fool another?"),
-    page("contributions", "Contributions", "How many features carry the answer?"),
+    page("contributions", "Contributions", "How many features does an answer rest on?"),
     page("budget", "Budget", "Why can robustness cost accuracy?"),
     page("compare", "Compare", "Which network is robust, and at what cost?"),
     page("claims", "Claims", "Do the papers' claims hold here?"),

@@ -114,7 +114,9 @@ def test_a_menu_click_keeps_the_page_and_starts_at_the_top(page, server, settled
     main.evaluate("one => one.scrollTo(0, one.scrollHeight)")
     assert main.evaluate("one => one.scrollTop") > 0
     page.get_by_role("link", name="Contributions", exact=True).click()
-    expect(page.get_by_role("heading", name="How many features carry the answer?")).to_be_visible()
+    expect(
+        page.get_by_role("heading", name="How many features does an answer rest on?")
+    ).to_be_visible()
     settled(page)
     assert main.evaluate("one => one.scrollTop") == 0
     assert page.evaluate("window.kept")

@@ -30,7 +30,7 @@ def test_the_first_screen_is_of_all_images_and_of_the_chosen_one(visit):
     assert (
         data["answer"]
         == wanted.answer
-        == ["About 4 of 64 features carry half of A's answer; B spreads it over 5."]
+        == ["About 4 of 64 features make up half of A's answer; B spreads it over 5."]
     )
     assert data["moves"] == {
         name: [kind, list(values)] for name, (kind, values) in wanted.moves.items()
@@ -114,6 +114,6 @@ def test_a_thousand_steps_wait_for_a_button(visit, few):
     ids=str,
 )
 def test_no_address_breaks_the_page(visit, few, address):
-    assert "How many features carry the answer?" in words(
+    assert "How many features does an answer rest on?" in words(
         sound(visit("contributions", **{"data": "digits"} | address))
     )

@@ -515,19 +515,19 @@ def test_the_many_images_are_those_of_the_contributions_one_by_one(run) -> None:
 @pytest.mark.parametrize(
     ("b", "width", "says"),
     [
-        ([4] * 60, 10, "About 2 of 10 features carry half of A's answer; B spreads it over 4."),
-        ([1] * 60, 10, "About 2 of 10 features carry half of A's answer; B needs only 1."),
+        ([4] * 60, 10, "About 2 of 10 features make up half of A's answer; B spreads it over 4."),
+        ([1] * 60, 10, "About 2 of 10 features make up half of A's answer; B needs only 1."),
         (
             [2] * 60,
             10,
-            "About 2 of 10 features carry half of A's answer, and of B's: no difference shown.",
+            "About 2 of 10 features make up half of A's answer, and of B's: no difference shown.",
         ),
         (
             [1] * 28 + [3] * 32,
             10,
-            "About 2 of 10 features carry half of A's answer, 3 of B's: no difference shown.",
+            "About 2 of 10 features make up half of A's answer, 3 of B's: no difference shown.",
         ),
-        ([2] * 60, 20, "About 2 of 10 features carry half of A's answer; B needs only 2 of 20."),
+        ([2] * 60, 20, "About 2 of 10 features make up half of A's answer; B needs only 2 of 20."),
     ],
 )
 def test_whose_answer_fewer_features_carry_is_said_only_where_pairs_show_it(b, width, says) -> None:
@@ -558,7 +558,7 @@ def test_the_control_moves_a_marker_along_both_curves_and_the_bars_of_one_image(
     mute = dataclasses.replace(one["a"], parts=-np.ones((1, 10)))
     silent = first.screen({"a": many([3] * 40)}, {"a": mute})
     assert set(silent.moves["a-one"][1]) == {"A: no positive contribution to dog"}
-    assert silent.answer == ["About 3 of 10 features carry half of A's answer."]
+    assert silent.answer == ["About 3 of 10 features make up half of A's answer."]
 
 
 def test_no_shipped_network_makes_a_long_sentence(runs_home) -> None:

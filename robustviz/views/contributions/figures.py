@@ -47,7 +47,7 @@ def contributions(
     first = next(iter(found.values()))
     figure = blank(
         template,
-        "How many features carry the answer",
+        "How many features an answer rests on",
         f"image {first.index[0]}, {first.class_name}"
         if len(first.y) == 1
         else f"mean of {len(first.y)} untouched images",

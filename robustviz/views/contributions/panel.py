@@ -27,7 +27,7 @@ from robustviz.views.contributions.result import (
     PairingSpec,
 )
 
-TITLE = "How many features carry the answer?"
+TITLE = "How many features does an answer rest on?"
 OF = {"mean": "Mean of many", "one": "This image"}
 COMPARED = ("standard", "pgd_at", "alp", "aalp")  # methods whose curves are drawn beside A and B
 WEIGHTS = {

@@ -188,7 +188,7 @@ def answer(many: Mapping[str, Carried]) -> str:
     (side, a), *rest = many.items()
     if not all(each.median for each in many.values()):
         return "On none of these images does any feature contribute positively to the right class."
-    said = f"About {a.median} of {a.width} features carry half of {side.upper()}'s answer"
+    said = f"About {a.median} of {a.width} features make up half of {side.upper()}'s answer"
     if not rest:
         return f"{said}."
     b = rest[0][1]
