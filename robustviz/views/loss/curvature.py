@@ -235,10 +235,11 @@ def _gradients(run: Run, split: Dataset, n: int) -> Tensor:
 
 
 def others_of(run: Run, spec: GradientsSpec) -> list[Run]:
-    """The runs whose gradients are compared with those of `run`: the runs in `spec.targets`;
-    without any, the witness of an aligned `run`, and the shipped ordinary networks on the same data
-    other than `run`, its source and its witness. May be empty. Raises UserError for a named run
-    trained on other images or classes, and if a needed source or witness is missing.
+    """The runs whose gradients are compared with those of `run`: the runs in `spec.targets`.
+    If it is empty: the witness of an aligned `run`, and the shipped networks trained without a
+    defence on the same data, except `run`, its source and its witness. There may be none. Raises
+    UserError for a named run trained on other images or classes, and, if none is named, where the
+    source or the witness of an aligned `run` is missing.
     """
     if named := named_runs(run, spec.targets, "target"):
         return named

@@ -55,7 +55,7 @@ def soft_labels(
     one panel per network.
 
     `attacked`: shows each network the image attacked on it, instead of the clean image. `witness`:
-    the printed name of the network with whose soft label the others are compared. Of more than
+    the name in `results` of the network with whose soft label the others are compared. Of more than
     twelve classes only twelve are drawn: those with the largest outputs, and the true class.
     """
     found, colour = named(results, ""), COLOURS[template]
@@ -330,8 +330,8 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
     """Draw each image's top Hessian eigenvalue, one row per network, on a logarithmic axis of its
     absolute value; the marker of a negative one is hollow.
 
-    A bar marks the median and its 95 % interval. The `customdata` of each point starts with the
-    index of its image, so that images can be selected.
+    A bar marks the median and its 95 % interval, if the median is positive. The `customdata` of
+    each point starts with the index of its image, so that images can be selected.
     """
     found, jitter = named(results, ""), np.random.default_rng(0)
     first = next(iter(found.values()))

@@ -41,11 +41,13 @@ class Refined:
         return np.asarray(self.values[tuple(self.tried.T)])
 
     def meta(self, names: Sequence[str], off: Floats) -> JSON:
-        """The dict for a result's `meta["refined"]`: how many points there are, how many were
-        computed (with those tried) and how many tried, the largest absolute interpolation error of
-        each quantity by name, and which points were computed, as text from `pack`. `off` (T,D): the
-        interpolation errors of D quantities at the points tried; `names`: their names; surplus ones
-        are ignored.
+        """The dict for a result's `meta["refined"]`. `points`, `computed`, `tried`: how many points
+        there are, how many of them were computed (those tried included), and how many tried.
+        `error`: the largest absolute interpolation error of each quantity, by name; 0 if no point
+        was tried. `where`: which points were computed, row by row, as text from `evaluation.pack`.
+
+        `off` (T,D): the interpolation errors of D quantities at the points tried; `names`: their
+        names, of which surplus ones are ignored.
         """
         return {
             "points": self.computed.size,
@@ -70,8 +72,9 @@ def refined(
     error of linear interpolation in each cell. Where it exceeds 1 % of the range of the drawn
     quantities (`drawn` maps values (N,K) to these, (N,D)), all points of the cell are computed at
     the new spacing. The others come from the cubic through the four nearest points of the coarser
-    grid along each direction. `seed` selects the points that are computed last, to measure the
-    error. If a value is not finite, all points are computed.
+    grid along each direction. Last, up to 64 interpolated points, which `seed` selects, are
+    computed to measure the error. If a value on one of the two coarser grids is not finite, all
+    points are computed.
     """
     nodes, spans = _lattice(grid, FIRST), None
     computed = _both(grid, nodes)

@@ -86,8 +86,9 @@ def soft_label(logits: Floats, temperature: float) -> Floats:
 
 
 def median_interval(values: Floats) -> tuple[float, float, float]:
-    """The median of `values` (n,) and its interval (low, high) of at least 95 %, whose ends are two
-    of the values. With fewer than six values it spans all of them and has less than 95 %.
+    """The median of `values` (n,) and the two ends, low and high, of its interval of at least 95 %.
+    The ends are two of the values. With fewer than six values the interval spans all of them, and
+    its level is below 95 %. Raises IndexError for no values.
 
     Source: order statistics, the interval of the sign test. The number of values below the median
     is binomial, so the interval holds for any distribution; with a long tail, Student's interval of
@@ -119,11 +120,13 @@ class Surface(Result):
     `x`, `d`, `r` (C,H,W): the image in [0, 1], the adversarial and the random direction, both with
     entries in [−1, 1]. `a`, `b` (G,): steps along d and r in pixel units; the middle one is exactly
     0. Points are not clipped to [0, 1], so that the plane is flat. `y`: the true class. `hard`
-    (G,G): cross-entropy to y. `soft` (G,G): T²·KL(q ‖ softmax(logits/T)), where q = `label` (K,) is
-    the witness's softmax output at T for the clean image; both are empty without a witness. `pred`
-    (G,G): the predicted classes. `eps`: the run's radius. If the surface was refined,
-    `meta["refined"]` says which points were computed (`where`, to be read with `unpack`) and how
-    large the interpolation error was at the points tried (`error`).
+    (G,G): cross-entropy with y. `soft` (G,G): T²·KL(q ‖ softmax(logits/T)), where q = `label` (K,)
+    is the witness's softmax output at T for the clean image; `soft` and `label` are empty without a
+    witness. `pred` (G,G): the predicted classes. `eps`: the run's ε, or its data's default ε if it
+    was trained in l2. With the option `refine`, some points are interpolated. Then
+    `meta["refined"]` says which points were computed (`where`, to be read with
+    `evaluation.unpack`), and how large the interpolation error is (`error`), measured at up to 64
+    points.
     """
 
     x: Floats
@@ -155,13 +158,13 @@ class Surface(Result):
 @register("probe/surfaces")
 @dataclass(frozen=True)
 class SurfacesSpec(ProbeSpec[Surface]):
-    """The loss on a plane through a test image, to the true class and to a soft label.
+    """The loss on a plane through a test image, for the true class and for a soft label as target.
 
     The plane holds x + a·d + b·r for a and b from −`span` to `span`. d is computed on the
     `reference` network, so that several networks can be compared on the same plane: the sign of the
     gradient of its cross-entropy at x (sign(0) = 0), or with `direction=pgd` the perturbation of 20
-    PGD steps from a zero start, divided by ε. r is ±1 at random, the same for every network. The
-    soft label is that of the `witness`.
+    PGD steps that start at x, divided by the reference's ε. r is ±1 at random, the same for every
+    network. The soft label is that of the `witness`.
     """
 
     index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
@@ -231,7 +234,7 @@ class WorstDirection(Result):
     eps: float
 
     def picture(self, level: int) -> Floats:
-        """The image moved by `level` grey levels along d, (C,H,W) in [0, 1]."""
+        """The image moved by `level` grey levels along d and clipped, (C,H,W) in [0, 1]."""
         return np.clip(self.x / 255 + level / 255 * (self.d / 127), 0, 1)
 
     @property
@@ -373,8 +376,9 @@ class Curvature(Result):
     for each image of `index` (n,).
 
     `eigenvalue` (n,): λ, with its sign. `residual` (n,): ‖Hv − λv‖/|λ| at the end; some exact
-    eigenvalue lies within residual·|λ| of λ. `same` (n,): whether the smoothed copy, on which λ is
-    measured, predicts the same class as the network.
+    eigenvalue lies within residual·|λ| of λ. λ is measured on a copy of the network in which
+    softplus replaces each ReLU (`curvature.smoothed`); `same` (n,): whether the copy predicts the
+    same class as the network.
     """
 
     index: Ints

@@ -173,8 +173,8 @@ def _soft(result: WorstDirection, temperature: int, side: int) -> bytes:
 
 
 def positions(eps: float) -> list[int]:
-    """The slider's positions, in grey levels from 0 to 2ε, in equal steps so that there are at most
-    `POSITIONS`.
+    """The slider's positions, in whole grey levels: 0, and equal steps up to 2ε at most. The step
+    is the smallest that gives at most `POSITIONS` positions.
     """
     last = int(2 * eps * 255 + 1e-6)
     return list(range(0, last + 1, -(-(last + 1) // POSITIONS)))
@@ -280,10 +280,10 @@ def alignment(
     witness: str = "witness",
     control: str = "",
 ) -> Screen:
-    """Draw a first screen: the source before and after an alignment, with the loss to the true
-    class and to the witness's soft label. The control is the temperature, which starts at `start`.
-    `witness`: the heading over the witness's soft label; `control`: what was learned instead of
-    soft labels if the alignment is a control, else empty.
+    """Draw a first screen: the loss of the source before and after an alignment, with the true
+    class and with the witness's soft label as target. The control is the temperature, which starts
+    at `start`. `witness`: the heading over the witness's soft label; `control`: what was learned
+    instead of soft labels if the alignment is a control, else empty.
     """
     classes, sides = before.meta["classes"], {"before": before, "after": after}
     moves: dict[str, tuple[str, list[str]]] = {}

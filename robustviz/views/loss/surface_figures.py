@@ -46,11 +46,11 @@ def surfaces(
     """Draw the loss on the plane through an image, one column per network, in grey levels along
     both directions.
 
-    `target`: the loss to the true class (`hard`), to the witness's soft label (`soft`), or one row
-    of each (`both`). `frozen`: the printed name of a network that the alignment did not change. On
-    contours the ring is the image itself, × is at ε along the adversarial direction, the square is
-    the ε box, and on the dashed line the prediction stops being the true class. Raises UserError
-    for results on different planes, and for a soft loss without a witness.
+    `target`: the loss's target: the true class (`hard`), the witness's soft label (`soft`), or one
+    row for each (`both`). `frozen`: the name in `results` of a network that the alignment did not
+    change. On contours the ring is the image itself, × is at ε along the adversarial direction, the
+    square is the ε box, and on the dashed line the prediction stops being the true class. Raises
+    UserError for results on different planes, and for a soft loss without a witness.
     """
     found, targets = named(results, ""), ["hard", "soft"] if target == "both" else [target]
     _same_plane(found)
@@ -263,7 +263,8 @@ def weight_surface(
     directions, one column per network.
 
     The colour is log₁₀ of the loss, because losses a few filter norms away are a hundred times
-    larger. Raises UserError for results on different grids.
+    larger; a loss that is not finite is drawn as 10⁶. Raises UserError for results on different
+    grids.
     """
     found, flat = named(results, ""), kind == "contour"
     first = next(iter(found.values()))

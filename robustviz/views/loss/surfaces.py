@@ -128,8 +128,8 @@ def rademacher(shape: tuple[int, ...], seed: int) -> Tensor:
 
 def losses_at(flat: Floats, y: Tensor, wanted: Tensor | None, temperature: float) -> Floats:
     """The losses of P images with logits `flat` (P,K), one row per image. The first column is the
-    cross-entropy to the true class `y` (1,). If the witness's logits `wanted` (1,K) are given, the
-    second is T²·KL from its soft label at T = `temperature`.
+    cross-entropy with the true class `y` (1,). If the witness's logits `wanted` (1,K) are given,
+    there is a second column, T²·KL(softmax(wanted/T) ‖ softmax(flat/T)) with T = `temperature`.
     """
     logits = torch.from_numpy(flat).float()
     columns = [
@@ -155,8 +155,8 @@ def _shared(said: JSON) -> str:
 def networks_of(run: Run, spec: SurfacesSpec) -> tuple[Run, Run | None]:
     """Returns (reference, witness): the runs named in the spec. If none is named, the reference is
     the source of an aligned `run`, else `run` itself, and the witness is that of an aligned `run`,
-    else None. Raises UserError for a named run trained on other images or classes, and if `run` is
-    aligned, its source or witness is missing, and the spec does not name both.
+    else None. Raises UserError for a named run trained on other images or classes, and where the
+    source or the witness of an aligned `run` is missing and the spec does not name both.
     """
     # Not looked up if both are named, so that an aligned run whose source is gone can be shown.
     before, witness = relatives(run) if not (spec.reference and spec.witness) else (None, None)
@@ -168,7 +168,9 @@ def networks_of(run: Run, spec: SurfacesSpec) -> tuple[Run, Run | None]:
 
 @probe(SurfacesSpec)
 def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
-    """Measure the loss on a plane through a test image. Raises UserError if the span or d is 0."""
+    """Measure the loss on a plane through a test image. Raises UserError for a span of 0 and for an
+    even grid, and where `image_of`, `networks_of` or `adversarial_direction` does.
+    """
     split, x, y = image_of(run, spec.index)
     net = net_of(run)
     reference, witness = networks_of(run, spec)
@@ -263,8 +265,8 @@ def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSp
 
 
 def pgd_direction(net: Classifier, x: Tensor, y: Tensor, eps: float) -> Tensor:
-    """The perturbation of 20 PGD steps that start at the image (1,C,H,W), divided by ε: (C,H,W),
-    entries in [−1, 1].
+    """The perturbation of 20 linf PGD steps that start at the image `x` (1,C,H,W) of class `y`
+    (1,), divided by `eps`: (C,H,W), entries in [−1, 1].
     """
     x_adv = PGD(eps=eps, start="zero", steps=20)(net, x, y, torch.Generator().manual_seed(0))
     return (x_adv - x)[0] / eps
@@ -288,8 +290,8 @@ def _slice_name(run: Run, spec: WorstDirectionSpec) -> str:
 @probe(WorstDirectionSpec, name=_slice_name)
 def worst_direction(run: Run, spec: WorstDirectionSpec) -> WorstDirection:
     """Compute the predictions on a plane through one image, along the network's worst direction.
-    Raises UserError for ε = 0, for a grid that is not a multiple of 6, plus 1, and if PGD does not
-    move the image.
+    Raises UserError unless ε is above 0 and `spec.grid` − 1 a multiple of 6, if PGD does not move
+    the image, and where `image_of` or `trained_alike` does.
     """
     split, x, y = image_of(run, spec.index)
     eps = radius(run) if spec.eps is None else check_eps(spec.eps)
