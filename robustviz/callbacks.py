@@ -1,7 +1,6 @@
 """Callbacks for trainings, as in `train_run(config, callbacks=[TensorBoard()])`.
 
-A callback is any object with the three methods of `Callback`; subclass it and override those you
-need.
+A callback is an instance of a subclass of `Callback`, which overrides the methods it needs.
 """
 
 from __future__ import annotations
@@ -31,12 +30,14 @@ class Callback:
 
     def on_epoch(self, run: Run, record: EpochRecord) -> Answer | None:
         """Called after each epoch, once its record is saved. Return "pause" or "stop" to end the
-        training here (it can be resumed later), "go" or None to continue.
+        training here (it can be resumed later), "go" or None to continue. After the last epoch the
+        answer has no effect.
         """
 
     def on_end(self, run: Run, state: str) -> None:
-        """Called when the training ends, but not when it fails. `state` is "done" (the run has then
-        also been evaluated on the test split), "paused" or "stopped".
+        """Called when the training ends, but not when it fails or is interrupted with Ctrl-C.
+        `state` is "done" (the run has then also been evaluated on the test split), "paused" or
+        "stopped".
         """
 
 
@@ -78,11 +79,11 @@ class AfterEpoch(Callback):
 
 
 class TensorBoard(Callback):
-    """A callback that writes each epoch's losses, validation accuracies, learning rate and
-    duration, and at the end the test accuracies, as scalars for TensorBoard.
+    """A callback that writes each epoch's losses, validation accuracies, learning rate and duration
+    as scalars for TensorBoard, and at the end of a completed training the test accuracies.
 
     `folder`: where to write; None: `tensorboard` in the run's folder. View the scalars with
-    `tensorboard --logdir FOLDER`. Raises UserError where the package tensorboard is not installed.
+    `tensorboard --logdir FOLDER`. Raises UserError if the package tensorboard is not installed.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:

@@ -36,10 +36,11 @@ BATCH = 64
 
 def check(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
     """Check this machine and return the findings as a dict that is ready for JSON. `tell` gets them
-    line by line; the last line is READY, or NOT READY and the most urgent problem.
+    line by line; the last line is READY, or NOT READY and the first problem.
 
-    `ready`: whether training and the pages will work; `problems`: sentences, usually the most
-    urgent one first. Takes about three seconds plus the import of torch. Never raises.
+    `problems`: sentences, usually the most urgent one first; `ready`: whether there are none. To
+    test whether it is writable, the folder of the user's runs is created. Takes about three seconds
+    plus the import of torch. Never raises.
     """
     facts: dict[str, Any] = {"ready": False, "problems": []}
     for part in (_versions, _device, _folders, _data, _checkpoints, _speed):

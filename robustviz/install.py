@@ -23,9 +23,12 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
 def install(file: Path, options: Sequence[str] = ()) -> int:
-    """Install the packages pinned in `file`, and print how large the download is. Returns pip's
-    exit status: 0 if all went well; 1 also if the disk has too little space. `options` are passed
-    to pip.
+    """Install the packages pinned in `file`. Unless the pinned torch and torchvision are installed
+    already, first print how large the download is, and take PyTorch's CPU build if there is no
+    NVIDIA GPU and the package index has that build.
+
+    Returns pip's exit status: 0 if all went well; 1 also if the disk has too little space.
+    `options` are passed to pip.
     """
     pins = torch_pins(file)
     wanted: tuple[str, ...] = ()
@@ -88,8 +91,8 @@ def torch_pins(file: Path) -> dict[str, str]:
 
 
 def cpu_pins(pins: dict[str, str], options: Sequence[str] = ()) -> tuple[str, ...]:
-    """The pins of the CPU builds of the same versions, such as `torch==2.15.0+cpu`; empty unless
-    pip finds all of them.
+    """The pins of the CPU builds of the same versions, such as `torch==2.15.0+cpu`; empty if `pins`
+    is empty or pip does not find all of them.
     """
     wanted = tuple(f"{name}=={version}+cpu" for name, version in pins.items())
     asked = [*PIP, "install", "--dry-run", "--no-deps", "--quiet", *options, *wanted]
@@ -105,7 +108,9 @@ def has_cuda_build() -> bool:
 
 
 def has_gpu() -> bool:
-    """Whether NVIDIA's driver sees a GPU on this machine."""
+    """Whether NVIDIA's driver is installed, from which a GPU is assumed: `nvidia-smi` is on the
+    PATH, or the Linux driver reports its version.
+    """
     return bool(shutil.which("nvidia-smi")) or Path("/proc/driver/nvidia/version").exists()
 
 

@@ -50,8 +50,9 @@ def alignment(z: Tensor, y: Tensor) -> float:
 
 
 def alignment_of_pairs(u: Tensor, v: Tensor) -> float:
-    """The mean ‖u − v‖² over pairs of rows, each row scaled to length 1: row i of `u` and `v` (N,
-    D) are a clean image and its attacked twin. From 0 (no direction changed) to 4.
+    """The mean ‖u − v‖² over pairs of rows, each row scaled to length 1: row i of `u` and `v`, both
+    (N, D), are a clean image and its attacked twin. From 0 (no direction changed) to 4. Raises
+    UserError for different shapes.
     """
     u, v = _twins(u, v)
     return float((unit(u) - unit(v)).square().sum(dim=1).mean())
@@ -77,8 +78,8 @@ def uniformity(z: Tensor) -> float:
 
 
 def class_centres(z: Tensor, y: Tensor, classes: int) -> Tensor:
-    """The mean features of each class, (K, D) float64; NaN for a class without points. Raises
-    UserError for a label of `classes` or more.
+    """The mean features of each class, (K, D) float64, where K = `classes`; NaN for a class without
+    points. Raises UserError for a label outside 0 to K − 1.
     """
     z, y = _checked(z, y)
     classes = whole(classes, "classes")
@@ -167,18 +168,18 @@ def knn_accuracy(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> f
     """The fraction of points, 0 to 1, whose class is the most common among their `k` nearest
     neighbours, leave-one-out.
 
-    `among` (N, D): the points among which neighbours are searched, by default `z` itself; row i of
-    it (the point itself, or its clean twin) is left out for point i. Ties between classes go to the
-    lowest class, ties between distances to the lowest row. Raises UserError for fewer than k+1
-    points.
+    `among` (N, D): the points among which neighbours are searched, by default `z` itself. Row i of
+    `among` is point i itself or its clean twin, so it has the label of point i and never counts as
+    a neighbour of point i. Ties between classes go to the lowest class, ties between distances to
+    the lowest row. Raises UserError if `k` is below 1, and for fewer than k+1 points.
     """
     z, y = _checked(z, y)
     return float((votes(z, y, k, among) == y).double().mean())
 
 
 def votes(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> Tensor:
-    """The most common class among the `k` nearest neighbours of each point, (N,); `among` and ties
-    as in `knn_accuracy`.
+    """The most common class among the `k` nearest neighbours of each point of `z` (N, D), as (N,)
+    of the type of the labels `y` (N,); `among`, ties and errors as in `knn_accuracy`.
     """
     return y[neighbours(z, k, among)].mode(dim=1).values  # torch takes the lowest of several modes
 
@@ -194,7 +195,7 @@ def neighbourhood_hit(z: Tensor, y: Tensor, k: int, among: Tensor | None = None)
 
 
 def neighbours(z: Tensor, k: int, among: Tensor | None = None) -> Tensor:
-    """The row indices of the `k` nearest points of each point, (N, k), by Euclidean distance,
+    """The row indices of the `k` nearest points of each point, (N, k) int64, by Euclidean distance,
     nearest first; `among`, ties and errors as in `knn_accuracy`.
     """
     z = cloud(z)
@@ -234,8 +235,8 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
 
 
 class Displacement(NamedTuple):
-    """How far each image's features moved: `lipschitz` (N,), divided by the size of the image's
-    change; `relative` (N,), divided by the mean distance between class centres.
+    """How far the features of each of N images moved, in two ways. `lipschitz` (N,): divided by the
+    size of the image's change; `relative` (N,): divided by the mean distance between class centres.
     """
 
     lipschitz: Tensor
@@ -259,7 +260,11 @@ def displacement(
     0 for an image that did not change. It grows with the scale of the features, so use it to
     compare attack and noise on one network. `relative`: ‖Δz‖₂ / `centre_distance` of the clean
     features, without a unit, for comparing networks; 1 means as far as from class to class.
-    Infinite if all centres coincide and the point moved.
+    Infinite if all centres coincide and the point moved, 0 if the point did not move.
+
+    `x`, `x_moved`: the images before and after, floats (N,C,H,W) in [0, 1]; `y` (N,): their labels,
+    below `classes`. Raises UserError for inputs that do not fit together, and if fewer than two
+    classes have points.
 
     Source: Yang et al. 2020 (arXiv 2003.02460), the empirical local Lipschitz constant. `Differs:`
     there ‖Δf‖₁ of the outputs, maximised over the ball; here the features, at the given point.
@@ -331,8 +336,8 @@ def require(holds: bool, sentence: str, code: int = 1) -> None:
 
 def cloud(z: Tensor) -> Tensor:
     """Features `z` (N, D) of any float dtype, detached, as float64 on the CPU. Raises UserError for
-    anything else, if there are none, and for values that are not finite or whose squares would not
-    fit in float64.
+    anything else, for an empty tensor, for NaN and infinite values, and if the largest absolute
+    value is above 1e100, or below 1e−100 but not 0, since squares would not fit in float64.
     """
     require(
         isinstance(z, Tensor),

@@ -1,8 +1,9 @@
 """Plug-ins: methods, attacks, networks, data sets, probes and pages of other people, without a
 fork.
 
-Importing a plug-in, a Python file, folder or module, registers its classes. It is imported only if
-a person named it: by `--plugin`, `ROBUSTVIZ_PLUGINS`, an installed entry point, or `use`.
+Importing a plug-in, a Python file, folder or module, registers its classes. A plug-in is imported
+only if a person named it, now or earlier (`trust`): by `--plugin`, `ROBUSTVIZ_PLUGINS`, an
+installed entry point, or `use`.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ BASES = {
 
 @dataclass(frozen=True)
 class Plugin:
-    """A loaded plug-in: its `source`, under which run folders list it (a file's absolute path, or a
-    module's name), the `path` and `sha256` of its code, the name of its `module`, and the `things`
-    it registered, such as `method/mixed_at`.
+    """A loaded plug-in: its `source`, under which run folders list it (the absolute path of a file
+    or folder, or a module's name), the `path` and `sha256` of its code, `module`, the name under
+    which the code is imported, and the `things` that it registered, such as `method/mixed_at` or
+    `page/mine`, without its figures.
     """
 
     source: str
@@ -140,18 +142,21 @@ def modules() -> list[str]:
 
 
 def of(cls: type) -> Plugin | None:
-    """The plug-in that a class comes from; None if the class is robustviz's own."""
+    """The loaded plug-in that a class comes from; None if it comes from none, as robustviz's own
+    classes.
+    """
     return next((each for each in loaded() if each.holds(cls.__module__)), None)
 
 
 def use(source: str | os.PathLike[str], *, sha256: str = "") -> Plugin:
-    """Import a plug-in, given as the path of a file or folder or as a module's name, and return it;
-    one that is loaded already is returned at once. `sha256`: the required SHA-256 of its code;
-    other code is not run.
+    """Import a plug-in, given as the path of a file or folder or as a module's name, and return it.
+    A plug-in that is loaded already is not imported again. `sha256`: the SHA-256 that its code must
+    have; empty: any.
 
-    Raises UserError if it is not found, raises an error, or registers a name that is taken or an
-    invalid class; nothing of it then stays registered. Also raises UserError if its code has
-    changed since this process loaded it; the loaded version then stays.
+    Raises UserError, without importing anything, if the plug-in is not found, if its code has
+    another SHA-256 than `sha256`, or if it has changed since this process loaded it; the loaded
+    version then stays. Also raises UserError if the import fails, or if the plug-in registers a
+    name that is taken or an invalid class; then nothing of it stays registered.
     """
     with _turn:
         name, path = trusted.find(os.fspath(source))
@@ -185,7 +190,8 @@ def use(source: str | os.PathLike[str], *, sha256: str = "") -> Plugin:
 
 def trust(source: str | os.PathLike[str]) -> None:
     """Remember a plug-in and the SHA-256 of its present code, so that other commands, the app and
-    trainings load it from now on. Raises UserError if it is not found or this cannot be written.
+    trainings load it from now on. Raises UserError if it is not found, or if the list of remembered
+    plug-ins cannot be read or written.
     """
     trusted.remember(source)
 
@@ -203,9 +209,10 @@ def load_all(
     named: Iterable[str] = (), tell: Callable[[str], object] = lambda line: _say(line)
 ) -> None:
     """Load all plug-ins that a person named: on the command line (`named`; these are also
-    remembered), in the environment, by entry points, and those that are remembered. Raises
-    UserError for one in `named` that cannot be loaded; of the others, which may not be needed now,
-    `tell` gets one sentence for each failure.
+    remembered), in the environment, by entry points, and earlier (the remembered ones, if their
+    code is unchanged). Raises UserError for one in `named` that cannot be loaded. The others may
+    not be needed now: if one fails, `tell` is called with a sentence, which by default goes to
+    standard error.
     """
     take(named)
     entries = importlib.metadata.entry_points(group=GROUP)
@@ -225,11 +232,13 @@ def in_environment() -> list[str]:
 
 def resolve(source: str, *, asked_by: str = "", sha256: str = "") -> Callable[..., Any]:
     """The function that `FILE.py:make` or `pkg.mod:make` names; its module is loaded as a plug-in.
-    `asked_by`: what names the function, such as `The run x`, if that is not a person at a command
-    line. Its code must then be trusted on this computer, under that name or with the same `sha256`,
-    and unchanged.
 
-    Raises UserError if there is no such function, and if the code is not trusted here.
+    `asked_by`: what names the function, such as `The run x`; empty if a person at a command line
+    does. If `asked_by` is given, the code must be loaded already, under that name or with the same
+    `sha256`, or be trusted on this computer and unchanged since.
+
+    Raises UserError if there is no such function, and if its code is not trusted here or cannot be
+    loaded.
     """
     place, colon, name = source.rpartition(":")
     if not colon or not place or not name.isidentifier():
@@ -254,8 +263,9 @@ def resolve(source: str, *, asked_by: str = "", sha256: str = "") -> Callable[..
 
 
 def needed(config: object) -> list[dict[str, str]]:
-    """The plug-ins that a config's method, attack, data and network come from, as the run's
-    config.json lists them: the `source` and `sha256` of each.
+    """The plug-ins that a config needs, as the run's config.json lists them (the `source` and
+    `sha256` of each): those that its method, attack, data and network come from, and those with
+    functions that its settings name.
     """
     found = dict.fromkeys(_behind(config))
     return [{"source": each.source, "sha256": each.sha256} for each in found]
@@ -277,10 +287,11 @@ def _behind(thing: Any) -> Iterator[Plugin]:
 
 
 def lacking(asked: Iterable[Mapping[str, object]], whose: str) -> str:
-    """One sentence, which begins with `whose`, if a plug-in listed in a run's config.json is not
-    available here; empty if all are. A plug-in that is not loaded yet is loaded if a person has
-    trusted its code on this computer, also if the same code is at another path; other code is never
-    imported.
+    """One sentence, which begins with `whose`, if one of the plug-ins `asked`, as a run's
+    config.json lists them, is not available here; empty if all are.
+
+    A plug-in that is not loaded yet is loaded now if a person has trusted its code on this
+    computer, also if the same code is at another path. Other code is never imported.
     """
     for entry in asked:
         source, sha = str(entry.get("source", "")), entry.get("sha256")
@@ -302,8 +313,8 @@ def lacking(asked: Iterable[Mapping[str, object]], whose: str) -> str:
 
 
 def changed(asked: Iterable[Mapping[str, object]]) -> str:
-    """One sentence that names the loaded plug-ins of another version than the run was made with;
-    empty if there are none.
+    """One sentence that names those of the plug-ins `asked`, as a run's config.json lists them,
+    that are loaded with other code than the run was made with; empty if there are none.
     """
     other = [
         held.source
@@ -443,8 +454,8 @@ def _sentence(found: Plugin, error: BaseException) -> str:
 
 
 def line_of(error: BaseException) -> str:
-    """Returns the last line of a loaded plug-in's code in the error's traceback, such as `line 12
-    of /home/me/mine.py`; empty if there is none.
+    """Returns the innermost line of a loaded plug-in's code in the error's traceback, such as `line
+    12 of /home/me/mine.py`; empty if there is none.
     """
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if any(Path(frame.filename).is_relative_to(one.path) for one in loaded()):

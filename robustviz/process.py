@@ -45,8 +45,8 @@ def default_threads() -> int:
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """A context manager: inside it torch computes with `count` CPU threads in this thread,
-    afterwards with as many as before. Nothing else in robustviz changes the count.
+    """A context manager: inside it torch computes with `count` CPU threads (at least 1) in this
+    thread, afterwards with as many as before. Nothing else in robustviz changes the count.
 
     How a sum is split depends on the count, so reproducible numbers need the same count. The
     setting belongs to the process, and two sessions of the app may be inside at once: each then

@@ -1,7 +1,9 @@
-"""The registry of everything a person can choose: methods, attacks, data sets, networks, probes.
+"""The registry of everything a person can choose: methods, attacks, data sets, networks, and probes
+(the measurements behind the pages).
 
-A registered class is a frozen dataclass whose fields are its settings. The command line, the form
-on the Train page, the documentation and the JSON of run folders are generated from these fields.
+A registered class, unless it is a network, is a frozen dataclass whose fields are its settings. The
+command line, the form on the Train page, the documentation and the JSON of run folders are
+generated from these fields.
 """
 
 from __future__ import annotations
@@ -78,10 +80,10 @@ def _apart(held: type, cls: type) -> bool:
 
 def register(name: str, *, offered: bool = True) -> Callable[[C], C]:
     """A decorator that registers a class under `kind/key`, e.g. `@register("method/trades")`. With
-    `offered` false it is left out of all lists of choices.
+    `offered` false the class is left out of all lists of choices, but runs can still name it.
 
     The class gets `kind` and `key` as class attributes. Raises Taken if another class holds the
-    name, because silently replacing it would change what an old run folder means.
+    name, because silently replacing that class would change what an old run folder means.
     """
     kind, _, key = name.partition("/")
 
@@ -106,7 +108,7 @@ def keys(kind: str) -> tuple[str, ...]:
 
 
 def offered(kind: str, key: str) -> bool:
-    """Whether this key is in the lists of choices."""
+    """Whether this key is in the lists of choices; true also for a key that is not registered."""
     return (kind, key) not in _unasked
 
 
@@ -121,8 +123,8 @@ def every(kind: str) -> tuple[str, ...]:
 
 
 def get(kind: str, name: str) -> Any:
-    """The class registered as `kind/name`. Raises UserError, with the nearest key and the list of
-    all that are offered, if there is none.
+    """The class registered as `kind/name`. Raises UserError if there is none, with the nearest key
+    and the list of those that are offered.
     """
     if name not in every(kind):
         raise UserError(unknown(kind, name, keys(kind)), code=2)
@@ -140,14 +142,19 @@ def made_in(within: Callable[[str], bool]) -> list[str]:
 
 
 def drop(name: str) -> None:
-    """Remove the class registered as `kind/key`, because its plug-in failed to load."""
+    """Remove the class registered as `kind/key`, because its plug-in failed to load. Raises
+    KeyError if there is none.
+    """
     kind, _, key = name.partition("/")
     del _table[kind][key]
 
 
 def unknown(what: str, name: str, known: typing.Iterable[str], most: int = 0) -> str:
-    """The error sentence for an unknown name: suggests the nearest known name and lists all; if
-    there are more than `most` (and `most` is not 0), only the `most` nearest.
+    """The error sentence for an unknown name; `what` says what is not known, such as "data set".
+
+    The sentence suggests what robustviz calls a setting that has this name in other libraries, else
+    the most similar known name, if one is similar enough. It lists all known names; if there are
+    more than `most` (and `most` is not 0), only the `most` nearest.
     """
     known = list(known)
     told = ", ".join(known) or "none"
@@ -164,10 +171,11 @@ def unknown(what: str, name: str, known: typing.Iterable[str], most: int = 0) ->
 
 @dataclass(frozen=True)
 class Option:
-    """What forms, help texts and checks need to know about a setting: its help text, inclusive
-    bounds, the `kind` of its value, and the `choices` of a text (empty: any; of the kind `rule`:
-    only the usual ones). `advanced`: hidden at first; `train_only`: does not change any test image;
-    `later`: added after runs existed, so that its default is not part of a run's name.
+    """What forms, help texts and checks need to know about a setting: its help text, the inclusive
+    bounds `low` and `high` (None: no bound), the `kind` of its value (one of `Kind`), and the
+    `choices` of a text (empty: any text; of the kind `rule`: only the usual ones). `advanced`:
+    hidden at first; `train_only`: does not change any test image; `later`: added after runs
+    existed, so that its default is not part of a run's name.
     """
 
     help: str = ""
@@ -180,8 +188,9 @@ class Option:
     later: bool = False
 
     def check(self, name: str, value: Any, owner: type) -> None:
-        """Raises UserError if `value` is not allowed for the setting `name` of the class
-        `owner`.
+        """Raises UserError if `value` is out of bounds or not one of the choices; for the kind
+        `net`, if it is not the key of a network. Empty texts are allowed, and the type is not
+        checked here (`coerce` does that). `name`: the setting; `owner`: its class.
         """
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low = -math.inf if self.low is None else self.low
@@ -237,8 +246,9 @@ def of_kind(cls: type, *kinds: Kind) -> tuple[str, ...]:
 
 
 class Spec:
-    """Base class of registered dataclasses: checks the type, bounds and choices of each field once,
-    when the object is created.
+    """Base class of registered dataclasses. When an object is created, each field is converted to
+    its type (`coerce`), and its bounds and choices are checked (`Option.check`). Raises UserError
+    for a value that is not allowed.
     """
 
     kind: typing.ClassVar[str]
@@ -265,7 +275,9 @@ def hints(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def without_none(hint: Any) -> tuple[Any, bool]:
-    """The type `hint` without None (if there are several, the first), and if None is allowed."""
+    """The type `hint` without None, and whether `hint` allows None. Of a union of several other
+    types, the first is taken.
+    """
     args = get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else ()
     return next((arg for arg in args if arg is not type(None)), hint), type(None) in args
 
@@ -275,10 +287,12 @@ def _bare(text: object) -> str:
 
 
 def coerce(hint: Any, value: Any, path: str) -> Any:
-    """`value` converted to the type `hint`: ints to floats if a float is wanted, mappings to
-    dataclasses, the key of a registered class to an object with its default settings.
+    """`value` converted to the type `hint`: whole numbers to floats and 3.0 to 3, NumPy numbers to
+    Python's, lists to tuples, mappings to dataclasses, the key of a registered class to an object
+    with its default settings, and another spelling of a choice, such as `L-2`, to the usual one.
+    None is allowed only if `hint` allows it.
 
-    Raises UserError that names the field (`path`), what came and what is wanted. Text is never
+    Raises UserError that names the field (`path`), the value and what is wanted. Text is never
     converted to a number here; the command line does that, where all values are text.
     """
     if type(value) is hint and hint in (int, str, bool):  # a shortcut: most values are these
@@ -322,8 +336,9 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
 
 
 def encode(thing: Any, naming: bool = False) -> Any:
-    """`thing` as plain JSON values. A registered dataclass becomes its fields and its `key`.
-    `naming`: for a run's name, so settings with `Option.later` are left out at their default.
+    """`thing` as plain JSON values. A dataclass becomes a dictionary of its fields, a registered
+    one also with its `key`; tuples become lists; other values are returned as they are. `naming`:
+    for a run's name, so settings with `Option.later` are left out at their default.
     """
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         return ({"key": thing.key} if hasattr(thing, "key") else {}) | {
@@ -352,16 +367,18 @@ def flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, A
 
 
 def decode(kind: str, mapping: Mapping[str, Any]) -> Any:
-    """The object of which `encode` made this mapping. Raises UserError for an unknown key, an
-    unknown field or a wrong type.
+    """The object of which `encode` made this mapping, of the class registered under `kind` and the
+    mapping's `key`. Raises UserError for an unknown key, an unknown field or a value that is not
+    allowed.
     """
     fields = dict(mapping)
     return build(get(kind, str(fields.pop("key", ""))), fields)
 
 
 def build(cls: type[T], fields: Mapping[str, Any]) -> T:
-    """An instance of a dataclass from a mapping of its fields, with each value checked. Raises
-    UserError for an unknown field or a wrong value.
+    """An instance of a dataclass from a mapping of its fields, with each value converted by
+    `coerce`. Missing fields get their default. Raises UserError for an unknown field or a value
+    that is not allowed, and TypeError if a field without a default is missing.
     """
     known = hints(cls)
     fields = {_field(name, known): value for name, value in fields.items()}
@@ -375,7 +392,8 @@ def with_value(thing: Any, path: str, value: Any, whole: str | None = None) -> A
     """A copy of a dataclass with the field at the dotted `path` replaced, e.g.
     `method.attack.steps`. `whole`: the path to name in error messages, if `path` is only its end.
 
-    Raises UserError for an unknown path, with the nearest name, and for a value of the wrong type.
+    Raises UserError for an unknown path, with the nearest name, and for a value that is not
+    allowed.
     """
     whole = whole or path
     name, _, rest = path.partition(".")
@@ -402,7 +420,9 @@ def with_value(thing: Any, path: str, value: Any, whole: str | None = None) -> A
 
 
 def is_text(thing: Any, name: str) -> bool:
-    """Whether a dataclass has a field of this name whose type is text."""
+    """Whether a dataclass has a field of this name whose type is `str`; a type such as `str | None`
+    does not count.
+    """
     known = hints(type(thing))
     return known.get(_field(name, known)) is str
 

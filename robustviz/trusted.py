@@ -83,8 +83,9 @@ def _memory() -> Path:
 
 
 def every() -> dict[str, dict[str, str]]:
-    """All remembered plug-ins: for each source, the `path` and `sha256` of its code. Empty if none
-    was ever remembered. Raises UserError if the file is damaged.
+    """All remembered plug-ins: the `path` and `sha256` of the code of each, by its name as `find`
+    returns it. Empty if none was ever remembered. Raises UserError if the file cannot be read or is
+    damaged.
     """
     path = _memory()
     try:
@@ -113,8 +114,8 @@ def remember(source: str | os.PathLike[str]) -> None:
 
 
 def forget(source: str | os.PathLike[str]) -> None:
-    """Stop loading a plug-in, given by its name or path, automatically. Raises UserError if it is
-    not remembered.
+    """Stop loading a plug-in, given by its name or path, automatically; its code is left as it is.
+    Raises UserError if it is not remembered, and if the file cannot be written.
     """
     text, held = os.fspath(source), every()
     name = text if text in held else str(Path(text).expanduser().resolve())
