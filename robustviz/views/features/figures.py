@@ -221,7 +221,8 @@ def feature_gap(
     """Draw measures in feature space over the epochs whose weights were stored, for one or two
     networks. Above: the mean cosine of attacked images to their own class's centre and to the
     nearest centre of another class. Below: how far the attack and the noise move an image. `epoch`
-    is marked. Raises UserError where two networks were not measured on the same images.
+    is marked. Raises UserError where two networks were not measured on the same images of the same
+    data.
     """
     networks = named(results)
     _check_comparable(networks)

@@ -22,9 +22,9 @@ Moves = dict[str, tuple[str, Sequence[str]]]
 
 def film(films: Mapping[str, FeatureFilm], template: str = LIGHT) -> Screen:
     """Draw clean ● and attacked × points of one or two networks, at each epoch whose weights any of
-    them stored. A network that did not store the weights of an epoch is displayed at its last
-    stored epoch before, which is printed over its map, or with an empty map if there is none. The ×
-    of misclassified images are dark.
+    them stored. Where a network did not store an epoch's weights, its last stored epoch before
+    that is displayed, with its number over the map; if there is none, the map is empty. The × of
+    misclassified images are dark.
     """
     epochs = sorted({int(epoch) for result in films.values() for epoch in result.epochs})
     moves: Moves = {}

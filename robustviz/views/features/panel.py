@@ -120,9 +120,9 @@ def first(here: Context, asked: FeatureMapSpec, row: DeltaGenerator) -> list[scr
 
 
 def known_or_plane(name: str, run_id: str, asked: FeatureMapSpec) -> dict[str, FeatureMap]:
-    """The UMAP of a network, by its printed name, if it is cached or ready within half a second;
-    else its PCA, with a message, until the page reruns with the UMAP. Empty if neither can be
-    measured.
+    """Returns {name: map} for a network. The map is its UMAP if that is cached or ready within half
+    a second; else its PCA, with a message, until the page reruns with the UMAP. If the PCA cannot
+    be measured, the reason is drawn and the dict is empty.
     """
     if (known := cache.kept(run_id, asked)) is not None:
         return {name: known}
@@ -193,8 +193,8 @@ def one_of(
 
 
 def nearness(sides: Sequence[screen.Side], asked: FeatureMapSpec) -> None:
-    """Draw how near images stay to their class in feature space, and say that accuracy under attack
-    decides.
+    """Draw how near images stay to their class in feature space, with a note that accuracy under
+    attack matters more than this distance.
     """
     st.subheader("Measured in feature space, not on the map")
     with widgets.place():

@@ -1,7 +1,7 @@
 """The probes of the Features page: penultimate-layer features of clean, attacked and noisy images,
 their measures and their maps, also epoch by epoch. Uniform noise of the same ε is the control: an
-effect that it has too is not due to the attack. Its ℓ2 norm is smaller than the attack's, because
-noise fills the ε box while PGD goes to its corners.
+effect that the noise has, too, is not due to the attack. The noise has a smaller ℓ2 norm than the
+attack, because it fills the ε box, while PGD goes to the corners of the box.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ TITLES = {"centres": "the plane of the class centres", "pca": "PCA", "umap": "UM
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a spec asks for on a run: the test images, the attack on them, and `noisy`, the images
-    with random noise of the same ε. `meta` holds these facts for the result.
+    """What is to be measured for a spec and a run: the test `images`, the `attack` on them, the
+    `seed` of its noise, and `noisy` (N,C,H,W), the images with random noise of the same ε. `meta`:
+    the result's metadata, which describe run and attack.
     """
 
     images: Dataset
@@ -283,7 +284,8 @@ def _sheet(x: Tensor) -> tuple[Ints, int]:
 @probe(FeatureMapSpec)
 def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
     """Project features of clean and attacked images onto a plane, through class centres, by PCA or
-    by UMAP. Raises UserError for fewer than 15 images with UMAP.
+    by UMAP. Raises UserError for fewer than 15 images with UMAP, and where the projection does
+    (`embedding.centre_plane`, `plane`, `umap`).
     """
     split = images_of(run)
     n = min(spec.n, len(split))
@@ -405,7 +407,8 @@ def _check_count(projection: str, count: int) -> None:
 )
 def feature_film(run: Run, spec: FeatureFilmSpec) -> FeatureFilm:
     """Measure features of clean and attacked images at up to 24 epochs whose weights the run
-    stored. Raises UserError for fewer than two such epochs, and for fewer than 15 images with UMAP.
+    stored. Raises UserError for fewer than two such epochs, for fewer than 15 images with UMAP, and
+    where the projection does (`embedding.centre_plane`, `umap`).
     """
     epochs, task = _epochs(run), task_of(run, spec)
     y, n = task.images.y, len(task.images)

@@ -45,8 +45,8 @@ class Answers(Result):
 
     @property
     def fooled(self) -> Bools:
-        """Which images are right clean and misclassified attacked, as a mask with the shape of
-        `pred`.
+        """Which images are classified correctly when clean and misclassified when attacked, as a
+        mask with the shape of `pred`.
         """
         return np.asarray(self.right & (self.pred_adv != self.y))
 
@@ -78,10 +78,10 @@ class Features(Answers):
     `pred_adv`, `pred_noise` (n,): the predictions; `index` (n,): the images' indices.
     `centres_clean`, `centres_adv`, `centres_noise` (K,K): cosine between the clean centre of the
     row's class and the centre of the column's class among the clean, attacked or noisy points (NaN:
-    no image of the class). `lipschitz_adv`, `lipschitz_noise` (n,): how far the features moved,
-    divided by how far the image did; `moved_adv`, `moved_noise` (n,): how far the features moved,
-    in mean distances between clean class centres. `measures`: for `clean`, `adversarial` and
-    `noise`, a dict of the measures from `describe`, by name.
+    no image of the class). `lipschitz_adv`, `lipschitz_noise` (n,): how far the features moved
+    (ℓ2), divided by how far the image did (ℓ∞); `moved_adv`, `moved_noise` (n,): how far the
+    features moved, in mean distances between clean class centres. `measures`: for `clean`,
+    `adversarial` and `noise`, a dict of the measures from `describe`, by name.
     """
 
     clean: Floats
@@ -145,7 +145,9 @@ class FeaturesSpec(AttackedSpec[Features]):
 
 
 def commonest(counts: Ints, most: int) -> list[tuple[int, int]]:
-    """The `most` classes with the highest `counts` (K,), as (class, count), without counts of 0."""
+    """The `most` classes with the highest `counts` (K,), as (class, count), highest first. Classes
+    with a count of 0 are left out.
+    """
     return [
         (int(c), int(counts[c])) for c in np.argsort(-counts, kind="stable")[:most] if counts[c]
     ]
@@ -250,14 +252,15 @@ class FeatureMapSpec(AttackedSpec[FeatureMap]):
 
 @dataclass(frozen=True)
 class FeatureTiles(Answers):
-    """Pictures of the same `n` images, the strength at which the attack succeeds on each, and its
-    neighbours in feature space.
+    """Pictures of the same `n` images, how much of the attack's perturbation fools the network on
+    each, and the nearest neighbours of each in feature space.
 
     `sheet`: the bytes of one picture (PNG or WebP) with `COLUMNS` tiles of `side` pixels in a row:
-    the clean images, then the attacked ones. `lost` (n,): how many tenths of the attack it takes
-    for the image to be misclassified there and at every greater strength; 11 if the full attack
-    fails. `near`, `near_adv` (n,k): the rows of the clean images whose features are nearest by
-    cosine to the clean and to the attacked image, nearest first, without the image itself.
+    the clean images, then the attacked ones. `lost` (n,): the least number of tenths of the
+    perturbation, 0 to 10, from which on the image stays misclassified; 11 if it is classified
+    correctly under the full attack. `near`, `near_adv` (n,k): the rows of the clean images whose
+    features are nearest by cosine to the clean and to the attacked image, nearest first, without
+    the image itself; at most n − 1 columns.
     """
 
     sheet: Ints
@@ -279,8 +282,8 @@ class FeatureTiles(Answers):
 class FeatureTilesSpec(AttackedSpec[FeatureTiles]):
     """The first `n` test images as small pictures, clean and under PGD, with neighbours.
 
-    These are the `k` nearest neighbours in feature space. Also measured is the tenth of the attack
-    from which on each image stays misclassified.
+    The neighbours are the `k` nearest ones in feature space. Also measured: the tenth of the
+    attack's perturbation from which on each image stays misclassified.
     """
 
     n: int = option(200, "How many test images.", low=1)
@@ -318,8 +321,8 @@ class FeatureFilmSpec(AttackedSpec[FeatureFilm]):
     Of more than 24 stored epochs, evenly spaced ones are used. At each epoch, that epoch's own
     network is attacked. `projection`: `centres` puts all epochs on the plane of the last epoch's
     class centres; `umap` makes a map of the last epoch, and starts each earlier map from the map of
-    the following epoch. Either way points do not jump between frames, and the frames do not depend
-    on what was computed before.
+    the following epoch. Either way points do not jump between frames, and the same settings always
+    give the same frames.
     """
 
     n: int = option(100, "How many test images.", low=1)

@@ -83,7 +83,8 @@ class Side(NamedTuple):
 
 def verdict(sides: Sequence[Side]) -> Verdict:
     """Which of two networks keeps more attacked images nearest to their own class, by cosine to
-    class centres in feature space; for a single network, how many it keeps.
+    class centres in feature space. For a single network, how many it keeps; two networks that were
+    attacked differently are not compared.
     """
     first = sides[0].map
     kept = [np.asarray(side.map.own[1] > side.map.other[1]) for side in sides]
