@@ -43,7 +43,9 @@ class Choice:
     seed: int
 
     def of(self, here: Context, targets: list[str]) -> TransferSpec:
-        """The spec of this attack with these targets, at A's radius or half of it."""
+        """The spec of this attack with these targets, at A's ε (its data's default ε if A was
+        trained in l2) or half of it.
+        """
         eps = catalogue.radius(folder.open_model(here.a)) * (1 if self.radius == "whole" else 0.5)
         return TransferSpec(",".join(targets), self.attack, eps, self.steps, self.n, self.seed)
 
@@ -164,9 +166,9 @@ def controls() -> Choice:
 
 
 def sources(here: Context) -> dict[str, str]:
-    """The run ids, by printed name, of the networks on which the images are made: A and its family,
-    which is a source with its copies aligned to one witness. An A without a family is listed with
-    another family on this data.
+    """The networks on which the images are made, as run ids by their names on the page: A and its
+    family, which is a source with its copies aligned to one witness. If A has no family, another
+    family on this data is listed with it, if there is one.
     """
     every = on(here.data)
     a = every[here.a]
@@ -229,8 +231,8 @@ def measured(here: Context, chosen: Choice) -> tuple[dict[str, Transfer], Transf
 
 
 def matrices(here: Context, chosen: Choice) -> None:
-    """Draw the matrix of errors, what alignment and its controls change, and how similar the
-    networks' outputs are.
+    """Draw the matrix of transfer errors, what alignment and its controls change, and how similar
+    the networks' outputs are.
     """
     from robustviz.views.transfer import figures
 

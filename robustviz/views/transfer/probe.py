@@ -1,5 +1,6 @@
 """The probes of the Transfer page: images are attacked on one run's network and shown to networks
-that the attack did not use. `transfer` counts only images that qualify; `fooled` counts all.
+that the attack did not use. `transfer` counts only images that qualify (`qualified`); `fooled`
+counts all.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def white_box(run: Run, few: Dataset, eps: float, steps: int, seed: int = 0) -> 
     """The logits of a run's network for the clean images `few`, and which of the correctly
     classified ones its own attack fools.
 
-    The attack is FGSM, then PGD with step ε/4 on the images that FGSM did not fool. The result is
-    stored in the run's probe cache.
+    The attack is linf FGSM, then PGD with step ε/4 on the images that FGSM did not fool. The result
+    is stored in the run's folder, and the next call with the same arguments reads it there.
     """
     name = registry.key(
         {"eps": eps, "steps": steps, "seed": seed, "images": fingerprint(few)}
@@ -78,9 +79,10 @@ def logits_of(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def attack_of(run: Run, spec: TransferSpec | FooledSpec) -> Attack:
-    """The attack of a spec, with all its settings. If the spec names no ε, it is half the run's
-    radius for a `TransferSpec` and the run's radius for a `FooledSpec`. The steps of a
-    `TransferSpec` have size ε/4. Raises UserError for an invalid radius.
+    """The linf attack of a spec, with its ε and number of steps. If the spec names no ε, a
+    `FooledSpec` gets the run's ε and a `TransferSpec` half of it; for a run trained in l2, its
+    data's default ε stands for the run's. The steps of a `TransferSpec` have size ε/4. Raises
+    UserError for an invalid radius.
     """
     half = isinstance(spec, TransferSpec)
     eps = check_eps((radius(run) / 2 if half else radius(run)) if spec.eps is None else spec.eps)
@@ -94,9 +96,10 @@ def attack_of(run: Run, spec: TransferSpec | FooledSpec) -> Attack:
 
 
 def targets_of(run: Run, spec: TransferSpec) -> list[Run]:
-    """The runs that are shown the images: those named in the spec, else the shipped ordinary
-    networks that took no part in the training of `run`. Raises UserError if there is none, and for
-    a run that took part or was trained on other images.
+    """The runs that are shown the images: those named in the spec, else the shipped networks
+    trained without a defence on the same data, except `run`, its source and its witness. Raises
+    UserError if there is none, and for a named run that is one of these three or was trained on
+    other images or classes, and where `relatives` does.
     """
     before, witness = relatives(run)
     roles = {"witness": witness, "source": before, "run itself": run}
@@ -202,8 +205,8 @@ def relatives(run: Run) -> tuple[Run | None, Run | None]:
 
 
 def trained_alike(run: Run, name: str, role: str) -> Run:
-    """The run called `name`. Raises UserError if it was trained on other images or classes than
-    `run`; the message calls it the `role`.
+    """The run with the id or path `name`. Raises UserError if there is none, or if it was trained
+    on other images or classes than `run`; the message calls it the `role`.
     """
     other = find_run(name)
     if (other.data_key, other.shape, other.classes) != (run.data_key, run.shape, run.classes):
@@ -243,7 +246,9 @@ def label(run: Run) -> str:
 
 
 def sentence(result: Transfer) -> str:
-    """One sentence: the attack, and the share of the qualifying images that fool each target."""
+    """One sentence: the attack, the share of the qualifying images that fool each target, and for
+    an aligned source how the alignment changed these shares.
+    """
     labels = result.meta["labels"][1 : 1 + len(result.targets)]
     return (
         f"{attack_name(result.meta['attack'] | {'step_size': None})} images at ε ="
@@ -274,7 +279,8 @@ def _fooled(result: Transfer, row: int, name: str) -> str:
 
 def shown_to(run: Run, spec: FooledSpec) -> list[Run]:
     """The runs that are shown the images, each once: `run`, then its aligned copies among the
-    others, then all shipped networks on the same data and the runs in `spec.also`.
+    others, then all shipped networks on the same data and the runs in `spec.also`. Raises UserError
+    where `named_runs` does.
     """
     shipped = [
         each for each in all_runs() if each.shipped and each.info["data"] == run.info["data"]

@@ -56,11 +56,12 @@ class Shift:
 
 
 def shift(cells: Iterable[JSON], control: str) -> Shift:
-    """The error of the aligned copies minus that of `control`: for each source network the mean
-    over its targets, then the mean and t-interval over the source networks.
+    """The transfer error of the aligned copies minus that of `control` (a key of `cell["k"]`): for
+    each source network the mean over its targets, then the mean and t-interval over the source
+    networks. `cells` as from `study.count`; those with n = 0 are left out.
 
     The source networks are the units, because images and targets are the same for all; a single
-    network gives no interval. Raises UserError where no cell has a qualified image.
+    network gives an infinite interval. Raises UserError if n = 0 in all cells.
     """
     differences = [
         ((cell["net"], cell["seed"]), (cell["k"]["witness_soft"] - cell["k"][control]) / cell["n"])
@@ -155,7 +156,7 @@ def lines(study: JSON) -> tuple[list[str], ...]:
 
 
 def markdown(study: JSON) -> str:
-    """The study's tables and its sentence as Markdown, from the JSON alone."""
+    """The study's tables and its sentence as Markdown; `study` is the content of its JSON file."""
     protocol, columns = study["protocol"], [NAMES[variant] for variant in VARIANTS]
     qualified = [cell["n"] for cell in study["cells"]]
     accuracy = ", ".join(

@@ -185,9 +185,9 @@ class Fooled(Result):
 class FooledSpec(ProbeSpec[Fooled]):
     """Which networks are fooled by images attacked on a network and on its aligned copies.
 
-    The first `n` test images (by default all, for the shipped data sets) are attacked on the run's
-    network and on its aligned copies, and shown to every shipped network on the data. All images
-    count; those that a network misclassifies clean are counted separately.
+    The first `n` test images (the default covers all of shapes and digits) are attacked on the
+    run's network and on its aligned copies, and shown to every shipped network on the data. All
+    images count; those that a network misclassifies clean are counted separately.
     """
 
     also: str = option(

@@ -148,7 +148,9 @@ def _learned(result: Fooled, run: str) -> str:
 
 
 def counts(result: Fooled, bar: Target, source: str) -> tuple[int, int]:
-    """How many images attacked on `source` fool a target, and how many clean ones it gets wrong."""
+    """How many images attacked on `source` fool a target, and how many clean images the target
+    misclassifies.
+    """
     run = bar.run or source
     return int(result.fooled(run, source).sum()), int(result.misread(run).sum())
 

@@ -176,7 +176,9 @@ def measure(study: Study, command: str = "") -> JSON:
 def shown(
     study: Study, attack: Kind, sources: Mapping[str, Run], targets: Iterable[TrainConfig]
 ) -> dict[str, Transfer]:
-    """Measure how the images of each network transfer to the targets, by the network's name."""
+    """Attack images on each of the networks `sources`, and measure how often they fool the targets.
+    Returns the results by the sources' names.
+    """
     spec = TransferSpec(
         ",".join(config.run_id for config in targets), attack, n=study.n, steps=study.steps
     )
@@ -201,10 +203,11 @@ def recipes(configs: Iterable[TrainConfig]) -> JSON:
 
 
 def count(where: JSON, targets: Sequence[str], found: Mapping[str, Transfer]) -> Iterator[JSON]:
-    """One cell per target. `n`: how many images qualify for all four networks. `k`: on how many of
-    these the target is wrong, by network. `pairs`: on how many it is wrong only with the aligned
-    network's images, and only with the images of the network before. `all`: on how many of all
-    images, qualified or not, it is wrong, by network.
+    """Yields a dict for each target: `where`, the target's name, and counts. `n`: how many images
+    qualify for all four networks. `k`: on how many of these the target is wrong, by network.
+    `pairs`: on how many it is wrong only with the aligned network's images, and only with the
+    images of the network before. `all`: on how many of all images, qualified or not, it is wrong,
+    by network.
     """
     for row, target in enumerate(targets):
         all_four = np.logical_and.reduce([each.qualified[row] for each in found.values()])
