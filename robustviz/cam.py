@@ -88,8 +88,8 @@ def layer_cam(
 
 
 def check_maps(net: nn.Module) -> None:
-    """Raises UserError if `net` has no feature maps: no module `maps` or, if it is wrapped, no
-    layer in which they were found.
+    """Raises UserError if `net` has no feature maps: no module `maps` or, if it was made by
+    `robustviz.wrap`, no layer in which feature maps were found.
     """
     if isinstance(net, Wrapped):
         if not net.maps_at:
@@ -308,9 +308,9 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
 
     A map that is constant, nowhere above 0 or not finite says nothing about importance, so all its
     pixels are marked. Raises UserError for an unknown rule, for wrong maps or sizes, and for maps
-    of a single cell. Source: Zhang et al. 2024 (PART) and the authors' `utils.py`. Differs: they
-    enlarge with PIL's bicubic filter, and our rules but the last threshold the heat, not its
-    colours.
+    of a single cell. The rules `all-but-…` ignore the values of the map, so for them neither holds.
+    Source: Zhang et al. 2024 (PART) and the authors' `utils.py`. Differs: they enlarge with PIL's
+    bicubic filter, and our rules but the last threshold the heat, not its colours.
     """
     kind, number = check_rule(rule)
     size = _checked_size(heat, size)

@@ -2,7 +2,7 @@
 notebooks.
 
 Each figure is a `go.Figure` whose `layout.meta` has its alternative text, "alt", and its finding
-with numbers, "sentence". The imports are for editors; `__getattr__` finds the other figures.
+with numbers, "sentence". The imports here are for editors; `__getattr__` finds the other figures.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -44,8 +44,8 @@ def trades(logits: Tensor, logits_adv: Tensor, y: Tensor, beta: float) -> Tensor
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """The margin max_{j≠y} z_j − z_y of each sample, (N,): above 0 exactly where the network is
-    wrong.
+    """The margin max_{j≠y} z_j − z_y of each sample, (N,): above 0 where the network is wrong,
+    below 0 where it is right, 0 for a tie.
 
     Source: Carlini and Wagner 2017 (arXiv 1608.04644), objective f6, without its confidence term.
     """
@@ -101,9 +101,10 @@ def supcon(
     labels `y` (N,); a scalar.
 
     The positives of a sample are all other samples of its class; its contrast set is all other
-    samples. A sample without positives adds 0 and still counts in the mean. `base_temperature`
-    None: equal to `temperature` (the official code's 0.07 scales the loss by τ/0.07). Source:
-    Khosla et al. 2020 (arXiv 2004.11362), eq. 2, and the authors' `losses.py`.
+    samples. A sample without positives adds 0 and still counts in the mean over samples; fewer than
+    two samples give 0. `base_temperature` None: equal to `temperature` (the official code's 0.07
+    scales the loss by τ/0.07). Source: Khosla et al. 2020 (arXiv 2004.11362), eq. 2, and the
+    authors' `losses.py`.
     """
     if len(z) < 2:
         return z.sum() * 0.0
@@ -121,8 +122,8 @@ def margin_contrastive(
 
     d is the Euclidean distance between two different rows of `z` (N, D), which are normalised here;
     `y`: (N,). `balanced`: half the sum of the means over both kinds of pairs, 0 for a kind without
-    pairs; `flat`: the mean over all pairs. Source: Hadsell et al. 2006, eq. 4. Differs: the margin
-    paper's own weights (arXiv 2412.19747) are not public.
+    pairs; `flat`: the mean over all pairs. Fewer than two rows give 0. Source: Hadsell et al. 2006,
+    eq. 4. Differs: the margin paper's own weights (arXiv 2412.19747) are not public.
     """
     z = F.normalize(z, dim=1)
     if len(z) < 2:
@@ -151,10 +152,10 @@ def contrastive_per_anchor(
     anchor, (N,).
 
     `anchors` (N, D) with labels `y` (N,) are compared with all of `contrast` (M, D) with labels
-    `contrast_y` (M,); both are normalised here. Pᵢ are the contrast samples of the anchor's class,
-    including its own clean twin; without any the loss is 0. `leave_out` (N, M) bool: pairs to
-    ignore, such as an anchor with itself. Source: docs/methods.md, AFA: our reading of Park et al.
-    2024 (arXiv 2402.12187).
+    `contrast_y` (M,); both are normalised here. Pᵢ are the contrast samples of the anchor's class;
+    if the anchors are attacked images, their own clean images are among them. Without any the loss
+    is 0. `leave_out` (N, M) bool: pairs to ignore, such as an anchor with itself. Source:
+    docs/methods.md, AFA: our reading of Park et al. 2024 (arXiv 2402.12187).
     """
     anchors, contrast = F.normalize(anchors, dim=1), F.normalize(contrast, dim=1)
     return _contrast(anchors @ contrast.T / temperature, y[:, None] == contrast_y, leave_out)
@@ -186,8 +187,8 @@ def dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
 
     Untargeted: −(z_y − max_{j≠y} z_j)/(z_π1 − z_π3); with `target` (N,): −(z_y − z_t)/(z_π1 −
     ½(z_π3 + z_π4)), where π sorts the logits in descending order. 1e-12 is added to both
-    denominators. Raises UserError for fewer than 3 classes, with a target fewer than 4. Source:
-    Croce and Hein 2020 (arXiv 2003.01690), eq. 6 and 9, and the authors' `autopgd_base.py`.
+    denominators. Raises UserError for fewer than 3 classes (4 if `target` is given). Source: Croce
+    and Hein 2020 (arXiv 2003.01690), eq. 6 and 9, and the authors' `autopgd_base.py`.
     """
     need = 3 if target is None else 4
     if logits.shape[1] < need:

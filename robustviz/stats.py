@@ -60,7 +60,8 @@ def mean_interval(
 ) -> tuple[float, float, float]:
     """The mean of `values` (n,) and its interval by Student's t, as (mean, low, high). The level is
     95 % by default; for a single value the interval is infinite. Raises UserError for no values,
-    for anything but a row of finite numbers, and if scipy is not installed.
+    for anything but a row of finite numbers, for a level that is not between 0 and 1, and if scipy
+    is not installed.
     """
     level = plain(level)
     if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
@@ -160,12 +161,13 @@ def finite_or_none(value: float) -> float | None:
 
 def auc(high: Floats, low: Floats, z: float = 1.959964) -> tuple[float, float, float, int, int]:
     """The AUC: the fraction of pairs in which a value of `high` exceeds one of `low` (ties count
-    half), with its 95 % interval and the two numbers of values: (auc, low, high, m, n).
+    half), with its 95 % interval and the two numbers of values. Returns (AUC, lower end, upper end,
+    len(high), len(low)).
 
-    NaN if one of them is empty. Source: Hanley and McNeil 1982 (Radiology 143, 29), equations 1 and
-    2 for the standard error; the interval is cut off at 0 and 1. `Differs:` if the two groups do
-    not overlap, their standard error is 0; here it is that of an AUC half a pair, 0.5/(m·n), away
-    from 0 or 1.
+    The first three are NaN if `high` or `low` is empty. Source: Hanley and McNeil 1982 (Radiology
+    143, 29), equations 1 and 2 for the standard error; the interval is cut off at 0 and 1.
+    `Differs:` if the two groups do not overlap, their standard error is 0; here it is that of an
+    AUC half a pair, 0.5/(m·n), away from 0 or 1.
     """
     m, n = len(high), len(low)
     if not m or not n:

@@ -1,5 +1,5 @@
-"""What all modules share: the batch of a training step, the error for people, and checks and texts
-of ε.
+"""What all modules share: the batch of a training step, the error whose message is shown to people,
+checks of ε, and functions that write numbers and words as text.
 
 Nothing here imports torch at run time, so that the command line and the first page can reject bad
 input at once.
@@ -64,7 +64,7 @@ class Batch:
 
 
 def plain(value: Any) -> Any:
-    """A NumPy number, or an array or tensor without axes, as a Python number; anything else
+    """A NumPy number, or a 0-dimensional array or tensor, as a Python number; anything else
     unchanged.
     """
     item = getattr(value, "item", None)
@@ -76,8 +76,9 @@ _HARMLESS = str.maketrans("[]<>`$|\\", "［］‹›ˋ＄¦⧵")
 
 
 def harmless(text: object) -> str:
-    """`text`, which somebody else wrote, on one line, with nothing that Markdown, HTML or Plotly
-    would interpret: a class called `![x](http://…)` must not make a browser contact that host.
+    """`text`, which somebody else wrote, on one line, where characters that start links, images,
+    HTML, code or formulas are replaced by look-alikes: a class called `![x](http://…)` must not
+    make a browser contact that host. Emphasis with `*` and `_` is left as it is.
     """
     line = "".join(one if one.isprintable() else " " for one in str(text))
     safe = line.encode("utf-8", "replace").decode()
@@ -90,8 +91,8 @@ def shown(value: object) -> str:
 
 
 def parse_number(text: str | float) -> float:
-    """The number that `text` stands for: `0.15`, `8/255`, or a number already. Raises UserError for
-    anything else.
+    """The number that `text` stands for, as a float: text such as `0.15` or `8/255`, or a number.
+    Raises UserError for anything else, and for NaN and infinity.
     """
     text = plain(text)
     if isinstance(text, bool) or not isinstance(text, (int, float, str)):
@@ -111,9 +112,10 @@ def parse_number(text: str | float) -> float:
 def check_eps(eps: float, norm: str = "linf", shape: tuple[int, ...] | None = None) -> float:
     """`eps` as a float, if it is a valid radius in pixel units of [0, 1] images.
 
-    NumPy numbers and tensors of a single number are accepted. linf: 0 ≤ ε ≤ 1. l2: 0 ≤ ε ≤
-    √(C·H·W), where `shape` is (C, H, W). Raises UserError outside this range, with the value that
-    was probably meant: a whole number from 1 up is almost always k/255.
+    NumPy numbers and 0-dimensional tensors are accepted. linf: 0 ≤ ε ≤ 1. l2: 0 ≤ ε ≤ √(C·H·W),
+    where `shape` is (C, H, W); without `shape` there is no upper limit. Raises UserError outside
+    this range. For linf above 1 its message suggests `eps`/255, or 8/255 if `eps` is not between 2
+    and 255.
     """
     eps = plain(eps)
     limit = 1.0 if norm == "linf" else math.sqrt(math.prod(shape)) if shape else math.inf
@@ -155,7 +157,9 @@ JSON = dict[str, Any]
 
 
 def points_text(share: float) -> str:
-    """A difference of shares in percentage points, with its sign: 0.125 is `+12.5`."""
+    """A difference of two fractions as text in percentage points, with its sign and one decimal:
+    0.125 gives `+12.5`.
+    """
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
