@@ -37,7 +37,9 @@ HOW = '<div class="how">solid line: no difference · right of the dashed: as cla
 
 
 def screen(found: Found, start: int) -> Screen:
-    """The first screen; its slider selects the data set, `start` is the index of the first one."""
+    """The first screen. Its slider selects the data set; `start`: the index, in `found.data`, of
+    the one that is shown first.
+    """
     names = found.data
     cells, moves = [], {}
     for number, claim in enumerate(found.claims):

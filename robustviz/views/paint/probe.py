@@ -29,8 +29,8 @@ def cells_of(run: Run, index: int, mask: str) -> Bools:
     `part`: the cells at least half of which are in PART's mask (`z>1` of Grad-CAM at the true
     class).
 
-    Raises UserError for a text that is not a mask, and for `part` if the network has no feature
-    maps.
+    Raises UserError for a text that is not a mask, for an image that does not exist, and for `part`
+    if the network has no feature maps.
     """
     _, x, y = image_of(run, index)
     rows, columns, side = grid(x.shape[2], x.shape[3])

@@ -188,10 +188,12 @@ def _counts(run: Run, split: Dataset, attack: PGD) -> JSON:
 
 
 def story_images(a: Run, b: Run, y: np.ndarray) -> list[int]:
-    """The indices of the test images to be shipped for networks `a` and `b`, the default one first.
-    After it come up to `TELLING` images on which the attack fools A but not B, from different
-    classes as far as possible, then `BOTH` on which it fools both, and `BOTH` on which it fools
-    neither. `y`: the classes of all test images.
+    """The indices of the test images to be shipped for networks `a` and `b`. First comes the image
+    with which pages open (`networks.default_image`). Then come up to `TELLING` images on which the
+    attack fools A but not B (the first image counts if it is one), from different classes as far as
+    possible, up to `BOTH` on which it fools both, and up to `BOTH` on which it fools neither. Both
+    networks classify all these correctly when clean; the first image may be an exception. `y`: the
+    classes of all test images.
     """
     (clean, held), (clean_b, held_b) = networks.right(a.id), networks.right(b.id)
     first = networks.default_image(a.id, b.id)
@@ -271,7 +273,10 @@ def _unzipped(content: bytes) -> dict[str, bytes]:
 
 
 def write_catalogue() -> None:
-    """Write the catalogue of shipped methods, data sets and networks, for pages without torch."""
+    """Write the catalogue: the names and usual settings of all methods, data sets and
+    architectures, and the number of test images of the data sets in `PAIRS`. With it, pages need no
+    torch for these facts.
+    """
     runs = [run for run in folder.all_runs() if run.shipped and run.data_key in PAIRS]
     found = catalogue.found({run.data_key: len(images_of(run)) for run in runs})
     text = json.dumps(found, indent=1, ensure_ascii=False)
@@ -279,7 +284,9 @@ def write_catalogue() -> None:
 
 
 def main() -> int:
-    """Make the pack, and write the hashes of all shipped files. Returns the exit code 0."""
+    """Write everything that the module's docstring lists, then the hashes of all shipped files.
+    Returns the exit code 0.
+    """
     from robustviz.check import write_hashes
 
     again = (FOLDER / UNFINISHED).exists()

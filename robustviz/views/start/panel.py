@@ -53,7 +53,7 @@ def page() -> None:
 
 
 def picture(name: str, alt: str, width: int) -> None:
-    """Show the pack's picture in the file `name`, `width` pixels wide."""
+    """Show the story's picture in the file `name`, `width` pixels wide."""
     # the width is set by the container: otherwise Streamlit would encode the picture at every click
     st.container(width=width).image((FOLDER / name).read_bytes(), width="stretch", alt=alt)
 

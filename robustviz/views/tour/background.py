@@ -25,9 +25,10 @@ def read() -> JSON:
 
 
 def cell(study: JSON, method: str, cue: str) -> JSON | None:
-    """The study's entry for a method's network of seed 0 with the cue `on` or `off`, or None.
+    """The study's results, a dict, for a method's network of seed 0 that was trained with the
+    background cue `on` or `off`; None if there are none.
 
-    The entry has the number of images classified correctly on backgrounds of their own and of
+    The dict has the number of images classified correctly on backgrounds of their own and of
     another class (`own`, `other`), and the same under attack (`own_attacked`, `other_attacked`).
     """
     found = [
@@ -40,7 +41,7 @@ def cell(study: JSON, method: str, cue: str) -> JSON | None:
 
 def step() -> Step:
     """The step that asks how much accuracy a network loses when the backgrounds change.
-    Raises UserError if the study is missing, or if it lacks the networks for this step.
+    Raises UserError if the study is missing or damaged, or if it lacks a network for this step.
     """
     study = read()
     misled, plain = _pair(study)
@@ -80,8 +81,9 @@ def _pair(study: JSON) -> tuple[JSON, JSON]:
 
 
 def screen(study: JSON) -> Screen:
-    """The screen with test objects on two kinds of backgrounds, and C's predictions.
-    The slider switches between backgrounds of the object's own class and of another class.
+    """The screen with test objects on two kinds of backgrounds, and the predictions for them by C,
+    the network that learned the background. The slider switches between backgrounds of the object's
+    own class and of another class. Raises UserError if the study lacks a network for this.
     """
     (misled, _), protocol = _pair(study), study["protocol"]
     robust = cell(study, "fgsm_rs", "on")

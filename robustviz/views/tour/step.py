@@ -11,10 +11,11 @@ from robustviz.views.screen import Screen
 @dataclass(frozen=True)
 class Step:
     """One step of the tour.
-    `options`: the possible guesses; `right`: the index of the one that was measured; `told`: the
-    answer in one or two sentences; `address`: the page on which to continue; `hides`: whether the
-    picture must be hidden until the guess, because it shows the answer; `reveals`: the position of
-    the control that shows the answer, if it is moved there after the guess.
+    `options`: the possible guesses; `right`: the index of the correct one; `told`: the answer in
+    one or two sentences; `address`: the page on which to continue, as `page?query`; `hides`:
+    whether the picture must be hidden until the guess, because it shows the answer; `reveals`: the
+    index of the control's position that shows the answer, to which it is moved after the guess;
+    None: it is not moved.
     """
 
     key: str

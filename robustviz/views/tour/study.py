@@ -53,7 +53,9 @@ class Study:
     epochs: int | None = None
 
     def config(self, cue: str, method: str, seed: int) -> TrainConfig:
-        """The settings of `train --preset PRESET --method METHOD` with the cue `on` or `off`."""
+        """The settings of `train --preset PRESET --method METHOD`, with the preset for the
+        background cue `on` or `off`.
+        """
         flags: JSON = {"method": method, "seed": seed, "device": "cpu"}
         for name in ("n_train", "epochs"):
             if getattr(self, name) is not None:
@@ -61,7 +63,7 @@ class Study:
         return TrainConfig.make(PRESETS[cue], flags, [])
 
     def order(self) -> Iterator[tuple[str, str, int]]:
-        """Yields (cue, method, seed) in the order of training: all of the cheap method first."""
+        """Yields (cue, method, seed) in the order of training: first all standard trainings."""
         return ((cue, method, seed) for method in METHODS for seed in self.seeds for cue in PRESETS)
 
 

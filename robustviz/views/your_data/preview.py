@@ -34,8 +34,9 @@ class Row:
 
 
 def rows(draft: Path, counts: dict[str, dict[str, int]], size: int) -> list[Row]:
-    """The preview of a draft's first `CLASSES` classes, with pictures of `size` × `size` pixels.
-    `counts`: the number of pictures by class and split, as from `uploads.counts`.
+    """The preview of the first `CLASSES` classes, with pictures of `size` × `size` pixels. `draft`:
+    the folder of uploaded pictures that are not stored yet; `counts`: the number of pictures by
+    class and split, as from `uploads.counts`.
     """
     found = []
     for name in list(counts)[:CLASSES]:
