@@ -35,9 +35,10 @@ UNTOUCHED = "untouched"  # the name of the attack for clean images
 
 class Number(TypedDict):
     """A measurement: of `n` images of a `split`, `right` were classified correctly under an
-    `attack` (its printed name) of radius `eps` with the random numbers of `seed`. `images`: a hash
-    of these images and of their labels. `reliable`: whether no check of the doctor makes the number
-    unreliable.
+    `attack`, given by its display name such as `PGD-20`, of radius `eps` with the random numbers of
+    `seed`. For clean images `attack` is `untouched`, and `eps` and `seed` are 0. `images`: a hash
+    of these images and of their labels. `reliable`: false if a check of the evaluation
+    (`training.doctor`) found that the number cannot be trusted.
     """
 
     attack: str
@@ -74,8 +75,8 @@ class _Whole(TypedDict):
 @dataclass(frozen=True)
 class Card:
     """The content of a card: the run's `id`, the `label` that a person gave it, the display name of
-    its `data`, its `settings`, the `numbers` measured on test images, and for some epochs the
-    accuracies on validation images, `clean` and `robust`, in [0, 1].
+    its `data`, its `settings`, the `numbers` measured on test images, and for at most 50 epochs,
+    listed in `epoch`, the accuracies on validation images, `clean` and `robust`, in [0, 1].
     """
 
     id: str
@@ -112,7 +113,7 @@ class Card:
 
 def of_run(run: Run) -> Card:
     """Returns the card of a trained run. Raises UserError for an imported run, and for one without
-    evaluations.
+    evaluations that a card can hold (see `of`).
     """
     if run.imported:
         raise UserError(
@@ -131,8 +132,11 @@ def of(
     data: str = "",
 ) -> Card:
     """Returns the card of a training whose run need not be here, from its `config`, its evaluations
-    and its epochs (`records`), of which at most 50 are used. Raises UserError if there are no
-    evaluations.
+    and the results of its epochs (`records`). At most 30 measurements and 50 epochs are kept.
+    `label`, `data`: as in `Card`; empty `data`: the key of the data set.
+
+    Evaluations under targeted attacks, and old ones without a hash of their images, are left out.
+    Raises UserError if no others are given.
     """
     numbers = list(_numbers(evaluations))[:NUMBERS]
     if not numbers:

@@ -51,7 +51,9 @@ def facts(kind: str, key: str) -> JSON:
 
 
 def is_l2(run: Inside) -> bool:
-    """Whether a run was trained in l2, so that its ε cannot be given in grey levels."""
+    """Whether the attack of a run's training had the norm l2, so that the run's ε cannot be given
+    in grey levels; False if its method has no attack.
+    """
     return bool((run.info["method"].get("attack") or {}).get("norm", "linf") != "linf")
 
 
@@ -71,12 +73,14 @@ def images(data: str) -> int | None:
 
 
 def described(kind: str, key: str) -> JSON:
-    """Returns the facts about a method, data set or network, from the registry.
+    """Returns the facts about a method, data set or network, from the registry. Raises UserError
+    for an unknown key.
 
     A method has its names and texts, its `recipe`, and its `usual` (default) settings with their
-    `kinds`. A data set has its `recipe`, its `default_eps`, `train_only` (the settings that leave
-    the test images unchanged) and `folders` (the settings that name a folder). A network has no
-    facts. `unasked` is True for a key that is hidden from lists of choices, else missing.
+    `kinds` (`Option.kind`). A data set has its `recipe`, its `default_eps`, `train_only` (the
+    settings that leave the test images unchanged) and `folders` (the settings that name a folder).
+    A network has no facts. `unasked` is True for a key that is hidden from lists of choices, else
+    missing.
     """
     told = dict(_TELL[kind](registry.get(kind, key)))
     return told if registry.offered(kind, key) else told | {"unasked": True}

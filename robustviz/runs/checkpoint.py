@@ -45,8 +45,8 @@ _SCALE = re.compile(r"(?:^|\.)(mean|mu|std|sigma)$")
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A file's weights by name, the dotted path of the entry in the file that holds them ("" for
-    the top level), and the paths of `others` that hold weights, too.
+    """The weights in a file, by name (`state`); the dotted path in the file of the `entry` that
+    holds them ("" for the top level); and the paths of the `others` that hold weights, too.
     """
 
     state: dict[str, Tensor]
@@ -56,9 +56,9 @@ class Checkpoint:
 
 def read(path: str | os.PathLike[str], entry: str = "") -> Checkpoint:
     """Returns the weights in a safetensors file or a file written by `torch.save`, on the CPU,
-    unchanged. `entry` chooses one of several sets of weights in it, empty: the likeliest. Raises
-    UserError for other files, for files that would run code, and for files without weights or
-    without that entry.
+    unchanged. `entry`: the dotted path in the file of one of several sets of weights; empty: the
+    likeliest. Raises UserError for other files, for files that would run code, and for files
+    without weights or without that entry.
     """
     path = Path(path)
     try:
@@ -220,11 +220,11 @@ class Fitted:
 
 
 def fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], net: str, file: str) -> Fitted:
-    """Returns `state` renamed to match `own`, the weights of a fresh network called `net`:
-    wrappers' prefixes are removed and other repositories' names translated. Entries that are not
-    learned (batch counters, the normalisation) come from `own` if the file lacks them. Raises
-    UserError that says what differs, or which values are not finite; messages call the weights
-    `file`.
+    """Returns `state`, floats as float32, renamed to match `own`, the weights of a fresh network
+    called `net`: wrappers' prefixes are removed and other repositories' names translated. Entries
+    that are not learned (batch counters, the normalisation) come from `own` if `state` lacks them.
+    Raises UserError that says what differs, or which values are not finite; messages call the
+    weights `file`.
     """
     shapes = {name: tuple(value.shape) for name, value in own.items()}
     scale = {name: value for name, value in state.items() if _scales(name, value)}

@@ -267,7 +267,8 @@ def _shipped(name: str) -> bool:
 def train(asked: JSON, archive: bytes, others: dict[str, bytes], box: Any) -> bytes:
     """Train one run on a machine of the cluster, in this process, from the state in its archive.
     Returns the archive of its folder at the end, also if the training failed. After every epoch the
-    current archive goes into `box`. `others`: archives, by id, of the runs that it starts from.
+    current archive is put into `box`, a Ray actor from which the sweep fetches it. `asked`: the
+    config as JSON; `others`: archives, by id, of the runs that this run starts from.
     """
     from robustviz.runs.worker import execute
 
@@ -293,7 +294,7 @@ def train(asked: JSON, archive: bytes, others: dict[str, bytes], box: Any) -> by
 
 
 def pack(run: Run) -> bytes:
-    """Returns the run's files as the bytes of a zip file."""
+    """Returns the run's files as the bytes of a zip file, named relative to the run's folder."""
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w") as archive:
         for name, path in travel.files(run):
@@ -304,7 +305,8 @@ def pack(run: Run) -> bytes:
 def unpack(archive: bytes, run: Run, *, running: bool) -> None:
     """Write an archive's files into a run folder. Each file is replaced in one step, and those that
     say how far the run is (`LAST`) come last, so a kill in between leaves a valid older state.
-    `running`: mark the run as being trained by this process.
+    `running`: mark the run as being trained by this process; if false, a process recorded in a
+    running run's status is removed from it.
     """
     with zipfile.ZipFile(io.BytesIO(archive)) as held:
         last = {name: place for place, name in enumerate(LAST)}

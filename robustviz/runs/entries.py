@@ -64,9 +64,10 @@ class Network(TypedDict):
 
 class Info(TypedDict):
     """`config.json`: the fields of the TrainConfig, `data` and `method` each with its `key`, and
-    facts that are not settings: `images` once training has begun; the `label` that a person gave
-    the run; how to make an imported `network` again; the `plugins` that its method, attack, net or
-    data come from, each with `source` and `sha256`.
+    facts that are not settings: the `versions` of packages when the run was made; `images` once
+    training has begun; the `label` that a person gave the run; how to make an imported `network`
+    again; the `plugins` that its method, attack, net or data come from, each with `source` and
+    `sha256`.
     """
 
     data: JSON
@@ -85,8 +86,12 @@ class Info(TypedDict):
 
 
 class Status(TypedDict):
-    """`status.json`: the state of a run, the process that trains it (its id `pid` and the time
-    `started`, in seconds since 1970), and the position in the training.
+    """`status.json`: the `state` of a run, the process that trains it (its id `pid` and the time
+    when it `started`), and the position in the training (`epoch` to `phase`).
+
+    `error`, `note`: a sentence for people, or empty; `queued`: when the run entered the queue;
+    `eta`: about how many seconds are left, None: unknown; `seconds`: how long a finished training
+    took. Points in time are in seconds since 1970.
     """
 
     state: State
@@ -105,8 +110,8 @@ class Status(TypedDict):
 
 
 class Record(TypedDict):
-    """A line of `metrics.jsonl`: the results of one epoch (`loop.EpochRecord`), as far as pages and
-    commands use them.
+    """A line of `metrics.jsonl`: the results of one epoch (`training.progress.EpochRecord`), as far
+    as pages and commands use them.
     """
 
     epoch: int

@@ -30,15 +30,16 @@ FEW = 5  # images that are compared; more than one, to detect a fixed batch size
 
 
 def export(run: Run, kind: Kind, path: str | PathLike[str]) -> Path:
-    """Write the run's best network to `path` and return the path, with the usual ending added if it
-    has none.
+    """Write the run's best network to `path` and return the path; without an ending in its name,
+    the usual one is added (.pt, .pt2 or .onnx).
 
-    `state_dict`: the weights by name, as safetensors if the name ends so, else as torch.save writes
-    them (`torch.load(…, weights_only=True)`). `torch.export`: a program for any batch size,
-    `torch.export.load(path).module()`. `onnx`: the same for other runtimes, input `x` (N,C,H,W) in
-    [0, 1], output `logits` (N,K); class names and the image size are in its metadata. All of them
-    include the normalisation. Raises UserError for an unknown kind, for a missing package, for a
-    network that cannot be exported so, and if the network read back gives other logits.
+    `state_dict`: the weights by name, as safetensors if `path` ends in .safetensors, else as
+    torch.save writes them (`torch.load(…, weights_only=True)`). `torch.export`: a program for any
+    batch size, `torch.export.load(path).module()`. `onnx`: the same for other runtimes, input `x`
+    (N,C,H,W) in [0, 1], output `logits` (N,K); class names and the image size are in its metadata.
+    All of them include the normalisation. Raises UserError for an unknown kind, for a missing
+    package, for a network that cannot be exported as this kind, if the network read back gives
+    other logits, and if the file cannot be written.
     """
     if kind not in WRITERS:
         raise UserError(f"There is no export format {kind!r}. Known: {', '.join(WRITERS)}.", code=2)

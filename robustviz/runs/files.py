@@ -22,8 +22,8 @@ SETTLED = 2_000_000_000  # nanoseconds, see `settled`
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Replace the content of `path` in one atomic step. Raises UserError if the disk is full or the
-    folder is not writable.
+    """Replace the content of `path` in one atomic step; missing folders are created. Raises
+    UserError if the disk is full or the folder is not writable.
     """
     # with the thread's id, because two sessions of the app are two threads of one process
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
@@ -69,9 +69,9 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 @contextlib.contextmanager
 def held(path: Path, patience: float, busy: str) -> Iterator[None]:
-    """Hold the lock file at `path` inside the block; the system releases it when the process dies.
-    Raises UserError with the text `busy` if another process still holds it after `patience`
-    seconds.
+    """A context manager: inside it the lock file at `path` is held; the system releases it when the
+    process dies. Raises UserError with the text `busy` if another process still holds the lock
+    after `patience` seconds, and if the file cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -133,7 +133,7 @@ def settled(stamp: tuple[int, int, int]) -> bool:
 
 def as_large(path: Path, stamp: tuple[int, int, int]) -> int:
     """Returns about how many bytes of memory the values read from a text file with that `stamp`
-    take.
+    take: five times the file's size. `path` is not used.
     """
     return 5 * stamp[2]
 

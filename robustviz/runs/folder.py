@@ -100,8 +100,8 @@ def _evaluations(path: Path, stamp: tuple[int, int, int]) -> tuple[Evaluation, .
 
 
 class Run(Inside):
-    """One run folder, with the evaluations and probe results that were made here. Creating the
-    object reads nothing; `open_run` checks the folder.
+    """One run folder, with the evaluations and probe results of the run, shipped or made here.
+    Creating the object reads nothing; `open_run` checks the folder.
     """
 
     @cached_property
@@ -152,8 +152,9 @@ class Run(Inside):
         return list(every.values())
 
     def evaluation(self, key: str | None = None) -> Evaluation | None:
-        """Returns the evaluation with that key; without a key the one that tables display
-        (untargeted PGD-20 at the run's ε, seed 0, on most images). None if there is none.
+        """Returns the evaluation with that key; without a key the one that tables display:
+        untargeted PGD-20 at the run's ε with seed 0, if there are several the one on the most
+        images. None if there is none.
         """
         every = self.evaluations()
         if key is not None:
@@ -174,7 +175,8 @@ class Run(Inside):
         """Write an evaluation into `eval.json`, replacing one with the same attack, n, seed, split
         and images; returns it with its key and the hash of the run's weights.
 
-        If it replaces a rung of a ladder and has the same per-image results, it becomes that rung.
+        If the replaced evaluation belongs to a ladder (`Evaluation.rung`) and has the same
+        per-image results, the new one takes its place in the ladder.
         """
         key = _key(evaluation, "attack", "n", "seed", "split")
         before = self.evaluation(key)
@@ -208,8 +210,8 @@ class Run(Inside):
         return export(self, kind, path)
 
     def cached(self, kind: type[R], name: str) -> R | None:
-        """Returns the probe result stored under `name`, made here or shipped; None if there is none
-        for the present weights, or if the file is damaged.
+        """Returns the probe result of type `kind` stored under `name`, made here or shipped; None
+        if there is none for the present weights, or if the file is damaged.
         """
         for folder in dict.fromkeys((self.notes, self.path)):
             with contextlib.suppress(UserError, OSError):  # missing or damaged
@@ -219,8 +221,8 @@ class Run(Inside):
         return None
 
     def keep(self, name: str, result: Result) -> None:
-        """Store a probe's result under `name`, with the hash of the weights on which it was
-        measured.
+        """Store a probe's result under `name`. The hash of the run's weights, on which it was
+        measured, is first entered in `result.meta`.
         """
         result.meta["weights"] = self.weights
         write_file(self.notes / "probes" / f"{name}.npz", result.to_npz())
@@ -287,9 +289,12 @@ def create(
     folder: Path | None = None,
     found: Mapping[str, object] | None = None,
 ) -> Run:
-    """Create a run folder for `config`, state `queued`, and return its run, or the existing run if
-    it was made with the same config (settings that are not part of the id may differ). `name`: the
-    run's id, if not the config's. `found`: facts to add to config.json (`entries.FOUND_OUT`), such
+    """Create a run folder for `config`, state `queued`, and return its run. If the run exists
+    already with the same config (settings that are not part of the id may differ), it is returned
+    unchanged.
+
+    `name`: the run's id, None: the config's. `folder`: the folder in which to put the run's folder,
+    None: that of the user's runs. `found`: facts to add to config.json (`entries.FOUND_OUT`), such
     as a `label`.
 
     Raises UserError for an invalid name, and if the folder holds something else: nothing is ever
@@ -339,7 +344,8 @@ def _open(path: str) -> Run:
 
 def look_up(path_or_id: str | os.PathLike[str]) -> Run:
     """Returns the run at a path or with an id, as `open_run` does but without torch: it does not
-    check that this version knows the run's settings.
+    check that this version knows the run's settings. Raises UserError if there is no such run, and
+    if its config.json is damaged.
     """
     text = os.fspath(path_or_id)
     inside = (home() / text, zoo() / text) if ID.fullmatch(text) else ()
@@ -355,8 +361,8 @@ def open_run(path_or_id: str | os.PathLike[str]) -> Run:
     """Returns the run at a path or with an id; the user's runs are searched before the shipped
     ones.
 
-    Raises UserError that names the nearest ids if there is none, and for a run folder that is
-    damaged.
+    Raises UserError if there is none, with the nearest ids; also if its config.json is damaged or
+    has settings that this version does not know, and if it needs a plug-in that is missing here.
     """
     run = look_up(path_or_id)
     _ = run.config

@@ -64,17 +64,21 @@ def import_run(
     """Import a network trained elsewhere as a run, state `imported`, for all pages and probes.
 
     `net`: a module with its weights, the weights, or their file (`checkpoint.read`; `entry` chooses
-    one of several sets of weights in it). `model`: what makes the module again, `resnet18` (ours),
-    `torchvision:…`, `timm:…`, `FILE.py:make` or `pkg.mod:make`; modules of ours, torchvision's or
-    timm's need none, nor do weights of our or torchvision's usual networks. Code named here is
-    trusted from now on. `data`: the images to evaluate it on; `classes`: their names in the order
-    of the logits, else the data's. `name`: the run's id; `label`: its display name.
+    one of several sets of weights in the file). `model`: what makes the module again: `resnet18` (a
+    network of robustviz), `torchvision:…`, `timm:…`, `FILE.py:make` or `pkg.mod:make`. It may be
+    left out for modules of robustviz, torchvision and timm, and for weights of the usual networks
+    of robustviz and torchvision. Code named here is trusted from now on. `data`: the images to
+    evaluate the network on; `classes`: their names in the order of the logits, None: the data's.
+    `name`: the run's id; `label`: its display name.
 
-    `maps` to `grid` as in `nets.wrap`. `reading`: how it expects images, see `readings.named`; if
-    it, `mean` and `std` are unknown, the usual ways are tried on the first `n` test images and the
-    best is used. `say` is called with each line about what was found.
+    `maps` to `grid` as in `nets.wrap`. `reading`: how the network expects its images, see
+    `readings.named`. If neither this nor `mean` and `std` is given or stored with the network, the
+    usual ways are tried on the first `n` test images of a seed-0 stratified permutation, and the
+    best is used. `eps`: the radius of attacks on the run, None: the data's default. `device`: where
+    the network is tried. `say` is called with each line about what was found.
 
-    Raises UserError if anything does not fit; then nothing is left on disk.
+    If a run with the default id exists already, it is returned unchanged. Raises UserError if
+    anything does not fit, and if a run called `name` exists; then nothing is left on disk.
     """
     source = (rooms.source(data) if isinstance(data, str) else data).placed()
     if name:

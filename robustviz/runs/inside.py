@@ -154,7 +154,9 @@ class Inside:
 
     @property
     def lacks(self) -> str:
-        """A sentence if the run needs a plug-in that is missing here; else empty."""
+        """A sentence if the run needs a plug-in that is missing here; else empty. A plug-in that a
+        person has trusted on this computer is loaded if it is not yet.
+        """
         return plugins.lacking(self.info.get("plugins", ()), f"The run {self.id}")
 
     @property
@@ -280,8 +282,8 @@ class Inside:
 
     def net(self, epoch: int | None = None, which: str = "best") -> Classifier:
         """Returns the trained network on the CPU, in eval mode, with the weights of the best epoch.
-        `which="last"` takes those of the last epoch instead, and `epoch` those in the snapshot of
-        that epoch.
+        `which="last"` takes those of the last epoch instead. If `epoch` is given, they come from
+        the snapshot of that epoch, which is stored in 16 bits.
 
         Raises UserError if the weights are missing, damaged, or of another architecture.
         """
@@ -388,8 +390,8 @@ class Inside:
         )
 
     def locked(self) -> AbstractContextManager[None]:
-        """Hold the lock for writing this run inside the block; the system releases it when the
-        process dies. Raises UserError if another process still holds it after two seconds.
+        """A context manager that holds the lock for writing this run; the system releases it when
+        the process dies. Raises UserError if another process still holds it after two seconds.
         """
         return held(
             self.path / ".lock",

@@ -28,12 +28,14 @@ SEEDS = (
 
 
 def method_label(key: str) -> str:
-    """Returns the printed name of a method; empty for an empty key."""
+    """Returns the display name of a method, such as `PGD-AT` for the key `pgd_at`; empty for an
+    empty key.
+    """
     return str(catalogue.facts("method", key)["label"]) if key else ""
 
 
 def architecture(run: Run) -> str:
-    """Returns the printed name of a run's network: its key, or for an imported network the file or
+    """Returns the display name of a run's network: its key, or for an imported network the file or
     library and the function that make it.
     """
     source = harmless(run.info.get("network", {}).get("source", "")) if run.imported else ""

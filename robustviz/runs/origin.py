@@ -29,9 +29,9 @@ Shape = tuple[int, int, int]  # classes, channels and pixels per side
 @dataclass(eq=False)
 class Found:
     """A network that is being imported: the `module`, its `source` (such as `timm:NAME` or
-    `FILE.py:make`), the settings of `nets.wrap` that are known (`told`, with the SHA-256 of its
-    code), the mean and standard deviation of images that came with its weights, and the plug-ins it
-    needs.
+    `FILE.py:make`), the arguments of `nets.wrap` that are known (`told`, with the SHA-256 of the
+    source's code if a user wrote it), the `mean` and `std` of images that came with its weights,
+    and the `plugins` it needs.
     """
 
     module: nn.Module
@@ -43,8 +43,12 @@ class Found:
 
 
 def found_in(net: Net, model: str, entry: str, shape: Shape, say: Say) -> Found:
-    """Returns the module that the weights fit, with the weights loaded: a network that `model` may
-    mean, or if that is empty one of the usual networks. Raises UserError if the weights fit none.
+    """Returns the module that the weights `net` fit, with the weights loaded, and where it comes
+    from: a network that `model` may mean, or if that is empty one of the usual networks. If `net`
+    is a module, the module is made again, from `model` or the library it comes from.
+
+    `entry` as in `checkpoint.read`; `shape`: classes, channels and pixels per side; `say` is called
+    with each line about what was found. Raises UserError if the weights fit none of these networks.
     """
     if isinstance(net, nn.Module):
         return _of_module(net, model, shape)
@@ -188,7 +192,7 @@ def _answer(net: nn.Module, x: Tensor) -> object:
 def looked_into(found: Found, shape: Shape, say: Say) -> Classifier:
     """Returns the module as a `Classifier`, and adds how it is wrapped to `found.told`. If it
     cannot read images of the data's size, they are resized inside to a size that it can read.
-    Raises UserError if there is no such size.
+    `shape`, `say` as in `found_in`. Raises UserError if there is no such size.
     """
     told = found.told | {"shape": (shape[1], shape[2], shape[2])}
     bare = isinstance(found.module, Classifier) and not found.told.keys() & {*known.TOLD}

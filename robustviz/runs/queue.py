@@ -30,8 +30,9 @@ _children: list[subprocess.Popen[bytes]] = []
 
 
 def queue_lock() -> AbstractContextManager[None]:
-    """Hold the lock of the queue inside the block; the system releases it when the process dies.
-    Raises UserError if another process still holds it after 30 seconds.
+    """Returns a context manager that holds the lock of the queue; the system releases it when the
+    process dies. Raises UserError if another process still holds it after 30 seconds, and if the
+    folder of the user's runs is not writable.
     """
     home = folder.home()
     try:
@@ -136,10 +137,10 @@ def claim(
     place: Path | None = None,
     found: Mapping[str, object] | None = None,
 ) -> Run:
-    """Returns the run of a config that the calling process itself will train. It is marked as
-    running at once, so that the queue does not start it too, unless it is finished or being
-    trained. `place`: another folder than that of the user's runs; `found` as in `folder.create`.
-    Raises UserError if the run cannot be created.
+    """Returns the run of a config that the calling process itself will train. The run is marked as
+    running at once, so that the queue does not start it too; a run that is finished or being
+    trained is left as it is. `place`: another folder than that of the user's runs; `name` and
+    `found` as in `folder.create`. Raises UserError if the run cannot be created.
     """
     with queue_lock() if place is None else contextlib.nullcontext():
         run = folder.create(config, name=name, folder=place, found=found)
@@ -296,9 +297,10 @@ def ask(run: Run, want: str) -> None:
 
 
 def pause(run: Run) -> str:
-    """Pause a run and wait for it, at most ten seconds; returns the run's state, which is still
-    `running` if that was not enough, as in the evaluation at the end, which cannot be interrupted.
-    Raises UserError as `ask` does.
+    """Pause a run and wait for it, at most ten seconds. Returns the run's state, which is still
+    `running` if that was not enough; the evaluation at the end of a training, for example, cannot
+    be interrupted. Queued runs are started (`pump`) before it returns. Raises UserError as `ask`
+    does.
     """
     ask(run, "pause")
     if run.status()["state"] == "running":
@@ -310,7 +312,8 @@ def pause(run: Run) -> str:
 
 def stop(run: Run) -> str:
     """Stop a run and wait for it; returns its state. Its recorded process is first asked, then
-    terminated, then killed, with ten seconds for each. Raises UserError as `ask` does.
+    terminated, then killed, with ten seconds for each. Then queued runs are started (`pump`).
+    Raises UserError as `ask` does.
     """
     import psutil
 
@@ -333,8 +336,8 @@ def stop(run: Run) -> str:
 
 
 def remove(run: Run) -> None:
-    """Delete a run folder, even a damaged one. Raises UserError for a shipped run and for one that
-    is being trained.
+    """Delete a run folder, even a damaged one. Raises UserError for a shipped run, for one that is
+    being trained, and if deleting fails.
     """
     if at_work(run, run.status()):
         raise UserError(f"The run {run.id} is running; stop it first.")

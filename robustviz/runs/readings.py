@@ -56,9 +56,9 @@ GREY = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which way to give images to a network (`reading`) is used, whether the choice is `clear`, and
-    why, in a sentence; `right`: how many of the first `n` images were classified correctly under
-    each way that was tried, by name.
+    """How images are given to a network from now on (`reading`), whether that choice is `clear`,
+    and the reason in a sentence (`text`). `right`: how many of the first `n` images were classified
+    correctly under each way that was tried, by the way's name.
     """
 
     reading: Reading
@@ -117,7 +117,7 @@ def normalise_of(net: Classifier) -> Normalise:
 
 def set_reading(net: Classifier, reading: Reading) -> None:
     """Set the mean and std of the network's normalisation to this reading's, in place;
-    `reading.flip` is ignored.
+    `reading.flip` is ignored. Raises UserError if the network has no such layer.
     """
     layer = normalise_of(net)
     layer.mean.copy_(torch.tensor(reading.mean or (0.0,)).view(1, -1, 1, 1))
@@ -202,6 +202,8 @@ def _verdict(found: Mapping[Reading, Bools], classes: int) -> Verdict:
 
 
 def as_given(net: Classifier, x: Tensor, y: Tensor, reading: Reading) -> Verdict:
-    """Returns the verdict for a known reading, with the number of correct images."""
+    """Returns the verdict for a reading that is known, with the number of correct images among `x`
+    (N,C,H,W); `clear` is True.
+    """
     k, n = int(np.sum(right_under(net, x, y, reading))), len(x)
     return Verdict(reading, True, f"{reading.name}: {k} of {n} right.", {reading.name: k}, n)

@@ -1,6 +1,6 @@
 """How to train a run again: its shell command, its recipe (the same settings as a short text for a
-link), and what can be read from the run's id alone. Importing this needs no torch; calling `read`
-and `of` does.
+link), and what can be read from the run's id alone. Importing this needs no torch; calling `name`,
+`read` and `of` does.
 """
 
 from __future__ import annotations

@@ -196,8 +196,9 @@ def _needs(config: TrainConfig, waiting: set[str]) -> bool:
 
 
 def estimate(configs: Iterable[TrainConfig]) -> dict[str, float]:
-    """Returns about how many seconds each training still takes, by run id. It is based on how long
-    trainings of the same data, method and net took before, or if there are none, any trainings.
+    """Returns about how many seconds each training still takes, by run id; finished epochs are left
+    out. It is based on how long the latest five trainings of the same data, method and net took; if
+    there are none, all trainings; if there are none either, a guess.
     """
     kinds: dict[tuple[str, str, str] | None, list[float]] = defaultdict(list)
     for run in folder.all_runs():  # shipped ones first, the user's newest last
@@ -223,7 +224,7 @@ def _kind(config: TrainConfig) -> tuple[str, str, str]:
 
 def work(config: TrainConfig) -> float:
     """Returns the cost of a training, in weights × images × passes: each step of its attack is one
-    pass, and the update is another.
+    pass, and the update is another. If the data set cannot be read yet, 50,000 images are assumed.
     """
     steps = getattr(getattr(config.method, "attack", None), "count", 0)
     images = config.n_train or _images(config.data)

@@ -54,7 +54,8 @@ def execute(
 
     In a `world` of several processes all of them call this; the first one writes and evaluates, and
     the others return when the training ends. Raises UserError for any error, after writing it into
-    the run's status. A run that is already done is left unchanged.
+    the run's status. After Ctrl-C the state is `interrupted`, and KeyboardInterrupt is passed on. A
+    run that is already done is left unchanged.
     """
     with run.locked() if world.main else contextlib.nullcontext():
         status = run.status()
@@ -262,8 +263,9 @@ def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
 
 
 def describe(run: Run, training: Training) -> None:
-    """Write the images' sizes and class names into config.json, if they are not there yet, so that
-    a reader can build the network without the data set.
+    """Write into config.json, unless it is there already, what a reader needs to build the network
+    without the data set: the size and channels of the images and the class names. The device is
+    written too, and the number of processes if several train.
     """
     if "images" in run.info:
         return
