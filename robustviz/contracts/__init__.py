@@ -52,7 +52,7 @@ def promise(kind: str) -> Callable[[Check], Check]:
 
 
 def promises(kind: str) -> list[Promise]:
-    """All promises of things of `kind`, in the order in which its module here defines them."""
+    """All promises of things of `kind`, such as `attack`, in the order of their definition."""
     load(f"robustviz.contracts.{'data' if kind == 'data' else f'{kind}s'}")
     return [each for each in _promises if each.kind == kind]
 
@@ -64,10 +64,10 @@ def hold(kept: object, sentence: str) -> None:
 
 
 def things(kind: str, key: str) -> dict[str, Any]:
-    """What to pass to the checks of the registered thing `kind`/`key`, by the name to display.
+    """What to pass to the checks of the registered thing `kind`/`key`: {name to display: object}.
 
-    This is an attack in each norm it accepts, the key of a network, a page itself, and of anything
-    else an instance with default settings.
+    For an attack these are instances with the norms that it accepts, one each; for a network its
+    key, for a page the `Page`, and for anything else an instance with default settings.
     """
     name = f"{kind}/{key}"
     if kind == "page":

@@ -38,7 +38,7 @@ def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
 
 @promise("attack")
 def has_words(attack: Attack) -> None:
-    """It has the words that the app shows about it."""
+    """It has the class attributes that the app shows: `label` and `text`."""
     said = plugins.incomplete("attack", type(attack))
     hold(not said, f"{type(attack).__name__} {said}")
 
@@ -177,7 +177,7 @@ def it_fools(attack: Attack) -> None:
 
 @promise("attack")
 def it_aims(attack: Attack) -> str | None:
-    """A targeted attack reaches its target class more often than an untargeted one."""
+    """A targeted attack brings more images to the target class than an untargeted one, or none."""
     if "targeted" not in registry.hints(type(attack)):
         return "It has no targeted form."
     net, x, target = toy().net, toy().x, (toy().y + 1) % 4
@@ -194,7 +194,9 @@ def it_aims(attack: Attack) -> str | None:
 
 @promise("attack")
 def its_way(attack: Attack) -> None:
-    """Its trace starts inside the ball and ends at the attack's result."""
+    """Its trace, the start and the images after each step, stays inside the ball and ends at the
+    attack's result.
+    """
     net, x, y = conv(), images(), labels()
     path = attack.trace(net, x, y, rng=_seeded(4))
     hold(path.shape == (attack.count + 1, *x.shape), f"A trace of shape {tuple(path.shape)}.")

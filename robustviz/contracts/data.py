@@ -15,7 +15,9 @@ SPLITS = ("train", "val", "test")
 
 @promise("data")
 def images_and_labels(source: Source) -> None:
-    """Each split holds square uint8 images and one class label per image."""
+    """Each split holds square uint8 images of at least 8×8 pixels with 1 or 3 channels, one int64
+    label per image, and a text `card`; shapes and class names are the same in all splits.
+    """
     shapes = set()
     for split in SPLITS:
         found = source.load(split)
@@ -67,8 +69,8 @@ def apart(source: Source) -> None:
 
 @promise("data")
 def a_balanced_beginning(source: Source) -> None:
-    """`n` limits the training split to n images in the same class proportions, and no other
-    split.
+    """`n` limits the training split to n images in the same class proportions; other splits stay
+    whole.
     """
     whole = source.load("train")
     n = len(whole) // 2

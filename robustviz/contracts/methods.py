@@ -46,7 +46,7 @@ def network(method: Method) -> Classifier:
 def make(x: Tensor, y: Tensor, index: Tensor | None = None) -> Batch:
     """A batch of images `x` with everything that a method may need: two views, and object masks.
 
-    `index` (N,): the images' indices in the training split; None: 0 to N − 1.
+    `index` (N,): the images' indices in the training split; None: 0 to len(y) − 1.
     """
     index = torch.arange(len(y)) if index is None else index
     views = torch.stack([x, (x.flip(-1) + 0.02).clamp(0, 1)])
@@ -96,7 +96,7 @@ def gradients(net: nn.Module, terms: Terms) -> list[Tensor]:
 
 @promise("method")
 def has_words(method: Method) -> None:
-    """It has the words that the app shows about it."""
+    """It has the class attributes that the app shows: `label`, `group`, `paper` and `text`."""
     said = plugins.incomplete("method", type(method))
     hold(not said, f"{type(method).__name__} {said}")
 

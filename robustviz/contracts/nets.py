@@ -55,7 +55,9 @@ def check_gradients(net: nets.Classifier, x: torch.Tensor) -> None:
 
 @promise("net")
 def three_parts(key: str) -> None:
-    """The logits are head(pool(maps(x))), and the maps are never smaller than 4×4 cells."""
+    """The logits are head(pool(maps(x))), and the maps have at least 4×4 cells (those of resnet18
+    only for images from 32 pixels up).
+    """
     for channels, size in SHAPES:
         net = nets.build(key, classes=5, channels=channels, size=size).eval()
         check_parts(key, net, torch.rand(1 if size == 64 else 3, channels, size, size))

@@ -30,8 +30,8 @@ def labels() -> Tensor:
 def conv(seed: int = 0) -> Classifier:
     """A small untrained network for 4 classes: two convolutions with batch norm, in eval mode.
 
-    Its running statistics are those of random images, not the initial ones. `seed` draws its
-    weights.
+    Its running statistics are those of random images, not the initial ones. `seed`: the seed of the
+    weights and of these images.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)

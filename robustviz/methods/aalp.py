@@ -103,7 +103,7 @@ class AALP(ALP):
         `contributions` (N, D): higher means more important or, if the setting `contribution` is
         `magnitude`, farther from 0. `rate`: the drop probability; with `dropped=random`, where all
         features can be dropped, it is lowered so that on average as many are dropped as otherwise.
-        `rng`: a generator on their device.
+        `rng`: a generator on the device of `contributions`.
         """
         count, width = contributions.shape
         kept = math.ceil(self.keep * width)

@@ -147,7 +147,7 @@ class AFA(Adversarial):
     def misaligned(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Tensor:
         """The batch's images (N, C, H, W), attacked to maximise the objective `misalignment`.
 
-        `net` is left unchanged.
+        `net` is unchanged, except that `attack_mode=train` updates its running statistics.
         """
         with self.attackable(net, batch.x) as fast:
             return self.attack.maximise(

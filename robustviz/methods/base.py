@@ -80,8 +80,8 @@ Loss = Callable[[Classifier, Batch, nn.Module | None], Terms]
 
 
 def check_terms(terms: Any) -> Terms:
-    """Returns what a method's loss returned. Raises UserError if it is no dictionary of named
-    scalars.
+    """Returns `terms`, which a method's loss returned, unchanged. Raises UserError unless they are
+    a dictionary of scalar tensors by name.
     """
     if not isinstance(terms, dict):
         raise UserError(
@@ -181,8 +181,8 @@ class Method(Spec):
     def network(self, net: Classifier) -> Classifier:
         """The untrained `net` with what this method adds to its architecture.
 
-        New weights are drawn from torch's global generator. It is called as well when weights are
-        loaded, so the result may depend on the settings only.
+        New weights are drawn from torch's global generator. The architecture may depend on the
+        method's settings only, because this is also called before saved weights are loaded.
         """
         return net
 
@@ -191,7 +191,7 @@ class Method(Spec):
     ) -> nn.Module | None:
         """Loads earlier weights into the untrained `net`; returns a frozen network to use as `aux`.
 
-        By default it does nothing and returns None. Raises UserError if a network found by
+        By default this loads nothing and returns None. Raises UserError if a network found by
         `find_run` does not fit this data.
         """
         return None
@@ -199,14 +199,15 @@ class Method(Spec):
     def aux(self, net: Classifier, config: Plan) -> nn.Module | None:
         """A helper network to pass to `loss`, e.g. a projector; by default None.
 
-        It is not called if `initial` returns a network. The helper is not part of the trained net.
+        Not called if `initial` returns a network. The helper is not part of the trained network.
         """
         return None
 
     def weight_perturbation(self, progress: float) -> float:
         """How far each weight tensor is moved before a step's gradient, as a fraction of its norm.
 
-        0: not at all. `progress`: the finished share of the training, in [0, 1).
+        This is γ of adversarial weight perturbation (AWP); 0: the weights are not moved.
+        `progress`: the finished share of the training, in [0, 1).
         """
         return 0.0
 
@@ -250,7 +251,7 @@ class Adversarial(Method):
         return replace(self, attack=self.attack.bound(eps))
 
     def budget(self, net: Classifier, batch: Batch) -> Tensor | None:
-        """The radius for each pixel, (N,1,H,W), or None for the attack's own ε everywhere.
+        """The radius for each pixel, (N,1,H,W), or for each value, (N,C,H,W); None: ε everywhere.
 
         `net` is the network under attack, as `attackable` yields it.
         """
@@ -267,7 +268,10 @@ class Adversarial(Method):
         )
 
     def attacked(self, net: Classifier, batch: Batch) -> Tensor:
-        """The batch's images (N, C, H, W), attacked on their true labels; `net` is unchanged."""
+        """The batch's images (N, C, H, W), attacked on their true labels.
+
+        `net` is unchanged, except that `attack_mode=train` updates its running statistics.
+        """
         with self.attackable(net, batch.x) as fast:
             return self.attack.maximise(
                 self.attack.objective(fast, batch.y),

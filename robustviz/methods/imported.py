@@ -1,4 +1,4 @@
-"""The entry for networks that were trained elsewhere and imported; it cannot train anything."""
+"""The method of networks that were trained elsewhere and imported; it cannot train anything."""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,5 @@
-"""Model Alignment: fine-tunes an attacker's network to the soft labels of a witness network.
-Images that fool it then fool other networks more often. It is not a defence.
+"""Model Alignment: fine-tunes an attacker's network to the soft labels of a witness network. Images
+that fool the fine-tuned network then fool other networks more often. It is not a defence.
 """
 
 from dataclasses import dataclass, replace
@@ -104,7 +104,8 @@ class ModelAlignment(Method):
     ) -> nn.Module:
         """Loads the source's weights into `net` and returns the frozen witness.
 
-        Raises UserError if source or witness does not fit this data or the architecture.
+        Raises UserError if source or witness is missing, has no weights or does not fit this data,
+        and if the source has another architecture than `net`.
         """
         source, witness = find_run(self.source), find_run(self.witness)
         _check("source", source, split)

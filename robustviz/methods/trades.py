@@ -60,7 +60,7 @@ class TRADES(Adversarial):
     def attacked(self, net: Classifier, batch: Batch) -> Tensor:
         """The batch's images (N, C, H, W), attacked to maximise KL(f(x) ‖ f(x')).
 
-        `net` is left unchanged.
+        `net` is unchanged, except that `attack_mode=train` updates its running statistics.
         """
         with self.attackable(net, batch.x) as fast:
             return self.attack.maximise(

@@ -1,3 +1,3 @@
-"""Training and evaluation of networks: settings, training loop, evaluations, and the doctor that
-checks them.
+"""Training and evaluation of networks: settings, training loop, evaluations, and the checks of
+whether an evaluation can be believed (`doctor`).
 """

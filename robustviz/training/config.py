@@ -35,9 +35,10 @@ WHERE = ("device", "threads", "test_n")
 class TrainConfig(Spec):
     """All settings of one training. A setting that is left empty takes the default of the method,
     else of the data set, when the object is created, so a saved config shows what was used (only
-    `init` may stay None). Run folders store it with `registry.encode` and `from_json`.
+    `init` may stay None). Run folders store it as `to_json` returns it.
 
-    Raises UserError for an unknown name and for a value of the wrong type or out of range.
+    Raises UserError for an unknown name, for a value of the wrong type or out of range, and for
+    `patience` together with `select=last`.
     """
 
     data: Source = option(Digits, "The images to learn from.")
@@ -211,7 +212,7 @@ class TrainConfig(Spec):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrainConfig:
         """Returns the config that `to_json` wrote. Raises UserError for unknown settings and values
-        of a wrong type.
+        of a wrong type or out of range.
         """
         return registry.build(cls, data)
 
@@ -320,7 +321,8 @@ def pick_device(asked: str) -> str:
 
 def read_value(value: Any) -> Any:
     """Returns the value that a typed text stands for: read as JSON, else as a fraction `a/b`, else
-    the text itself. Anything but text is returned unchanged.
+    the text itself. Anything but text is returned unchanged. Raises UserError for a fraction that
+    is no number, such as `1/0`.
     """
     if not isinstance(value, str):
         return value

@@ -54,12 +54,12 @@ NOT_WHITE = ("fgsm", "square", "mim", "dim", "tim")
 @dataclass(frozen=True)
 class Consult:
     """How many of the N images are still classified correctly under each of the doctor's own
-    attacks, which do not depend on the attack that is judged. On a network without gradients,
-    gradient attacks leave all images unchanged.
+    attacks, which share only norm and ε with the attack that is judged. On a network without
+    gradients, gradient attacks leave all images unchanged.
 
     `cw20`: CW-20, on the margin. `otherwise`: for how many of the first 16 images float64 and
     float32 disagree on whether they are classified correctly, clean or under PGD-20 started at the
-    image. `planted`: the examples of the active test, of which PGD-20 has `found` so many. None:
+    image. `planted`: the examples of the active test; `found`: how many of them PGD-20 finds. None:
     not measured.
     """
 
@@ -85,7 +85,7 @@ def consult(
     """Run the doctor's own attacks on `x` (N,C,H,W) with labels `y` and count the images that stay
     right, in the norm and at the ε of `attack`: PGD-20 at an unlimited ε, PGD-20, PGD-60, CW-20
     and, for linf, Square. 100 images are enough. `tick` is called before each attack. Raises
-    UserError as attacks do, and for no images.
+    UserError as attacks do, and for no images or no ε.
     """
     eps, x, norm = _radius(attack, x), check_images(x), attack.norm
     with attackable(net, fused=False) as own:
@@ -205,8 +205,8 @@ class Evidence:
     the `attack`, the network's `logits` (N,K) for `x` and those of a second pass (`again`), the
     `gradients` (N,D) at the start of the attack, the cosines `agree` (N,) of gradients at nearby
     points, the share of images on which the attack `stopped` early, the counts of the doctor's
-    attacks, how many images the strongest gradient attack, called `name`, leaves right (`white`),
-    and how many planted examples `finder` has `found`.
+    attacks, how many images the attack called `name` leaves right (`white`; the judged attack, or
+    PGD-20 if that is in `NOT_WHITE`), and how many planted examples `finder` has `found`.
     """
 
     x: Tensor

@@ -100,9 +100,9 @@ def _untargeted(attack: Attack | None, done: str) -> None:
 
 def attacked(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0) -> Tensor:
     """Returns the attacked images (N,C,H,W) at the end of the complete attack, with the same random
-    numbers as in `count_right`. Because `count_right` stops at an image's first misclassification,
-    its result may differ for an image in hundreds. Raises UserError as `count_right` does, except
-    for targeted attacks.
+    numbers as in `count_right`. For about one image in hundreds the two disagree, because
+    `count_right` stops at an image's first misclassification. Raises UserError as `count_right`
+    does, except for targeted attacks.
     """
     with _ready(net, x, y) as task:
         return torch.cat(
@@ -203,13 +203,14 @@ def measure(
     seen: Seen | None = None,
 ) -> Evaluation:
     """Measure the accuracy of `net` on a split, clean and under `attack` (which must have its ε),
-    and let the doctor check it on the first 100 images.
+    and check with `training.doctor`, on the first 100 images, whether the result can be believed.
 
     An image counts as robust if the attacked image is classified as its true class. Networks
     without a gradient are evaluated too: gradient attacks then leave the images unchanged, and the
-    doctor calls the number unreliable. `consulted`: an earlier `consult` of the doctor for this
-    network and ε. `seen` is called for each block of images, see `training.images`; for `tick` see
-    the function `seen`. Raises UserError for an empty split and for a targeted attack.
+    doctor calls the number unreliable. `consulted`: the result of `doctor.consult` for this
+    network, norm and ε; None: it is computed. `seen` is called for each block of images, see
+    `training.images`; for `tick` see the function `seen`. Raises UserError for an empty split and
+    for a targeted attack.
     """
     if not len(split):
         raise UserError("There are no images to evaluate on: choose another split or a larger n.")
@@ -276,9 +277,9 @@ def evaluate(
     """Evaluate a run's best weights on its test split, write the result into its `eval.json`, and
     return it.
 
-    By default: PGD-20 at the run's ε and in its norm, on the whole split, seed 0. `n`: only the
-    first n images of a seed-0 stratified permutation. Shipped runs are read-only; their evaluations
-    are written to `runs/.zoo-cache`.
+    `attack` None: PGD-20 in the run's norm. `eps`: for an attack without an ε of its own; None: the
+    run's. `n`: only the first n images of a seed-0 stratified permutation; None: all. Shipped runs
+    are read-only; their evaluations are written to `.zoo-cache` in the folder of the user's runs.
     """
     with _opened(run, eps, n, device) as (net, split, radius):
         attack = (attack or PGD(steps=20, norm=norm_of(run.config))).bound(radius)
@@ -315,12 +316,12 @@ def ladder(
     rungs: Sequence[Attack] | None = None,
 ) -> Ladder:
     """Evaluate a run under the attacks of `LADDER` (or `rungs`, weakest first), all on the same
-    test images. Each rung is written into `eval.json` when it is finished, and a rung that is
-    already there for these weights, images, settings and seed is not computed again.
+    test images. Each attack's evaluation is written into the run's `eval.json` when it is finished;
+    one that is already in this file for these weights, images, settings and seed is not repeated.
 
-    `n` as in `evaluate`; the norm is the run's. `say` is called with one line per rung. An attack
-    that is not defined for so few classes (AutoAttack needs four) is left out, and the ladder says
-    so.
+    `eps` and `n` as in `evaluate`; the norm is the run's. `say` is called with one line per attack.
+    An attack that is not defined for so few classes (AutoAttack needs four) is left out, and the
+    ladder says so.
     """
     with _opened(run, eps, n, device) as (net, split, radius):
         norm = norm_of(run.config)
@@ -350,9 +351,10 @@ def climbed(
     method: str = "",
 ) -> Ladder:
     """Evaluate `net` under each attack in `rungs` (weakest first, each with its ε) and return the
-    ladder. `found` returns evaluations that need not be computed again: a rung takes the one with
-    its attack, seed and images. `keep` saves a rung and returns what was saved. Attacks that are
-    not defined for so few classes are left out.
+    ladder. `found` returns earlier evaluations: one with the same attack, seed and images is used
+    instead of a new one. `keep` saves an evaluation and returns what was saved. `say` is called
+    with one line per attack; `method` as in `climb`. Attacks that are not defined for so few
+    classes are left out.
     """
     rows: list[Evaluation] = []
     consulted: Consult | None = None

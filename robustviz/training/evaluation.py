@@ -1,5 +1,6 @@
-"""The results of evaluations as plain dataclasses, without torch: accuracies, the doctor's
-findings, the printed names of attacks, and the paired comparison of two networks.
+"""The results of evaluations as plain dataclasses, without torch: accuracies, the findings of the
+checks in `training.doctor`, the names under which attacks are printed, and the paired comparison of
+two networks.
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ def by_class(
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check of the doctor: its name, the value measured, and one or two
-    sentences. If not `ok`, the robust accuracy is unreliable; a `warning` asks for a closer look.
+    """The result of one check of an evaluation (by `training.doctor` or `training.ladder`): the
+    check's name, the value measured, and one or two sentences. If not `ok`, the robust accuracy is
+    unreliable; a `warning` asks for a closer look.
     """
 
     name: str
@@ -89,7 +91,7 @@ class Finding:
 
 def summary(found: Iterable[tuple[str, Finding]]) -> str:
     """Returns the names of failed checks and warnings in short, for a table cell: `unreliable: …`,
-    `warning: …`, both, or `no fault found`. Each finding comes with the name to list it under.
+    `warning: …`, both, or `no fault found`. `found`: pairs of the name to print and the finding.
     """
     names: dict[str, dict[str, None]] = {"unreliable": {}, "warning": {}}
     for name, finding in found:
@@ -131,7 +133,7 @@ OTHERWISE: dict[str, JSON] = {"fgsm": {"start": "zero"}, "mim": {"decay": 1.0}}
 
 
 def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
-    """Returns the printed name of an attack, made from its JSON, without its ε: `FGSM`,
+    """Returns the name under which an attack is printed, made from its JSON, without its ε: `FGSM`,
     `PGD-100×5`, `AutoAttack`, with unusual settings in brackets. If `classes` is given and below
     ten, AutoAttack's targeted parts have fewer targets than published, and the name says so.
     """
@@ -164,15 +166,17 @@ class Evaluation:
     """Accuracy on clean and attacked images of one split, with everything needed to repeat it.
 
     `attack`: the attack's JSON with all settings. `clean_k` and `robust_k` of `n` images were
-    classified correctly, clean and attacked; fractions and intervals are derived. `clean_right`,
-    `robust_right`: for each of the n images, in stratified order, whether it was classified
-    correctly, as `pack` stores it; `images`: a hash of these images and labels; `classes`: the
-    number of classes. `image_bytes`: the memory that a forward pass keeps per image, in bytes;
-    `at_once`: how many images were computed together for lack of memory, 0: a whole block of 250;
-    it changes no result. `by_class`: per class the number of images, of correct clean and of
-    correct attacked ones. A rung of a ladder also has `rung`, from 1, and `cumulative_k`: images
-    correct clean and under this and every weaker rung. Entries of older versions lack some of
-    these.
+    classified correctly, clean and attacked; fractions and intervals are derived. `doctor`: the
+    findings of `training.doctor`. `key`: the name of this entry in eval.json. `weights`: the hash
+    of the network's weights. `clean_right`, `robust_right`: for each of the n images, in stratified
+    order, whether it was classified correctly, as `pack` stores it; `images`: a hash of these
+    images and labels; `classes`: the number of classes. `image_bytes`: the memory that a forward
+    pass keeps per image, in bytes; `at_once`: how many images were computed together for lack of
+    memory, 0: a whole block of 250; it changes no result. `by_class`: per class the number of
+    images, of correct clean and of correct attacked ones. If the evaluation belongs to a ladder
+    (`training.ladder`), `rung` is its place there, from 1 for the weakest attack, and
+    `cumulative_k` counts the images correct clean, under this and under every weaker attack; else
+    `rung` is 0. Evaluations of older versions lack some of these.
     """
 
     attack: JSON
@@ -252,19 +256,19 @@ class Evaluation:
 
     @property
     def ok(self) -> bool:
-        """Whether no check of the doctor failed, which would make the number unreliable. That is no
-        proof that the number is right.
+        """Whether none of the findings in `doctor` is `unreliable`. That is no proof that the
+        robust accuracy is right.
         """
         return all(finding.ok for finding in self.doctor)
 
     @property
     def printed(self) -> str:
-        """The attack's printed name, without its ε: `PGD-20`, `PGD-100×5`, `AutoAttack`."""
+        """The attack's name (`attack_name`), without its ε: `PGD-20`, `PGD-100×5`, `AutoAttack`."""
         return attack_name(self.attack, self.classes)
 
     @property
     def verdict(self) -> str:
-        """The names of the doctor's failed checks and warnings in short, for a table cell
+        """The names of failed checks and of warnings in `doctor`, in short, for a table cell
         (`summary`).
         """
         return summary((finding.name, finding) for finding in self.doctor)
@@ -283,7 +287,7 @@ class Evaluation:
     @property
     def line(self) -> str:
         """The evaluation as one line for a terminal: the attack, its count of correct images, the
-        robust accuracy with its interval, seconds, and the doctor's findings.
+        robust accuracy with its interval, seconds, and the `verdict`.
         """
         low, high = wilson(self.robust_k, self.n)
         together = (
@@ -300,7 +304,7 @@ class Evaluation:
         )
 
     def __str__(self) -> str:
-        """Returns several lines: clean accuracy, `line`, the doctor's findings, and a warning if
+        """Returns several lines: clean accuracy, `line`, the findings in `doctor`, and a warning if
         there are few images.
         """
         found = [f"  {each.level} {each.name}: {each.text}" for each in self.doctor]
@@ -313,7 +317,7 @@ class Evaluation:
 
     def right(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Returns which images were classified correctly, clean and attacked: two boolean arrays
-        (N,). Raises UserError if the entry holds no per-image results.
+        (n,). Raises UserError if no per-image results were saved.
         """
         if not self.clean_right or not self.robust_right:
             raise UserError(
@@ -452,8 +456,8 @@ def paired(first: Evaluation, second: Evaluation) -> Paired:
     """Returns the comparison of two networks' robust accuracies, from the images on which they
     differ.
 
-    Raises UserError if they were not measured in the same way: other images, attack, ε, n, seed or
-    split.
+    Raises UserError if they were not measured in the same way (other images, attack, ε, n, seed or
+    split), or if one of them is of an old version that saved no per-image results.
     """
     for what, one, other in (
         ("attack", first.printed, second.printed),

@@ -16,9 +16,9 @@ from robustviz.types import JSON
 
 @dataclass
 class Images:
-    """Collects the per-image results of `measure`, block by block, in the stratified order in which
-    it evaluates images: predictions (N,) for clean and attacked images, and the size of each
-    perturbation.
+    """Collects the per-image results of `evaluate.measure`, block by block, in the stratified order
+    of the evaluated images: predictions for clean and attacked images, and the size of each
+    perturbation; each field is a list of tensors (B,), one per block.
     """
 
     clean: list[Tensor] = field(default_factory=list)

@@ -22,8 +22,8 @@ POINTS = 5  # by which later attacks must lower PGD's accuracy to cause a warnin
 class Worst:
     """The worst case of all attacks that were run on the same `n` images with the same ε: `k`
     images are classified correctly both clean and under each of the `attacks`. These are given by
-    printed name: the rungs of a ladder, weakest first, then other attacks. Their seeds may differ.
-    `images` is a hash of the images.
+    name (`attack_name`): the rungs of a ladder, weakest first, then other attacks. Their seeds may
+    differ. `images` is a hash of the images.
     """
 
     n: int
@@ -109,8 +109,9 @@ def worst(found: Sequence[Evaluation], like: Evaluation) -> Worst | None:
 
 
 def headline(found: Sequence[Evaluation], eps: float | None) -> Worst | None:
-    """Returns, of a run's evaluations at this ε, the worst case over most attacks, and of these the
-    one on most images; None if no images were evaluated under two attacks.
+    """Returns the worst case over a run's evaluations at this ε: the one over the largest number of
+    attacks and, among equals, on the most images. None if no images were evaluated under two
+    attacks.
     """
     every = [worst(found, one) for one in found if one.eps == eps]
     return max(
@@ -257,7 +258,8 @@ def climb(rungs: Sequence[Evaluation], method: str = "", left_out: str = "") -> 
     attacks on the same loss, and AutoAttack with the lowest count of all. FGSM on a network trained
     by `fgsm_at` (`method`) is exempt: it may recognise FGSM's noise better than clean images (label
     leaking). An attack after PGD gives a warning if the cumulative count is five percentage points
-    or more below PGD's count. Raises UserError for an evaluation without per-image results.
+    or more below the count of the last PGD before it. `left_out` is passed on to the ladder. Raises
+    UserError for an evaluation without per-image results.
     """
     out: list[Evaluation] = []
     still, pgd = rungs[0].right()[0], None
@@ -320,8 +322,9 @@ def _margin(rung: Evaluation, still: int, pgd: Evaluation) -> Finding:
 
 
 def ladders(found: Sequence[Evaluation]) -> list[Ladder]:
-    """Returns the ladders among a run's evaluations, oldest first: rungs on the same images at the
-    same ε, weakest first. AutoAttack comes last, even if it was run before all other rungs existed.
+    """Returns the ladders among a run's evaluations, oldest first: rungs with the same weights,
+    images, ε, norm and seed, weakest first. AutoAttack comes last, even if it was run before all
+    other rungs existed.
     """
     groups: dict[tuple[Any, ...], list[Evaluation]] = {}
     for one in found:
@@ -336,8 +339,8 @@ def ladders(found: Sequence[Evaluation]) -> list[Ladder]:
 
 
 def best_ladder(found: Sequence[Evaluation], eps: float | None) -> Ladder | None:
-    """Returns a run's ladder at this ε and seed 0 with most rungs, and of these the one on most
-    images; None if there is none.
+    """Returns a run's ladder at this ε and seed 0 with the most rungs and, among equals, on the
+    most images; None if there is none.
     """
     return max(
         (each for each in ladders(found) if each.eps == eps and each.rungs[-1].seed == 0),

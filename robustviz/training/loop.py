@@ -53,17 +53,17 @@ def train(
     """Train `config` from the start and yield an `EpochRecord` after each epoch; the weights are in
     its `training`.
 
-    `on_batch` is called before every training step and may return "pause" or "stop", which ends the
-    iteration before that step. It is also called during validation, where its return value is
-    ignored. Raises UserError if the data, network or settings do not fit, and `Diverged` if the
-    loss becomes NaN or infinite.
+    `on_batch` is called before every training step and must return "go", or "pause" or "stop",
+    which ends the iteration before that step. It is also called during validation, where its return
+    value is ignored. Raises UserError if the data, network or settings do not fit, and `Diverged`
+    if the loss becomes NaN or infinite.
     """
     yield from Training(config).epochs(on_batch)
 
 
 def check(config: TrainConfig, world: World = ALONE) -> None:
-    """Build this training without running it. Raises UserError if it cannot start because its data,
-    its network or the settings of its method do not fit.
+    """Build the training of `config` without running it. Raises UserError if it cannot start
+    because its data, its network or the settings of its method do not fit.
     """
     Training(config, world)
 
@@ -205,8 +205,8 @@ class Training:
         return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= self.config.patience
 
     def strip(self) -> Strip:
-        """Returns up to eight fixed validation images, clean and under PGD-10 against the current
-        network, with its predictions.
+        """Returns up to eight fixed validation images, clean and under PGD-10 against the network
+        `judged`, with its predictions for both.
         """
         few = self.val.take(min(STRIP, len(self.val)))
         x, y = few.x.to(self.device), few.y.to(self.device)

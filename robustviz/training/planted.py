@@ -1,5 +1,5 @@
-"""The active test of the doctor: plants adversarial examples, so that they are known to exist, and
-counts how many of them an attack finds.
+"""The active test of `training.doctor`: plants adversarial examples, so that they are known to
+exist, and counts how many of them an attack finds.
 """
 
 from __future__ import annotations
@@ -97,12 +97,14 @@ def plant(
     net: nn.Module, x: Tensor, eps: float, norm: Literal["linf", "l2"] = "linf", seed: int = 0
 ) -> Planted | None:
     """Plant an adversarial example for each of the first 64 images of `x` (N,C,H,W) whose ε-balls
-    do not overlap, except where one step gets as far as any attack; None if fewer than 10 are left.
+    do not overlap, but not for images where one step gets as far as any attack. Returns None if
+    fewer than 10 examples are left.
 
-    `net` is not changed; a linear readout is put on its outputs. It must assign class 0 to all
-    *inner points*: the image, random points of its ball, and the end of a single gradient step. The
-    planted example is the furthest point along the readout that a longer ascent or gradient-free
-    search finds. So it exists whatever the network does to gradients, and one step misses it.
+    `net` is not changed; a linear readout is put on its outputs. The readout must assign class 0 to
+    all *inner points*: the image, random points of its ball, and the end of a single gradient step.
+    The planted example is the furthest point along the readout that a longer ascent or
+    gradient-free search finds. So the example exists whatever the network does to gradients, and
+    one step misses it.
 
     Source: Zimmermann et al. 2022 (arXiv 2206.13991) and the authors'
     `decision_boundary_binarization.py`. Differs: they train the readout on features to tell one

@@ -462,8 +462,8 @@ PRESETS = LESSONS | PUBLISHED
 
 
 def preset_settings(name: str) -> Mapping[str, Any]:
-    """Returns the settings of a preset, by dotted path. Raises UserError that names the nearest
-    preset if there is none of this name.
+    """Returns the settings of a preset, by dotted path. Raises UserError if there is none of this
+    name; its message suggests the nearest one.
     """
     if name not in PRESETS:
         raise UserError(unknown("preset", name, PRESETS), code=2)

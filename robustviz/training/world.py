@@ -156,7 +156,8 @@ def join() -> World:
 
 def reports_errors() -> bool:
     """Returns True in the first process to report an error, and False in the others, which fail
-    because that one did. Always True if there is only one process.
+    because of that. If torchrun's store cannot be reached, it is True in rank 0 only. Always True
+    if there is only one process.
     """
     if not launched():
         return True
