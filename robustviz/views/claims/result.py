@@ -21,12 +21,13 @@ class Row:
 
     `name`: the claim's short name; `about`: its method's key; `label`: the method's printed name;
     `claim`: the claim as a sentence; `says`: what is expected of the number `metric`, which
-    `measured` describes. `word` and `text`: the verdict, short and in full. `effect`: the
-    mean difference over the seeds, positive if it is as claimed; None without any seed. `low`,
-    `high`: the ends of its confidence interval (95 % for all claims together). `notices`: the
-    difference that these runs would detect with a probability of 80 %. These three are None with
-    too few seeds. `seeds`: how many of the `wanted` seeds were measured. `smallest`: the smallest difference that
-    counts, or with `not_worse` the largest loss allowed. `command` repeats the measurement.
+    `measured` describes. `word` and `text`: the verdict, short and in full. `effect`: the mean
+    difference over the seeds, positive if it is as claimed; None without any seed. `low`, `high`:
+    the ends of its confidence interval (95 % for all claims together). `notices`: the difference
+    that these runs would detect with a probability of 80 %. These three are None with too few
+    seeds. `seeds`: how many of the `wanted` seeds were measured. `smallest`: the smallest
+    difference that counts, or with `not_worse` the largest loss allowed. `command` repeats the
+    measurement.
     """
 
     name: str
