@@ -145,11 +145,11 @@ def umap(
     300, from 5000 points 200, and 50 with an `init`. In the app, a process that has already
     compiled umap-learn computes the layout (`embedder`); elsewhere the first call compiles for
     about ten seconds. Raises UserError for fewer than four points, fewer than two neighbours or no
-    more points than neighbours, for numbers that are not finite, where all points have the same
-    direction, and where umap-learn is not installed. Source: McInnes et al. 2018 (arXiv
-    1802.03426). `Differs:` exact neighbours instead of approximate ones; fewer epochs from 1000
-    points, at a cost of 0.001 of trustworthiness(15) and 0.01 of the neighbours; with an `init`, a
-    lower learning rate and no stretching to a square.
+    more points than neighbours, for numbers that are not finite, for an `init` of another shape,
+    where all points have the same direction, and where umap-learn is not installed. Source: McInnes
+    et al. 2018 (arXiv 1802.03426). `Differs:` exact neighbours instead of approximate ones; fewer
+    epochs from 1000 points, at a cost of 0.001 of trustworthiness(15) and 0.01 of the neighbours;
+    with an `init`, a lower learning rate and no stretching to a square.
     """
     z, n_neighbors = measures.cloud(z), measures.whole(n_neighbors, "n_neighbors")
     epochs = None if epochs is None else measures.whole(epochs, "epochs")

@@ -82,12 +82,12 @@ def feature_map(
     network.
 
     `name` is printed in the title. `colour`: by `class`, or by `fooled` (right under attack too,
-    fooled, misclassified untouched). `noise`: also draws the random control. `focus`: greys out all
-    classes except the named one and, when coloured by class, those that its attacked images are
-    mistaken for most often. `mark`: draws a small map instead, which shows where the image of this
-    index lies. Each point's `customdata` is its image's index, class, and predictions clean and
-    attacked. Raises UserError for an unknown `colour` or `focus`, and for a `mark` that is not in
-    the map.
+    fooled, misclassified untouched). `noise`: also draws the images with random noise. `focus`:
+    greys out all classes except the named one and, when coloured by class, those that its attacked
+    images are mistaken for most often. `mark`: draws a small map instead, which shows where the
+    image of this index lies. Each point's `customdata` is its image's index, class, and predictions
+    clean and attacked. Raises UserError for an unknown `colour` or `focus`, and for a `mark` that
+    is not in the map.
     """
     if mark is not None:
         return _marked(result, mark, name, template)

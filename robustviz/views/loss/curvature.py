@@ -236,7 +236,7 @@ def _gradients(run: Run, split: Dataset, n: int) -> Tensor:
 
 def others_of(run: Run, spec: GradientsSpec) -> list[Run]:
     """The runs whose gradients are compared with those of `run`: the runs in `spec.targets`.
-    If it is empty: the witness of an aligned `run`, and the shipped networks trained without a
+    If that is empty: the witness of an aligned `run`, and the shipped networks trained without a
     defence on the same data, except `run`, its source and its witness. There may be none. Raises
     UserError for a named run trained on other images or classes, and, if none is named, where the
     source or the witness of an aligned `run` is missing.

@@ -64,8 +64,8 @@ class Cast:
 
     @property
     def frozen(self) -> str:
-        """The name of the network that the alignment did not change, the witness, on the page;
-        empty if the witness is not in `named`.
+        """The name on the page of the witness, the network that the alignment did not change;
+        empty if it is not in `named`.
         """
         return WITNESS if WITNESS in self.named else ""
 

@@ -267,9 +267,9 @@ class WorstDirection(Result):
 class WorstDirectionSpec(ProbeSpec[WorstDirection]):
     """Predictions on a plane through a test image, along the network's worst direction.
 
-    The plane holds x + a·d + b·r with a from −ε to 2ε. d is the perturbation of 20 PGD steps from a
-    zero start, divided by ε, on the run's own network or on `reference`. r is ±1 at random, the
-    same for every network.
+    The plane holds x + a·d + b·r, a from −ε to 2ε and b from −1.5ε to 1.5ε. d is the perturbation
+    of 20 PGD steps from a zero start, divided by ε, on the run's own network or on `reference`. r
+    is ±1 at random, the same for every network.
     """
 
     index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")

@@ -182,7 +182,7 @@ def positions(eps: float) -> list[int]:
 
 def worst_direction(found: Mapping[str, WorstDirection]) -> Screen:
     """Draw a first screen: the loss around the image for each network along its own worst
-    direction, on one colour scale. The control moves a dot along the direction, and the picture
+    direction, on one colour scale. The slider moves a dot along the direction, and the picture
     beside the map is the image at the dot.
     """
     first = next(iter(found.values()))
@@ -281,9 +281,10 @@ def alignment(
     control: str = "",
 ) -> Screen:
     """Draw a first screen: the loss of the source before and after an alignment, with the true
-    class and with the witness's soft label as target. The control is the temperature, which starts
+    class and with the witness's soft label as target. The slider sets the temperature, which starts
     at `start`. `witness`: the heading over the witness's soft label; `control`: what was learned
-    instead of soft labels if the alignment is a control, else empty.
+    instead, such as "the true classes", if the alignment was a control experiment without soft
+    labels, else empty.
     """
     classes, sides = before.meta["classes"], {"before": before, "after": after}
     moves: dict[str, tuple[str, list[str]]] = {}

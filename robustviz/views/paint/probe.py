@@ -126,7 +126,9 @@ def allowance(result: Painted) -> str:
 
 
 def outcome(result: Painted) -> str:
-    """Sentences on whether the painted attack, and the uniform one, fool the network."""
+    """Sentences on whether the attack within the painted budget, and the one with the full ε
+    everywhere, fool the network.
+    """
     names = result.meta["classes"]
     (before, was), (after, now), (full, then) = (
         (int(probs.argmax()), float(probs.max()))

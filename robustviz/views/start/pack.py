@@ -213,7 +213,9 @@ def story_images(a: Run, b: Run, y: np.ndarray) -> list[int]:
 
 
 def specs(index: list[int], eps: float) -> Iterator[ProbeSpec[Any]]:
-    """Yields all specs that first screens need for the images `index`, without duplicates."""
+    """Yields all specs that first screens need for the test images with these indices, attacked at
+    `eps`, without duplicates.
+    """
     screens = [vars(load(module)).get("first_screen") for module in modules("result")]
     yield from dict.fromkeys(
         spec for image in index for screen in screens if screen for spec in screen(image, eps)

@@ -69,8 +69,8 @@ class Study:
 
 def measure(study: Study, path: Path) -> JSON:
     """Train and evaluate everything missing from the file at `path`, and return the file's content.
-    The file is written after each training run. If it was made with settings other than these, it
-    is started anew; only the list of seeds may differ.
+    The file is written after each training run. A file that was made with other settings is started
+    anew; only the list of seeds may differ.
     """
     source = Shapes()
     splits = {name: source.swapped(own) for name, own in GROUNDS.items()}

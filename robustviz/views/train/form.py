@@ -303,7 +303,7 @@ def _networks(start: TrainConfig, kind: registry.Kind, form: str) -> dict[str, f
 def submit(config: TrainConfig) -> str:
     """Draw the buttons that start the training; returns the estimated time as a sentence.
     If the training cannot start, it shows the reason instead and returns "". If a shipped run has
-    exactly this config, the training gets the next seed without a shipped run.
+    exactly this config, the training gets the next seed for which there is no shipped run.
     """
     try:
         # resolves the runs that a method names, so that the config has the id of its run

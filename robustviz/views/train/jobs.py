@@ -76,8 +76,8 @@ def _list() -> None:
 
 
 def epochs(run: Run, status: Status) -> str:
-    """How many epochs are finished, or which epoch is running, as text.
-    Empty for damaged and imported runs.
+    """How many epochs are finished, as `3 of 10`, or while one runs, `in epoch 4 of 10`. Empty for
+    damaged and imported runs.
     """
     if not folder.sound(run) or run.imported:
         return ""

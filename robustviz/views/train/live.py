@@ -39,7 +39,8 @@ def show(job: str, beside: str = "") -> None:
 
 def current() -> Run | None:
     """The run to show: the one named in the page's address, else a running one, else None.
-    If the named run cannot be opened, the reason is drawn, and a button to remove a damaged one.
+    If the named run cannot be opened, the reason is drawn, with a button that removes it if it is
+    the user's own, and a running one is returned instead.
     """
     if wanted := st.query_params.get("job", ""):
         try:
@@ -342,7 +343,7 @@ def _strip(strip: Strip, names: tuple[str, ...]) -> None:
 
 def evaluation_or_none(run: Run) -> Evaluation | None:
     """The run's evaluation, or None if there is none or its file is damaged.
-    Here a damaged run must not hide the others.
+    Lists of runs use it, because a damaged run must not hide the others.
     """
     try:
         return run.evaluation()

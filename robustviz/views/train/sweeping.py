@@ -1,4 +1,6 @@
-"""The sweeps on the Train page: each one's progress, its runs, and a button to stop it."""
+"""The sweeps (grids of settings that `python -m robustviz sweep` trains) on the Train page: each
+one's progress, its runs, and a button to stop it.
+"""
 
 from __future__ import annotations
 

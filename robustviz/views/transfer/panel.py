@@ -103,7 +103,7 @@ def first(here: Context, chosen: First, row: DeltaGenerator) -> Fooled | None:
 
 
 def bars(here: Context, found: Fooled) -> list[drawn.Target]:
-    """The networks that get a bar on the first screen, with B under its printed name."""
+    """The networks that get a bar on the first screen, B under its name on the page."""
     named = {run_id: name for name, run_id in widgets.names(here).items()}
     return drawn.targets(found, here.b, named.get(here.b, "B"))
 

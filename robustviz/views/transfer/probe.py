@@ -299,7 +299,8 @@ def _fooled_name(run: Run, spec: FooledSpec) -> str:
 @probe(FooledSpec, name=_fooled_name)
 def fooled(run: Run, spec: FooledSpec) -> Fooled:
     """Measure which networks are fooled by images attacked on the run's network and on its aligned
-    copies. All images count, not only those that qualify.
+    copies. All images count, not only those that qualify. Raises UserError where `attack_of` or
+    `shown_to` does.
     """
     attack, split, models = attack_of(run, spec), images_of(run), shown_to(run, spec)
     few = split.take(torch.arange(min(spec.n, len(split))))

@@ -62,8 +62,9 @@ class Target(NamedTuple):
 
 
 def targets(result: Fooled, b: str = "", b_name: str = "B") -> list[Target]:
-    """The networks with a bar: the source itself, a twin (the same training with another seed),
-    ordinary networks of other architectures, and B.
+    """The networks with a bar, in this order: the source itself, a twin if there is one (the same
+    training with another seed), up to three networks of other architectures trained without a
+    defence, and B (run id `b`), if it was shown the images and is not the source.
     """
     shown = dict(zip(result.models, result.meta["shown"], strict=True))
     me = shown[result.models[0]]
@@ -158,7 +159,7 @@ def counts(result: Fooled, bar: Target, source: str) -> tuple[int, int]:
 def moved(result: Fooled, bar: Target, after: str) -> tuple[float, float, float, float]:
     """By how much the share of images that fool a target grows if they are attacked on the copy
     `after` instead of on the source: the difference as a fraction, its 95 % interval (Tango), and
-    McNemar's p-value.
+    McNemar's p-value. For the bar of the source itself, the copy is then the target, too.
     """
     before = result.sources[0]
     more, fewer = result.moved(((bar.run or before, before), (bar.run or after, after)))

@@ -42,7 +42,7 @@ FEW = 20
 class Study:
     """The settings of the study, which takes 23 minutes on one core of a busy machine.
 
-    `sources` are architectures of ordinary networks, each trained with all `seeds`. A source's
+    `sources` are architectures, each trained (without a defence) with all `seeds`. A source's
     witness has the same architecture and another seed, as in the paper's README. `targets` are
     (architecture, seed); a source is not measured on the targets of its own architecture.
     """
@@ -65,7 +65,7 @@ class Study:
     steps: int = 20
 
     def ordinary(self, net: str, seed: int) -> TrainConfig:
-        """The config for training an ordinary network of the architecture `net`."""
+        """The config for standard training of the architecture `net` with this seed."""
         return self._config({"method": "standard", "net": net, "seed": seed} | RECIPES[net])
 
     def _config(self, flags: JSON, settings: JSON | None = None) -> TrainConfig:
