@@ -128,8 +128,8 @@ def _here(run_id: str) -> bool:
 
 def noticed(every: Mapping[str, folder.Run]) -> dict[str, tuple[str, str]]:
     """The networks that the address names but that are not in `every`: for each side, `a` or `b`,
-    the run's id and the recipe in the link. A run that has been trained since is selected and
-    leaves the result.
+    the run's id and the recipe in the link. If such a run has been trained since, it is selected on
+    its side and left out of the result.
     """
     state = st.session_state
     missing: dict[str, tuple[str, str]] = state.setdefault("absent", {})

@@ -59,15 +59,17 @@ def _slot(run_id: str, spec: ProbeSpec[R]) -> tuple[Slot[R], folder.Run]:
 
 
 def answer(run_id: str, spec: ProbeSpec[R]) -> R:
-    """The result of the probe of `spec` for a run: from memory if it was asked for recently, else
-    from disk, else measured now.
+    """The result of the probe of `spec` for a run: from memory if it is still there, else from
+    disk, else measured now.
     """
     slot, run = _slot(run_id, spec)
     return slot.filled(lambda: measure(run, spec))
 
 
 def kept(run_id: str, spec: ProbeSpec[R]) -> R | None:
-    """The result if it is in memory or on disk already, else None; measures nothing."""
+    """The result that `answer` gives, if it is in memory or on disk already; else None. Measures
+    nothing.
+    """
     slot, run = _slot(run_id, spec)
     if slot.value is None:
         slot.put(_probe_of(spec).kept(run, spec))
@@ -111,7 +113,9 @@ _STARTING = threading.Lock()
 
 
 def made(make: Callable[[], T], results: tuple[Result, ...], *more: Hashable) -> T:
-    """The result of `make`, cached by these result objects and by `more`."""
+    """The value of `make()`, which is called only if none is cached for these result objects and
+    `more`.
+    """
     # the results are stored too, so that their ids cannot be reused by other objects
     slot = ANSWERS[("drawn", *map(id, results), *more)]
     return cast(T, slot.filled(lambda: (results, make()))[1])

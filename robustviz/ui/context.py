@@ -38,8 +38,8 @@ def choose(index: int) -> None:
 
 
 def follow() -> None:
-    """Rerun the whole page if an image was chosen. Call it first in a fragment in which images can
-    be chosen, because the pickers are outside the fragment and would not be updated.
+    """Rerun the whole page if an image was chosen. Call this at the start of a fragment in which
+    images can be chosen, because the pickers are outside the fragment and would not be updated.
     """
     if st.session_state.pop("chosen", False):
         st.rerun()

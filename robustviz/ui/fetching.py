@@ -28,7 +28,9 @@ class Lacking(UserError):
 
 
 def ready(run: Run) -> None:
-    """Raises Lacking if using this run's test images would start a download."""
+    """Does nothing if this run's test images are on this computer or need no download; else raises
+    Lacking.
+    """
     load("robustviz.data")
     source = registry.decode("data", run.info["data"])
     if hasattr(source, "files") and not source.here("test"):

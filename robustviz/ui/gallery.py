@@ -56,8 +56,8 @@ def drawer(here: Context) -> None:
 
 
 def groups_of(here: Context) -> tuple[dict[str, Ints], str]:
-    """The indices of test images, grouped by which networks the attack fools, and the attack in
-    words.
+    """The indices of test images by the name of their group, which says which networks the attack
+    fools, and two sentences that name the attack.
 
     The groups are those named in `BOTH`, or in `ONE` for a single network. No group has images that
     fool B only, or that a network misclassifies without an attack. Returns ({}, "") if the networks

@@ -64,8 +64,8 @@ def dismiss(session: str) -> bool:
 
 
 def hosts() -> frozenset[str]:
-    """The names under which this server may be reached: those of this computer, and those in
-    `ROBUSTVIZ_HOSTS`, separated by commas.
+    """The names under which this server may be reached: 127.0.0.1, localhost, ::1, and those in the
+    environment variable `ROBUSTVIZ_HOSTS`, separated by commas there.
     """
     more = os.environ.get("ROBUSTVIZ_HOSTS", "").lower().split(",")
     return frozenset([*OWN, *filter(None, map(str.strip, more))])
@@ -81,7 +81,7 @@ def _name(netloc: str) -> str:
 
 def refused(scope: Scope, allowed: Iterable[str]) -> str:
     """Why a request to a server with the host names `allowed` is refused, as one sentence; empty if
-    it is allowed.
+    it is allowed. The size of an allowed upload is added to the session's count of bytes.
     """
     asked = [value.decode("latin-1") for key, value in scope["headers"] if key == b"host"]
     if len(asked) != 1 or _name(asked[0]) not in allowed:
@@ -127,8 +127,8 @@ def _same(origin: str, host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware: refuses requests that `refused` does not allow, and adds headers that forbid
-    browsers to load from or connect to other servers.
+    """ASGI middleware: answers requests that `refused` does not allow with status 403 (a WebSocket
+    is closed), and adds headers that forbid browsers to load from or connect to other servers.
     """
 
     def __init__(self, app: Any) -> None:

@@ -115,7 +115,9 @@ class Network:
         }
 
     def invitation(self, port: int) -> str:
-        """The text to print: the address for the class, and the link for the teacher only."""
+        """The text to print: the address for the class, with a QR code if segno is installed, and
+        the link for the teacher only.
+        """
         address = f"http://{self.host}:{port}"
         return (
             f"{_picture(address)}Join at {address}\nTeacher, open this link once:"

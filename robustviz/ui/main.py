@@ -24,10 +24,10 @@ def panel(name: str) -> Callable[[], None]:
 
 
 def page(name: str, title: str, help: str, *, default: bool = False) -> st.Page:
-    """One entry of the menu: the file of that name in `pages`, else the panel of the view of that
-    name. The address is the name with dashes.
+    """A page of the menu: the file of that name in `pages`, else the panel of the view of that
+    name. Its address is the name with dashes, that of the `default` page the root of the app.
 
-    Entries have no icons, because the browser would fetch each one as a favicon from another host.
+    Pages have no icons, because the browser would fetch each one as a favicon from another host.
     """
     file = paths.ROOT / "pages" / f"{name}.py"
     return st.Page(

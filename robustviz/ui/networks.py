@@ -119,7 +119,7 @@ def _dial(what: str, key: str) -> list[str]:
 @functools.lru_cache(maxsize=1024)
 def label(run: folder.Run) -> str:
     """What people call a run: its label or method, unusual settings, network and seed, and for a
-    user's run the hash in its id.
+    user's run the hash in its id. An imported run has its whole id and no seed.
     """
     parts = (
         run.label or method_label(run.method_key),
@@ -175,8 +175,8 @@ def ordered(every: Iterable[folder.Run]) -> dict[str, folder.Run]:
 
 
 def trained(every: Iterable[folder.Run] | None = None) -> dict[str, folder.Run]:
-    """All runs (of `every`) that have weights and can be shown, by id; of several with the same id
-    the first, so that a shipped run comes before the user's.
+    """The runs of `every` (None: of `folder.all_runs()`) that have weights and can be shown, by id;
+    of several with the same id only the first, so that a shipped run hides a user's.
     """
     out: dict[str, folder.Run] = {}
     for run in folder.all_runs() if every is None else every:
@@ -209,8 +209,9 @@ def defaults(here: dict[str, folder.Run]) -> tuple[str, str]:
 
 
 def nearest(here: dict[str, folder.Run], method: str, like: folder.Run | None = None) -> str:
-    """The id of the run of this method that is most like the run `like`, or if that is None the
-    most usual one; empty if there is none.
+    """The id of the run in `here` of this method that is most like the run `like`: in its unusual
+    settings, then in network, then in seed; a shipped one if several are alike. `like` None: most
+    like a small_resnet with usual settings and seed 0. Empty if there is no run of this method.
     """
     settings = unusual(like) if like else ()
     net, seed = (like.architecture, like.info.get("seed")) if like else ("small_resnet", 0)
@@ -229,8 +230,8 @@ def nearest(here: dict[str, folder.Run], method: str, like: folder.Run | None = 
 
 def default_image(a: str, b: str) -> int:
     """The index of the test image to open with: the first that only A misclassifies under attack
-    and both classify correctly without, else the first that A classifies correctly without an
-    attack, else 0; according to their evaluations.
+    and both classify correctly without an attack, else the first that A classifies correctly
+    without an attack, else 0; according to their evaluations.
     """
     mine, theirs = right(a), right(b)
     telling = [mine[0] & ~mine[1] & theirs[0] & theirs[1]] if len(mine[0]) == len(theirs[0]) else []
@@ -247,8 +248,8 @@ def evaluations(run_id: str) -> list[Evaluation]:
 
 def right(run_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Two bool arrays (n,) for the n images of the run's evaluation, which are the first of the
-    test split: which ones the network classifies correctly without an attack, and which under the
-    attack. Empty arrays if it has none.
+    test split in stratified order: which ones the network classifies correctly without an attack,
+    and which under the attack. Empty arrays if it has none.
     """
     evaluation = folder.open_model(run_id).evaluation() if evaluations(run_id) else None
     if evaluation is None or not evaluation.robust_right:

@@ -24,8 +24,9 @@ _known: set[str] = set()
 
 
 def mode() -> str:
-    """The mode: `own`, `class`, `demo`, or `lab`, which is behind a proxy that says who the user
-    is. An unknown mode in `ROBUSTVIZ_MODE` counts as `demo`.
+    """The mode: `own` (the default: everybody may act), `class` (the teacher), `lab` (the users
+    listed as teachers; a proxy says who the user is) or `demo` (nobody). It is `demo` if
+    `ROBUSTVIZ_DEMO` is set, but not to 0, and for an unknown `ROBUSTVIZ_MODE`.
     """
     if os.environ.get("ROBUSTVIZ_DEMO", "").strip() not in ("", "0"):
         return "demo"
@@ -45,8 +46,9 @@ def may_act() -> bool:
 
 def user() -> str:
     """The user's name according to the proxy: the header that `ROBUSTVIZ_USER_HEADER` names; empty
-    if no header is named or it is missing. If ROBUSTVIZ_TOKEN is set, the proxy must also send it,
-    because other users of the server can send requests without the proxy.
+    if no header is named or it is missing. If ROBUSTVIZ_TOKEN is set, the proxy must also send it
+    (in the header `SECRET`), else the name is empty, because other users of the server can send
+    requests without the proxy.
     """
     header = os.environ.get("ROBUSTVIZ_USER_HEADER", "").strip()
     secret = os.environ.get("ROBUSTVIZ_TOKEN", "")
@@ -72,7 +74,7 @@ def sentence(what: str) -> str:
 
 
 def who() -> str:
-    """Who may act here, as the subject of a sentence."""
+    """Who may act here, as the subject of a sentence; for modes other than `own`."""
     return {"class": "Only the teacher", "lab": "Only users listed as teachers"}.get(
         mode(), "Nobody"
     )
@@ -94,9 +96,10 @@ def new_token() -> str:
 
 
 def greet() -> None:
-    """Check the teacher's token in the address, if there is one, and remove it from the address,
-    which may be visible on a projector. Each token is valid once; the server then prints the next
-    link, for a browser that is reloaded.
+    """Remove the teacher's token from the address, if there is one, because the address may be
+    visible on a projector. In a class a valid token makes this session the teacher's, and a wrong
+    one gives a warning. Each token is valid once; the server then prints the next link, for a
+    browser that is reloaded.
     """
     said = st.query_params.get("teacher")
     if said is None:

@@ -270,13 +270,15 @@ def forget(*keys: str) -> None:
 
 def pin(said: Mapping[str, str], every: Sequence[str]) -> None:
     """Keep the values in `said` in the address, even where they are the defaults here. `every`: all
-    names that may be pinned; those without a value in `said` no longer are.
+    names that may be pinned; those without a value in `said` are no longer pinned.
     """
     st.session_state["pinned"] = {name: said.get(name, "") for name in every}
 
 
 def write_address() -> None:
-    """Write all linked values to the address; those that are at their default are left out."""
+    """Write all linked values to the address; those that are at their default are left out, unless
+    they are pinned (`pin`).
+    """
     state = st.session_state
     links, pinned = state.get("links", {}), state.get("pinned", {})
     said: dict[str, str | None] = {}
@@ -297,5 +299,5 @@ def theme() -> str:
 
 
 def side_colour(side: str) -> str:
-    """The Markdown colour name of network A or B; always used together with the letter."""
+    """The Markdown colour name of a network; `side`: "a" or "b". Always used with the letter."""
     return {"a": "blue", "b": "orange"}[side]

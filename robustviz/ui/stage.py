@@ -1,4 +1,6 @@
-"""The layout of a page: its first screen, the row of buttons below it, and the expander *More*."""
+"""The layout of a page: its first screen (`views.screen`), the row of buttons below it, and the
+expander *More*.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,8 @@ def more(key: str, label: str = "More") -> ExpanderContainer:
 
 
 def position(key: str, values: Any, start: int) -> int:
-    """The position of a control, as an index into `values`: the value in the address under `key`,
-    else `start`. The address holds the value as text.
+    """The position of a control, as an index into `values`: that of the value chosen in this
+    session under `key`, else of the one in the address, else `start`. Values are stored as text.
     """
     names = [str(value) for value in values]
     shell.linked(key, names[start], names)

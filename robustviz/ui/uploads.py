@@ -26,9 +26,10 @@ def take(
     help: str | None = None,
     megabytes: int | None = None,
 ) -> None:
-    """Draw a place to upload files, each of at most `megabytes` (None: the server's limit): one, or
-    with `several` many, or a folder if that is "directory". The files are passed to `use` and then
-    removed from memory, and the page is rerun. Raises UserError if this session may not upload.
+    """Draw a place to upload files, each of at most `megabytes` (None: the server's limit).
+    `several`: False: one file, True: many, "directory": a folder. The files are passed to `use` and
+    then removed from memory, and the page is rerun. Raises UserError if this session may not
+    upload.
     """
     rights.check("upload")
     session = _invite()

@@ -70,7 +70,9 @@ def told(question: str, options: Sequence[str]) -> str:
 
 
 def clear() -> None:
-    """Remove all votes, for the next class. Raises UserError for anybody but the teacher."""
+    """Remove all votes, for the next class. Raises UserError if this session may not act; in a
+    class only the teacher may.
+    """
     rights.check("clear the votes")
     with _turn:
         _votes.clear()

@@ -44,7 +44,7 @@ SHOWN = 12  # the most thumbnails shown; the CSV has all images
 
 def names(here: Context) -> dict[str, str]:
     """The run ids of A and B by the labels that figures print for them, such as "A PGD-AT"; if both
-    have the same method, with what distinguishes them, such as "A PGD-AT, seed 0".
+    have the same method, the labels also have what distinguishes them, as "A PGD-AT, seed 0".
     """
     called = labels([folder.open_model(run_id) for _, run_id in here.sides])
     return {
@@ -67,10 +67,11 @@ def place() -> Iterator[None]:
 def measured(
     networks: Context | Mapping[str, str], spec: ProbeSpec[R], what: str, cost: str = ""
 ) -> dict[str, R]:
-    """Measure networks A and B, or other runs (ids by printed label), with the probe of `spec`, and
-    return the results by printed label. Results are read from memory or disk; missing ones are
-    measured now, or, if `cost` is given ("about 10 s", per network), after a click on a button. A
-    network that cannot be measured gets a sentence and is left out.
+    """Measure networks A and B (of a `Context`) or other runs (a dictionary from labels to run ids)
+    with the probe of `spec`. Returns the results by label; those of A and B are from `names`.
+    Results are read from memory or disk; missing ones are measured now, or, if `cost` is given
+    ("about 10 s", per network), after a click on a button. A network that cannot be measured gets a
+    sentence and is left out.
     """
     named = names(networks) if isinstance(networks, Context) else networks
     unable: list[str] = []
@@ -156,7 +157,9 @@ class Frame:
 def drawn(
     figure: Callable[Concatenate[F, P], go.Figure], found: F, /, *given: P.args, **options: P.kwargs
 ) -> go.Figure:
-    """A figure of the results `found`, in the page's theme; cached by results and options."""
+    """The figure that `figure` makes of the results `found`, in the page's theme; cached by results
+    and options.
+    """
     template = theme()
     themed = cast("Callable[..., go.Figure]", figure)  # all figures take `template`
     return cache.made(
