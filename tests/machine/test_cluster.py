@@ -13,8 +13,9 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from conftest import eventually
 
-from robustviz.runs import cluster, folder, queue, sweeps
+from robustviz.runs import cluster, folder, plans, queue, sweeps
 from robustviz.runs.folder import Run
 from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
@@ -54,16 +55,22 @@ else:
 """
 
 
-def swept(home: Path, where: str) -> dict[str, tuple[str, str]]:
-    """Runs the sweep, and returns for each run its final state and the hash of its weights."""
-    environment = {
+def environment(home: Path) -> dict[str, str]:
+    """Returns the environment of a process that keeps its runs in the folder `home`."""
+    return {
         **os.environ,
         "ROBUSTVIZ_RUNS": str(home),
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONPATH": str(Path(cluster.__file__).parents[2]),
     }
+
+
+def swept(home: Path, where: str) -> dict[str, tuple[str, str]]:
+    """Runs the sweep, and returns for each run its final state and the hash of its weights."""
     command = [sys.executable, "-c", SCRIPT, where]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment(home), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return {
         path.parent.name: (
@@ -82,6 +89,31 @@ def test_a_lost_node_changes_no_weight(tmp_path):
     assert len(there) == 12
     assert here == there
     assert {state for state, _ in there.values()} == {"done"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_sweep_on_a_cluster_ends_when_it_is_stopped_on_the_page(runs_home):
+    """`plans.stop` is what the page's button calls, in another process than the sweep's."""
+    pytest.importorskip("ray")
+    command = [sys.executable, "-m", "robustviz", "sweep", "--name", "long", "--on", "ray"]
+    command += ["--data", "digits", "--seeds", "0,1,2", "--set", "epochs=500", "--yes"]
+    sweep = subprocess.Popen(
+        command, env=environment(runs_home), stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    runs = lambda: [run for run, _ in folder.of_user()]  # noqa: E731
+    try:
+        assert eventually(lambda: any(run.status()["epoch"] for run in runs()))
+        [plan] = plans.every()
+        assert plan.going
+        plans.stop(plan)
+        _, said = sweep.communicate(timeout=300)
+    finally:
+        sweep.kill()
+    assert sweep.returncode == 1
+    assert b"The sweep long was stopped from the Train page." in said
+    assert not plans.every()[0].going
+    assert {run.status()["state"] for run in runs()} <= {"stopped", "interrupted"}
 
 
 def a_run(seed: int = 0) -> Run:
