@@ -66,8 +66,8 @@ def layout(
 ) -> Array:
     """The UMAP layout (N, 2), float32, of points `x` (N, D) from their nearest neighbours: `rows`
     (N, k) holds the row indices of each point's neighbours, the point itself first, and `far` (N,
-    k) their distances. It starts from umap-learn's spectral layout, or from a given layout `init`
-    (N, 2), which is not rescaled or shifted first.
+    k) their cosine distances. The layout starts from umap-learn's spectral layout, or from a given
+    layout `init` (N, 2), which is not rescaled or shifted first.
 
     Raises UserError where umap-learn is not installed, and where it cannot lay these points out.
     """
@@ -287,8 +287,8 @@ APP = Embedder()  # the app's process; it does not run before `start`
 
 
 def map_of(*arrays: Array | None, **settings: Any) -> Array:
-    """The result of `layout` for its four arrays, in their order, and its settings; computed by the
-    app's process where that runs, else in this process.
+    """The result of `layout` for its four arrays `x`, `rows`, `far` and `init` (or None), and its
+    settings; computed by the app's process where that runs, else in this process.
     """
     named = dict(zip(("x", "rows", "far", "init"), arrays, strict=True)) | settings
     at = APP.ask(**named)

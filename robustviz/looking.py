@@ -38,12 +38,12 @@ MAPS = {"grad_cam": cam.grad_cam, "layer_cam": cam.layer_cam}
 class Look:
     """The result of `look`. `x` and `x_adv`: the untouched and the attacked image, (C, H, W) in [0,
     1]; `y`: the class that was given, or the predicted one; `probs` (K,): the softmax output;
-    `heat` (h, w): the raw, signed CAM map for class `y`; `features` (D,). The last three exist also
-    as `…_adv`, for the attacked image. `other`: the wrong class with the highest logit under
-    attack. `push` (D,): the change of each feature times the derivative, at the attacked image, of
-    logit `other` minus logit `y`; with a linear last layer these products add up to the change of
-    that difference. `eps`: the attack's ε; `classes`: the class names; `words`: the attack and its
-    ε, for a sentence.
+    `heat` (h, w): the raw, signed CAM map for class `y`; `features` (D,). `probs_adv`, `heat_adv`
+    and `features_adv` are the same for the attacked image. `other`: the wrong class with the
+    highest logit under attack. `push` (D,): the change of each feature times the derivative, at the
+    attacked image, of logit `other` minus logit `y`; with a linear last layer these products add up
+    to the change of that difference. `eps`: the attack's ε; `classes`: the class names; `words`:
+    the attack and its ε, for a sentence.
     """
 
     x: Floats
@@ -135,7 +135,8 @@ def look(
     H, W) or (1, C, H, W) in [0, 1], bytes, or a PIL image. `y`: its class; None: the predicted one.
     `eps`: the radius in pixel units, also as "8/255"; None: the attack's or the run's. `attack`: a
     registered name or an Attack; "pgd" has 20 steps. `map`: "grad_cam" or "layer_cam". `classes`:
-    the class names. Raises UserError for arguments that do not fit.
+    the class names, else the run's; if there are none or not one for each logit, "class 0" and so
+    on. `seed`: for the attack's random numbers. Raises UserError for arguments that do not fit.
     """
     if map not in MAPS:
         raise UserError(registry.unknown("map", map, MAPS), code=2)

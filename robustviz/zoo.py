@@ -88,7 +88,7 @@ def wanted(data: Iterable[str] = DATA) -> list[TrainConfig]:
 
 def evaluated(data: Iterable[str] = DATA) -> list[TrainConfig]:
     """The configs of the trainings whose evaluations are shipped, for these data sets: every method
-    and budget, seed by seed.
+    and budget, seed by seed. There are none for the data sets in `REAL`.
     """
     return [
         config for key in data if key in DATA for seed in SEEDS for config in _seeded(key, seed)
@@ -223,8 +223,8 @@ def _climb(run: runs.Run) -> None:
 
 def rungs_of(run: runs.Run) -> tuple[Attack, ...]:
     """The attacks of the ladder for a shipped network. AutoAttack, the last one, takes ten minutes
-    per network, so it is run for one network of each method, but not for other budgets, aligned
-    copies and their witness, or SIP-AT, whose accuracy is low under PGD already.
+    per network, so it is left out for other budgets, for networks of model alignment, for the
+    witnesses in `WITNESS`, and for SIP-AT, whose accuracy is low under PGD already.
     """
     from robustviz.training.evaluate import LADDER as RUNGS
 
@@ -259,8 +259,9 @@ def _tidy() -> None:
 
 
 def main(data: list[str] | None = None) -> int:
-    """Make everything that is shipped: the zoo, its table, the story made from it, and the hashes.
-    Returns the exit status.
+    """Make everything that is shipped: the networks of these data sets (None: of `DATA`), the table
+    of their results, the start page's story made from them, and the hashes. Returns the exit
+    status.
     """
     from robustviz.views.start import pack as story
 

@@ -99,7 +99,9 @@ class APGD(Attack):
             )
 
     def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
-        """x + ε·t/‖t‖: a step of length ε in a random direction t, clipped to [0, 1]."""
+        """x + ε·t/‖t‖, clipped to [0, 1]: a step of length ε in a random direction t; length and
+        ‖t‖ are in the norm of the ball.
+        """
         if isinstance(ball, L2):
             t = torch.randn(ball.x.shape, generator=rng, dtype=ball.x.dtype, device=ball.x.device)
             return ball.project(ball.x + ball.eps * t / t.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
@@ -266,7 +268,7 @@ class APGD(Attack):
 def checkpoints(steps: int) -> tuple[int, ...]:
     """The numbers of steps after which step sizes may be halved.
 
-    Of 100 `steps` these are 22, 41, 57, 70, 80, 87, 93 and 99.
+    With `steps` = 100 these are 22, 41, 57, 70, 80, 87, 93 and 99.
     """
     gap = at = max(int(0.22 * steps), 1)
     out = []

@@ -24,7 +24,7 @@ def scaled(gradient: Tensor) -> Tensor:
 
 
 def bounds(eps: float | Tensor, x: Tensor, norm: str = "linf") -> Tensor:
-    """`eps` as a tensor that broadcasts against `x` (N, C, H, W).
+    """`eps` as a tensor that broadcasts against `x` (N, C, H, W), in its dtype and on its device.
 
     Accepts a number or a tensor (N,), (N,1,1,1), (N,1,H,W) or (N,C,H,W). Raises UserError for a
     radius that is not valid in this norm, and for a shape that does not fit. The values of a tensor

@@ -47,8 +47,8 @@ BUCKET = 64
 class Case:
     """The checked input of one attack: images `x` (N, C, H, W) and labels `y` (N,), int64.
 
-    `net` computes gradients: it equals the caller's network up to rounding, or computes in bf16.
-    `trial`: what `try_out` found out about it; `exact()` returns a bit-identical network.
+    `net`, for gradients, equals the caller's network up to rounding or, if so asked, computes in
+    bf16; `exact()` returns a network bit-identical to the caller's. `trial`: result of `try_out`.
     """
 
     net: nn.Module
@@ -64,7 +64,7 @@ class Case:
         return self.exact()
 
     def misread(self, z: Tensor, y: Tensor) -> Tensor:
-        """Whether `judge` assigns each image in `z` another class than `y`, (N,) bool."""
+        """Whether `judge` gives each image in `z` another class than `y` or NaN, (N,) bool."""
         return answers(self.judge, z, self.trial.at_once) != y
 
 
@@ -82,9 +82,9 @@ class Attack(Spec):
     """Base class of all attacks: from images in [0, 1] it computes adversarial ones.
 
     The network must return logits. `eps` None stands for the ε of the training run, which
-    `bound(eps)` fills in. A subclass defines its default step size and starting points; one that
-    does not ascend step by step defines its own `run`, `trace` and `maximise`. If a subclass
-    overrides `__call__`, an evaluation counts whatever that method returns.
+    `bound(eps)` fills in. A subclass defines its starting points and may define a default step size
+    of its own; one that does not ascend step by step defines its own `run`, `trace` and `maximise`.
+    If a subclass overrides `__call__`, an evaluation counts whatever that method returns.
     """
 
     norm: Literal["linf", "l2"] = option(
@@ -148,7 +148,8 @@ class Attack(Spec):
     def default_step(self, eps: N) -> N:
         """The step size used where none is set: ε/4 for up to 20 steps, else ε/8.
 
-        A fixed step of 2/255 at ε = .15 makes robust accuracy 5 to 15 percentage points too high.
+        With a fixed step of 2/255 at ε = .15, measured robust accuracy is 5 to 15 percentage points
+        too high.
         """
         return eps / 4 if self.count <= 20 else eps / 8
 
@@ -171,7 +172,7 @@ class Attack(Spec):
         return gradient
 
     def check(self, classes: int) -> None:
-        """Raises UserError if the attack cannot be used with a network of so many `classes`."""
+        """Raises UserError if the attack cannot be used with a network of `classes` classes."""
 
     # What callers use.
 
@@ -187,8 +188,8 @@ class Attack(Spec):
         `x`: floats in [0, 1]; 16-bit images are converted to float32 and returned so. `y` (N,), of
         any integer dtype: the true labels or, if `targeted`, the classes to reach. `rng` None: a
         generator on x's device with seed 0. With restarts, each sample's result is the first that
-        succeeded, else the one with the highest loss. Pixels with a NaN or infinite gradient are
-        not changed. The network's mode, parameters and their gradients are untouched. Raises
+        succeeded, else the one with the highest loss. A gradient of NaN or infinity counts as 0 at
+        that pixel. The network's mode, parameters and their gradients are untouched. Raises
         UserError if `eps` is missing, if images, labels or the network are not valid, if the logits
         of an image depend on the rest of the batch, and if a gradient-based attack is given a
         network without gradients.
@@ -292,7 +293,7 @@ class Attack(Spec):
     def trace(
         self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """The images after 0, 1, …, `steps` steps of the first run, (steps+1, N, C, H, W)."""
+        """The images after 0, 1, …, `count` steps of the first run, (count+1, N, C, H, W)."""
         path = list[Tensor]()
         with self.prepared(net, x, y, rng) as case:
             self._ascend(self._objective(case, case.y), case.x, None, case.rng, path)
@@ -308,10 +309,10 @@ class Attack(Spec):
     ) -> Tensor:
         """Returns images (N, C, H, W) in the ball around `x`, detached, with a high `objective`.
 
-        `objective` maps images to one value each, (N,); of several restarts, each image's is the
-        one with the highest value. `eps` overrides the attack's own: a number, one radius per
-        sample (N,) or, for linf, a map (N,1,H,W). The step size is derived from the attack's own
-        `eps` if it has one, else from this one. The caller sets the network's mode (see `frozen`).
+        `objective` maps images to one value each, (N,); with restarts, each image's result is the
+        one of highest value. `eps` overrides the attack's own: a number, one radius per sample (N,)
+        or, for linf, a map (N,1,H,W). Unless `step_size` is set, it is derived from the attack's
+        own `eps`, else from this one (no map). The caller sets the network's mode (see `frozen`).
         """
         check_shape(x)
         with torch.inference_mode(False):
@@ -330,7 +331,7 @@ class Attack(Spec):
         return best
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
-        """What `__call__` maximises: cross-entropy of `y`, or if targeted its negative."""
+        """The objective of `__call__`: the cross-entropy of `y`, or if targeted its negative."""
         return LogitObjective(net, closeness if self.targeted else cross_entropy, y)
 
     # The ascent loop.

@@ -67,7 +67,9 @@ class DIM(MIM):
 
 
 def smallest(side: int, share: float) -> int:
-    """The smallest side of a shrunk image in pixels, below `side`: for .9, 7 of 8, 28 of 32."""
+    """The smallest side of a shrunk image in pixels: `share` × `side` rounded down, but at least 1
+    and below `side`. For a share of .9 it is 7 of 8 pixels and 28 of 32.
+    """
     return max(min(math.floor(share * side), side - 1), 1)
 
 

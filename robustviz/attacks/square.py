@@ -99,7 +99,7 @@ class Square(Attack):
         """Returns x_adv (N, C, H, W) as in `Attack`.
 
         It takes at most `queries` + 2 forward passes per image and no backward pass. `search` has
-        no effect, since the search for fooled images ends in any case. If `path` is a list, the
+        no effect, since Square stops working on fooled images in any case. If `path` is a list, the
         images after each query are appended to it.
         """
         out = case.x.clone()
@@ -219,9 +219,11 @@ class Square(Attack):
 
 
 def side(p: float, query: int, queries: int, height: int, width: int) -> int:
-    """The side in pixels of the squares at index `query` of `queries`: √(p·H·W).
+    """The side in pixels of the squares that query number `query` (from 0) of `queries` tries:
+    √(p·H·W), rounded.
 
-    The share p is halved up to nine times on the way. The side is at least 1 and fits the image.
+    The share p is halved up to nine times, after the queries in `HALVINGS` (for 10,000 queries,
+    else in proportion). The side is at least 1 and fits the image.
     """
     halvings = sum(int(query / queries * 10_000) > mark for mark in HALVINGS)
     return min(max(round(math.sqrt(p / 2**halvings * height * width)), 1), height, width)

@@ -45,13 +45,16 @@ FUNCTION = re.compile(r"(.+\.py|[A-Za-z_]\w*(\.\w+)*):[A-Za-z_]\w*")
 
 
 def source(text: str) -> Source:
-    """The source of images that `text` names, with default settings.
+    """The source of images that `text` names. Its settings are the defaults or, for a data set that
+    the user added, those saved with it.
 
     `text` is a registered name (`digits`, `shapes`), `folder:PATH`, `FILE.csv` (a table of path,
     label and split), `package.module:make` or `FILE.py:make` (a function that returns images), or
-    the name under which the user added a data set (see `own`). The user's code is not run here.
+    the name under which the user added a data set (see `own`). No path is checked here, and the
+    user's code is not run.
 
-    Raises UserError if there is no such source; its message has the closest name and all names.
+    Raises UserError for an unknown name (the message has the closest name and all names), and for a
+    path after the name of a source that takes none.
     """
     name, colon, path = text.partition(":")
     if name not in registry.every("data"):
@@ -71,12 +74,13 @@ def source(text: str) -> Source:
 
 
 def load(source: str | Source, split: str = "train", n: int | None = None) -> Dataset:
-    """The split `split` of a source or of its name, from the memory cache if loaded recently.
+    """The split `split` of a source, given as a `Source` or by name. It comes from the memory cache
+    if it was loaded recently.
 
     Do not write into the returned tensors: they are shared. `n` limits the training split to its
     first `n` images in class-balanced order (`shapes` draws exactly `n` images); None, or a number
-    larger than the split, means all. Raises UserError with one sentence that says what is wrong,
-    why, and what to do.
+    larger than the split, means all; `n` has no effect on val and test. Raises UserError for an
+    unknown source or split, for n < 1, and if the images cannot be read, drawn or downloaded.
     """
     images = _source(source) if isinstance(source, str) else source
     check_split(split)

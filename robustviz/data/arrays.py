@@ -73,8 +73,8 @@ READINGS = {
 class Verdict:
     """The result of `diagnose`: how stored numbers are probably to be converted to pixels.
 
-    `reading` is a key of READINGS, `sure` is False if another one is possible, and `sentence`
-    explains the choice to a person.
+    `reading` is a key of READINGS, `sure` is False if another reading is possible too, and
+    `sentence` explains the choice to a person.
     """
 
     reading: str
@@ -109,9 +109,10 @@ class Arrays:
 def load(path: Path) -> Arrays:
     """The images and labels in a `.npz` or `.npy` file, which is read without pickle.
 
-    It is read into memory as a whole, so either kind may have at most `zips.MOST_UNPACKED` bytes,
+    The file is read into memory as a whole, so it may have at most `zips.MOST_UNPACKED` bytes,
     unpacked. Raises UserError with one sentence if this is not a NumPy file, if it is damaged or
-    too large, or if it is not clear which arrays are the images and which are the labels.
+    too large, if it is not clear which arrays are the images and which are the labels, or if the
+    labels do not fit the images or the class names.
     """
     with open(path, "rb") as file:
         head = file.read(8)
@@ -227,10 +228,10 @@ def diagnose(x: NDArray[Any]) -> Verdict:
     """How the numbers of images `x` (N, H, W, C) are probably to be converted to pixels.
 
     At most 256 of the images are looked at. Booleans and integers are recognised by their type and
-    range. For floats every entry of READINGS is tried: those whose result lies in [0, 1] are
-    possible. If no number is negative, "0 to 1" is preferred, then "0 to 255"; otherwise the entry
-    whose result lies closest to whole grey levels. Raises UserError for NaN or infinite values, and
-    if no entry fits.
+    range. For floats every reading in READINGS is tried: those that give pixels in [0, 1] are
+    possible. If no number is negative, "0 to 1" is preferred, then "0 to 255"; otherwise the
+    reading whose pixels lie closest to whole grey levels. Raises UserError for NaN or infinite
+    values, and if no reading is possible.
     """
     few = x[np.linspace(0, len(x) - 1, min(SAMPLE, len(x)), dtype=int)]
     if x.dtype == bool:

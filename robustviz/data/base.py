@@ -25,12 +25,13 @@ PIECE = 2**24  # number of pixel values counted in one step
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset(loading.Dataset[tuple[torch.Tensor, int]]):
     """One split of a data set, in memory on the CPU. `x` and `y` are all its images and labels as
-    tensors; a DataLoader accepts it, because `split[i]` is an image, float32 in [0, 1], and its
-    label.
+    tensors. A DataLoader accepts a `Dataset`, because `dataset[i]` is an image, float32 in [0, 1],
+    and its label.
 
-    images: uint8 (N, C, H, W); y: int64 (N,), indices into `classes`; masks: bool (N, 1, H, W),
-    true on the object, or None if there are none; names: the relative paths of the image files, or
-    None if the images are not from files; card: a description of one to three sentences for people.
+    key: the name of the source; split: train, val or test (both are "given" for images in memory,
+    see `data.given`). images: uint8 (N, C, H, W); y: int64 (N,), indices into `classes`; masks:
+    bool (N, 1, H, W), true on the object, or None if there are none; names: the relative paths of
+    the image files, or None if the images are not from files; card: a short description for people.
     """
 
     key: str
@@ -87,7 +88,8 @@ class Dataset(loading.Dataset[tuple[torch.Tensor, int]]):
 def unequal(split: Dataset) -> str:
     """A warning if the classes of a split are of very unequal size, else an empty text.
 
-    It is given if the largest class has at least five times as many images as the smallest.
+    The warning is given if the largest class has at least five times as many images as the
+    smallest; a class without images counts as one image.
     """
     counts = torch.bincount(split.y, minlength=len(split.classes)).tolist()
     least, most = min(counts, default=0), max(counts, default=0)
@@ -139,9 +141,10 @@ class Source(registry.Spec):
 
     @property
     def pixels(self) -> int:
-        """Height and width of the images if `size` is a setting of the source, else 0.
+        """The side of the square images if it is a setting of the source (`size`), else 0.
 
-        Sources without this setting have small images.
+        A 0 says nothing about the images, whose side is then fixed (at most 64 pixels for the data
+        sets that come with robustviz) or up to the user's function.
         """
         return int(getattr(self, "size", 0))
 
@@ -151,7 +154,9 @@ class Source(registry.Spec):
         return str(getattr(self, "name", "") or self.key)
 
     def placed(self) -> Self:
-        """This source with absolute paths, so that it does not depend on the working folder."""
+        """This source with absolute paths, so that it does not depend on the current working
+        directory; the source itself if it has no path.
+        """
         places = {
             name: os.path.abspath(os.path.expanduser(getattr(self, name)))
             for name in registry.of_kind(type(self), "folder")

@@ -141,10 +141,10 @@ def unpack(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def decode(residual: np.ndarray) -> np.ndarray:
     """Images uint8 (N, 3, 32, 32) from prediction residuals (3, N, 32, 32), modulo 256.
 
-    Each value is stored as its difference from the median of three numbers: the left neighbour, the
-    upper one, and left + upper - upper left; before that, green is subtracted from red and blue. A
-    pixel depends on its neighbours but images are independent, so each pixel position is decoded
-    for all images at once.
+    When the file was written, green was first subtracted from red and blue. Then each value was
+    replaced by its difference from the median of three numbers: the left neighbour, the upper one,
+    and left + upper - upper left. A pixel depends on its neighbours but images are independent, so
+    each pixel position is decoded for all images at once.
     """
     # padded with a row of zeros above and a column of zeros to the left
     out = np.zeros((33, 33, 3, residual.shape[1]), np.uint8)

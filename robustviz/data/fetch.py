@@ -62,12 +62,12 @@ def heard(tell: Tell) -> Iterator[None]:
 
 
 def fetch(file: File, folder: Path) -> None:
-    """Make sure that the file is in `folder`, complete and with the right checksum.
+    """Download `file` to `folder / file.path`, unless it is there with the right checksum.
 
     A lock lets only one process at a time download into a folder; others wait. An incomplete
-    download is kept beside the file with the suffix `.part`. Raises BrokenOff if the download did
-    not finish or its checksum is wrong; OSError if the server cannot be reached or the file cannot
-    be written.
+    download is kept beside the file with the suffix `.part`, and the next call continues it. Raises
+    BrokenOff if the download did not finish or its checksum is wrong; OSError if the server cannot
+    be reached or the file cannot be written.
     """
     from filelock import FileLock
 

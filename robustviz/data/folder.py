@@ -27,13 +27,14 @@ VAL_NAMES = ("val", "valid", "validation")
 class Folder(Source):
     """The pictures in the folder `path`, stored as `class/name.png`.
 
-    The class folders may lie in `train` and `test` (or `val`) folders; the last 10 % of a seeded
-    shuffle of train is then the val split, unless there are both a test and a val folder. Without
-    such folders, 70 / 10 / 20 % of the pictures are train, val and test by a hash of each file's
-    content. Pictures are rotated upright, resized by their shorter side and cropped to the central
-    square of `size` pixels. Pictures of more than 8 bits are scaled to 8: by the value of white in
-    their type or, if the type has none (32 bits, signed, floats beyond 0 to 1) or the picture stays
-    below an eighth of it, by their own range of values.
+    The class folders may lie in the folders `train` and `test`; if there is `val` but no `test`,
+    `val` is the test split. Unless there are both, the last 10 % of a seeded shuffle of train is
+    the val split. Without such folders, 70 / 10 / 20 % of the pictures are train, val and test by a
+    hash of each file's content. Pictures are rotated upright, resized by their shorter side and
+    cropped to the central square of `size` pixels. Pictures of more than 8 bits are scaled to 8: by
+    the value of white in their type, or by their own range of values if the type has no white (32
+    bits, signed, floats beyond 0 to 1) or if all values stay below an eighth of white (16 bits) or
+    1/255 of it (floats).
     """
 
     label = "A folder of your own"
@@ -53,8 +54,10 @@ class Folder(Source):
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split, with images (N, 3, size, size).
 
-        The classes are the names of the folders, sorted; `names` are relative to `path`. Raises
-        UserError if `path` is no readable folder with pictures of at least two classes.
+        The classes are the names of the class folders, sorted; the split's `names` are file paths
+        relative to `path`. Unreadable pictures are left out. Raises UserError if `path` is no
+        readable folder with pictures of at least two classes, if more than 5 % of the pictures
+        cannot be read, or if it is not clear which folders are the classes.
         """
         splits.check_split(split)
         if not self.path:

@@ -38,14 +38,16 @@ def given(data: Any) -> Dataset:
     """`data` as a `Dataset`, with the images in their own order.
 
     `data` is a `Dataset` (returned as it is), `(images, labels)`, `(images, labels, class names)`,
-    a DataLoader or a PyTorch data set. A DataLoader that shuffles, by itself or by its sampler or
+    a DataLoader or a PyTorch data set. An item of the last two is `(image, label)` or a dictionary
+    with usual keys (`IMAGES`, `LABELS`). A DataLoader that shuffles, by itself or by its sampler or
     batch sampler, is read in the order of its data set, so that the same call always gives the same
     images. Random augmentation by the data set itself is not recognised: turn it off.
 
     Images are tensors or arrays (N, C, H, W), floats in [0, 1] or uint8; those of a data set may be
-    PIL images. Nothing is rounded: images whose pixels are all multiples of 1/255 are stored as
-    uint8, others as float32. Without names the classes are called 0, 1, …. Raises UserError for
-    anything else, and for a DataLoader that draws different images in each pass.
+    PIL images. Nothing is rounded to 8 bits: images whose pixels are all multiples of 1/255 are
+    stored as uint8, others as float32. The class names are those given, or the attribute `classes`
+    of the data set; if there are none or too few, 0, 1, …. Raises UserError for anything else, and
+    for a DataLoader that draws different images in each pass.
     """
     if isinstance(data, Dataset):
         return data
@@ -173,7 +175,8 @@ def _pair(item: Any) -> tuple[Tensor, Tensor]:
 
 
 def read(value: Any) -> Tensor:
-    """A tensor, an array or a PIL image as a tensor; a PIL image as uint8 (C, H, W).
+    """A tensor (detached, not copied), an array, a number or a list of numbers as a tensor; a PIL
+    image as uint8 (C, H, W), with C = 1 for mode L, else 3.
 
     Raises UserError for anything else.
     """

@@ -56,7 +56,7 @@ class Idx(Published):
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split, with images (N, 1, 28, 28); downloaded if it is not on this computer.
 
-        Raises UserError if that fails, or if a file is damaged.
+        Raises UserError if the download fails, or if a file is damaged.
         """
         names = part(split, FILES["train"], FILES["test"])
         place = self._place(split) or (

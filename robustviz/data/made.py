@@ -30,9 +30,10 @@ class Made(Source):
     labels, classes)`, a PyTorch data set of `(image, label)`, a `Dataset`, or None for `val`. If it
     returns None, the last 10 % of a seeded shuffle of train become val.
 
-    Images are arrays or tensors (N, H, W), (N, H, W, C) or (N, C, H, W) of one size, uint8 or
-    floats; those of a data set may be PIL images. The function may be called several times for a
-    split and must return the same images every time. Its code is imported only if it is trusted
+    Images are arrays or tensors (N, H, W), (N, H, W, C) or (N, C, H, W), square and of one size,
+    uint8 or floats in [0, 1]; those of a data set may be PIL images. Labels are integers from 0, of
+    at least two classes. The function may be called several times for a split and must return the
+    same images every time. Its code is imported only if it is trusted
     on this computer (`robustviz.plugins.resolve`).
     """
 
@@ -43,7 +44,7 @@ class Made(Source):
     name: str = option("", "name of this data set, see `data add`", kind="name", later=True)
 
     def placed(self) -> Made:
-        """The same source with the absolute path of the Python file, if there is one."""
+        """The same source with the absolute path of the Python file, if `make` names a file."""
         place, colon, made = self.make.rpartition(":")
         if not colon or not (place.endswith(".py") or "/" in place or "\\" in place):
             return self
@@ -52,8 +53,8 @@ class Made(Source):
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split, with images (N, C, H, W) of 1 or 3 channels.
 
-        Raises UserError if the function is not trusted on this computer, if it raises an error, or
-        if it does not return square images with labels.
+        Raises UserError if the function is not trusted on this computer, if it raises an error, if
+        it does not return square images with labels, or if it returns no images for the split.
         """
         splits.check_split(split)
         who = f"The data set {self.name or self.make}"

@@ -28,8 +28,8 @@ class Manifest(Source):
 
     Its columns: `path` (relative to the folder of the CSV file, or absolute), `label` (any text),
     and `split` (train, val or test). If no row is val, the last 10 % of a seeded shuffle of train
-    is val. Without the column `split`, 70 / 10 / 20 % are train, val and test by a hash of each
-    picture's content. Other columns are ignored. Pictures are read as in `Folder`.
+    is val. If the column `split` is missing or empty, 70 / 10 / 20 % are train, val and test by a
+    hash of each picture's content. Other columns are ignored. Pictures are read as in `Folder`.
     """
 
     label = "A table of your own pictures"
@@ -42,9 +42,10 @@ class Manifest(Source):
     def load(self, split: str, n: int | None = None) -> Dataset:
         """The split, with images (N, 3, size, size).
 
-        The classes are the labels: numbers first, in numerical order, then other texts, sorted.
-        `names` are relative to the folder of the CSV file. Raises UserError if the table or a
-        picture in it is missing.
+        The classes are the labels: numbers first, in numerical order, then other texts, sorted. The
+        split's `names` are file paths relative to the folder of the CSV file. Raises UserError if
+        the table or a picture in it is missing, if a row is incomplete or repeats a picture, if
+        there are fewer than two labels, or if the split has no row.
         """
         splits.check_split(split)
         place = Path(self.path).expanduser()

@@ -39,19 +39,21 @@ class Own:
 
     @property
     def source(self) -> Source:
-        """The source that reads its images. Raises UserError if it is not registered."""
+        """The source that reads the images, with `name` set. Raises UserError if its key is not
+        registered.
+        """
         source: Source = registry.decode("data", self.asked)
         return replace(source, name=self.name)  # type: ignore[call-arg]
 
     @property
     def place(self) -> str:
-        """Where its images come from, as text: a path, or the function that makes them."""
+        """Where the images come from, as text: a path, or the function that makes them."""
         dials = (value for name, value in self.asked.items() if name in ("path", "make"))
         return harmless(next(dials, self.asked["key"]))
 
     @property
     def uploaded(self) -> bool:
-        """Whether its images lie in `folder(name)`, so that `remove` deletes them."""
+        """Whether the images lie in `folder(name)`, so that `remove` deletes them."""
         return Path(str(self.asked.get("path", ""))).is_relative_to(folder(self.name))
 
 
@@ -119,7 +121,7 @@ def add(name: str, source: Source, card: str = "") -> Own:
 
 
 def remove(name: str) -> None:
-    """Delete the entry of a data set and the images uploaded for it.
+    """Delete the folder of an added data set: its description, and the images uploaded for it.
 
     Pictures in a folder of the user's own are not deleted. Raises UserError if there is no such
     data set, or if it cannot be deleted.

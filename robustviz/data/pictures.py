@@ -76,8 +76,8 @@ def hidden(name: str) -> bool:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in `folder`, sorted by name; hidden ones, and ones that `paths.open_to` does not
-    allow, are left out.
+    """The folders in `folder`, sorted by name. Hidden folders are left out, and those outside the
+    folders that may be read (`paths.open_to`). Raises OSError if `folder` cannot be read.
     """
     return sorted(
         (p for p in folder.iterdir() if not hidden(p.name) and p.is_dir() and paths.open_to(p)),
@@ -88,8 +88,9 @@ def subfolders(folder: Path) -> list[Path]:
 def pictures(folder: Path) -> Iterator[Path]:
     """Yields the files in `folder` and its subfolders that are pictures by their suffix.
 
-    The order is the same on every system. Hidden files and folders, pipes, devices, broken links
-    and links out of `ROBUSTVIZ_FOLDERS` are left out.
+    The order is the same on every system. Hidden files and folders, pipes, devices, broken links,
+    links to folders and links out of `ROBUSTVIZ_FOLDERS` are left out. Nothing is yielded if
+    `folder` cannot be read.
     """
     for where, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not hidden(name))
@@ -145,11 +146,12 @@ def list_classes(folder: Path, classes: Sequence[str] | None = None) -> Listing:
 def read_picture(path: Path, size: int) -> tuple[np.ndarray, frozenset[str]]:
     """The picture in a file as uint8 (3, size, size), and what was done to it.
 
-    The second value is a set of RESIZED, DEEP and OWN_RANGE. The picture is rotated as its EXIF
-    data says, grey values of more than 8 bits are scaled as in `_eight_bits`, transparent parts are
-    laid on white, the shorter side is resized to `size`, and all but the central square is cut off.
-    Raises ValueError if the file is too large; for one that is not a picture Pillow raises many
-    types of error, mostly OSError.
+    The second value has those of RESIZED, DEEP and OWN_RANGE that apply. The picture is rotated as
+    its EXIF data says, grey values of more than 8 bits are scaled as in `_eight_bits`, transparent
+    parts are laid on white, the shorter side is resized to `size`, and all but the central square
+    is cut off. Raises ValueError if the file has too many bytes or pixels, or grey values that are
+    NaN or infinite; for a file that is not a picture Pillow raises many types of error, mostly
+    OSError.
     """
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"it is larger than {MOST_BYTES // 1_000_000} MB")

@@ -27,8 +27,8 @@ def root() -> Path:
 def folders(key: str, *inner: str) -> Iterator[Path]:
     """Yields the existing folders that may hold the files of data set `key`, most likely first.
 
-    These are folders named `key` (also with `-` for `_`), and, in each of them and in the root, the
-    folders `inner` that the official archive or torchvision makes.
+    These are folders in the data root named `key` (also with `-` for `_`) and, in each of them and
+    in the data root itself, the folders `inner` that the official archive or torchvision makes.
     """
     likely = sorted(
         {root() / k / name for k in (key, key.replace("_", "-")) for name in (*inner, ".")},

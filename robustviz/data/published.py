@@ -91,7 +91,8 @@ class Published(Source):
     ) -> Dataset:
         """The split, whose images are chosen from the picture files `listing` in `place`.
 
-        Only the chosen files are decoded. whose: the part to which these files belong, for the
+        Only the chosen files are decoded; those that cannot be read are left out, or UserError is
+        raised, as by `pictures.read`. whose: the part to which these files belong, for the
         card; size: the side of the images in pixels; of: the number of classes of the full set;
         titles: readable names of class folders.
         """
@@ -125,7 +126,8 @@ class Published(Source):
         """The split of a data set that is stored as class folders in two folders.
 
         `train` and `test` are the names of these folders; other arguments are as in `photographs`.
-        Raises UserError if there are fewer than two classes.
+        Raises UserError if there are fewer than two classes, if the folder `test` has a class that
+        `train` lacks, and as `photographs` does.
         """
         listing = pictures.list_classes(place / train)
         if len(listing.classes) < 2:

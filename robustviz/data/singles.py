@@ -73,8 +73,9 @@ def is_own(index: int) -> bool:
 def add(png: bytes, digest: str, name: str, label: str, data: str) -> Single:
     """Save a picture of the user and return it: `png`, a square of at most 224 × 224 pixels.
 
-    Its number is computed from `digest`, the hash of its pixels in hexadecimal digits, and from
-    label and data set: the same three give the same number. Raises UserError if it cannot be
+    The number is computed from `digest`, the hash of the pixels in hexadecimal digits, and from
+    label and data set: the same three give the same number, unless a picture of another class or
+    data set has it; then the next free number is used. Raises UserError if the picture cannot be
     written.
     """
     seed = int(digest, 16) + sum(label.encode()) * 7919 + sum(data.encode()) * 104_729
@@ -103,7 +104,7 @@ def inverted(png: bytes) -> bytes:
 
 
 def get(number: int) -> Single | None:
-    """The picture with this number; None if there is none."""
+    """The picture with this number; None if there is none, or if its description is damaged."""
     if not FIRST <= number < 10**9:
         return None
     try:

@@ -94,9 +94,9 @@ def by_content(hashes: list[str], labels: list[int]) -> tuple[list[int], list[in
     Returns, for each file, 0, 1 or 2 for train, val or test; and the classes with too few different
     files to be in all three. A hash is used as a uniform number in [0, 1): below .7 the file is in
     train, below .8 in val, else in test, so its split depends on its content alone. Only if this
-    leaves a split of a class empty, the largest split of this class gives its files of lowest hash;
-    files of equal content stay together. A class with two different files has one in train and one
-    in test, a class with one has it in train.
+    leaves a split of a class empty, it gets the file of lowest hash from the largest split of this
+    class; files of equal content stay together. A class with two different files has one in train
+    and one in test, a class with one has it in train.
     """
     share = {text: int(text[:13], 16) / 16**13 for text in hashes}
     place = {text: 0 if u < 0.7 else 1 if u < 0.8 else 2 for text, u in share.items()}

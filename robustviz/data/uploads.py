@@ -47,9 +47,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of an upload: the number of pictures written to the draft (`taken`), and `notes`.
-
-    The notes are sentences on what was changed or left out.
+    """The result of an upload: the number of pictures written to the draft (`taken`), and `notes`,
+    sentences on what was changed or left out.
     """
 
     taken: int
@@ -112,8 +111,9 @@ def take_in(
     """Check files and write those that are pictures into a draft.
 
     Their classes are taken from the names of their folders, or all are of class `name` if it is
-    given. `tell(done, total)` is called after each file, with numbers of files. Raises UserError
-    with one sentence if no file is a picture that can be read, if reading takes longer than
+    given. A picture sent in two classes is left out of both. `tell(done, total)` is called after
+    each file, with numbers of files. Raises UserError with one sentence if no file is a picture
+    that can be read, if there are too many files or classes, if reading takes longer than
     `MOST_SECONDS`, or if the classes or splits do not fit those of the draft; the draft is then
     unchanged.
     """
@@ -206,9 +206,8 @@ def _too_high(folders: list[tuple[str, ...]]) -> str:
 
 
 def class_name(raw: str) -> str:
-    """The name of a class for people and for its folder: `raw` without special characters.
-
-    Raises UserError if nothing is left.
+    """The name of a class for people and for its folder: `raw` without `: * ? " /`, with characters
+    of Markdown and HTML replaced, and cut to 60 characters. Raises UserError if nothing is left.
     """
     plain = harmless(unicodedata.normalize("NFC", raw)).translate(dict.fromkeys(map(ord, ':*?"/')))
     short = plain.strip(" .")[:60].strip(" .")
@@ -392,8 +391,9 @@ def take_arrays(
     """Write the images of a NumPy file into a draft.
 
     `reading` is the key in `arrays.READINGS` by which numbers are converted to pixels, and `order`
-    the order of the channels. Without labels all images are of class `name`. Raises UserError as
-    `take_in` does, and if there are neither labels nor a `name`.
+    the order of the channels. Without labels all images are of class `name`. `tell` and the result
+    are as in `take_in`. Raises UserError as `take_in` does, and if there are neither labels nor a
+    `name`.
     """
     entries: list[Entry] = []
     named = {part.split for part in found.parts} - {""}
@@ -443,10 +443,11 @@ def examples(draft: Path, name: str, most: int) -> list[Path]:
 
 
 def keep(draft: Path, name: str, size: int, card: str = "") -> own.Own:
-    """Save a draft as the user's data set `name`, whose images will have `size` × `size` pixels.
+    """Turn a draft into the user's data set `name`, whose images will have `size` × `size` pixels:
+    its pictures are moved, and the draft is deleted. Returns the data set.
 
-    Raises UserError if the name is invalid or taken, or if there are fewer than two classes; the
-    draft is then unchanged.
+    Raises UserError if the name is invalid or taken, if there are fewer than two classes, or if the
+    pictures cannot be split or moved; the draft is then unchanged.
     """
     from robustviz.data.folder import Folder
 

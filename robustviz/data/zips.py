@@ -22,7 +22,7 @@ UTF_8 = 0x800  # the flag that says that a name is encoded in UTF-8
 
 
 class Zip:
-    """The regular files of a zip: `names` has their paths, `read(name)` returns one's bytes."""
+    """The regular files of a zip: `names` has their paths, `read(name)` the bytes of one file."""
 
     def __init__(self, archive: zipfile.ZipFile, infos: dict[PurePosixPath, zipfile.ZipInfo]):
         self._archive, self._infos = archive, infos

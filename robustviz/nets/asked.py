@@ -51,8 +51,9 @@ def shapes(
 ) -> list[tuple[int, ...]]:
     """The image shapes (C, H, W) to try, the most likely first; only `shape` if it is given.
 
-    C is the number of values in `mean` or `std`, else the first convolution's number of channels,
-    else 3 or 1. Raises UserError for an invalid size or shape.
+    C is the number of values in `mean` or `std`, else the first convolution's number of input
+    channels, else 3 or 1; H = W is `size`, or if that is None each of `SIDES` in turn. Raises
+    UserError for an invalid size or shape.
     """
     if size is not None and (not isinstance(plain(size), int) or size < 1):
         raise UserError(

@@ -161,22 +161,23 @@ def keep(net: nn.Module) -> None:
 
     For code that owns a network and attacks it often, such as a page or a trainer. Before each
     attack the current values of `net` are copied into the memory of the existing copy, so that its
-    addresses do not change. If anything else in `net` has changed, a new copy is
-    made; if it has hooks, one for every attack.
+    addresses do not change. If anything else in `net` has changed, a new copy is made. A network
+    with hooks or with attributes that cannot be compared is still copied for every attack, as is
+    one with 16-bit weights if the attack uses gradients.
     """
     with _lock:
         _kept.setdefault(net, _Kept())
 
 
 def copy_of(net: nn.Module) -> Copy | None:
-    """The `Copy` record of `net` if it is a copy made for gradients, else None."""
+    """The `Copy` record of `net` if `attackable` made it as a copy with `fused`, else None."""
     return _copies.get(net)
 
 
 def addresses(net: nn.Module) -> tuple[int, ...]:
     """The memory addresses of all tensors that `net`, a copy, computes with.
 
-    A recorded step is valid only as long as these stay the same.
+    A step recorded as a CUDA graph (`attacks.recorded`) is valid only while these stay the same.
     """
     layers = _copies[net].layers if net in _copies else ()
     fused = (tensor for layer in layers for tensor in (layer.weight, layer.bias))
@@ -185,11 +186,12 @@ def addresses(net: nn.Module) -> tuple[int, ...]:
 
 @dataclass(eq=False)
 class Copy:
-    """What is known of a copy made for gradients.
+    """What is known of a copy that `attackable` made with `fused`.
 
     `layers`: its fused layers. `plain`: whether it is a network of this package with known layers
-    only, which accepts channels-last images and is faster with them. `recordings`: the steps
-    recorded on it, if it is plain and kept (see `keep`), else None; they are freed with the copy.
+    only, which accepts channels-last images and is faster with them. `recordings`: the attack steps
+    recorded on it as CUDA graphs, if it is plain and kept (see `keep`), else None; they are freed
+    with the copy.
     """
 
     layers: list[Fused]

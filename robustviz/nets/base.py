@@ -64,7 +64,8 @@ class Parts(NamedTuple):
 class Classifier(nn.Module):
     """A classifier of images in [0, 1]: feature maps (N, D, h, w), features (N, D), logits (N, K).
 
-    `size`: the side in pixels to which the network resizes images, None for no resizing.
+    `size`: the side in pixels to which the network resizes images, None for no resizing. `pool`
+    turns maps into features; None: global average pooling.
     """
 
     size: int | None = None

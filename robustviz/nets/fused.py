@@ -138,7 +138,7 @@ class Fused(nn.Module):
 def fuse(twin: nn.Module, bf16: bool) -> list[Fused]:
     """Gives the known containers of `twin` a forward with fused layers; returns the fused layers.
 
-    `twin` is changed in place, unless it is not `is_known`; then the list is empty. The original
+    `twin` is changed in place if `is_known(twin)`; otherwise the list is empty. The original
     layers stay, so that code that calls one of them by itself still gets the right result. `bf16`:
     also compute the feature maps in bf16 if all of their layers allow it.
     """

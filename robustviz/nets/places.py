@@ -199,7 +199,11 @@ def grid_of(tokens: int, sides: Sequence[tuple[int, int]], x: Tensor) -> tuple[i
 
 
 def as_map(out: Tensor, grid: tuple[int, int] | None, x: Tensor) -> Tensor | None:
-    """A layer's output for images `x` as maps (N, D, h, w); None if it cannot be read as maps."""
+    """A layer's output for images `x` as maps (N, D, h, w); None if it cannot be read as maps.
+
+    `grid`: rows and columns of the tokens if the output is tokens (N, T, D), else None; class
+    tokens are left out.
+    """
     if not out.is_floating_point():
         return None
     if out.ndim == 4:

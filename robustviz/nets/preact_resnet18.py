@@ -75,8 +75,8 @@ class PreActResNet18(Classifier):
 
     The feature maps are taken after the last batch norm and ReLU. Source: He et al. 2016 (arXiv
     1603.05027); initial weights (torch's own) as in the code of Wong et al. 2020 (Fast-AT) and Rice
-    et al. 2020. Differs: a last stage keeps its resolution below 32 pixels, see `preact_maps`;
-    Fast-AT's 1×1 shortcuts read the block's raw input, before batch norm.
+    et al. 2020. Differs: for images below 25 pixels the last stages keep their resolution, see
+    `preact_maps`; Fast-AT's 1×1 shortcuts read the block's raw input, before batch norm.
     """
 
     label = "PreAct-ResNet-18 (11 M)"

@@ -82,8 +82,8 @@ class Wrapped(Classifier):
 
         Tokens are arranged on their grid, without class tokens. If there is no layer for the maps,
         they are (N, 0, 1, 1); if there is none for the features, they are the means of the maps.
-        Raises UserError if one of the layers is not called exactly once, or
-        returns something that cannot be used.
+        Raises UserError if one of the layers is not called exactly once, or returns something that
+        cannot be used.
         """
         shown, seen = self._shown(x), dict[str, list[Tensor]]()
         taps: list[tuple[str, str, Tap]] = []
@@ -124,8 +124,8 @@ class Wrapped(Classifier):
     def head(self) -> nn.Module:  # type: ignore[override]
         """The module that computes the logits from the features: the last layer.
 
-        A convolution is returned as an nn.Linear with its weights. If there is no such layer, the
-        module raises UserError when called.
+        A convolution is returned as an nn.Linear with its weights. If there is no such layer, a
+        module is returned that raises UserError when called.
         """
         if not self.has_head:
             return Headless()
@@ -280,9 +280,9 @@ def wrap(
     `grid`: rows and columns of the tokens; class tokens come before them. `shape`: (C, H, W) of the
     images before they are resized.
 
-    Raises UserError for a module that cannot read such images, does not return logits (N,K), or
-    returns different ones for the same images in eval mode, and for layers that do not exist, are
-    not called, or are called several times.
+    Raises UserError for a module that cannot read such images, returns probabilities or anything
+    else instead of logits (N,K), or returns different logits for the same images in eval mode, and
+    for layers that do not exist, are not called, or are called several times.
     """
     module = asked.module_of(module)
     x, normalise = _trial_images(module, mean, std, size, shape)

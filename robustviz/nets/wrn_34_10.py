@@ -13,9 +13,9 @@ class WideResNet3410(Classifier):
 
     It has no dropout. The maps are taken after the last batch norm and ReLU; PART's authors take
     them before, as `cam.grad_cam` does with `before_norm`. Source: Zagoruyko and Komodakis 2016
-    (arXiv 1605.07146); blocks and initial weights as in TRADES' `models/wideresnet.py`. Differs: a
-    last stage keeps its resolution below 16 pixels, see `preact_maps`, and the unused `sub_block1`
-    of that file is left out.
+    (arXiv 1605.07146); blocks and initial weights as in TRADES' `models/wideresnet.py`. Differs:
+    for images below 13 pixels the last stage keeps its resolution, see `preact_maps`, and the
+    unused `sub_block1` of that file is left out.
     """
 
     label = "Wide-ResNet-34-10 (46 M)"
