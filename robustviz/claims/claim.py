@@ -42,8 +42,9 @@ class Expectation:
     some settings of its own.
 
     `a` and `b` are the settings of the two sides by dotted path; `b` may also be a number with
-    which A is compared. A's `metric` should be higher (lower if `less`) by at least `smallest`; if
-    `not_worse`, it may be worse by at most `smallest`. `says` states this in words.
+    which A is compared. `metric` is a key of `METRICS`. A's value of it should be higher (lower if
+    `less`) by at least `smallest`; if `not_worse`, A may be worse by at most `smallest`. `says`
+    states this in words.
     """
 
     says: str
@@ -57,9 +58,10 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says, in one sentence, and the expectations that follow from it.
+    """What a paper says, in one sentence (`claim`), and the expectations that follow from it
+    (`expects`).
 
-    `about` is the key of the method, `name` the name of the file.
+    `about` is the key of the paper's method, `name` the name of the file without its ending.
     """
 
     name: str
@@ -84,7 +86,7 @@ class Setup:
 
 
 def claims(folder: Path = FOLDER) -> list[Claim]:
-    """All claims in `folder`, those of the five papers first.
+    """All claims in `folder`, those about the five methods in `PAPERS` first, the others by name.
 
     Raises UserError, naming the file and what is wrong in it, if a file cannot be used.
     """
@@ -95,7 +97,8 @@ def claims(folder: Path = FOLDER) -> list[Claim]:
 
 
 def setups(folder: Path = FOLDER) -> list[Setup]:
-    """All setups in the order in which they are written, which is the cheapest first.
+    """All setups in `setups.toml` in `folder`, in the order in which they are written, which is the
+    cheapest first.
 
     Raises UserError if the file cannot be used.
     """
@@ -143,10 +146,12 @@ def _read(path: Path) -> JSON:
 
 
 def config(setup: Setup, side: Mapping[str, Any], seed: int) -> TrainConfig:
-    """The training configuration of one side with one seed.
+    """The training configuration of one side (its settings by dotted path) with one seed, on the
+    CPU.
 
-    A setting whose value is a table stands for another run, such as a source model; it becomes that
-    run's id. This run is trained with the same seed.
+    A setting whose value is a table stands for another run, such as a source model; it becomes the
+    id of that run, which is trained with the same seed. Raises UserError for settings that are not
+    valid.
     """
     from robustviz.training.config import TrainConfig
 
@@ -162,8 +167,8 @@ def trainings(every: list[Claim], setup: Setup) -> Iterator[tuple[TrainConfig, f
     """All trainings that the claims need for a setup, each with the metrics to measure on it.
 
     Each training occurs once, and a source comes before the trainings that use it. The metrics are
-    those that the claims compare, and the accuracies in the table of networks; for a source or
-    another helper network the set is empty.
+    those that the claims compare for this network, and the accuracies in the table of networks
+    (`TABLE`). For a source or another helper network, such as `unseen`, the set is empty.
     """
     needed: dict[str, tuple[JSON, set[str]]] = {}
 

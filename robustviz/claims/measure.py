@@ -36,9 +36,10 @@ def numbers(run_id: str) -> dict[str, float]:
 
 def measure(run: Run, metrics: Iterable[str], setup: Setup, seed: int) -> dict[str, float]:
     """Measure those of `metrics` for a finished run that are not saved yet, save them, and return
-    all saved numbers of the run by metric.
+    all saved numbers of the run by metric. `seed`: the run's training seed.
 
-    Raises UserError if a number is not finite.
+    Raises UserError if a number is not finite, and as the evaluations and probes behind the metrics
+    do.
     """
     known = numbers(run.id)
     for metric in sorted(set(metrics) - known.keys()):
@@ -130,6 +131,6 @@ WAYS: dict[str, Callable[[Run, Setup, int], float]] = {
 
 
 def finished(run_id: str) -> Run | None:
-    """The run with this id if its training is done, else None."""
+    """The user's run with this id if its training is done, else None."""
     run = folder.Run(folder.home() / run_id)
     return run if run.status()["state"] == "done" else None

@@ -84,7 +84,9 @@ class Side:
 
 
 def table() -> list[Side]:
-    """The accuracies of all networks that a claim names, for the seeds that have been measured."""
+    """The accuracies of all networks that a claim names, one `Side` for each network and data set,
+    for the seeds that have been measured.
+    """
     every = claim.claims()
     return [_line(setup, side) for setup in claim.setups() for side in claim.sides(every)]
 
@@ -116,7 +118,8 @@ def make(
     """Train and measure what is missing for the claims, and write down the verdicts.
 
     `data` names the data sets (all if it is empty). `tell` is called with the progress of the
-    sweep, and `say` with a line for each run that was measured or could not be.
+    sweep, and `say` with a line for each run that was measured or could not be. The runs are in the
+    folder `.claims-build` among the user's runs.
     """
     every = claim.claims()
     with folder.at_home_in(folder.home() / ".claims-build"):

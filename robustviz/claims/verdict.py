@@ -21,9 +21,10 @@ class Verdict:
     """The verdict on one expected difference.
 
     `word`: the verdict; `effect`: the mean over the seeds of A minus B, with the sign that makes it
-    positive if A differs as claimed; `low`, `high`: its confidence interval; `seeds`: how many of
-    `wanted` seeds both sides have; `notices`: the size of a true difference that these runs would
-    find with probability 0.8. Values that need more seeds than there are are NaN.
+    positive if A differs as claimed; `low`, `high`: the ends of its confidence interval, 95 % for
+    all claims at once; `seeds`: how many of `wanted` seeds both sides have; `notices`: the size of
+    a true difference that these runs would find with probability 0.8. If the verdict is
+    `not decided`, `low`, `high` and `notices` are NaN, and `effect` is NaN without any seed.
     """
 
     word: Word
@@ -61,16 +62,17 @@ def verdict(
 
     The numbers of a seed that both sides have form a pair, since the two networks share initial
     weights and batches. A should be higher than B (lower if `less`) by at least `smallest`. If
-    `not_worse`, A may be worse by at most `smallest`. `top`: the best possible value; if B is so
-    close to it that A cannot be higher by `smallest`, the runs cannot tell. `claims`: how many
-    verdicts are given together; the intervals cover the truth 95 % of the time for all of them at
-    once (Bonferroni). Raises UserError if `smallest` is not above 0, and for values that are NaN or
-    infinite.
+    `not_worse`, A may be worse by at most `smallest`. `top`: the best possible value, None if there
+    is none. `claims`: how many verdicts are given together; the intervals cover the truth 95 % of
+    the time for all of them at once (Bonferroni). Raises UserError if `smallest` is not above 0,
+    and for values that are NaN or infinite.
 
     - *seen here*: the whole interval is above 0 and the effect is at least `smallest`; with
       `not_worse`: the whole interval is above −`smallest`.
+    - *cannot tell (ceiling)*: not seen, and B's mean is so close to `top` that A cannot be higher
+      by `smallest`; never with `less` or `not_worse`.
     - *not seen here*: the whole interval is below `smallest`; with `not_worse` below −`smallest`.
-    - *cannot tell*: neither; *not decided*: fewer pairs than `wanted`, or than `LEAST_SEEDS`.
+    - *cannot tell*: none of these; *not decided*: fewer pairs than `wanted`, or than `LEAST_SEEDS`.
     """
     if not smallest > 0:
         raise UserError(f"smallest={smallest!r}: the smallest effect that counts is above 0.")

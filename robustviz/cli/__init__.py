@@ -78,7 +78,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command, given as `argv` or by the command line, and return its exit status."""
+    """Run one command, given as `argv` (None: the command line), and return its exit status. An
+    error is printed as one line on standard error; with ROBUSTVIZ_DEBUG set, an unexpected one is
+    raised. `--help` and `--version` raise SystemExit.
+    """
     try:
         args = parser().parse_args(argv)
         if world.launched() and args.command not in ("train", "resume"):

@@ -18,7 +18,9 @@ def app(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Test whether the machine, or its network, is ready; the exit status is 1 if it is not."""
+    """Test whether the machine is ready, or with `--class` whether a class on the local network
+    could join. Returns the exit status, which is 1 if not.
+    """
     from robustviz.check import check, check_class
 
     look = check_class if getattr(args, "class") else check

@@ -9,8 +9,9 @@ from robustviz.types import UserError
 
 
 def do(args: argparse.Namespace) -> int:
-    """Print the BibTeX entries for the named runs and things; things without an entry are listed on
-    standard error.
+    """Print the BibTeX entries for the named runs and for things such as `method/trades`; things
+    without an entry are listed on standard error. Returns the exit status 0. Raises UserError for
+    an unknown name.
     """
     things = list(dict.fromkeys(thing for name in args.what for thing in _things(name)))
     if unknown := citations.missing(things):

@@ -10,8 +10,9 @@ from robustviz.types import JSON, UserError
 
 
 def contracts(args: argparse.Namespace) -> int:
-    """Test everything that the given plug-ins register, and print one line for each promise; exit
-    status 1 if a promise is broken.
+    """Test everything that the given plug-ins register, and print one line for each promise that
+    all classes of a kind must keep. Returns the exit status, which is 1 if a promise is broken.
+    Raises UserError if no plug-in is given, and for one that registers nothing.
     """
     from robustviz import contracts
 
@@ -42,7 +43,7 @@ def _line(row: JSON) -> str:
 
 def listing(args: argparse.Namespace) -> int:
     """List the plug-ins that are remembered or loaded, with what they register or why they cannot
-    be loaded; or forget one.
+    be loaded. With `forget SOURCE`, stop remembering that one instead. Returns the exit status 0.
     """
     if (args.what is None) != (args.source is None):
         raise UserError("Which plug-in? Name it: plugins forget SOURCE.", code=2)

@@ -23,7 +23,9 @@ WHAT = "folder:PATH, FILE.csv (path,label,split), package.module:make or FILE.py
 
 
 def do(args: argparse.Namespace) -> int:
-    """Add, list or remove data sets of the user's own, as `args.what` says."""
+    """Add, list or remove data sets of the user's own, as `args.what` says. Returns the exit status
+    0.
+    """
     if args.what == "list":
         return _list(args)
     if not args.which:
@@ -47,8 +49,9 @@ def named(text: str) -> "Source":
 
 
 def on(text: str | None, run: folder.Run) -> folder.Run:
-    """`run`, with the images that `text`, the value of `--data`, names, or with its own images if
-    `text` is None.
+    """`run` with the images that `text`, the value of `--data`, names in place of its own test
+    images; `run` itself if `text` is None. Raises UserError if the images have other classes or
+    another size than the run's.
     """
     return folder.Elsewhere(run, named(text)) if text else run
 

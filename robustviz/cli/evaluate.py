@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 
 def do(args: argparse.Namespace) -> int:
-    """Evaluate the run under one attack or under the ladder, and show its accuracies; with `--out`
-    also write a table of the images.
+    """Evaluate the run under one attack or under the ladder of attacks, write the results into the
+    run's `eval.json`, and show its accuracies; with `--out` also write a table of the images.
+    Returns the exit status 0.
     """
     from robustviz.training.evaluate import evaluate
     from robustviz.training.images import Images

@@ -23,7 +23,9 @@ Figure = Callable[..., Any]
 
 
 def do(args: argparse.Namespace) -> int:
-    """Measure what the figure shows, draw it, write it to a file, and print its caption."""
+    """Measure what the figure shows, draw it, write it to a file, and print its caption. The figure
+    `images` becomes several PNG files, one for each size. Returns the exit status 0.
+    """
     runs = [folder.open_run(name) for name in args.run]
     out = Path(args.out or f"{args.figure}.pdf")
     if args.figure == IMAGES:

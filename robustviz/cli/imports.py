@@ -9,7 +9,9 @@ from robustviz.types import UserError
 
 
 def do(args: argparse.Namespace) -> int:
-    """Import the network that the arguments name as a run, and show what was found out about it."""
+    """Import the network that the arguments name as a run, and show what was found out about it.
+    Returns the exit status 0.
+    """
     from robustviz.runs.imported import import_run
 
     if args.net and args.model:

@@ -7,14 +7,16 @@ from robustviz.runs import folder, queue
 
 
 def stop(args: argparse.Namespace) -> int:
-    """Stop a training, wait until it has stopped, and show its state."""
+    """Stop a training, wait until it has stopped, and show its state. Returns the exit status 0."""
     run = folder.open_run(args.run)
     state = queue.stop(run)
     return show(args, {"run": run.id} | about(run) | {"state": state}, f"{run.id} is {state}")
 
 
 def pause(args: argparse.Namespace) -> int:
-    """Pause a training, wait for that for a while, and show its state."""
+    """Pause a training, wait for that for at most ten seconds, and show its state. Returns the exit
+    status 0, also if the training has not paused by then.
+    """
     run = folder.open_run(args.run)
     state = queue.pause(run)
     said = {
@@ -25,7 +27,7 @@ def pause(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    """Delete a run folder, even if it is damaged."""
+    """Delete a run folder, even if it is damaged. Returns the exit status 0."""
     path = folder.home() / args.run
     run = (
         # A damaged folder must be removable too, so this checks less than open_run.

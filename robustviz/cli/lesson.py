@@ -7,7 +7,9 @@ from robustviz.cli.terminal import Command, show
 
 
 def do(args: argparse.Namespace) -> int:
-    """Write the guided tour as one HTML file, and show its path and size."""
+    """Write the guided tour as one HTML file, and show its path and size. Returns the exit status
+    0.
+    """
     from robustviz.runs.files import write_file
     from robustviz.ui import networks
     from robustviz.views.tour.lesson import lesson

@@ -14,7 +14,9 @@ from robustviz.types import JSON, UserError, shown
 
 
 def do(args: argparse.Namespace) -> int:
-    """Show the list that `args.what` names, or the settings of its entry `args.of`."""
+    """Show the list that `args.what` names, or if `args.of` is the key of a method, attack, data
+    set or probe, its settings. Returns the exit status 0.
+    """
     if args.of:
         rows = _settings_of(args.what, args.of)
         lines = [_line(row) for row in rows] or [f"{args.of} has no settings."]
@@ -116,7 +118,8 @@ def _measured(one: Evaluation) -> str:
 
 
 def summary(run: folder.Run) -> JSON:
-    """What a list of runs shows about `run`: its state, settings and accuracies, and a `note` for
+    """What a list of runs shows about `run`: its id, path, state (`shipped` for a run that came
+    with robustviz), data, method and net, its accuracies if it was evaluated, and a `note` for
     people. For a damaged run: the state `damaged`, and as note what is wrong.
     """
     out: JSON = {"run": run.id} | about(run)

@@ -26,10 +26,11 @@ TAKEN = ("a", "b", "a-set", "b-set", "data", "img", "eps", "present")
 
 @dataclass(frozen=True)
 class Asked:
-    """What the address of a page shows.
+    """What the page at an address shows.
 
-    `questions` are the names of views, `sides` the ids of the networks, `image` the index of the
-    test image, and `other` the names of further parameters, for which nothing is measured.
+    `questions` are the names of the views on it, `sides` the ids of the networks, `image` the index
+    of the test image, and `other` the names of further parameters of the address, for which nothing
+    is measured.
     """
 
     questions: tuple[str, ...]
@@ -40,7 +41,7 @@ class Asked:
 
 def prepare(args: argparse.Namespace) -> int:
     """Measure what the given pages show first, unless it is cached, and show how many results there
-    are.
+    are. Returns the exit status 0, also if some measurements failed.
     """
     rows: list[JSON] = []
     # all links are checked before anything is measured

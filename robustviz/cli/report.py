@@ -29,7 +29,9 @@ APART = (
 
 
 def do(args: argparse.Namespace) -> int:
-    """Show the table that the arguments select."""
+    """Show the table of evaluations, or the table that `--ladder`, `--seeds` or `--overlap` asks
+    for. Returns the exit status 0.
+    """
     if args.overlap:
         return overlap.do(args)
     if args.seeds:

@@ -57,7 +57,9 @@ class Seen:
 
 
 def do(args: argparse.Namespace) -> int:
-    """Show the table of the named runs; if there are none, of all runs and shipped evaluations."""
+    """Show the table of the runs in `args.run`; if there are none, of all runs and shipped
+    evaluations. Returns the exit status 0.
+    """
     if args.ladder or args.overlap or args.against:
         raise UserError(
             "--seeds is a table of its own: leave out --ladder, --overlap and --against.", code=2
@@ -130,7 +132,9 @@ def read(path: Path) -> Seen:
 
 
 def found(evaluations: Sequence[Evaluation], eps: float, attack: str) -> list[Evaluation]:
-    """The evaluations with an attack of this name at this ε, with seed 0, on the test split."""
+    """The evaluations with an attack of this name, in linf or l2, at this ε, with seed 0, on the
+    test split.
+    """
     return [
         one
         for one in evaluations

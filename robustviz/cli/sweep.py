@@ -20,7 +20,7 @@ LISTS = ("data", "methods", "nets", "seeds")
 
 def do(args: argparse.Namespace) -> int:
     """Train the points of the grid that are not trained yet, and show the results of all points.
-    Raises UserError at the end if some are not trained.
+    Returns the exit status 0. Raises UserError at the end if some are not trained.
     """
     from robustviz.runs import plans, sweeps
 

@@ -69,7 +69,8 @@ ARGUMENTS: Arguments = {
 
 
 def chosen(args: argparse.Namespace, head: Sequence[str], rows: Sequence[Row]) -> list[Row]:
-    """The rows that match all --filter options, in the order of --sort.
+    """The rows that match all --filter options, in the order of --sort. Rows without a value in
+    that column come last.
 
     Raises UserError for a malformed filter and for a column that no row has.
     """
@@ -101,7 +102,8 @@ def show(
     notes: Sequence[str],
     empty: str,
 ) -> int:
-    """Print the table, or `empty` if there is no row, in the format of --format.
+    """Print the table in the format of --format, with `notes` (left out in CSV and JSON). Without
+    rows, print `empty`, or in CSV and JSON an empty table.
 
     Returns exit status 0. Raises UserError for a column that no row has, and for --json with
     --columns or --format.
@@ -258,5 +260,7 @@ def _flat(facts: Mapping[str, object], before: str = "") -> dict[str, object]:
 
 
 def safe(value: object) -> object:
-    """`value`, with an apostrophe before a text that a spreadsheet would take for a formula."""
+    """`value`; a text that begins with =, +, - or @, which a spreadsheet would take for a formula,
+    gets an apostrophe before it.
+    """
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value

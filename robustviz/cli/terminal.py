@@ -37,7 +37,9 @@ def about(run: Run) -> JSON:
 
 
 def whose(run: Run) -> JSON:
-    """The fields about its run with which the JSON object of a table row begins."""
+    """The fields with which the JSON object of a table row begins: the id, path, label, data,
+    method and training seed of its run.
+    """
     return {
         "run": run.id,
         **about(run),
@@ -69,7 +71,8 @@ class Command:
     """A command of the command line.
 
     `do` runs it: it takes the parsed arguments and returns the exit status. `arguments` are its
-    arguments, to which `--json` and `--plugin` are added.
+    arguments, to which `--json` and `--plugin` are added. `help` and `epilog`: the texts at the
+    beginning and the end of its `--help`.
     """
 
     name: str

@@ -44,7 +44,9 @@ class Found:
 
 
 def tidy(args: argparse.Namespace) -> int:
-    """List the files that may be deleted, and delete them with `--yes`."""
+    """List the files that may be deleted, and delete them with `--yes`. Returns the exit status,
+    which is 1 if a file could not be deleted.
+    """
     if min(args.older or 0, args.most or 0) < 0:
         raise UserError("--older and --most are numbers from 0.", code=2)
     found = [

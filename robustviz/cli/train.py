@@ -17,7 +17,9 @@ FLAGS = (
 
 
 def do(args: argparse.Namespace) -> int:
-    """Train the network that the arguments describe, evaluate it, and show its accuracies."""
+    """Train the network that the arguments describe, evaluate it, and show its accuracies. Returns
+    the exit status 0.
+    """
     from robustviz import data
     from robustviz.training.config import TrainConfig
     from robustviz.training.loop import check
@@ -48,7 +50,9 @@ def do(args: argparse.Namespace) -> int:
 
 
 def resume(args: argparse.Namespace) -> int:
-    """Continue the training of a run. Raises UserError for a run that was shipped or imported."""
+    """Continue the training of a run, evaluate it, and show its accuracies. Returns the exit status
+    0. Raises UserError for a run that was shipped or imported.
+    """
     here = world.join()
     run = folder.open_run(args.run)
     if run.shipped:

@@ -210,8 +210,8 @@ _UNUSED = "sub_block1."  # in TRADES' Wide-ResNet: created and saved, but never 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Weights under the names that a network uses, and the mean and standard deviation of images,
-    in [0, 1], that came with them (None if none did).
+    """Weights under the names that a network uses (`state`), and the mean and standard deviation of
+    images in [0, 1], per channel, that came with them (None if none did).
     """
 
     state: dict[str, Tensor]

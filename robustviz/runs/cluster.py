@@ -42,9 +42,9 @@ def follow(
     configs: Iterable[TrainConfig], address: str, tell: Callable[[Now], object] = lambda now: None
 ) -> dict[str, str]:
     """Train all configs on the cluster and wait. Returns the reasons, by run id, for runs that
-    could not be started, such as that no machine has what they need. `address`: `ray` for this
-    computer's cluster, which is started if there is none, else `ray://HEAD:10001`. `tell` is called
-    with the progress about once a second.
+    could not be started, such as that no machine has what they need; how the others ended is in
+    their folders. `address`: `ray` for this computer's cluster, which is started if there is none,
+    else `ray://HEAD:10001`. `tell` is called with the progress about once a second.
 
     Raises UserError that says how to go on if Ray is not installed, if the head does not answer or
     is lost, and if the person interrupts.

@@ -85,7 +85,8 @@ def _records(path: Path, stamp: tuple[int, int, int]) -> list[Record]:
 
 def live(path: Path, classes: int) -> Strip | None:
     """Returns the validation images and predictions in `live.npz`; None if the file is missing or
-    damaged, or if a label is not below `classes` (0: not known).
+    damaged, or if a pixel is not finite or a label is not one of `classes` classes (0: their number
+    is not known).
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
@@ -222,8 +223,8 @@ class Inside:
             return {**UNKNOWN, "error": "status.json is missing or damaged."}
 
     def set_status(self, **changes: Any) -> None:
-        """Merge `changes` into `status.json`. Raises UserError if the run was removed, because
-        writing would bring its folder back.
+        """Merge `changes` into `status.json`. Raises UserError if the folder is not writable, and
+        if the run was removed, because writing would bring its folder back.
         """
         path = self.path / "status.json"
         if not (self.path / "config.json").exists():
@@ -255,8 +256,8 @@ class Inside:
     # Results.
 
     def records(self) -> list[Record]:
-        """Returns the results of the finished epochs, one dict each. Invalid lines of the file,
-        such as a half-written last line, are left out.
+        """Returns the results of the finished epochs, one dict each; empty before the first.
+        Invalid lines of the file, such as a half-written last line, are left out.
         """
         path = self.path / "metrics.jsonl"
         now = stamp(path)

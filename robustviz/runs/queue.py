@@ -173,9 +173,9 @@ def enqueue(run: Run) -> None:
 
 
 def check_limits(epochs: int | None, but: str = "") -> None:
-    """Raises UserError if the server's limits forbid this training: ROBUSTVIZ_MOST_EPOCHS,
-    ROBUSTVIZ_MOST_QUEUED and ROBUSTVIZ_MOST_GB in the environment. `but`: the id of the run to be
-    queued, which is not counted as waiting.
+    """Raises UserError if the server's limits in the environment forbid this training:
+    ROBUSTVIZ_MOST_EPOCHS, ROBUSTVIZ_MOST_QUEUED (waiting runs) and ROBUSTVIZ_MOST_GB (of all runs
+    together). `but`: the id of the run to be queued, which is not counted as waiting.
     """
     if (most := _limit("EPOCHS")) is not None and (epochs or 0) > most:
         raise UserError(f"{epochs} epochs are too many here: at most {most:g} are allowed.")
@@ -190,7 +190,7 @@ def check_limits(epochs: int | None, but: str = "") -> None:
 
 def check_room() -> None:
     """Raises UserError if the folder of the user's runs takes more space than ROBUSTVIZ_MOST_GB
-    allows.
+    allows. If the variable is not set, nothing is checked.
     """
     if (most := _limit("GB")) is not None and (used := _bytes(folder.home()) / 1e9) > most:
         raise UserError(
