@@ -1,7 +1,8 @@
-"""Small charts and pictures as SVG and HTML text that the browser draws at once, for first screens:
-Plotly's several megabytes of JavaScript would load too late there.
+"""Small charts and pictures as SVG and HTML text that the browser draws at once. The first screens
+of the pages use them, because Plotly's several megabytes of JavaScript would load too late.
 
-Colours are names of the screen's CSS variables: `a`, `b`, `text`, `faint`, `grid`, `paper`.
+Colours are names of the screen's CSS variables (`a`, `b`, `text`, `faint`, `grid`, `paper`), or
+begin with `#`, `rgb` or `none`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ def tile(
 ) -> str:
     """The HTML of one picture, at most `size` pixels wide, with a line of text above and below.
     `src` is the picture's address, `alt` its alternative text. If `move` is given, the screen's
-    slider changes two parts of the tile: `{move}-src`, the picture's address, and `{move}-below`,
-    the text below. `side` (`a` or `b`) gives the line above the colour of that network.
+    slider changes two parts, which have these names in `Screen.moves`: `{move}-src`, the picture's
+    address, and `{move}-below`, the text below. `side`, `a` or `b`: the line above has the colour
+    of network A or B.
     """
     moves = (f' data-move="{move}-src"', f' data-move="{move}-below"') if move else ("", "")
     return (
@@ -54,7 +56,8 @@ def _colour(name: str) -> str:
 class Plot:
     """A chart of `width` by `height` pixels with linear axis ranges `x` and `y`, each (low, high).
     Ticks are (value, label). `left`, `right` and `top` are margins in pixels. The drawing methods
-    return the plot itself, so calls can be chained.
+    add SVG text to `parts` and return the plot itself, so calls can be chained. Their `colour` is
+    a CSS variable such as `a` (network A) or `text`, or an SVG colour such as `#2A8C6C`.
     """
 
     width: int
@@ -131,7 +134,8 @@ class Plot:
         more: str = "",
     ) -> Plot:
         """Draw a dot at (x, y), values on the axes.
-        If `move` is given, the screen's slider moves it by `{move}-cx` and `{move}-cy`, in pixels.
+        If `move` is given, the screen's slider moves the dot: its positions in pixels must be in
+        `Screen.moves` under `{move}-cx` and `{move}-cy`.
         """
         fill, stroke = ("paper", colour) if hollow else (colour, "paper")
         moves = f' data-move="{move}-cx {move}-cy"' if move else ""
@@ -152,7 +156,9 @@ class Plot:
         shift: tuple[float, float] = (0, 0),
         more: str = "",
     ) -> Plot:
-        """Write words at (x, y), moved by `shift` pixels. `anchor`: `start`, `middle` or `end`."""
+        """Write words at (x, y), moved by `shift` pixels to the right and down. `anchor`: which
+        part of the words is at that point, `start`, `middle` or `end`.
+        """
         self.parts.append(
             f'<text x="{self.px(x) + shift[0]}" y="{self.py(y) + shift[1]}" text-anchor="{anchor}"'
             f' style="fill:{_colour(colour)}" {more}>{escape(words)}</text>'
@@ -163,8 +169,8 @@ class Plot:
         self, x: float, colour: str = "faint", *, dash: str = "4 4", move: str = "", more: str = ""
     ) -> Plot:
         """Draw a vertical line at x, as high as the plot.
-        If `move` is given, the screen's slider moves the line by `{move}-x`, whose values, such as
-        `translate(12 0)`, become its attribute `transform`.
+        If `move` is given, the screen's slider moves the line: the values of `{move}-x` in
+        `Screen.moves`, such as `translate(12 0)`, become its SVG attribute `transform`.
         """
         moves = f' data-move="{move}-x"' if move else ""
         self.parts.append(

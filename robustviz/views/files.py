@@ -13,7 +13,7 @@ from robustviz.views.theme import CONFIG
 
 
 def html(figure: go.Figure) -> bytes:
-    """The figure as one HTML file (bytes) that works offline.
+    """The figure as one HTML file (bytes) that works offline; it must be one from `theme.finish`.
     Below the figure is its sentence, or its alternative text if it has no sentence. Plotly's button
     for uploading to its cloud is left out.
     """
@@ -25,7 +25,7 @@ def html(figure: go.Figure) -> bytes:
 
 
 def csv(figure: go.Figure) -> bytes:
-    """The points of a figure as CSV bytes, one row per point.
+    """The points of a figure as CSV bytes, one row per point or cell of a heat map.
     The columns are `trace` (the trace's name), `x`, `y` and, if the trace has it, `z`. A trace's
     `customdata`, such as the index of each image, is in the columns `data0`, `data1` …
     """

@@ -34,7 +34,9 @@ S = TypeVar("S", bound=ProbeSpec[Any])
 class Probe(Generic[S, R]):
     """A function that computes the result for a spec, made with the decorator `@probe`.
     Call it with a run and a spec, or with a run alone for the default settings. If the same spec
-    was measured before on the same weights, the result is read from the run's folder.
+    was measured before on the same weights, the result is read from the run's folder, if results
+    of this kind are stored (`__call__`). `spec`: the class of the specs; `answer`: the decorated
+    function; `name`: a function that returns the cache key.
     """
 
     spec: type[S]
@@ -42,9 +44,10 @@ class Probe(Generic[S, R]):
     name: Callable[[Run, S], str]
 
     def __call__(self, run: Run, spec: S | None = None) -> R:
-        """The result, read from the run's folder, or computed and then stored there.
-        Results that are not `cacheable`, and those on a picture of the user's own, are never
-        stored. Raises UserError if the run cannot give the result.
+        """The result, read from the run's folder, or computed and then stored in it. `spec` None:
+        the default settings. Never stored are results that are not `cacheable`, and those on a
+        picture that the user added or for a run in memory. Raises UserError if the run cannot give
+        the result.
         """
         spec = self.spec() if spec is None else spec
         keeps = spec.cacheable and not singles.is_own(getattr(spec, "index", 0))
@@ -57,7 +60,9 @@ class Probe(Generic[S, R]):
         return result
 
     def kept(self, run: Run, spec: S) -> R | None:
-        """The cached result from the run's folder, or None if there is none. Computes nothing."""
+        """The result stored in the run's folder. None if there is none for the run's present
+        weights, or if the file is damaged. Computes nothing.
+        """
         return run.cached(self.spec.result, self.name(run, spec))  # type: ignore[return-value]
 
 
@@ -71,7 +76,7 @@ def _plain_name(run: Run, spec: ProbeSpec[Any]) -> str:
 def probe(
     spec: type[S], name: Callable[[Run, S], str] = _plain_name
 ) -> Callable[[Callable[[Run, S], R]], Probe[S, R]]:
-    """A decorator that registers a function as the probe of the spec class `spec`.
+    """A decorator that turns a function into the `Probe` of the spec class `spec` and registers it.
     `name` returns the cache key of a result in the run's folder: it must cover everything, apart
     from the run's weights, that the result depends on.
     """
@@ -116,9 +121,12 @@ def _net(path: str, stamp: int) -> Classifier:
 
 
 def net_of(run: Run) -> Classifier:
-    """The run's best network, in eval mode, cached in memory until its checkpoint file changes.
-    All sessions share this object: never change its mode or turn on gradients for its parameters,
-    and make a `copy.deepcopy` before adding hooks or changing it.
+    """The run's best network on the CPU, in eval mode, without gradients for its parameters. It is
+    cached in memory until the checkpoint file changes. All sessions share this object: never change
+    its mode or turn on gradients, and make a `copy.deepcopy` before adding hooks or changing it.
+    For a run in memory (`Loose`), that run's own network.
+
+    Raises UserError if the weights are missing, damaged or of another architecture.
     """
     if isinstance(run, Loose):
         return run.net()
@@ -135,15 +143,17 @@ def _test_split(source: Source) -> Dataset:
 def images_of(run: Run) -> Dataset:
     """The run's whole test split, in the stratified order (seed 0) of `Dataset.take`.
     Image indices and `--n` refer to this order. For a run in memory (`Loose`), the images as given.
+    Raises UserError if the images cannot be read.
     """
     return run.images if isinstance(run, Loose) else _test_split(run.config.data)
 
 
 def class_counts(run: Run, found: Evaluation) -> tuple[tuple[int, ...], ...]:
-    """For each class: (number of images in an evaluation, right when clean, right when attacked).
-    Evaluations of older versions lack these counts, so they are computed from the labels of the
-    test split. Returns () if that is not possible: the evaluation has no per-image results, or the
-    test images have changed since. Raises UserError if the test images cannot be read.
+    """For each class, three numbers of images in the evaluation `found` of `run`: (all, right when
+    clean, right when attacked). Evaluations of older versions lack these counts, so they are
+    computed from the labels of the test split. Returns () if that is not possible: the evaluation
+    has no per-image results, or the test images have changed since. Raises UserError if the test
+    images cannot be read.
     """
     if found.by_class or not found.robust_right:
         return found.by_class
@@ -154,8 +164,9 @@ def class_counts(run: Run, found: Evaluation) -> tuple[tuple[int, ...], ...]:
 
 
 def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
-    """The metadata of a result on its origin, as a dict: run id, method, data, classes and training
-    ε of the run, and `more`.
+    """The metadata of a result on its origin, as a dict: `run` (its id), `method`, `data`,
+    `classes`, `train_eps` and `more`. `train_eps` is the run's own ε, or the data's default ε if
+    the run was trained in l2.
     """
     return {
         "run": run.id,

@@ -1,5 +1,5 @@
-"""Reads the shipped pack without importing torch: the results that first screens need for the
-default pairs of networks, measured in advance by `make story`, and the story images.
+"""Reads, without importing torch, what `make story` measured in advance: the results that the first
+screens of pages need for the default pairs of networks, on a few test images, the story images.
 
 `checkpoints/story/<run id>.zip` has each result as `<registry key of the spec>.npz`, with the hash
 of the weights it was measured on; `checkpoints/story/<data>.npz` has the images of a data set.
@@ -59,8 +59,8 @@ def _answer(file: Path, name: str, kind: type[Any], weights: str) -> Result | No
 
 @memory.remembered(memory.ANSWERS)
 def images(data: str) -> Images:
-    """The story images of a data set, which its first screens use.
-    N = 0 if there is no pack for this data set or its file is damaged.
+    """The test images of a data set (by its key) on which the shipped results of the pages' first
+    screens were measured. N = 0 if none are shipped for this data set or the file is damaged.
     """
     try:
         content = (FOLDER / f"{data}.npz").read_bytes()

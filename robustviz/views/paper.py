@@ -81,7 +81,7 @@ def for_paper(
     size: float = 8,
     palette: str = "robustviz",
 ) -> go.Figure:
-    """A copy of one of our figures for print: `width` wide, white, all type at `size` points.
+    """A copy of a figure from `theme.finish` for print: `width` wide, white, type at `size` points.
     Title, tool bar and slider are removed, lines are thin, and WebGL points become vector graphics.
     `caption` still includes what the title said.
 
@@ -301,9 +301,10 @@ def _rows(out: go.Figure, px: float) -> int:
 
 
 def caption(figure: go.Figure) -> str:
-    """The caption of one of our figures: one sentence on what it shows and how it was measured.
-    It names the networks, the data, the number of images, the attack with its ε and seed, and what
-    error bars or bands mean. Empty if the figure is not one of ours.
+    """The caption of a figure: one sentence on what it shows and how it was measured.
+    It names the networks, the data, the number of images or the index of a single one, the attack
+    with its ε and seed, and what error bars or bands mean, each only if known. Empty for a figure
+    that is not from `theme.finish`.
     """
     meta, title = dict(figure.layout.meta or {}), figure.layout.title
     if "networks" not in meta:

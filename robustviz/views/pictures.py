@@ -20,8 +20,8 @@ def gain(eps: float) -> float:
 
 
 def delta(x: Floats, x_adv: Floats, eps: float) -> Floats:
-    """The perturbation x_adv − x as an image (C, H, W) in [0, 1].
-    Mid-grey is no change, black is −ε and white is +ε.
+    """The perturbation x_adv − x as an image (C, H, W) in [0, 1], clipped to this range.
+    Mid-grey is no change, black is −ε and white is +ε; for `eps` = 0 black is −0.5, white +0.5.
     """
     return np.clip(0.5 + (x_adv - x) * gain(eps), 0, 1)
 

@@ -51,7 +51,9 @@ class Result:
         return buffer.getvalue()
 
     def rows(self) -> list[JSON]:
-        """The result as a table, a list of one dict per row. Raises UserError if it is none."""
+        """The result as a table: a list with one dict per row. Raises UserError for a class of
+        results that has no table.
+        """
         raise UserError(
             f"A {type(self).__name__} is not a table: give --out a name that ends in .npz.", code=2
         )
@@ -79,8 +81,9 @@ class Result:
 
 @dataclass(frozen=True)
 class ProbeSpec(Spec, Generic[R]):
-    """The settings of one measurement on a run, whose result has type R.
-    The function that measures, decorated with `@probe(ThisSpec)`, is in `probe.py` beside the spec.
+    """The settings of one measurement on a run, whose result has type R (the class `result`).
+    The function that measures is decorated with `@probe(ThisSpec)`. It is in the module `probe.py`
+    beside the spec's, or imported by it.
     """
 
     result: ClassVar[type[Result]]

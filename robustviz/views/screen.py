@@ -60,7 +60,8 @@ class Screen:
     contain SVG; text from outside must be escaped with `html.escape`. An element that the slider
     changes has `data-move="NAME …"`; `moves` maps each NAME to a pair: the attribute to set (or
     `text` or `html` for the element's content), and its value at every position. `alt`: what the
-    picture shows. `sure`: how it was measured, as a list of sentences, words before numbers.
+    picture shows. `sure`: sentences on how it was measured and how certain the answer is, those
+    with many numbers last.
     """
 
     answer: Sequence[str]

@@ -1,7 +1,7 @@
 """For somebody new to a training method: one sentence on what it does, and its training step in
 three small drawings made of a few building blocks. No torch, no Streamlit.
 
-A method not in `METHODS` gets the first sentence of its docstring and its group's drawings.
+A method not in `METHODS` gets the first sentence of its attribute `text` and its group's drawings.
 """
 
 from __future__ import annotations
@@ -231,7 +231,9 @@ PLAIN = {  # the drawings by group of methods
 
 
 def sketch(key: str) -> Sketch:
-    """The sentence and drawings of a method, given its key. Raises UserError for an unknown key."""
+    """The sentence and drawings of a method, given its key; for a method not in `METHODS`, the
+    first sentence of its `text` and its group's drawings. Raises UserError for an unknown key.
+    """
     if key in METHODS:
         return METHODS[key]
     method = registry.get("method", key)

@@ -19,9 +19,9 @@ def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
     """One figure with a slider that switches between the given figures, labelled by their keys.
     `name` is the quantity that the slider changes, such as "ε".
 
-    All figures must have the same kinds of traces in the same order; their titles, axes and
-    sentences change with the slider. Raises UserError if there is no figure, or if their traces
-    differ.
+    All figures must be from `theme.finish` and have the same kinds of traces in the same order;
+    their titles, axes and sentences change with the slider. Raises UserError if there is no figure,
+    or if their traces differ.
     """
     if not figures:
         raise UserError("There are no figures: give at least one for the slider.")

@@ -165,10 +165,11 @@ def named(results: R | Mapping[str, R], alone: str = "A") -> dict[str, R]:
 
 
 def sides(named: Mapping[str, object]) -> list[str]:
-    """The sides of the networks, each `a` or `b`, in the order of `named`.
+    """Which of one or two networks (`named`: by name) are drawn as A and as B: `a` or `b` for each,
+    in order.
 
-    A network's side is the first letter of its name if these letters are A and B, each at most
-    once. Otherwise the first network is `a` and the second `b`.
+    It is the first letter of each name if these letters are A and B, each at most once. Otherwise
+    the first network is `a`, the second `b`, and further ones get no letter.
     """
     letters, order = [name[:1].lower() for name in named], list(DASHES)
     return (
@@ -179,9 +180,9 @@ def sides(named: Mapping[str, object]) -> list[str]:
 
 
 def styles(names: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yields (name of a colour, dash) for each network: A's and B's own, neutral ones for others.
-    A network is A or B if its name is that letter, alone or before a space. If there is none, the
-    first two networks get the styles of A and B.
+    """Yields (key of a colour in `COLOURS[template]`, Plotly dash) for each network: A's and B's
+    own, neutral ones for others. A network is A or B if its name is that letter, alone or before a
+    space. If no network is, the first two get the styles of A and B.
     """
     sides = {name: name[0].lower() for name in names if name[:2] in ("A ", "B ", "A", "B")} or dict(
         zip(names, ("a", "b"), strict=False)
@@ -240,11 +241,11 @@ def finish(
 ) -> go.Figure:
     """Store a figure's description in its `layout.meta`, for files, captions and screen readers.
 
-    Returns the figure. `about`: the result shown, or results by the names that the figure prints,
-    or only a dict on how it was measured. `sentence`: what this figure shows, with its numbers,
-    printed beside it. `alt`: the kind of figure; in the metadata the sentence is added to it.
-    `sure`: how it was measured, in words. For the caption: `interval` says what error bars or bands
-    mean, and `clean` that nothing attacked is drawn.
+    Returns the same figure, with a vertical toolbar. `about`: the result shown, or results by the
+    names that the figure prints, or only a dict on how it was measured. `sentence`: what this
+    figure shows, with its numbers, printed beside it. `alt`: the kind of figure; in the metadata
+    the sentence is added to it. `sure`: how it was measured, in words. For the caption: `interval`
+    says what error bars or bands mean, and `clean` that nothing attacked is drawn.
     """
     # The toolbar is vertical, in the right margin: a horizontal one would cover the title.
     right = max(RIGHT, figure.layout.margin.r or 0)

@@ -36,11 +36,11 @@ def held(
 ) -> Verdict:
     """The verdict on two networks, from the images that each classifies correctly.
     `a`, `b` (N,): whether the network is right on each of the same N images; without `b`, the
-    verdict is on one network alone. `attack` is its printed name (PGD-20), `eps` the radius and
-    `seed` the seed of its noise; at ε = 0 the sentence is about clean images. `alone` is the verb
-    in "On 3 of 50 images only A is right", `images` what the images are called. A difference is
-    shown only if its paired 95 % interval excludes 0 and it does not round to 0 points. Raises
-    UserError if `a` and `b` differ in length.
+    verdict is on one network alone. `attack`: the attack's printed name, such as PGD-20; `eps`: its
+    radius; `seed`: that of its noise. At ε = 0 the sentences are about clean images. `names`: of
+    the networks; `alone`: the verb in "On 3 of 50 images only A is right"; `images`: what the
+    images are called. A difference is shown only if its paired 95 % interval excludes 0 and it does
+    not round to 0 percentage points. Raises UserError if `a` and `b` differ in length.
     """
     if b is not None and a.shape != b.shape:
         raise UserError(
