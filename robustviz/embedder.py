@@ -174,7 +174,7 @@ class Embedder:
 
     @property
     def pid(self) -> int | None:
-        """The process id; None where no process runs."""
+        """The id of the process; None if it was not started, or has been ended."""
         return None if self._process is None else self._process.pid
 
     def ask(self, **question: Any) -> Array | None:

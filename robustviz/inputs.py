@@ -157,8 +157,8 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
 
 def in_parts(x: Tensor, most: int = 250, size: int | None = None) -> tuple[Tensor, ...]:
     """Split images `x` (N, C, H, W) into batches that fit in memory in a forward pass without
-    gradients: of `most` images if one has at most 3·64·64 values, of fewer if it has more. `size`:
-    the side in pixels to which the network resizes them; None: it does not.
+    gradients: `most` images each if an image has at most 3·64·64 values, fewer if it has more.
+    `size`: the side in pixels to which the network resizes the images; None: no resizing.
     """
     numel = max(x[:1].numel(), 1) if size is None else x.shape[1] * size * size
     return torch.split(x, max(1, min(most, most * PIXELS // numel)))
@@ -196,8 +196,8 @@ def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
     """The logits (N, K), K ≥ 2, that `net`, a module or the last part of one, gives for `x`; in
     float32 or wider. `x` is passed on as by `answer`.
 
-    Raises UserError where `net` cannot process `x`, and where it returns something else, which the
-    message describes.
+    Raises UserError where `net` cannot process `x`, and where it returns anything but such logits;
+    the message describes what it returned.
     """
     out = answer(net, x)
     if (

@@ -131,12 +131,13 @@ def look(
     result displays itself in a notebook; nothing is written, and `net` is left unchanged.
 
     `net`: any module that gives logits for images in [0, 1] (its layers are found automatically; to
-    choose them, call `robustviz.wrap(module, maps="layer3")` first), or a run. `x`: one image, (C,
-    H, W) or (1, C, H, W) in [0, 1], bytes, or a PIL image. `y`: its class; None: the predicted one.
-    `eps`: the radius in pixel units, also as "8/255"; None: the attack's or the run's. `attack`: a
-    registered name or an Attack; "pgd" has 20 steps. `map`: "grad_cam" or "layer_cam". `classes`:
-    the class names, else the run's; if there are none or not one for each logit, "class 0" and so
-    on. `seed`: for the attack's random numbers. Raises UserError for arguments that do not fit.
+    choose them, call `robustviz.wrap(module, maps="layer3")` first), or a run. `x`: one image, grey
+    or RGB: (C, H, W) or (1, C, H, W), floats in [0, 1] or uint8, or a PIL image. `y`: its class;
+    None: the predicted one. `eps`: the radius in pixel units, also as "8/255"; None: the attack's
+    or the run's. `attack`: a registered name or an Attack; "pgd" has 20 steps. `map`: "grad_cam" or
+    "layer_cam". `classes`: the class names, else the run's; if there are none or not one for each
+    logit, "class 0" and so on. `seed`: for the attack's random numbers. Raises UserError for
+    arguments that do not fit.
     """
     if map not in MAPS:
         raise UserError(registry.unknown("map", map, MAPS), code=2)

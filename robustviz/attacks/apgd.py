@@ -114,7 +114,7 @@ class APGD(Attack):
         )
 
     def run(self, case: Case, search: bool = False) -> Tensor:
-        """Returns x_adv (N, C, H, W) as in `Attack`.
+        """Returns x_adv (N, C, H, W) for `case`, as `Attack.run` does.
 
         `search` has no effect, since APGD stops working on fooled images in any case.
         """

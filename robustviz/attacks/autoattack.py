@@ -61,7 +61,7 @@ class AutoAttack(Attack):
             )
 
     def run(self, case: Case, search: bool = False) -> Tensor:
-        """Returns x_adv (N, C, H, W) as in `Attack`; `search` has no effect.
+        """Returns x_adv (N, C, H, W) for `case`, as `Attack.run` does; `search` has no effect.
 
         The package's seed is drawn from the case's generator, and torch's global random state is
         restored afterwards. Raises UserError if pyautoattack is not installed.

@@ -64,7 +64,7 @@ class Case:
         return self.exact()
 
     def misread(self, z: Tensor, y: Tensor) -> Tensor:
-        """Whether `judge` gives each image in `z` another class than `y` or NaN, (N,) bool."""
+        """For each image in `z`, whether `judge` gives NaN or another class than `y`; (N,) bool."""
         return answers(self.judge, z, self.trial.at_once) != y
 
 

@@ -96,7 +96,7 @@ class Square(Attack):
         return lambda z: self._margin(logits_of(net, z), y)
 
     def run(self, case: Case, search: bool = False, path: list[Tensor] | None = None) -> Tensor:
-        """Returns x_adv (N, C, H, W) as in `Attack`.
+        """Returns x_adv (N, C, H, W) for `case`, as `Attack.run` does.
 
         It takes at most `queries` + 2 forward passes per image and no backward pass. `search` has
         no effect, since Square stops working on fooled images in any case. If `path` is a list, the
@@ -117,10 +117,9 @@ class Square(Attack):
     ) -> Tensor:
         """The best images after 0, 1, …, `queries` queries, (queries+1, N, C, H, W).
 
-        The first are the vertical stripes.
-
-        Images that are misclassified already stay unchanged. Raises UserError if the result would
-        take more than 2 GiB of memory.
+        Those after 0 queries have the vertical stripes of `starting_points`. Images that are
+        misclassified already stay unchanged. Raises UserError if the result would take more than 2
+        GiB of memory.
         """
         check_shape(x)
         size, path = (self.queries + 1) * x.numel() * x.element_size(), list[Tensor]()

@@ -169,5 +169,6 @@ class Source(registry.Spec):
         """Reads, draws or downloads the split `split`, and returns it.
 
         `n` limits the training split to its first `n` images in class-balanced order; None means
-        all. Raises UserError with one sentence that says what is wrong, why, and what to do.
+        all. Raises UserError for an unknown split, and if the images cannot be read, drawn or
+        downloaded.
         """

@@ -26,7 +26,7 @@ _tell: ContextVar[Tell | None] = ContextVar("download", default=None)
 
 
 class BrokenOff(OSError):
-    """Raised for a download that is incomplete or wrong; its text says why and what to do."""
+    """Raised for a download that is incomplete or not the published file; its text says which."""
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ class Made(Source):
     Images are arrays or tensors (N, H, W), (N, H, W, C) or (N, C, H, W), square and of one size,
     uint8 or floats in [0, 1]; those of a data set may be PIL images. Labels are integers from 0, of
     at least two classes. The function may be called several times for a split and must return the
-    same images every time. Its code is imported only if it is trusted
-    on this computer (`robustviz.plugins.resolve`).
+    same images every time. Its code is imported only if it is trusted on this computer
+    (`robustviz.plugins.resolve`).
     """
 
     label = "Images from your own Python function"

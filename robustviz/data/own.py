@@ -69,7 +69,9 @@ def folder(name: str) -> Path:
 
 
 def check_name(name: str) -> str:
-    """Returns `name`. Raises UserError if it is not a valid name, or if a data set has it."""
+    """Returns `name`. Raises UserError if it is not a valid name, or if a data set has it already:
+    one that comes with robustviz, or one that the user added.
+    """
     if _plain(name) in registry.every("data"):
         raise UserError(f"{name} is a data set that comes with robustviz: choose another name.")
     if (folder(name) / FILE).exists():

@@ -92,9 +92,9 @@ class Published(Source):
         """The split, whose images are chosen from the picture files `listing` in `place`.
 
         Only the chosen files are decoded; those that cannot be read are left out, or UserError is
-        raised, as by `pictures.read`. whose: the part to which these files belong, for the
-        card; size: the side of the images in pixels; of: the number of classes of the full set;
-        titles: readable names of class folders.
+        raised, as by `pictures.read`. whose: the part to which these files belong, for the card;
+        size: the side of the images in pixels; of: the number of classes of the full set; titles:
+        readable names of class folders.
         """
         chosen = listing.take(splits.official(listing.y, split, n))
         images, kept, notes = pictures.read(chosen.files, size)

@@ -20,7 +20,8 @@ def check_split(split: str) -> str:
 
 
 def stratified_order(y: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """A random permutation (N,) int64 of the indices of the labels `y` (N,), class-balanced.
+    """A random permutation (N,) of the indices of the labels `y` (N,), class-balanced; int64, on
+    the CPU.
 
     The classes take turns, in random order within a turn: among the first n indices, whatever n is,
     the counts of two classes differ by at most one until one of them has no images left.

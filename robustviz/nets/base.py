@@ -120,9 +120,9 @@ def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[
 
     Afterwards every module and parameter has its own former value again; `net.train()` would also
     switch layers that were frozen on purpose. Contexts may overlap, in one thread or in several:
-    the last one to end restores what the first one found. If another thread uses `net` in the
-    other mode, this one waits until that is finished. If it is itself inside a context of `net`, it
-    raises UserError instead, because two such threads would wait for each other for ever.
+    the last one to end restores what the first one found. While another thread uses `net` in the
+    other mode, this thread waits. If this thread is itself inside a context of `net`, UserError is
+    raised instead, because two such threads would wait for each other for ever.
     """
     user, here, training = object(), threading.get_ident(), mode == "train"
     modules = list(net.modules())

@@ -110,9 +110,10 @@ def module(
     """A new network with weights drawn from torch's global generator.
 
     `source`: `nets:KEY`, `torchvision:NAME`, `timm:NAME`, `FILE.py:make` or `pkg.mod:make`. A
-    function receives those of classes or num_classes, channels and size that it has as parameters.
-    `asked_by` and `sha256` are as in `plugins.resolve`. Raises UserError if there is no network of
-    that name, if the code is not trusted on this computer, and if it does not return a network.
+    function is called with those of `classes`, `num_classes`, `channels` and `size` that are its
+    parameters. `asked_by` and `sha256` are as in `plugins.resolve`. Raises UserError if there is no
+    network of that name, for torchvision unless there are 3 channels, if the code is not trusted on
+    this computer, and if the function fails or does not return a network.
     """
     room, _, name = source.partition(":")
     if room not in ROOMS:
@@ -213,7 +214,8 @@ def _others(room: str, net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def usual(classes: int, channels: int, size: int) -> Iterator[tuple[str, nn.Module]]:
-    """Yields common networks for such images, as (source, network), to compare weights with.
+    """Yields common networks for images of these classes, channels and size, as (source, network),
+    to compare weights with.
 
     They come from this package and, for 3 channels, from torchvision, and have shapes but no
     values.

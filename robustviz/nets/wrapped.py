@@ -28,7 +28,9 @@ Tap = Callable[[Any], Any]
 
 
 class Headless(nn.Module):
-    """The head of a network in which no layer computes the logits from the features alone."""
+    """The head of a network in which no layer computes the logits from the features alone; it
+    raises UserError when called.
+    """
 
     def forward(self, z: Tensor) -> Tensor:
         raise UserError(
