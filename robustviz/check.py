@@ -59,9 +59,9 @@ def check(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
 
 def check_class(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
     """Check whether a class on the local network could join: opens a free port to the network and
-    connects to it by this computer's network address. Returns a dict with `ready`, `problems` and,
-    if there is one, `address`; `tell` gets one sentence. A firewall between two computers cannot be
-    detected from one of them.
+    connects to it by this computer's network address. Returns a dict with `ready`, `problems` and
+    `address` (left out if this computer has none); `tell` gets one sentence. A firewall between two
+    computers cannot be detected from one of them.
     """
     from robustviz.types import UserError
     from robustviz.ui import launch

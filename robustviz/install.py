@@ -54,12 +54,12 @@ def install(file: Path, options: Sequence[str] = ()) -> int:
 
 
 def place(packages: Path, checkout: Path) -> bool:
-    """Make robustviz importable from `checkout` in whatever folder this Python is started: write a
-    .pth file into `packages`, its folder of packages. A copy installed with pip is still found
-    first.
+    """Make robustviz importable from `checkout`, in whatever folder this Python is started: write a
+    .pth file into `packages`, this Python's folder of packages. A copy installed with pip is still
+    found first.
 
-    Returns True; if this Python is not that of the checkout's own .venv, it does nothing and
-    returns False.
+    Returns True. If this Python is not that of the checkout's own .venv, nothing is written and the
+    result is False.
     """
     if Path(sys.prefix).resolve().parent != checkout.resolve():
         return False

@@ -141,7 +141,8 @@ def silhouette(z: Tensor, y: Tensor) -> float:
     another class) to 1 (classes are tight and far apart).
 
     0 if all points are equal, and for a point that is alone in its class. Raises UserError unless
-    there are at least two classes and more points than classes. Source: Rousseeuw 1987.
+    there are at least two classes and more points than classes, and if scikit-learn is not
+    installed. Source: Rousseeuw 1987.
     """
     z, y = _clusters(z, y, "The silhouette")
     return float(sklearn("metrics", SCORES).silhouette_score(z.numpy(), y.numpy()))
@@ -153,8 +154,9 @@ def davies_bouldin(z: Tensor, y: Tensor) -> float:
     0 is best.
 
     Infinite if two class centres coincide. Raises UserError unless there are at least two classes
-    and more points than classes. Source: Davies and Bouldin 1979. `Differs:` scikit-learn ignores
-    coinciding centres, so that a collapsed network would get the best value, 0.
+    and more points than classes, and if scikit-learn is not installed. Source: Davies and Bouldin
+    1979. `Differs:` scikit-learn ignores coinciding centres, so that a collapsed network would get
+    the best value, 0.
     """
     z, y = _clusters(z, y, "The Davies-Bouldin index")
     present, y = y.unique(return_inverse=True)
@@ -222,7 +224,8 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     (equal up to rotation, scale and shift).
 
     `x` (N, D) and `y` (N, E) are features of the same N images. 0 if one of them is constant.
-    Source: Kornblith et al. 2019 (arXiv 1905.00414), section 3, with linear kernels.
+    Raises UserError for different numbers of images. Source: Kornblith et al. 2019
+    (arXiv 1905.00414), section 3, with linear kernels.
     """
     x, y = cloud(x), cloud(y)
     require(

@@ -85,8 +85,9 @@ _turn = threading.RLock()
 
 
 def page(name: str, title: str, help: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """A decorator: the function draws a page of the menu. Import Streamlit inside the function,
-    because a training does not need it. Raises UserError for a name that is taken or invalid.
+    """A decorator that adds a page to the menu; the decorated function draws it. `name`: of a-z,
+    0-9 and `_`; `help`: the page's question. Import Streamlit inside the function, because a
+    training does not need it. Raises UserError for a name that is taken or invalid.
     """
 
     def enter(show: Callable[[], None]) -> Callable[[], None]:

@@ -38,7 +38,9 @@ def keys(kind: str, *needed: str) -> list[str]:
 
 
 def known(kind: str, key: str) -> bool:
-    """Whether this version of robustviz, with the plug-ins loaded, has this key."""
+    """Whether this version of robustviz, with the plug-ins loaded, has this key of a method, data
+    set or network.
+    """
     return key in keys(kind, key)
 
 

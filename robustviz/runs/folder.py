@@ -62,9 +62,9 @@ def _home(asked: str, here: str) -> Path:
 
 @contextlib.contextmanager
 def at_home_in(place: Path) -> Iterator[None]:
-    """Inside the block, the user's runs are in `place`, for this process and for those it starts.
-    Use it only in a process that does nothing else, because it changes the environment of the whole
-    process.
+    """A context manager: inside it, the user's runs are in `place`, for this process and for those
+    it starts. Use it only in a process that does nothing else, because it changes the environment
+    of the whole process.
     """
     before = os.environ.get("ROBUSTVIZ_RUNS")
     os.environ["ROBUSTVIZ_RUNS"] = str(place)
@@ -124,7 +124,7 @@ class Run(Inside):
     @property
     def notes(self) -> Path:
         """The folder for evaluations and probe results of this run that are made here: the run's
-        own, or for a shipped run a cache.
+        own, or for a shipped run one in `.zoo-cache` among the user's runs.
         """
         return home() / ".zoo-cache" / self.id if self.shipped else self.path
 
@@ -230,9 +230,10 @@ class Run(Inside):
 
 class Elsewhere(Run):
     """A run whose test images are read from another place than its config names, because they were
-    moved or are other images of the same classes. An evaluation records which images were used and
-    is stored with the others; a probe's result does not, so it is not stored. Creating the object
-    raises UserError if the images have other classes or another size than the run's.
+    moved or are other images of the same classes. Evaluations on them are stored with the others,
+    since each records which images were used. Results of probes do not record that, so they are not
+    stored. Creating the object raises UserError if the images have other classes or another size
+    than the run's.
     """
 
     def __init__(self, run: Run, source: Source) -> None:

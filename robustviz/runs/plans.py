@@ -46,8 +46,9 @@ def _path(name: str, ending: str = ".json") -> Path:
 
 
 def keep_plan(name: str, ids: Iterable[str]) -> None:
-    """Write into a file which runs belong to the sweep called `name`. Raises UserError for an
-    invalid name, and if a sweep with that name has other runs.
+    """Write into a file which runs belong to the sweep called `name`; a file with the same runs is
+    left as it is. Raises UserError for an invalid name, for a damaged file, and if a sweep with
+    that name has other runs.
     """
     if not folder.ID.fullmatch(name):
         raise UserError(f"{name!r} is no name: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
@@ -100,10 +101,13 @@ def _read(path: Path) -> Plan:
 
 @contextlib.contextmanager
 def fed(name: str, tell: Callable[[Now], object]) -> Iterator[Callable[[Now], object]]:
-    """Inside the block, this process counts as the one that adds the runs of the sweep called
-    `name` to the queue. Yields a function that must be called with the sweep's progress: it calls
-    `tell`, writes the time left into a file, and raises `Stopped` once somebody asked for that. In
-    that case, and only then, the sweep's queued and running runs are asked to stop at the end.
+    """A context manager: inside it, this process counts as the one that adds the runs of the sweep
+    called `name` to the queue. It yields a function that must be called with the sweep's progress,
+    calls `tell` with it, and writes the time left into a file.
+
+    Once somebody asked that the sweep end (`stop`), this function, or else the end of the block,
+    raises `Stopped`. In that case, and only then, the sweep's queued and running runs are asked to
+    stop.
     """
     path, end = _path(name, ".now"), _path(name, ".stop")
     end.unlink(missing_ok=True)  # left over from before
@@ -132,8 +136,8 @@ def fed(name: str, tell: Callable[[Now], object]) -> Iterator[Callable[[Now], ob
 
 
 def stop(plan: Plan) -> None:
-    """Ask the process that adds a sweep's runs to the queue to end, and its queued and running runs
-    to stop.
+    """Ask the process that adds a sweep's runs to the queue to end, and the sweep's queued and
+    running runs to stop. Raises UserError if the folder of the user's runs is not writable.
     """
     if plan.going:
         write_file(_path(plan.name, ".stop"), b"")

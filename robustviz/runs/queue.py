@@ -115,7 +115,7 @@ def submit(
     config has a run already, that one is queued and returned; a running or finished one is left as
     it is. `name` and `found` as in `folder.create`.
 
-    Raises UserError if the run cannot be created.
+    Raises UserError if the run cannot be created, and as `check_limits` does.
     """
     with queue_lock():  # otherwise another session may create a run between check and creation
         if not (folder.home() / (name or config.run_id) / "config.json").exists():

@@ -152,9 +152,10 @@ class Now:
 def follow(
     configs: Iterable[TrainConfig], tell: Callable[[Now], object] = lambda now: None
 ) -> dict[str, str]:
-    """Train all configs, one after the other, the cheapest first, and wait. Returns the reasons, by
-    run id, for runs that could not be queued. How the other runs ended is in their folders: one
-    that fails does not stop the rest. `tell` is called with the progress about twice a second.
+    """Train all configs, one after the other, and wait. The cheapest come first, except that a run
+    from which others start comes before them. Returns the reasons, by run id, for runs that could
+    not be queued. How the other runs ended is in their folders: one that fails does not stop the
+    rest. `tell` is called with the progress about twice a second.
 
     Each training is a job of the queue and outlives this process, which trains nothing itself. If
     the person interrupts, raises UserError that says how to go on.

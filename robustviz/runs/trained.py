@@ -24,15 +24,16 @@ def train_run(
     callbacks: Sequence[Callback] = (),
     say: Callable[[str], object] | None = None,
 ) -> Run:
-    """Train `config` to its end, evaluate it on the test split, and return its run, which every
-    page, probe and command can open.
+    """Train `config` to its end, evaluate it on the test split, and return its run, for probes,
+    figures and commands.
 
     Calling it again with the same config continues a training that did not finish, and returns a
     finished run at once. `name`: the run's id; `out`: the folder in which to put the run's folder,
-    None: that of your runs. `on_epoch(record)` is called after each epoch and may return "pause" or
-    "stop"; the run is then returned in that state. `callbacks`: see `robustviz.callbacks`. `say` is
-    called with each line that the command line would print. Raises UserError for settings that
-    cannot be trained, before a folder exists, and for any error during training.
+    None: that of your runs, which are the ones on the pages. `on_epoch(record)` is called after
+    each epoch and may return "pause" or "stop"; the run is then returned in that state.
+    `callbacks`: see `robustviz.callbacks`. `say` is called with each line that the command line
+    would print. Raises UserError for settings that cannot be trained, before a folder exists, and
+    for any error during training.
     """
     if not isinstance(config, TrainConfig):
         raise UserError(
