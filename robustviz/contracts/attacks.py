@@ -38,7 +38,7 @@ def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
 
 @promise("attack")
 def has_words(attack: Attack) -> None:
-    """It has the class attributes that the app shows: `label` and `text`."""
+    """The attack has the class attributes that the app shows: `label` and `text`."""
     said = plugins.incomplete("attack", type(attack))
     hold(not said, f"{type(attack).__name__} {said}")
 
@@ -118,7 +118,9 @@ def one_by_one(attack: Attack) -> str | None:
 
 @promise("attack")
 def nothing_is_touched(attack: Attack) -> None:
-    """It leaves the network and the images unchanged: modes, gradients, weights and statistics."""
+    """The attack leaves the images and the network's modes, gradients, weights and statistics as
+    they are.
+    """
     net, x, y = conv().train(), images(), labels()
     body: Any = net.maps
     body[2].eval()  # as if the user had frozen one batch norm and one weight on purpose
@@ -165,7 +167,7 @@ def restored_when_it_fails(attack: Attack) -> None:
 
 @promise("attack")
 def it_fools(attack: Attack) -> None:
-    """It lowers the accuracy of a trained network by more than 10 percentage points."""
+    """The attack lowers the accuracy of a trained network by more than 10 percentage points."""
     net, x, y = toy().net, toy().x, toy().y
     before, after = accuracy(net, x, y), accuracy(net, attack(net, x, y), y)
     hold(
@@ -194,8 +196,8 @@ def it_aims(attack: Attack) -> str | None:
 
 @promise("attack")
 def its_way(attack: Attack) -> None:
-    """Its trace, the start and the images after each step, stays inside the ball and ends at the
-    attack's result.
+    """The attack's trace, the start and the images after each step, stays inside the ball and ends
+    at the attack's result.
     """
     net, x, y = conv(), images(), labels()
     path = attack.trace(net, x, y, rng=_seeded(4))
@@ -208,7 +210,7 @@ def its_way(attack: Attack) -> None:
 
 @promise("attack")
 def a_radius_is_needed(attack: Attack) -> None:
-    """Without an eps it raises a UserError that says so."""
+    """Without an eps the attack raises a UserError that says so."""
     try:
         replace(attack, eps=None)(conv(), images(), labels())
     except UserError as error:
@@ -219,7 +221,7 @@ def a_radius_is_needed(attack: Attack) -> None:
 
 @promise("attack")
 def one_image(attack: Attack) -> None:
-    """It accepts a batch of a single image."""
+    """The attack accepts a batch of a single image."""
     x = toy().x[:1]
     x_adv = attack(toy().net, x, toy().y[:1])
     hold(

@@ -96,7 +96,7 @@ def gradients(net: nn.Module, terms: Terms) -> list[Tensor]:
 
 @promise("method")
 def has_words(method: Method) -> None:
-    """It has the class attributes that the app shows: `label`, `group`, `paper` and `text`."""
+    """The method has the class attributes that the app shows: `label`, `group`, `paper`, `text`."""
     said = plugins.incomplete("method", type(method))
     hold(not said, f"{type(method).__name__} {said}")
 
@@ -123,7 +123,7 @@ def finite_terms(method: Method) -> None:
 
 @promise("method")
 def whole_stages(method: Method) -> None:
-    """Its stages cover the whole training, and every parameter is trained in one of them."""
+    """The stages cover the whole training, and every parameter is trained in one of them."""
     method = method.bound(EPS)
     net = network(method)
     stages = [stage for stage, _ in each_stage(method, net)]
@@ -207,7 +207,7 @@ def no_order(method: Method) -> None:
 
 @promise("method")
 def rests_while_attacked(method: Method) -> str | None:
-    """Its attack leaves batch norm alone (eval mode) unless attack_mode is train."""
+    """The method's attack leaves batch norm alone (eval mode) unless attack_mode is train."""
     if not isinstance(method, Adversarial):
         return "It attacks nothing."
     for mode in ("eval", "train"):

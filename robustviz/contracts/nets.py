@@ -73,7 +73,7 @@ def everything_has_a_gradient(key: str) -> None:
 
 @promise("net")
 def its_size(key: str) -> None:
-    """Its label states its number of parameters in millions, like "Pocket CNN (0.01 M)"."""
+    """The label states the number of parameters in millions, like "Pocket CNN (0.01 M)"."""
     label = str(registry.get("net", key).label)
     try:
         millions = float(label.rsplit("(", 1)[1].removesuffix(" M)"))
@@ -109,7 +109,7 @@ def normalised_inside(key: str) -> None:
 
 @promise("net")
 def the_seed_decides(key: str) -> None:
-    """Its initial weights depend only on torch's seed."""
+    """The initial weights depend only on torch's seed."""
 
     def draw(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
@@ -122,7 +122,7 @@ def the_seed_decides(key: str) -> None:
 
 @promise("net")
 def what_is_too_small(key: str) -> None:
-    """It refuses images below 8 pixels and fewer than two classes."""
+    """Building the network for images below 8 pixels or one class raises a UserError."""
     for classes, size, word in ((4, 7, "too small"), (1, 32, "at least 2 classes")):
         try:
             nets.build(key, classes=classes, size=size)

@@ -16,7 +16,7 @@ next(page for page in plugins.pages() if page.name == {name!r}).show()
 
 @promise("page")
 def it_opens(page: Page) -> None:
-    """It opens without an error, and has exactly one title."""
+    """The page opens without an error, and has exactly one title."""
     app = load("streamlit.testing.v1").AppTest
     # Streamlit would also print the traceback of an error that is reported below
     logging.disable(logging.CRITICAL)

@@ -25,7 +25,7 @@ def _answer(spec: Spec) -> Result:
 
 @promise("probe")
 def its_settings(spec: Spec) -> None:
-    """Its settings can be saved as JSON and read again, and each has a help text."""
+    """The probe's settings can be saved as JSON and read again, and each has a help text."""
     again = registry.decode("probe", registry.encode(spec))
     hold(again == spec, "Its settings change when saved as JSON and read again.")
     for name, known in registry.options(type(spec)).items():
@@ -34,7 +34,7 @@ def its_settings(spec: Spec) -> None:
 
 @promise("probe")
 def its_answer(spec: Spec) -> None:
-    """Its result has the declared type, names its run, and is the same when computed again."""
+    """The result has the declared type, names its run, and is the same when computed again."""
     result = _answer(spec)
     kind = type(spec).result
     hold(
@@ -50,7 +50,7 @@ def its_answer(spec: Spec) -> None:
 
 @promise("probe")
 def it_is_kept(spec: Spec) -> None:
-    """Its result can be saved to a file and read again unchanged."""
+    """The result can be saved to a file and read again unchanged."""
     result = _answer(spec)
     again = type(result).from_npz(result.to_npz())
     for name, value in vars(result).items():
@@ -61,7 +61,7 @@ def it_is_kept(spec: Spec) -> None:
 
 @promise("probe")
 def its_figure(spec: Spec) -> str | None:
-    """Its figure has an alternative text and a sentence that says what it shows."""
+    """The probe's figure has an alternative text and a sentence that says what it shows."""
     draw = plugins.figures().get(spec.key)
     if draw is None:
         return f"It has no figure: @plugins.figure({spec.key!r}) above a function makes one."

@@ -127,9 +127,9 @@ class AFA(Adversarial):
         return projector(net, 128) if self.projection else None
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
-        """The first (or only) stage: aligns features; with `head=online` it also trains a head.
+        """The loss terms of the first (or only) stage: feature alignment, which trains no head.
 
-        The head is trained on detached features.
+        With `head=online` also the head's cross-entropy on detached features of attacked images.
         """
         x_adv = batch.once(
             lambda: (

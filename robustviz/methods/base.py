@@ -251,7 +251,9 @@ class Adversarial(Method):
         return replace(self, attack=self.attack.bound(eps))
 
     def budget(self, net: Classifier, batch: Batch) -> Tensor | None:
-        """The radius for each pixel, (N,1,H,W), or for each value, (N,C,H,W); None: ε everywhere.
+        """The radius of each pixel, (N,1,H,W), or of each of its channels, (N,C,H,W).
+
+        None: the attack's own ε everywhere.
 
         `net` is the network under attack, as `attackable` yields it.
         """

@@ -31,7 +31,7 @@ class SIPAT(PGDAT):
     Here the map is the true object (`salience=oracle`, shapes) or Grad-CAM at the true class of the
     network in training, computed for the current batch; an image of which all or no pixels are
     salient is attacked everywhere. Steps are PGD-AT's, theirs 32 of 1/255 at ε = 8/255. If all
-    pixels count as salient (`salience=ones`) it is PGD-AT, bit for bit.
+    pixels count as salient (`salience=ones`), this is PGD-AT, bit for bit.
     """
 
     salience: str = option(

@@ -67,8 +67,9 @@ def backward(
     the `.grad` of every parameter of `loss`, and return the terms.
 
     With γ = `gamma` above 0, gradient and terms are computed at the perturbed weights of `net` that
-    `worst` sets. Afterwards weights and running statistics are the same as after a single pass
-    without AWP. `bf16`: the forward pass runs under autocast to bfloat16.
+    `worst` sets. Afterwards the weights are the same as before the call, and running statistics
+    have been updated once, by the pass at the perturbed weights. `bf16`: the forward pass runs
+    under autocast to bfloat16.
     """
 
     def terms_of(batch: Batch) -> Terms:

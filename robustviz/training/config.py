@@ -224,13 +224,13 @@ class TrainConfig(Spec):
         sets: Sequence[tuple[str, Any]] = (),
     ) -> TrainConfig:
         """Make a config from what a person typed. `sets` override `flags`, flags override the
-        `preset`, and everything else takes the defaults of the data set. Flags that are None are
-        ignored; a flag that chooses another data set or method drops the preset's settings of the
-        old one.
+        `preset`, and everything else takes the defaults of the method and the data set. Flags that
+        are None are ignored; a flag that chooses another data set or method drops the preset's
+        settings of the old one.
 
         `sets` are (dotted path, value) pairs, where `attack.` is short for `method.attack.`. Text
-        values are read as JSON, else as a fraction `a/b`, else as text. Raises UserError that names
-        the nearest known setting for an unknown one.
+        values of `sets` are read as JSON, else as a fraction `a/b`, else as text. Raises UserError
+        as `TrainConfig` does; for an unknown setting its message names the nearest known one.
         """
         from robustviz.training.presets import preset_settings
 

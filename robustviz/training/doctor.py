@@ -53,9 +53,9 @@ NOT_WHITE = ("fgsm", "square", "mim", "dim", "tim")
 
 @dataclass(frozen=True)
 class Consult:
-    """How many of the N images are still classified correctly under each of the doctor's own
-    attacks, which share only norm and ε with the attack that is judged. On a network without
-    gradients, gradient attacks leave all images unchanged.
+    """How many of the N images are still classified correctly under each attack of `consult`; these
+    share only norm and ε with the attack that is judged. On a network without gradients, gradient
+    attacks leave all images unchanged. `unbounded`: under PGD-20 at an unlimited ε.
 
     `cw20`: CW-20, on the margin. `otherwise`: for how many of the first 16 images float64 and
     float32 disagree on whether they are classified correctly, clean or under PGD-20 started at the
@@ -203,10 +203,10 @@ def _stopped(attack: Attack, net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor
 class Evidence:
     """The input of all checks: clean images `x` and attacked images `x_adv` (N,C,H,W), labels `y`,
     the `attack`, the network's `logits` (N,K) for `x` and those of a second pass (`again`), the
-    `gradients` (N,D) at the start of the attack, the cosines `agree` (N,) of gradients at nearby
-    points, the share of images on which the attack `stopped` early, the counts of the doctor's
-    attacks, how many images the attack called `name` leaves right (`white`; the judged attack, or
-    PGD-20 if that is in `NOT_WHITE`), and how many planted examples `finder` has `found`.
+    `gradients` (N,D) of the attack's objective at `x`, the cosines `agree` (N,) of gradients at
+    nearby points, the share of images on which the attack `stopped` early, the result of `consult`,
+    how many images the attack called `name` leaves right (`white`; the judged attack, or PGD-20 if
+    that is in `NOT_WHITE`), and how many planted examples `finder` has `found`.
     """
 
     x: Tensor

@@ -280,6 +280,7 @@ def evaluate(
     `attack` None: PGD-20 in the run's norm. `eps`: for an attack without an ε of its own; None: the
     run's. `n`: only the first n images of a seed-0 stratified permutation; None: all. Shipped runs
     are read-only; their evaluations are written to `.zoo-cache` in the folder of the user's runs.
+    `tick`, `seen` and errors as in `measure`.
     """
     with _opened(run, eps, n, device) as (net, split, radius):
         attack = (attack or PGD(steps=20, norm=norm_of(run.config))).bound(radius)

@@ -51,7 +51,8 @@ def by_class(
     y: NDArray[np.int64], clean: NDArray[np.bool_], robust: NDArray[np.bool_], classes: int
 ) -> tuple[tuple[int, int, int], ...]:
     """Returns for each class in order: how many images it has, and how many of them were classified
-    correctly, clean and attacked. `y` (N,) are labels, `clean` and `robust` (N,) per-image results.
+    correctly, clean and attacked. `y` (N,) are labels, `clean` and `robust` (N,) per-image results,
+    `classes` is the number of classes.
     """
     counts = (np.bincount(y[which], minlength=classes) for which in (y >= 0, clean, robust))
     return tuple((int(n), int(k), int(kept)) for n, k, kept in zip(*counts, strict=True))

@@ -16,9 +16,9 @@ from robustviz.types import JSON
 
 @dataclass
 class Images:
-    """Collects the per-image results of `evaluate.measure`, block by block, in the stratified order
-    of the evaluated images: predictions for clean and attacked images, and the size of each
-    perturbation; each field is a list of tensors (B,), one per block.
+    """Collects the per-image results of `evaluate.measure`: predictions for clean and attacked
+    images, and the size of each perturbation. Each field is a list of tensors (B,), one per block,
+    in the stratified order of the evaluated images.
     """
 
     clean: list[Tensor] = field(default_factory=list)

@@ -89,6 +89,7 @@ def _ball(one: Evaluation) -> tuple[Any, ...]:
 def worst(found: Sequence[Evaluation], like: Evaluation) -> Worst | None:
     """Returns the worst case over the attack of `like` and those of `found` with the same images,
     weights, ε and norm; None if `like` is from an old version that stored no per-image results.
+    Raises UserError if one of the others is from such a version.
     """
     if not like.robust_right:
         return None

@@ -36,8 +36,9 @@ def seed_of(*parts: object) -> int:
 @functools.cache
 def turns(schedule: str) -> tuple[str, tuple[float, ...]]:
     """Returns the name of a schedule, and the shares of a stage (between 0 and 1) at which the
-    learning rate turns. They may follow an `@`, as in `step@1/2,3/4` and `cyclic@1/2`. Raises
-    UserError for an unknown schedule and for unusable shares.
+    learning rate turns. They may follow an `@`, as in `step@1/2,3/4` and `cyclic@1/2`; else they
+    are the default ones in `TURNS`. Raises UserError for an unknown schedule and for unusable
+    shares.
     """
     name, at, given = schedule.partition("@")
     if name not in TURNS:
@@ -70,8 +71,8 @@ def learning_rate(schedule: str, top: float, progress: float) -> float:
 
 
 def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:
-    """Returns the indices of all samples in random order, in pairs of one class, so that every
-    class in a batch of even size occurs at least twice. A class with an odd count repeats one
+    """Returns the indices of all samples in random order, in pairs of one class, so that a class
+    that occurs in a batch of even size occurs at least twice. A class with an odd count repeats one
     sample. `y` (N,) is on the CPU; every class needs at least two samples.
     """
     pairs = []

@@ -50,8 +50,8 @@ class EpochRecord:
     training: Training = field(repr=False, compare=False)
 
     def to_json(self) -> JSON:
-        """Returns plain values: one line of `metrics.jsonl`, with `processes` if there were
-        several.
+        """Returns a dictionary of plain values, one line of `metrics.jsonl`; with the number of
+        `processes` if there were several.
         """
         size = self.training.world.size
         return {

@@ -31,7 +31,9 @@ class Context:
 
 
 def choose(index: int) -> None:
-    """A Streamlit callback: select the test image with this index in all views."""
+    """A Streamlit callback: select the test image with this index, or the user's own picture with
+    this number, in all views.
+    """
     st.session_state["img"] = int(index)
     st.session_state.setdefault("choices", {})["img"] = int(index)
     st.session_state["chosen"] = True
@@ -48,7 +50,7 @@ def follow() -> None:
 def follow_data() -> None:
     """A Streamlit callback after the data set has changed: select the networks with the same
     methods on the new data set, or the default networks for methods that have not been trained on
-    it. If no network B was chosen, none is selected.
+    it. If no network B was chosen, none is selected. The chosen image and ε are discarded.
     """
     state = st.session_state
     every, here = networks.trained(), networks.on(state["data"])

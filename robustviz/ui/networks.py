@@ -148,7 +148,8 @@ def group(key: str) -> Group:
 
 def methods(*needed: str) -> list[str]:
     """The keys of all methods in the order of the pickers: by group, then as registered. With
-    `needed`, torch is imported only if one of these is not a shipped method.
+    `needed`, torch is imported, and methods of plug-ins are listed, only if one of these keys is
+    not a shipped method.
     """
     keys = catalogue.keys("method", *needed) if needed else list(registry.keys("method"))
     return sorted(keys, key=lambda key: [*GROUPS].index(catalogue.facts("method", key)["group"]))

@@ -52,8 +52,8 @@ def cast(question: str, option: int) -> None:
 
 
 def told(question: str, options: Sequence[str]) -> str:
-    """How the class voted, the most frequent option first, as in `31 of 40 say 17 of 200, 9 say 100
-    of 200`; empty outside a class and before the first vote.
+    """How the class voted, the most frequent option first, as Markdown: `31 of 40 say *17 of 200*,
+    9 *100 of 200*.`; empty outside a class and before the first vote.
     """
     if rights.mode() != "class":
         return ""

@@ -158,7 +158,7 @@ def drawn(
     figure: Callable[Concatenate[F, P], go.Figure], found: F, /, *given: P.args, **options: P.kwargs
 ) -> go.Figure:
     """The figure that `figure` makes of the results `found`, in the page's theme; cached by results
-    and options.
+    and `options`, but not by `given`. `given` and `options` are passed to `figure`.
     """
     template = theme()
     themed = cast("Callable[..., go.Figure]", figure)  # all figures take `template`
@@ -180,9 +180,9 @@ def draw(
     *given: P.args,
     **options: P.kwargs,
 ) -> list[int]:
-    """Draw a figure of the results `found`, its sentence and its downloads. With a brush, a single
-    chosen point is selected as the image of all views, and the indices of all chosen test images
-    are returned; else an empty list.
+    """Draw a figure of the results `found`, its sentence and its downloads; arguments as in
+    `drawn`. With a brush, a single chosen point is selected as the image of all views, and the
+    indices of all chosen test images are returned; else an empty list.
     """
     made, key = drawn(figure, found, *given, **options), frame.key
     meta = made.layout.meta
@@ -224,8 +224,8 @@ def take_home(
     spec: ProbeSpec[Any] | None = None,
 ) -> None:
     """Draw the *Take home* menu of a first screen: the screen with its control as one HTML file,
-    its charts and images, all measured data, its caption, and the lines of Python that measure it
-    again.
+    its charts and images, all measured data, its caption, and, with a `spec`, the lines of Python
+    that measure it again.
     """
     with st.popover(
         "Take home",
@@ -339,8 +339,8 @@ def _brushed(key: str) -> None:
 def downloads(
     figure: go.Figure, results: Mapping[str, Result], frame: Frame, recipe: Recipe | None
 ) -> None:
-    """Draw the *Take home* menu of a figure: its numbers, the figure, the images, and the lines of
-    Python that make it again. Files are made when they are downloaded.
+    """Draw the *Take home* menu of a figure: its numbers, the figure, the images, and, with a
+    `recipe`, the lines of Python that make it again. Files are made when they are downloaded.
     """
     key, home = frame.key, f"home-{frame.key}"
     with st.popover(
