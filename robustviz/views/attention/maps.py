@@ -34,8 +34,9 @@ PACKAGE = {  # classes of the grad-cam package, for the methods not implemented 
 def class_maps(net: nets.Classifier, x: Tensor, y: Tensor, method: str = "grad_cam") -> Tensor:
     """Returns raw class activation maps (N, h, w) of images `x` (N,C,H,W) for the classes `y` (N,).
 
-    Maps have a sign where the method gives one; the sign of eigen_cam means nothing. The network is
-    left unchanged. Raises UserError for a network without feature maps, for feature maps of a
+    Raw means neither cut at 0 nor scaled: values below 0 are evidence against the class, but the
+    sign of eigen_cam means nothing. `method`: a key of `METHODS`. The network is left unchanged.
+    Raises UserError for a network without feature maps, for feature maps of a
     single cell, and if the method needs the grad-cam package and it is not installed.
     """
     cam.check_maps(net)
@@ -125,9 +126,9 @@ def check_rule(split: Dataset, rule: str) -> None:
 def mask_of(
     split: Dataset, net: nets.Classifier, spec: AttentionSpec | AttentionLevelsSpec, heat: Tensor
 ) -> Tensor:
-    """Returns which pixels of the image with index `spec.index` are important by the rule of
-    `spec`: (1,1,H,W) bool, or (1,3,H,W) for jet-compat. `heat` (1,h,w): the image's class
-    activation map.
+    """Returns which pixels of the image with index `spec.index` in `split` are important by PART's
+    mask rule `spec.rule`: (1,1,H,W) bool, or (1,3,H,W) for jet-compat. `heat` (1,h,w): the image's
+    class activation map. `net` is used only by the rule shuffled, which needs the next image's map.
     """
     if spec.rule == "oracle" and split.masks is not None:
         return split.masks[spec.index : spec.index + 1]
@@ -152,8 +153,8 @@ def without_one_colour(values: Tensor) -> np.ndarray:
 
 
 def random_nets(run: Run, count: int, seed: int) -> Iterator[nets.Classifier]:
-    """Yield the run's network `count` times with new random weights, in eval mode. The input
-    normalisation is kept.
+    """Yield `count` networks with the architecture and input normalisation of the run's network, in
+    eval mode, each with random weights of its own; `seed` determines all of them.
     """
     trained = net_of(run)
     if isinstance(trained, Wrapped):

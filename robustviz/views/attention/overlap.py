@@ -23,8 +23,9 @@ REMOVED = (20, 40, 60, 80)  # percentiles of the map's values at which ROAD spli
 
 @probe(OverlapSpec)
 def overlap(run: Run, spec: OverlapSpec) -> Overlap:
-    """Measure how well the maps of many test images lie on the true object. Raises UserError for
-    data without object masks, an unknown rule, and the rules oracle and jet-compat.
+    """Measure how well the maps of the first test images lie on the true object. Raises UserError
+    for data without object masks, an unknown rule, the rules oracle and jet-compat, and a network
+    without feature maps.
     """
     split = images_of(run)
     if split.masks is None:
@@ -99,10 +100,10 @@ def overlaps(
     """Returns five arrays (N,) on how raw maps (N,h,w) overlap with object masks (N,H,W).
 
     These are: IoU of the mask by `rule` and the object; pointing, the share of the hottest pixels
-    that lie on the object; energy, the share of the sum of positive values that does; which maps
-    carry no information, bool; and the mask's share of the image. A map whose positive part is
-    constant, such as one without positive values, carries no information and is taken as 1
-    everywhere, like a blind guess.
+    that lie on the object; energy, the share of the map's positive part (as a sum) that lies on the
+    object; which maps carry no information, bool; and the mask's share of the image. A map whose
+    positive part is constant, such as one without positive values, carries no information and is
+    taken as 1 everywhere, like a blind guess.
     """
     size = (objects.shape[1], objects.shape[2])
     mask = cam.importance_mask(heat, rule, size)[:, 0].numpy()
@@ -118,11 +119,12 @@ def overlaps(
 
 
 def hottest(heat: Tensor, size: tuple[int, int]) -> tuple[Floats, Bools, Bools]:
-    """Returns for raw maps (N,h,w) the positive part, the hottest pixels, and which say nothing.
+    """Returns for raw maps (N,h,w) their positive parts, the hottest pixels, and which maps carry
+    no information.
 
-    The positive part is enlarged to `size`, (N,H,W); the hottest pixels are those with its largest
-    value, (N,H,W) bool. A map says nothing, (N,) bool, if its positive part is constant; that is
-    then taken as 1 everywhere.
+    The positive parts are enlarged to `size` (H,W): (N,H,W). The hottest pixels are those with the
+    largest value of the enlarged map, (N,H,W) bool. A map carries no information, (N,) bool, if its
+    positive part is constant; this part is then taken as 1 everywhere.
     """
     hot = heat.double().relu()
     low, high = hot.amin((1, 2)), hot.amax((1, 2))
@@ -156,8 +158,9 @@ def _summary(result: Overlap) -> str:
 
 @probe(RoadSpec)
 def road(run: Run, spec: RoadSpec) -> Road:
-    """Measure with ROAD whether the pixels that a map marks matter to the network. Raises UserError
-    if the package grad-cam is not installed, and if the maps of all images are constant.
+    """Measure with ROAD whether the pixels that a map marks matter to the network; images with a
+    constant map are left out. Raises UserError if the package grad-cam is not installed, if the
+    maps of all images are constant, and for a network without feature maps.
     """
     grad_cam_package()
     split, net = images_of(run), net_of(run)

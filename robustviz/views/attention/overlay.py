@@ -51,11 +51,12 @@ def screen(
     draw: str = "smooth",
     low: str = "7/8 ε",
 ) -> Screen:
-    """Returns the first screen for one or two networks, `results` by printed name.
+    """Returns the first screen for one or two networks; the keys of `results` are the networks'
+    names, which begin with A and B.
 
     `control`: the slider, with a position for each level; `many`: overlaps on many images, of the
     networks for which they are known; `draw`: maps over the image, `smooth` or as `cells`, or
-    smooth maps `alone`; `low`: in words, the radius that PART gives to the less important pixels.
+    smooth maps `alone`; `low`: as text, the radius that PART gives to the less important pixels.
     """
     first = next(iter(results.values()))
     positions, rows = range(len(first.levels)), []
@@ -268,8 +269,8 @@ def _spot(result: AttentionLevels, at: int) -> tuple[str, str]:
 
 
 def answer(results: Mapping[str, AttentionLevels], at: int) -> str:
-    """Returns the verdict line for the level with index `at`: where the hottest spots of one or two
-    networks' maps lie on this image, or how the attack moves them.
+    """Returns the screen's one-sentence answer for the level with index `at`: where the hottest
+    spots of one or two networks' maps lie on this image, or how the attack moves them.
     """
     letters, every = [name[:1] for name in results], list(results.values())
     phrases = [_phrase(result, at) for result in every]
@@ -341,8 +342,8 @@ def _state(result: AttentionLevels, at: int) -> str:
 
 
 def sure(results: Mapping[str, AttentionLevels], many: Mapping[str, Overlap]) -> list[str]:
-    """Returns sentences on how certain the verdict is: results on many images if known, the CAM
-    method, and the attack.
+    """Returns sentences on how certain the screen's answer is: the results on many images (`many`,
+    may be empty), the rank correlation of the maps, the CAM method, and the attack.
     """
     first = next(iter(results.values()))
     meta, at = first.meta, first.usual

@@ -46,7 +46,7 @@ class Choice:
     """The settings that the user has chosen on the page.
 
     `levels`: the spec of the first screen; `spec`: that of the measurement at the chosen ε; `draw`:
-    how the maps are drawn, a key of `DRAWN`; `slider`: the control for ε; `low`: in words, the
+    how the maps are drawn, a key of `DRAWN`; `slider`: the control for ε; `low`: as text, the
     radius that PART gives to the less important pixels; `control`: whether the maps of random
     weights are displayed too.
     """
@@ -157,8 +157,9 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> None:
 
 
 def measured(here: Context, chosen: Choice) -> dict[str, Attention]:
-    """Returns the maps of A and B at the chosen ε, by printed name, but none of a network without
-    feature maps.
+    """Returns the maps of A and B at the chosen ε, as a dict by the names that the page prints. A
+    network that cannot be measured, such as one without feature maps, gets a sentence on the page
+    and is left out.
     """
     return widgets.measured(here, chosen.spec, "the maps")
 

@@ -145,8 +145,8 @@ class AttentionLevels(Result):
     game of `Overlap`; NaN where `hottest` is NaN and where no object is known. `drift` (L,): rank
     correlation of each map with the untouched image's map. `mask` (H,W), or (3,H,W) for jet-compat:
     the pixels that are important by PART's rule. `object` (H,W): the pixels of the true object, or
-    shape (0,0) where the data has no object masks. `y`: the true class; `eps`: the usual radius, in
-    pixel units; the levels go up to twice this radius.
+    shape (0,0) where the data has no object masks. `y`: the true class; `eps`: the radius of the
+    spec, in pixel units; `levels` go up to twice this radius (`levels_of`).
     """
 
     x: Ints
@@ -194,8 +194,9 @@ def levels_of(eps: float) -> list[int]:
 class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
     """Class activation maps of one test image under PGD at several radii, from 0 to twice `eps`.
 
-    There are at most 17 radii, in whole grey levels. The result for each is the same as that of an
-    attack with this radius alone.
+    The at most 17 radii are those of `levels_of`, in whole grey levels: for an `eps` below 1/255
+    they go up to 2/255, never beyond 255/255. The result for each is the same as that of an attack
+    with this radius alone.
     """
 
     index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
@@ -223,7 +224,8 @@ class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Result], ...]:
     """Returns the specs that the page's first screen measures on each network by default. `index`:
-    the test image; `eps`: the default radius of its data. The overlap needs object masks.
+    the test image; `eps`: the default radius of its data. The second, on overlaps, can be measured
+    only on data with object masks.
     """
     return AttentionLevelsSpec(index, eps=eps), OverlapSpec()
 

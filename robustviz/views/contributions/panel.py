@@ -55,7 +55,9 @@ class Choice:
 
     @property
     def weight(self) -> str:
-        """The weight of a pair as the figures expect it: "" stands for the run's own weight."""
+        """The weight of a pair as the figures expect it: a value of AALP's `pair_weight`, or "" for
+        the run's own.
+        """
         return "" if self.pair_weight == "own" else self.pair_weight
 
     def curves(self, index: int) -> ContributionsSpec:
@@ -117,8 +119,9 @@ def settings() -> Choice:
 
 
 def compared(here: Context) -> dict[str, str]:
-    """Returns run ids by printed name: A and B, then one network on the same data for each other
-    method in `COMPARED`, if there is any: if possible one with A's architecture.
+    """Returns a dict of run ids by the names that figures print: A and B, then one network on the
+    same data for each other method in `COMPARED` that has been trained, if possible one with A's
+    architecture.
     """
     sides, every = widgets.names(here), on(here.data)
     return sides | {
@@ -163,7 +166,8 @@ def strips(here: Context, chosen: Choice) -> None:
 
 def pairs(here: Context, chosen: Choice) -> dict[str, Pairing]:
     """Draw how strongly logit pairing would pull each image and its attacked copy together, and the
-    images that the user selects in the figures. Returns the results by printed name.
+    images that the user selects in the figures. Returns the results as a dict by the networks'
+    names, such as `A PGD-AT`.
     """
     from robustviz.views.contributions import figures
 

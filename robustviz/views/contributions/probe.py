@@ -46,7 +46,7 @@ LOOKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 def images_for(run: Run, spec: OfImages[Any]) -> tuple[Dataset, Tensor, Dataset]:
     """Returns the run's test split, the indices (n,) of the images that `spec` asks about, and a
-    data set of only these images.
+    data set of only these images. Raises UserError if there is no image with index `spec.index`.
     """
     if spec.index >= 0:
         split, alone = image_of(run, spec.index)[0], torch.tensor([row_of(spec.index)])
@@ -217,9 +217,10 @@ def looked_at(
     """Returns which images are right after each number of PGD steps in `looks` and at all earlier
     checks, (S,N) bool.
 
-    `x` (N,C,H,W), at most 250 images; `y` (N,). PGD runs once, and the predictions are checked
-    after these numbers of steps. An image once found misclassified stays False and is not attacked
-    further, which changes nothing for the others.
+    `x` (N,C,H,W), at most 250 images; `y` (N,); `looks` in ascending order. PGD runs once, and the
+    predictions are checked after these numbers of steps. An image once found misclassified stays
+    False and is not attacked further, which changes nothing for the others. `attack` must have an
+    ε; its own number of steps and restarts are ignored.
     """
     # the same noise as for the first batch of an evaluation
     rng = torch.Generator().manual_seed(seed * 1_000_003)
@@ -240,7 +241,7 @@ def looked_at(
 
 
 def gradient_cosine(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> float:
-    """Returns the cosine between two gradients over all weights: of pairing loss and cross-entropy.
+    """Returns the cosine of the gradients of pairing loss and cross-entropy, over all weights.
 
     For one image `x` (C,H,W), its attacked copy `x_adv` and its class `y`; the cross-entropy is the
     mean over both images. NaN where one of the gradients is zero. `net` must not be shared with
@@ -264,13 +265,13 @@ def gradient_cosine(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> floa
 
 
 def added(run: Run, net: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns how features add up to the logit of class `y`: contributions, the rest, all logits.
+    """Returns how features add up to the logit of class `y`: three tensors for n images.
 
-    The contribution of each feature is (n,D), the rest of the logit (n,), all logits are (n,K).
-    With a linear head, a feature's contribution is its value times its weight, and the rest is the
-    bias. With another head, it is the value times the derivative of the logit with respect to it,
-    which is exact only as far as the head is linear there. Raises UserError where the logits do not
-    depend on the features.
+    These are the contribution of each feature (n,D), the rest of the logit (n,) and all logits
+    (n,K). With a linear head, a feature's contribution is its value times its weight, and the rest
+    is the bias. With another head, it is the value times the derivative of the logit with respect
+    to the feature; that is exact only if the head is linear between 0 and these features. Raises
+    UserError, which names `run`, where the logits do not depend on the features.
     """
     if isinstance(net.head, nn.Linear):
         z, logits = features_of(net, x)

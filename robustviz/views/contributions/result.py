@@ -112,7 +112,7 @@ class Carried(Result):
     `Contributions`. `half` (n,): how many of an image's largest parts hold half of the sum of its
     positive parts, −1 where none is positive. `right` (n,): whether the image is classified
     correctly. `shares` (3,D+1): first quartile, median and third quartile of the share that the k
-    largest parts hold, k = 0 to D, over the images that count (`counted`).
+    largest parts hold, k = 0 to D, over the images that count (`counted`); 0 if none counts.
     """
 
     half: Ints
@@ -151,9 +151,9 @@ class Carried(Result):
 
 
 def fewer(a: Carried, b: Carried) -> tuple[int, int, int]:
-    """Compare two networks on the n images that count for both. Returns on how many of these the
-    first network's `half` is a smaller share of its features than the second's, on how many a
-    larger one, and n.
+    """Compare two networks, measured on the same images, on the n images that count for both
+    (`Carried.counted`). Returns on how many of these the first network's `half` is a smaller share
+    of its features than the second's, on how many a larger one, and n.
     """
     both = a.counted & b.counted
     first, second = (each.half[both] / each.width for each in (a, b))
@@ -205,9 +205,9 @@ class Pairing(Result):
     def opposed(self, kind: str = "ones") -> tuple[float, float, float]:
         """Returns the share of all pair weight that lies on images whose two gradients oppose.
 
-        Opposing means a cosine below 0; `kind` as in `weight`, by default all weights are 1. It is
-        (share, low, high), with Wilson's 95 % interval for Kish's effective number of images;
-        (NaN, 0, 1) if no pair has any weight.
+        Opposing means a cosine below 0; images whose cosine is NaN are left out. `kind` as in
+        `weight`, by default all weights are 1. The result is (share, low, high), with Wilson's
+        95 % interval for Kish's effective number of images; (NaN, 0, 1) if no pair has any weight.
         """
         there = np.isfinite(self.cosine)
         weight, against = self.weight(kind)[there].astype(np.float64), self.cosine[there] < 0
@@ -221,8 +221,9 @@ class Pairing(Result):
     def relief(self, kind: str) -> tuple[float, float, float]:
         """Returns by how much the weights `kind` change the share of `opposed`, and an interval.
 
-        It is (share of `opposed(kind)` − share of `opposed()`, low, high), with a 95 % interval
-        over the images; (NaN, −1, 1) for fewer than two images and if no pair has any weight.
+        The result is (share of `opposed(kind)` − share of `opposed()`, low, high), with a 95 %
+        interval over the images, cut to [−1, 1]; (NaN, −1, 1) for fewer than two images whose
+        cosine is not NaN, and if no pair has any weight.
         """
         there = np.isfinite(self.cosine)
         weight = self.weight(kind)[there].astype(np.float64)

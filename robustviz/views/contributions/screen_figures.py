@@ -32,8 +32,9 @@ def screen(
 ) -> Screen:
     """Returns the first screen for A and B (keys `a`, `b`): curves of many images, bars of one.
 
-    `one`: the contributions on one image, of the networks for which they are known; `thumbnail`:
-    that image as PNG. A slider sets the number of features that are kept.
+    `many`: the results on many images; `one`: the contributions on one image, of the networks for
+    which they are known; `thumbnail`: that image as PNG. A slider sets the number of features that
+    are kept.
     """
     kept = positions(many)
     widths = {each.width for each in many.values()}
@@ -182,8 +183,8 @@ def shown(many: Mapping[str, Carried]) -> bool:
 
 
 def answer(many: Mapping[str, Carried]) -> str:
-    """Returns the verdict line: how many features hold half of the positive contributions to the
-    true class's logit, in each network.
+    """Returns the screen's one-sentence answer: how many features hold half of the positive
+    contributions to the true class's logit, in each network.
     """
     (side, a), *rest = many.items()
     if not all(each.median for each in many.values()):
@@ -201,7 +202,7 @@ def answer(many: Mapping[str, Carried]) -> str:
 
 
 def sure(many: Mapping[str, Carried]) -> list[str]:
-    """Returns sentences on how the curves were measured and how certain the verdict is."""
+    """Returns sentences on how the curves were measured and how certain the `answer` is."""
     first = next(iter(many.values()))
     n, whole = len(first.right), first.meta["of"]
     out = [

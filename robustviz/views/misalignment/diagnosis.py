@@ -59,7 +59,7 @@ OVERLAP, LABELS, HEAD, PUSHED, OUTLIERS, HOLD, MISSING = KINDS
 
 @dataclass(frozen=True)
 class Evidence:
-    """The values that the rules test for one class: numbers from `Misalignment`, and texts on them.
+    """What the rules test for one class: numbers, most of them from `Misalignment`, and texts.
 
     `total` is the number of all images. Of this class's `n` test images `clean` are right
     untouched. Of those misclassified untouched, `lost` are the ones whose nearest neighbours are
@@ -71,7 +71,7 @@ class Evidence:
     images that are right; `gap`: accuracy on training images minus that on test images; `excess`:
     `gap` minus the median gap of the other classes. `pressed`: how many other classes have their
     nearest boundary towards this class and close to their own centre; 0 if that is not most
-    classes. `offset`: whether the head's biases are the reason.
+    classes. `offset`: whether the head's biases are the reason why these boundaries are close.
     """
 
     name: str
@@ -116,8 +116,8 @@ class Evidence:
 
 
 class Rule(NamedTuple):
-    """One possible cause: its own name, the kind of cause that is printed, a function that tests
-    whether it fits, and one that returns the explanation.
+    """One possible cause: the rule's name, the kind of cause that is printed (one of `KINDS`), a
+    function that tests whether the rule fits, and one that returns the explanation.
     """
 
     name: str

@@ -136,7 +136,8 @@ def misalignment_auc(
     """ROC curve of misalignment as a predictor of which images the attack fools.
 
     Only images that are right untouched count. They are ordered by how much nearer, by cosine,
-    their untouched features lie to another class's centre than to their own.
+    their untouched features lie to another class's centre than to their own. A network has no curve
+    if all of these images were fooled, or none.
     """
     networks, colour = named(results), COLOURS[template]
     figure = blank(

@@ -292,7 +292,7 @@ def pairs(run: Run, spec: PairsSpec) -> Pairs:
 @probe(UniformitySpec)
 def uniformity(run: Run, spec: UniformitySpec) -> Uniformity:
     """Measure alignment and uniformity of clean features at each epoch whose weights were stored,
-    and for the best network.
+    and for the best network. Raises UserError if no two of the images are of one class.
     """
     split = images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))

@@ -168,7 +168,9 @@ class Misalignment(Answers):
         }
 
     def line(self, c: int) -> str:
-        """Returns the row and the explanation of class `c` as text."""
+        """Returns the row and the explanation of class `c` as text; for a class without images only
+        the explanation.
+        """
         row = self.row(c)
         if not row["n"]:
             return self.sentence[c]
@@ -236,8 +238,9 @@ class MisalignmentSpec(AttackedSpec[Misalignment]):
 class Stages(Result):
     """How similar each stage's output is for an image and for its attacked or noisy copy.
 
-    `names` (S): the pixels, the stages of `maps`, the features, the logits; `adversarial`, `noise`
-    (S,n): cosine with the stage's output for the untouched image, −1 to 1.
+    `names` (S): the pixels, the stages of the network's feature maps (`stages_of`), the features,
+    the logits; `adversarial`, `noise` (S,n): cosine of the stage's output for the attacked or noisy
+    image with that for the untouched image, −1 to 1.
     """
 
     names: list[str]
@@ -269,7 +272,8 @@ class Pairs(Result):
 
     Features are scaled to length 1. `edges` (B+1): edges of the bins, from 0 to 2; `same`,
     `different` (B): how many pairs of images of one class, and of two classes; `margin`: the
-    distance to which the run's method pushed different classes apart; None if it has no such loss.
+    distance to which the run's method pushed different classes apart; None if it has no such loss
+    or gives it the weight 0.
     """
 
     edges: Floats

@@ -41,11 +41,11 @@ TWINS: tuple[Images, Images] = ("adversarial", "noise")
 
 
 def stages_of(net: Classifier) -> dict[str, nn.Module]:
-    """Returns the last module of each stage of `net.maps`, in order, by a printed name ("2 Block").
+    """Returns the last module of each stage of `net.maps`, in order, by a name such as "2 Block".
 
     A stage is a child of `maps` with the batch norm, activation and pooling after it; `maps`
-    without children is one stage. For a wrapped network a stage is a layer on the way to its maps,
-    with its own name.
+    without children is one stage. A network from `robustviz.wrap` has as stages, in the same way,
+    its layers up to the one that outputs the maps, called by their own names ("2 layer1").
     """
     out: dict[str, nn.Module] = {}
     if isinstance(net, Wrapped):
@@ -136,10 +136,10 @@ def _cosines(net: Classifier, images: Mapping[Images, Tensor]) -> tuple[list[str
 
 def greatest_fall(names: list[str], means: list[float]) -> str:
     """Returns the name of the stage at which the mean cosine falls most below that of the stage
-    before; "no stage" if it never falls.
+    before; "no stage" if it never falls. `names` and `means` are of all stages, in order.
 
-    The logits are left out: they are fewer numbers around another zero, so their cosine is on
-    another scale.
+    The last stage, the logits, is left out: they are fewer numbers around another zero, so their
+    cosine is on another scale.
     """
     falls = [before - after for before, after in itertools.pairwise(means[:-1])]
     most = max(range(len(falls)), key=falls.__getitem__)
