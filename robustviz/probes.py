@@ -1,7 +1,8 @@
 """Probes measure a run and return arrays: `probes.adversarial(run, AdversarialSpec(index=3))`.
 
-A spec is a registered dataclass with a probe's settings; results that take seconds are saved in the
-run's folder. The imports here are for editors; `__getattr__` finds the other probes and specs.
+A spec is a registered dataclass with a probe's settings. Results of a `cacheable` spec are saved in
+the run's folder, those of shipped runs in a cache (`Run.notes`). The imports here are for editors;
+`__getattr__` finds the other probes and specs.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -82,7 +82,7 @@ def consult(
     seed: int = 0,
     tick: Callable[[], object] | None = None,
 ) -> Consult:
-    """Run the doctor's own attacks on `x` (N,C,H,W) with labels `y` and count the images that stay
+    """Run this module's own attacks on `x` (N,C,H,W) with labels `y` and count the images that stay
     right, in the norm and at the ε of `attack`: PGD-20 at an unlimited ε, PGD-20, PGD-60, CW-20
     and, for linf, Square. 100 images are enough. `tick` is called before each attack. Raises
     UserError as attacks do, and for no images or no ε.
@@ -450,7 +450,7 @@ def examine(
     consulted: Consult | None = None,
     tick: Callable[[], object] | None = None,
 ) -> tuple[Finding, ...]:
-    """Returns the doctor's findings on images `x` (N,C,H,W), attacked images `x_adv`, labels `y`.
+    """Returns a finding for each of `CHECKS` on images `x` (N,C,H,W), attacked `x_adv`, labels `y`.
 
     `attack` must have its ε. `consulted`: the result of `consult` for this network, images, norm
     and ε; None: run it with `tick`. Raises UserError for unsuitable images, labels or outputs.

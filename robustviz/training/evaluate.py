@@ -50,9 +50,9 @@ Seen = Callable[[Tensor, Tensor, Tensor, Tensor], object]
 def seen(ticks: int, n: int) -> tuple[int, int]:
     """Returns the progress (images done, images in total) at tick number `ticks`, from 0, of an
     evaluation on `n` images. `measure` ticks before each block of clean and then of attacked
-    images, once after them, and before each of the doctor's five attacks (four in l2). The total is
-    the attacked images plus six times the doctor's images; clean images take next to no time and
-    are not counted.
+    images, once after them, and before each of the five attacks of `doctor.consult` (four in l2).
+    The total is n for the attacked images plus six times the first `DOCTOR_IMAGES` images; clean
+    images take next to no time and are not counted.
     """
     blocks, few = -(-n // BATCH), min(DOCTOR_IMAGES, n)
     done = ticks - blocks

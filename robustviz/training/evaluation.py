@@ -168,13 +168,13 @@ class Evaluation:
 
     `attack`: the attack's JSON with all settings. `clean_k` and `robust_k` of `n` images were
     classified correctly, clean and attacked; fractions and intervals are derived. `doctor`: the
-    findings of `training.doctor`. `key`: the name of this entry in eval.json. `weights`: the hash
-    of the network's weights. `clean_right`, `robust_right`: for each of the n images, in stratified
-    order, whether it was classified correctly, as `pack` stores it; `images`: a hash of these
-    images and labels; `classes`: the number of classes. `image_bytes`: the memory that a forward
-    pass keeps per image, in bytes; `at_once`: how many images were computed together for lack of
-    memory, 0: a whole block of 250; it changes no result. `by_class`: per class the number of
-    images, of correct clean and of correct attacked ones. If the evaluation belongs to a ladder
+    findings of `training.doctor`. `key`: the key of this evaluation in eval.json. `weights`: the
+    hash of the network's weights. `clean_right`, `robust_right`: for each of the n images, in
+    stratified order, whether it was classified correctly, as `pack` stores it; `images`: a hash of
+    these images and labels; `classes`: the number of classes. `image_bytes`: the memory that a
+    forward pass keeps per image, in bytes; `at_once`: how many images were computed together for
+    lack of memory, 0: a whole block of 250; it changes no result. `by_class`: per class the number
+    of images, of correct clean and of correct attacked ones. If the evaluation belongs to a ladder
     (`training.ladder`), `rung` is its place there, from 1 for the weakest attack, and
     `cumulative_k` counts the images correct clean, under this and under every weaker attack; else
     `rung` is 0. Evaluations of older versions lack some of these.
@@ -346,8 +346,8 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
-        """Returns the evaluation that `to_json` wrote; derived entries are ignored. Raises
-        UserError for anything else.
+        """Returns the evaluation that `to_json` wrote; derived values are ignored. Raises UserError
+        for anything else.
         """
         try:
             evaluation = build(

@@ -149,7 +149,7 @@ class Ladder:
 
     @property
     def robust_k(self) -> int:
-        """The number of images classified correctly clean and under every rung."""
+        """The number of images classified correctly clean and under every attack of the ladder."""
         return int(self.rungs[-1].cumulative_k or 0)
 
     @property
@@ -163,13 +163,16 @@ class Ladder:
 
     @property
     def worst(self) -> Worst | None:
-        """The worst case of all rungs; None if the last one stores no per-image results."""
+        """The worst case of all attacks of the ladder; None if the last evaluation stores no
+        per-image results.
+        """
         return worst(self.rungs, self.rungs[-1])
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """The findings about the ladder as a whole: for each rung whether it leaves no more images
-        right than weaker ones and, after PGD, how many images attacks on cross-entropy missed.
+        """The findings about the ladder as a whole: for each attack whether it leaves no more
+        images right than weaker ones and, for those after PGD, how many images attacks on
+        cross-entropy missed.
         """
         return tuple(
             finding for rung in self.rungs for finding in rung.doctor if finding.name in MONITOR
@@ -184,15 +187,15 @@ class Ladder:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """At most one sentence, from the last rung with a warning: attacks on cross-entropy make
-        the network look more robust than it is.
+        """The warning that attacks on cross-entropy make the network look more robust than it is,
+        from the last evaluation that has one, as a tuple of one sentence; else empty.
         """
         return tuple(finding.text for finding in self.findings if finding.warning)[-1:]
 
     @property
     def verdict(self) -> str:
-        """The cumulative result, whether the rungs are in order, and any warning, in a few
-        sentences.
+        """The cumulative result, whether no stronger attack left clearly more images right than a
+        weaker one, any warning, and `left_out`, in a few sentences.
         """
         low, high = self.interval
         wrong = [
@@ -212,7 +215,9 @@ class Ladder:
         ).strip()
 
     def __str__(self) -> str:
-        """Returns the clean accuracy, one line per rung, then the verdict."""
+        """Returns the clean accuracy, one line per attack, the verdict, and a warning if there are
+        few images.
+        """
         first = self.rungs[0]
         clean = f"clean {first.clean_k} of {self.n} right  {self.clean_acc:.3f}"
         note = [self.rungs[-1].note] if self.rungs[-1].note else []
@@ -223,7 +228,7 @@ class Ladder:
         return f"```text\n{self}\n```"
 
     def to_json(self) -> JSON:
-        """Returns plain values; `robust_acc` is the last rung's cumulative accuracy."""
+        """Returns plain values; `robust_acc` is the accuracy under all attacks together."""
         return {
             "attack": "ladder",
             "n": self.n,
@@ -323,9 +328,9 @@ def _margin(rung: Evaluation, still: int, pgd: Evaluation) -> Finding:
 
 
 def ladders(found: Sequence[Evaluation]) -> list[Ladder]:
-    """Returns the ladders among a run's evaluations, oldest first: rungs with the same weights,
-    images, ε, norm and seed, weakest first. AutoAttack comes last, even if it was run before all
-    other rungs existed.
+    """Returns the ladders among a run's evaluations, oldest first. A ladder has the evaluations
+    that were made as part of one (`rung` above 0), with the same weights, images, ε, norm and seed,
+    weakest attack first. AutoAttack comes last, even if it was run before some of the others.
     """
     groups: dict[tuple[Any, ...], list[Evaluation]] = {}
     for one in found:
@@ -340,7 +345,7 @@ def ladders(found: Sequence[Evaluation]) -> list[Ladder]:
 
 
 def best_ladder(found: Sequence[Evaluation], eps: float | None) -> Ladder | None:
-    """Returns a run's ladder at this ε and seed 0 with the most rungs and, among equals, on the
+    """Returns a run's ladder at this ε and seed 0 with the most attacks and, among equals, on the
     most images; None if there is none.
     """
     return max(

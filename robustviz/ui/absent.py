@@ -50,7 +50,9 @@ class Known:
 
 @functools.lru_cache(maxsize=64)
 def known(run_id: str, carried: str = "") -> Known:
-    """What is known about a run from its id and from `carried`, the packed recipe in the link."""
+    """What is known about a run from its id and from `carried`, the recipe in the link as
+    `recipes.packed` writes it (empty: none).
+    """
     name = recipes.name(run_id)
     for config in _candidates(run_id, name, carried):
         if config.run_id == run_id and (recipe := recipes.of(config)):

@@ -137,7 +137,7 @@ def option(run: folder.Run) -> str:
 
 
 def method_option(key: str) -> str:
-    """The text for a method in a picker: its group, then its printed name."""
+    """The text for a method in a picker: its group, then its display name."""
     return f"{group(key).name} · {method_label(key)}"
 
 
