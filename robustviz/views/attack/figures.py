@@ -84,8 +84,8 @@ def accuracy_curve(
 ) -> go.Figure:
     """Accuracy against ε with 95 % Wilson bands, for any number of networks.
 
-    A vertical line marks each training ε. With `here`, an ε in pixel units, a ring marks the
-    measured ε nearest to it.
+    A vertical line marks each training ε (the data's default ε for a network trained in l2). With
+    `here`, an ε in pixel units, a ring on each curve marks the measured ε nearest to it.
     """
     curves = named(results)
     colour, first = COLOURS[template], next(iter(curves.values()))
@@ -164,9 +164,9 @@ def smallest_eps(
 ) -> go.Figure:
     """Histogram of the smallest ε that fools each image, for any number of networks.
 
-    It counts the images that the attack fools. `here`: the smallest ε of one particular image
-    (pixel units), one value per network in the order of `results`, drawn as a vertical line; None
-    draws no line.
+    It counts the images that the attack fools, so neither those misclassified untouched nor those
+    right at every radius tried. `here`: the smallest ε of one particular image (pixel units), one
+    value per network in the order of `results`, drawn as a vertical line; None draws no line.
     """
     several = named(results)
     colour, first = COLOURS[template], next(iter(several.values()))
@@ -230,7 +230,9 @@ def _typical(result: SmallestEps) -> str:
 def trajectory(
     results: Trajectory | Mapping[str, Trajectory], *, template: str = LIGHT
 ) -> go.Figure:
-    """Line chart of the true class's softmax output after each attack step, for any networks."""
+    """Line chart of the true class's softmax output at the start and after each attack step, for
+    any number of networks.
+    """
     several = named(results)
     colour, first = COLOURS[template], next(iter(several.values()))
     figure = blank(

@@ -152,8 +152,8 @@ def settings(here: Context) -> Choice:
 
 def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, AttackLevels]:
     """Draw the first screen and, in `row` below it, the buttons for measuring and downloading.
-    Returns the attacks on the displayed image at every ε, by printed network name; a network that
-    cannot be measured is left out.
+    Returns the attacks on the displayed image at every ε, as a dict by the networks' names, such as
+    `A PGD-AT`; a network that cannot be measured is left out.
     """
     found = widgets.measured(here, chosen.levels, "the image at every ε")
     if not found:
@@ -239,9 +239,10 @@ def sentence(result: Adversarial, target: int = -1) -> str:
 
 
 def doctor(side: str, run_id: str, result: AttackLevels, at: int) -> None:
-    """Draw the doctor badge of network `side` (A or B), which opens a list of checks: two of the
-    attack on this image with the radius at index `at`, and the findings and warnings of the run's
-    own evaluations.
+    """Draw a badge for network `side` (A or B) that opens a list of checks: whether the attack on
+    this image with the radius at index `at` stayed in its ball and in [0, 1]; what the checks of
+    the run's evaluation (`training.doctor`) found; and, if the run was evaluated under several
+    attacks, their joint result with warnings.
     """
     distance, allowed = float(result.distance[at]), float(result.levels[at] / 255)
     near = distance <= allowed + 1e-6

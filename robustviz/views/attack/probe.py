@@ -47,10 +47,10 @@ QUERIES = 1000  # of the Square attack per image and radius
 
 
 def attack_of(run: Run, spec: OneAttack[Any]) -> Attack:
-    """Returns the attack that `spec` names, with its settings.
+    """Returns the attack that `spec` names, with the spec's ε and steps; Square gets `QUERIES`.
 
-    If `spec.eps` is None, ε is the linf radius at which the pages attack this run by default.
-    Raises UserError for an unknown attack, and for a target class if the attack has no targeted
+    If `spec.eps` is None, ε is that of the run, or the data's default ε if the run was trained in
+    l2. Raises UserError for an unknown attack, and for a target class if the attack has no targeted
     form.
     """
     kind = registry.get("attack", spec.attack)
@@ -82,7 +82,9 @@ def goal(spec: OneAttack[Any], split: Dataset, y: torch.Tensor) -> torch.Tensor:
 
 @probe(AdversarialSpec)
 def adversarial(run: Run, spec: AdversarialSpec) -> Adversarial:
-    """Attack one test image; return it with the softmax outputs before and after the attack."""
+    """Attack one test image; return it with the softmax outputs before and after the attack. Raises
+    UserError for an unknown image, attack or target class.
+    """
     split, x, y = image_of(run, spec.index)
     net, attack, aim = net_of(run), attack_of(run, spec), goal(spec, split, y)
     x_adv = attack(net, x, aim, rng=torch.Generator().manual_seed(spec.seed))
@@ -111,7 +113,9 @@ def adversarial(run: Run, spec: AdversarialSpec) -> Adversarial:
 
 @probe(AttackLevelsSpec)
 def attack_levels(run: Run, spec: AttackLevelsSpec) -> AttackLevels:
-    """Attack one test image at every radius of the spec, each time from the same noise."""
+    """Attack one test image at every radius of the spec, each time from the same noise. Raises
+    UserError for an unknown image, attack or target class.
+    """
     split, x, y = image_of(run, spec.index)
     spec = dataclasses.replace(spec, eps=check_eps(radius(run) if spec.eps is None else spec.eps))
     net, attack, aim = net_of(run), attack_of(run, spec), goal(spec, split, y)
@@ -182,7 +186,9 @@ def _meta(
 
 @probe(TrajectorySpec)
 def trajectory(run: Run, spec: TrajectorySpec) -> Trajectory:
-    """Attack one test image; return the softmax outputs and the loss along `Attack.trace`."""
+    """Attack one test image; return the softmax outputs and the loss for each of the images that
+    `Attack.trace` returns. Raises UserError for an unknown image, attack or target class.
+    """
     split, x, y = image_of(run, spec.index)
     net, attack, aim = net_of(run), attack_of(run, spec), goal(spec, split, y)
     path = attack.trace(net, x, aim, torch.Generator().manual_seed(spec.seed))[:, 0]
@@ -242,7 +248,8 @@ def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
 @probe(AnswersSpec)
 def answers_at(run: Run, spec: AnswersSpec) -> Answers:
     """Returns the network's predictions for the first `spec.n` test images under PGD at each radius
-    from `levels_of`: 0 up to twice the spec's ε.
+    from `levels_of`: 0 up to twice the spec's ε. If that is None, the run's ε, or the data's
+    default ε if the run was trained in l2.
     """
     split, net = images_of(run), net_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))

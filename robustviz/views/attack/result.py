@@ -110,15 +110,18 @@ class AttackLevels(Result):
 class AttackLevelsSpec(OneAttack[AttackLevels]):
     """One test image attacked at several radii in whole grey levels, from 0 up to twice `eps`.
 
-    There are at most 17 radii, and at most five for an attack in `COSTLY`. The result for each
-    radius is the same as that of an attack with this radius alone.
+    The at most 17 radii are those of `levels_of`: for an `eps` below 1/255 they go up to 2/255,
+    never beyond 255/255. An attack in `COSTLY` has at most five of them. The result for each radius
+    is the same as that of an attack with this radius alone.
     """
 
     result = AttackLevels
 
     @property
     def levels(self) -> list[int]:
-        """The radii in grey levels, in ascending order from 0. `eps` None counts as 0."""
+        """The radii in grey levels, in ascending order from 0. `eps` None counts as 0 here; the
+        probe fills in the run's default radius first.
+        """
         every = levels_of(self.eps or 0)
         if self.attack not in COSTLY:
             return every
@@ -156,7 +159,8 @@ class AccuracyCurve(Result):
 class AccuracyCurveSpec(ProbeSpec[AccuracyCurve]):
     """Accuracy under PGD at nine radii from 0 to twice the run's ε.
 
-    It is measured on the first `n` test images.
+    It is measured on the first `n` test images. For a run trained in l2, the data's default ε takes
+    the place of the run's ε.
     """
 
     n: int = option(200, "How many test images.", low=1)
@@ -201,8 +205,9 @@ class Answers(AccuracyCurve):
 class AnswersSpec(ProbeSpec[Answers]):
     """Predictions for many test images under PGD at several radii, from 0 up to twice `eps`.
 
-    There are at most 17 radii, in whole grey levels; the first `n` test images are attacked at
-    each. An image that is found to be misclassified during an attack is not attacked further.
+    The at most 17 radii are those of `levels_of`, in whole grey levels; the first `n` test images
+    are attacked at each. An image that is found to be misclassified during an attack is not
+    attacked further, so its prediction is the wrong class found first.
     """
 
     eps: float | None = option(
@@ -246,9 +251,10 @@ class SmallestEps(Result):
 class SmallestEpsSpec(ProbeSpec[SmallestEps]):
     """The smallest radius at which PGD fools the network, for each of the first `n` test images.
 
-    It is found by bisection up to four times the run's ε (at most 1; up to 0.5 if that ε is 0). An
-    attack that fails at a radius proves nothing, so this is an upper bound on the true distance.
-    With `index` ≥ 0 only this image is measured.
+    It is found by bisection up to four times the run's ε (the data's default ε if it was trained in
+    l2), at most up to 1, and up to 0.5 if that ε is 0. An attack that fails at a radius proves
+    nothing, so this is an upper bound on the true distance. With `index` ≥ 0 only this image is
+    measured.
     """
 
     n: int = option(100, "How many test images.", low=1)

@@ -42,10 +42,12 @@ def screen(
     control: Control,
     at: int,
 ) -> Screen:
-    """Returns the first screen for one or two networks; `found` has "A …" first, by printed name.
+    """Returns the first screen for one or two networks; the keys of `found` are their names, which
+    begin with A and B, in this order.
 
-    `curves`: accuracy against ε, of the networks for which it is known. If all are `Answers`, the
-    verdict at every ε follows from them; otherwise it is `said`. `at`: the slider's position.
+    `curves`: accuracy against ε, of the networks for which it is known. If these are `Answers`, the
+    screen's answer at every ε follows from them; otherwise it is the line of `said`, or if that is
+    None a request to measure. `at`: the slider's position, an index.
     """
     first = next(iter(found.values()))
     index, classes = first.meta["index"], first.meta["classes"]
@@ -97,8 +99,8 @@ def screen(
 
 
 def answer(result: AttackLevels, position: int) -> str:
-    """Returns the text below the image attacked at one level: the predicted class, its softmax
-    output, and ✓ or ✗ for right or wrong. `position`: the level's index.
+    """Returns the text below the image attacked with one radius: the predicted class, its softmax
+    output, and ✓ or ✗ for right or wrong. `position`: the radius's index in `result.levels`.
     """
     best = int(result.answers[position])
     share, sign = result.probs[position, best], "✓" if best == result.y else "✗"
@@ -108,8 +110,9 @@ def answer(result: AttackLevels, position: int) -> str:
 def measured_together(
     mine: Sequence[Evaluation], theirs: Sequence[Evaluation]
 ) -> verdict.Verdict | None:
-    """Returns the verdict on two networks from the first pair of their evaluations with the same
-    attack, ε, images and seed; None if there is no such pair.
+    """Returns the verdict on two networks, on which images each is right under attack, from the
+    first pair of their evaluations with the same attack, ε, images and seed; None if there is no
+    such pair.
     """
     for first in mine:
         for second in theirs:

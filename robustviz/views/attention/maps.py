@@ -36,8 +36,8 @@ def class_maps(net: nets.Classifier, x: Tensor, y: Tensor, method: str = "grad_c
 
     Raw means neither cut at 0 nor scaled: values below 0 are evidence against the class, but the
     sign of eigen_cam means nothing. `method`: a key of `METHODS`. The network is left unchanged.
-    Raises UserError for a network without feature maps, for feature maps of a
-    single cell, and if the method needs the grad-cam package and it is not installed.
+    Raises UserError for a network without feature maps, for feature maps of a single cell, and if
+    the method needs the grad-cam package and it is not installed.
     """
     cam.check_maps(net)
     with nets.frozen(net), torch.no_grad():

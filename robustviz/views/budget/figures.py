@@ -14,9 +14,9 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 
 
 def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
-    """Accuracy against the training ε: clean, under the usual ε, and under the training ε.
-    Each network is a marker with its 95 % interval over test images; lines join the means over
-    those seeds that learned.
+    """Accuracy against the training ε: clean, attacked with the data set's default ε, and attacked
+    with the network's training ε. Each network is a marker with its 95 % interval over test images;
+    lines join the means over those seeds that learned (`Family.learned`).
     """
     meta, colour = result.meta, COLOURS[template]
     usual = eps_text(meta["usual"])

@@ -32,7 +32,8 @@ def draw(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def attacked(net: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, seed: int) -> Tensor:
     """Returns the points `x` (N, 2), moved by a PGD attack on `net` within squares of radius `eps`.
-    `y` (N,): their classes. The squares are ℓ∞ balls around the points.
+    `y` (N,): their classes. The squares are ℓ∞ balls around the points; the attack has a random
+    start. For `eps` = 0 it returns `x` itself.
     """
     if not eps:
         return x
@@ -46,7 +47,9 @@ def attacked(net: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, seed:
 
 
 def trained(x: Tensor, y: Tensor, eps: float, seed: int) -> nn.Module:
-    """Returns a small network trained by PGD-AT with radius `eps` (0: without an attack)."""
+    """Returns a small network trained by PGD-AT with radius `eps` (0: without an attack) on the
+    points `x` (N, 2) of the classes `y` (N,), 0 or 1. Its weights have no gradients.
+    """
     rng = torch.Generator().manual_seed(seed)
     first, second, last = (
         nn.utils.skip_init(nn.Linear, wide, out)

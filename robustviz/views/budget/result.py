@@ -41,7 +41,9 @@ class Family(Result):
 
     @property
     def learned(self) -> Bools:
-        """Whether each network is right on at least twice as many images as by guessing, (N,)."""
+        """Whether each network is right on at least twice as many clean images as by guessing, (N,)
+        bool.
+        """
         return np.asarray(self.clean_k / self.n >= 2 / self.meta["classes"])
 
     def mean(self, counts: Ints) -> tuple[Floats, Floats]:

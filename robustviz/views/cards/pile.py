@@ -46,8 +46,8 @@ class Measure(NamedTuple):
 class Row:
     """Runs that differ only in their seed.
     `name`: their printed name; `settings`: their settings without the seed; `kept`: the share of
-    images right, in [0, 1], by seed; `doubted`: how many of these shares the doctor calls
-    unreliable.
+    images right, in [0, 1], by seed; `doubted`: for how many of these shares a check of the
+    evaluation (`training.doctor`) found that they cannot be trusted.
     """
 
     name: str
@@ -57,12 +57,14 @@ class Row:
 
     @property
     def values(self) -> list[float]:
-        """The share of images right for each seed, in ascending order."""
+        """The shares of images right, one for each seed, sorted from lowest to highest."""
         return sorted(self.kept.values())
 
     @property
     def interval(self) -> tuple[float, float, float]:
-        """The mean over seeds and the ends of its 95 % interval, infinite for a single seed."""
+        """The mean over seeds and the two ends of its 95 % t-interval, which are infinite for a
+        single seed.
+        """
         return mean_interval(self.values)
 
 
@@ -115,7 +117,7 @@ class Layer:
 
 
 def measure(card: Card, one: Number) -> Measure:
-    """The `Measure` of `one`, a number on a card: on which data and images, under which attack."""
+    """How the number `one` on a card was measured: on which data and images, under which attack."""
     return Measure(
         card.data,
         one["split"],
@@ -222,9 +224,9 @@ def _why_not(a: Row, b: Row) -> str:
 
 def compared(a: Row, b: Row, claims: int = 1) -> Pair:
     """Compares two rows: the mean over seeds of `a` minus that of `b`, with its interval.
-    Both rows need three seeds and may differ in one setting only; otherwise the pair has the
-    reason. `claims` is the number of differences shown together; their intervals hold jointly with
-    95 %.
+    Both rows need three seeds whose values vary, and may differ in one setting only (`select` aside
+    if it is the method); otherwise `why` of the pair is the reason and the interval is NaN.
+    `claims` is the number of differences shown together; their intervals hold jointly with 95 %.
 
     Source: Welch 1947, the interval of a difference of two means of unequal spread. `Differs:` its
     degrees of freedom are rounded down. Seeds that both rows have are not paired, so that every

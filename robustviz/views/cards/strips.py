@@ -29,8 +29,8 @@ STYLE = """<style>
 
 
 def screen(layers: Sequence[Layer]) -> Screen:
-    """The screen with the given layers (at least one).
-    With several layers, its slider switches between them.
+    """The screen with the given layers (at least one): in each, the rows measured in one way.
+    With several layers, a slider switches between them.
     """
     shown = [_chart(layer) for layer in layers]
     return Screen(

@@ -99,8 +99,8 @@ def radius(trained: float) -> float:
 
 
 def answers(board: Board, a: str, b: str) -> list[str]:
-    """For every position of the slider, a sentence that compares the runs with ids `a` and `b`.
-    If `b` is empty, the sentence is on A alone.
+    """For every position of the slider, one or two sentences that compare the runs with ids `a` and
+    `b`. If `b` is empty, they are on A alone.
     """
     verdicts = [board.verdict(a, b, at) for at in range(len(board.attacks) + 1)]
     said = " Each has one training seed." if b and a != b else ""

@@ -79,7 +79,7 @@ def _shipped(path: Path) -> Trained:
 
 
 def every_seed(data: str) -> list[Trained]:
-    """All training runs on a data set (by its key) whose evaluations are here.
+    """All training runs on a data set (by its key) whose evaluations are on this computer.
     These are the shipped runs, the user's own, and those in `checkpoints/seeds`, but no imported
     ones. Damaged runs are left out; the list on the Train page reports them.
     """
@@ -102,8 +102,9 @@ def every_seed(data: str) -> list[Trained]:
 
 def apart(first: Run, second: Run) -> str:
     """A sentence on why two runs cannot be compared; empty if they can be.
-    The reason is another data set, other classes, or that no images were used to evaluate both.
-    Settings of the data that affect only training do not matter.
+    The reason is another data set, other classes, or that both were evaluated but never on the same
+    images. Settings of the data that affect only training do not matter. Raises UserError if a
+    file of evaluations is damaged.
     """
     if first.data_key != second.data_key or first.classes != second.classes:
         return (
@@ -175,8 +176,8 @@ class Over:
 
 def network(first: Trained, second: Trained, names: tuple[str, str]) -> Verdict:
     """The verdict on two single networks, from images on which both were evaluated with PGD-20.
-    The evaluations must agree in images, ε and seed; if several do, the one with most images
-    counts. The interval over paired images is in the verdict's `sure`.
+    The evaluations must agree in images, ε and seed; if several do, the ones with most images
+    count. If none do, the verdict's line says so. The interval over paired images is in its `sure`.
     """
     every: list[tuple[Evaluation, Evaluation]] = [
         (a, b)
@@ -198,10 +199,11 @@ def network(first: Trained, second: Trained, names: tuple[str, str]) -> Verdict:
 def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: int = 1) -> Over:
     """What all seeds with these two settings show about their methods under PGD-20.
     It compares the share of the same test images that are right under attack: the mean difference
-    over the seeds that both have, with its paired t interval. Without an effect if both methods are
-    the same, if anything but method and seed differs, or with fewer than three common seeds.
-    `every`: all runs to search for these seeds. `at_once`: the number of pairs shown together:
-    their intervals hold jointly with 95 % (Bonferroni).
+    over the seeds that both have, second minus first, with its paired t interval. The effect is
+    None if both methods are the same, if anything but method and seed differs, or with fewer than
+    three common seeds; a line then says why. `every`: all runs to search for these seeds.
+    `at_once`: the number of pairs shown together: their intervals hold jointly with 95 %
+    (Bonferroni).
     """
     if first.method == second.method:
         return Over(("Both have the same method, so methods are not compared.",))

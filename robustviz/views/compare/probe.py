@@ -26,9 +26,9 @@ from robustviz.views.measure import image_of, images_of, meta_of, net_of, probe,
     AlongsideSpec, name=lambda run, spec: f"{registry.key(spec)}-{max(run.snapshots, default=0)}"
 )
 def alongside(run: Run, spec: AlongsideSpec) -> Alongside:
-    """How a run's network classifies the same test images at its stored epochs: see `Alongside`.
-    The last frame has the run's chosen weights. Raises UserError if there is no such image, or if
-    it is a picture that the user added.
+    """Measure how a run's network classifies the same test images with the weights of its stored
+    epochs, and last with the run's best weights. Raises UserError if there is no image with index
+    `spec.index`, or if it is a picture that the user added.
     """
     split = images_of(run)
     image_of(run, spec.index)  # raises UserError if there is no such image

@@ -13,9 +13,9 @@ from robustviz.views.result import ProbeSpec, Result
 class Alongside(Result):
     """How one training run's networks classify the same n test images, in F frames.
     A frame is the network at one of the epochs whose weights were stored; the last frame has the
-    weights that the run chose.
+    best weights, those that the run chose as its result.
 
-    `epochs` (F,): the epoch of each frame, 0 for the chosen weights; `index`, `y` (n,): index and
+    `epochs` (F,): the epoch of each frame, 0 for the best weights; `index`, `y` (n,): index and
     class of each image; `pred`, `pred_adv` (F, n): the predictions, clean and under the attack on
     that frame's own network; `clean`, `adversarial` (F, n, 2): features projected onto the plane of
     the class centres of the last frame. Pictures exist of the first s images: `x` (s, C, H, W) and
@@ -38,9 +38,10 @@ class Alongside(Result):
 @register("probe/alongside")
 @dataclass(frozen=True)
 class AlongsideSpec(ProbeSpec[Alongside]):
-    """Some test images as classified by a run's chosen weights and at its earlier epochs.
+    """Some test images as classified by a run's best weights and at its earlier epochs.
     The images are the one with index `index` and the first n − 1 others. At most `frames` of the
-    epochs whose weights were stored are used. The attack is PGD in linf with the run's ε.
+    epochs whose weights were stored are used, evenly spaced. The attack is PGD in linf with the
+    run's ε, or the data's default ε if the run was trained in l2.
     """
 
     index: int = option(0, "Number of the first image.", low=0, kind="image")

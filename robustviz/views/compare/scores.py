@@ -31,6 +31,7 @@ class Images(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Score:
     """A run's evaluations, grouped by images and ε.
+    `found`: for each group, its evaluations by the attack's printed name, weakest attack first.
     `on`: the group used for the run's score. `trained`: the training ε, 0 if training has no
     attack. `seconds`: the median time per epoch, None if unknown.
     """
@@ -48,7 +49,9 @@ class Score:
 
     @property
     def plain(self) -> Evaluation:
-        """The evaluation on the largest number of images; of equal ones, one at the ε of `on`."""
+        """The evaluation on the largest number of images, for the clean accuracy; of several with
+        that number, one at the ε of `on`.
+        """
         every = (one for found in self.found.values() for one in found.values())
         return max(every, key=lambda one: (one.n, one.eps == self.on.eps))
 
@@ -69,10 +72,11 @@ def _right(found: Found, attacks: Iterable[str] | None = None) -> Bools:
 
 
 def score(run: Run, eps: float | None = None) -> Score | None:
-    """A run's score on its images with most attacks at the radius `eps`, else at its own ε.
-    Images with a single attack are used only if none at these radii have more. Only untargeted
-    attacks in linf count. None if no such evaluation has per-image results, or if files are
-    damaged.
+    """A run's score, for one group of its evaluations: the images with most attacks at the radius
+    `eps`, if these are two or more, else those with most at the run's own ε, if two or more. If
+    there is neither, a group with a single attack at `eps` (None: the run's own ε), else the group
+    with most attacks at any radius. Only untargeted linf attacks with per-image results count.
+    None if there are no such evaluations, or if files are damaged.
     """
     try:
         every = [
@@ -125,8 +129,8 @@ class Board:
         return one.on == self.on and set(attacks) <= one.steps.keys()
 
     def reached(self, at: int) -> tuple[str, ...] | None:
-        """The attacks that count at the slider position `at`: the first `at`; None (all) at the
-        last.
+        """The attacks that count at the slider position `at`: the first `at` of `attacks`. None at
+        the last position, where all attacks that were run on a network count.
         """
         return None if at >= len(self.attacks) else self.attacks[:at]
 
@@ -211,7 +215,7 @@ def _unlike(first: Score, second: Score) -> str:
 
 
 def board(runs: Iterable[Run]) -> Board | None:
-    """The scoreboard of these runs; None if none of them has an evaluation that counts."""
+    """The scoreboard of these runs; None if none of them has a `score`."""
     runs = list(runs)
     usual = Counter(run.eps for run in runs).most_common(1)
     scores = {run.id: one for run in runs if (one := score(run, usual[0][0]))}

@@ -55,8 +55,8 @@ class Side:
 
 def together(sides: Sequence[Side], verdict: Verdict, template: str = LIGHT) -> Screen:
     """The screen of two to four networks, with a slider over the epochs.
-    `verdict` compares the first two; its line is shown at the last position, which shows the chosen
-    weights. `template`: the theme of the class colours.
+    `verdict` compares the first two; its line is shown at the last position, which shows the best
+    weights, those that each run chose as its result. `template`: the theme of the class colours.
     """
     epochs = sorted({record["epoch"] for side in sides for record in side.records})
     positions = [*map(str, epochs), LAST]

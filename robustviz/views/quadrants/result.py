@@ -34,9 +34,9 @@ class Quadrants(Result):
     robust_lead: Floats
 
     def best(self, kind: str) -> tuple[int, bool]:
-        """The index of the best quadrant by mean `clean` or `robust` accuracy (`kind`).
-        Also returns whether that is decided: the intervals of its leads over all others lie above
-        0.
+        """The index of the quadrant with the highest mean accuracy of a `kind`, `clean` or
+        `robust`. Also returns whether it is clearly the best: the intervals of its leads over all
+        others lie above 0.
         """
         lead = self.clean_lead if kind == "clean" else self.robust_lead
         at = int(np.isnan(lead[:, 0]).argmax())

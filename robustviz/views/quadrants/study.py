@@ -327,7 +327,7 @@ def read(data: str = Study.data) -> JSON:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write the JSON file, or with `--report` only read it; print the tables.
-    Returns the exit code.
+    Returns the exit code: 0, or that of a UserError, whose message is printed.
     """
     parser = argparse.ArgumentParser(
         prog="python -m robustviz.views.quadrants.study",
