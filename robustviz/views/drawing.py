@@ -75,7 +75,7 @@ class Plot:
 
     @property
     def bottom(self) -> int:
-        """Pixels below the horizontal axis: room for the ticks, and for the label if it has one."""
+        """Pixels below the horizontal axis: room for its ticks and its label, if there are any."""
         return 44 if self.x_label else 24 if self.x_ticks else 10
 
     def px(self, value: float) -> float:

@@ -1,4 +1,4 @@
-"""Streamlit parts of the Attack page: settings, first screen, doctor badge, class bars, smallest ε,
+"""Streamlit parts of the Attack page: settings, first screen, checks, class bars, smallest ε,
 accuracy curve, single attack steps, and results by class.
 """
 

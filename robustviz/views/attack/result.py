@@ -207,7 +207,8 @@ class AnswersSpec(ProbeSpec[Answers]):
 
     The at most 17 radii are those of `levels_of`, in whole grey levels; the first `n` test images
     are attacked at each. An image that is found to be misclassified during an attack is not
-    attacked further, so its prediction is the wrong class found first.
+    attacked further, so its prediction is the wrong class found first. `eps` None: the run's ε, or
+    the data's default ε for a run trained in l2.
     """
 
     eps: float | None = option(

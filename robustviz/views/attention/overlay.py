@@ -1,6 +1,6 @@
 """The Attention page's first screen as HTML and SVG: one row per network with its class activation
-maps over the untouched and the attacked image, and PART's mask; the verdict line and how it was
-measured.
+maps over the untouched and the attacked image, and PART's mask; an answer in one sentence, and how
+it was measured.
 """
 
 from __future__ import annotations

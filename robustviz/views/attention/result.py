@@ -101,7 +101,7 @@ class AttentionSpec(ProbeSpec[Attention]):
     """Class activation maps of one test image, clean and attacked, and an attack in PART's budget.
 
     Every mask rule of PART is allowed, whatever method the run was trained with. Both attacks start
-    from the same noise.
+    from the same noise. `eps` None: the run's ε, or the data's default ε for a run trained in l2.
     """
 
     index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
@@ -196,7 +196,8 @@ class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
 
     The at most 17 radii are those of `levels_of`, in whole grey levels: for an `eps` below 1/255
     they go up to 2/255, never beyond 255/255. The result for each is the same as that of an attack
-    with this radius alone.
+    with this radius alone. `eps` None: the run's ε, or the data's default ε for a run trained in
+    l2.
     """
 
     index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
@@ -307,11 +308,11 @@ class Overlap(Result):
 class OverlapSpec(ProbeSpec[Overlap]):
     """How well maps and masks of the first `n` test images lie on the true object.
 
-    Measured for untouched images, attacked images, and the same network with random weights.
-    Source: the pointing game and the energy-based one are Zhang et al. 2018 (arXiv 1608.00507) and
-    Wang et al. 2020 (arXiv 1910.01279). Differs: there is no tolerance of 15 pixels around the
-    object, because images of 32 pixels are too small for it; if several pixels are hottest, they
-    share the point.
+    Measured for untouched images, attacked images, and the same network with random weights. `eps`
+    None: the run's ε, or the data's default ε for a run trained in l2. Source: the pointing game
+    and the energy-based one are Zhang et al. 2018 (arXiv 1608.00507) and Wang et al. 2020 (arXiv
+    1910.01279). Differs: there is no tolerance of 15 pixels around the object, because images of 32
+    pixels are too small for it; if several pixels are hottest, they share the point.
     """
 
     n: int = option(200, "How many test images.", low=1)

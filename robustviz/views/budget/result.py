@@ -27,9 +27,9 @@ class Family(Result):
 
     All arrays are (N,). `eps`: the training ε. Of `n` test images, `clean_k` are right when clean,
     `own_k` under an attack with the network's training ε, and `usual_k` under one with the data
-    set's usual ε (−1 if not measured). `meta`: `attack`, `usual` (the usual ε), `label`, `classes`
-    (their number), `apart` (the smallest ℓ∞ distance between two training images of different
-    classes).
+    set's default ε (−1 if not measured). `meta`: `attack`, `usual` (that default ε), `label`,
+    `classes` (their number), `apart` (the smallest ℓ∞ distance between two training images of
+    different classes), `trained_on` (the number of training images).
     """
 
     eps: Floats

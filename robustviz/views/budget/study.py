@@ -32,8 +32,9 @@ SEEDS = paths.ROOT / "checkpoints" / "seeds"
 
 
 def measure() -> None:
-    """Attack each network whose count under the usual ε is missing from the file.
-    The file is written after each network of the family, so an interrupted call can be continued.
+    """Attack each network with the data set's default ε, unless the file or the network's own
+    evaluation already has that count, or its weights are not on this computer. The file is written
+    after each network of the family, so an interrupted call can be continued.
     """
     known: JSON = folder.read_json(FILE) if FILE.exists() else {}
     cells: JSON = {each["run"]: each for each in known.get("cells", [])}

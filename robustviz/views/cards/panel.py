@@ -23,7 +23,9 @@ KEPT = "cards-kept"
 
 @shell.fragment
 def drawer() -> None:
-    """Draw the expander on the Compare page; its content is computed only while it is open."""
+    """Draw the Compare page's expander for run cards; its content is computed only while it is
+    open.
+    """
     more: Any = stage.more("cards", "Cards of a class: all its runs in one picture")
     with more:
         if more.open:

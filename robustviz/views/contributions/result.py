@@ -24,7 +24,7 @@ OPEN = 250
 @dataclass(frozen=True)
 class OfImages(ProbeSpec[R]):
     """Base class of specs about the first `n` images of the test split or, with `index` ≥ 0, about
-    this image only.
+    the image with that index only.
     """
 
     n: int = option(100, "How many test images.", low=1)
@@ -134,7 +134,7 @@ class Carried(Result):
     @property
     def median(self) -> int:
         """The median of `half` over the images that count (the lower of the two middle values if
-        their number is even); 0 for no images.
+        their number is even); 0 if no image counts.
         """
         half = np.sort(self.half[self.counted])
         return int(half[(len(half) - 1) // 2]) if len(half) else 0
@@ -244,7 +244,8 @@ class PairingSpec(OfImages[Pairing]):
 
     They conflict where their gradients have a negative cosine. The gradients are those of the two
     terms of ALP's loss, with respect to all weights, image by image in eval mode: the pairing loss
-    mean_K (z − z')², and the mean of the cross-entropies of both images.
+    mean_K (z − z')², and the mean of the cross-entropies of both images. `eps` None: the run's ε,
+    or the data's default ε for a run trained in l2.
     """
 
     eps: float | None = option(
@@ -301,7 +302,8 @@ class AttackStepsSpec(ProbeSpec[AttackSteps]):
 
     Measured on the first `n` test images. The step size is ε/4 for any number of steps, and the
     start is the same, so that an attack of ten steps is the beginning of one of a thousand. An
-    image counts as fooled from the first check at which it is misclassified.
+    image counts as fooled from the first check at which it is misclassified. `eps` None: the run's
+    ε, or the data's default ε for a run trained in l2.
     """
 
     n: int = option(50, "How many test images.", low=1, high=OPEN)

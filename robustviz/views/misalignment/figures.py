@@ -26,10 +26,11 @@ CONFUSERS = 5  # at most this many classes are drawn beside `focus` where there 
 
 
 def shown_classes(result: Misalignment, focus: str = "") -> list[int]:
-    """Returns the indices of the classes to draw, worst first: all with images if at most `MOST`.
+    """Returns the indices of the classes to draw, the least robust first: all that have images, if
+    there are at most `MOST`.
 
-    Otherwise these are the worst `MOST`; or, if `focus` names a class, that class first and then at
-    most `CONFUSERS` classes that it is close to or mistaken for.
+    Otherwise these are the first `MOST` of them; or, if `focus` names a class, that class and then
+    at most `CONFUSERS` classes that it is close to or mistaken for.
     """
     names, order = list(result.meta["classes"]), [c for c in result.order if result.n[c] > 0]
     if len(order) <= MOST or focus not in names:

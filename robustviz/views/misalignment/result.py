@@ -96,9 +96,9 @@ class Misalignment(Answers):
         return auc(self.misaligned[self.fooled], self.misaligned[self.right & ~self.fooled])
 
     def lands(self, c: int, most: int = 3) -> list[tuple[int, int]]:
-        """Returns as what the attacked images of class `c` are classified, as pairs (class, number
-        of images), at most `most`, the most frequent first. `c` itself may be among them; classes
-        with no image are left out.
+        """Returns the classes that the network predicts for the attacked images of class `c`, as
+        pairs (class, number of images), at most `most`, the most frequent first. `c` itself may be
+        among them; classes with no image are left out.
         """
         return commonest(self.landed[c], most)
 

@@ -158,8 +158,9 @@ def measure(study: Study, path: Path, command: str = "") -> JSON:
 
 
 def result_of(study: JSON) -> Quadrants:
-    """Converts a study to arrays, with those seeds for which all four quadrants were trained.
-    Only these can be paired. Raises UserError if there is no such seed.
+    """Converts a study (the content of its file) to arrays, with those seeds for which all four
+    quadrants were trained, because only these can be paired. Raises UserError if there is no such
+    seed.
     """
     by = {(cell["variant"], cell["seed"]): cell for cell in study["cells"]}
     seeds = [
@@ -261,7 +262,9 @@ def _everywhere(result: Quadrants) -> list[str]:
 
 
 def markdown(study: JSON) -> str:
-    """The study's tables and its sentences as Markdown."""
+    """The tables and sentences of a study (the content of its file) as Markdown. Raises UserError
+    as `result_of` does.
+    """
     result = result_of(study)
     meta = result.meta
     title = {
