@@ -139,7 +139,9 @@ class Misalignment(Answers):
         return [self.row(c) for c in self.order]
 
     def row(self, c: int) -> JSON:
-        """Returns the table row of class `c`; an undefined value is None."""
+        """Returns the table row of class `c`; an undefined value is None, but the interval of an
+        accuracy on no images is 0 to 1.
+        """
         names, n = list(self.meta["classes"]), int(self.n[c])
         clean, robust = (wilson(int(k[c]), n) for k in (self.clean_k, self.robust_k))
         return {
