@@ -147,6 +147,7 @@ def drop(name: str) -> None:
     """
     kind, _, key = name.partition("/")
     del _table[kind][key]
+    _unasked.discard((kind, key))
 
 
 def unknown(what: str, name: str, known: typing.Iterable[str], most: int = 0) -> str:

@@ -21,9 +21,10 @@ class Verdict:
     """The verdict on one expected difference.
 
     `word`: the verdict; `effect`: the mean over the seeds of A minus B, with the sign that makes it
-    positive if A differs as claimed; `low`, `high`: the ends of its confidence interval, 95 % for
-    all claims at once; `seeds`: how many of `wanted` seeds both sides have; `notices`: the size of
-    a true difference that these runs would find with probability 0.8. If the verdict is
+    positive if A differs as claimed; `low`, `high`: the ends of its 95 %
+    confidence interval, corrected for the number of claims; `seeds`: how many of `wanted` seeds
+    both sides have; `notices`: the size of a true difference that these runs would find with
+    probability 0.8. If the verdict is
     `not decided`, `low`, `high` and `notices` are NaN, and `effect` is NaN without any seed.
     """
 

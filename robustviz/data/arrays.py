@@ -231,8 +231,10 @@ def diagnose(x: NDArray[Any]) -> Verdict:
     range. For floats every reading in READINGS is tried: those that give pixels in [0, 1] are
     possible. If no number is negative, "0 to 1" is preferred, then "0 to 255"; otherwise the
     reading whose pixels lie closest to whole grey levels. Raises UserError for NaN or infinite
-    values, and if no reading is possible.
+    values, if there are no images, and if no reading is possible.
     """
+    if not x.size:
+        raise UserError("The file has no images: choose one that has some.")
     few = x[np.linspace(0, len(x) - 1, min(SAMPLE, len(x)), dtype=int)]
     if x.dtype == bool:
         return Verdict("unit", True, "Black and white.")

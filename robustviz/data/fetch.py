@@ -98,7 +98,9 @@ def _fetch(file: File, path: Path) -> None:
         )
     if _md5(part) != file.md5:
         part.unlink()
-        raise BrokenOff(f"the file from {file.host} is not the published one and was deleted")
+        raise BrokenOff(
+            f"the file from {file.host} is not the published one and was deleted: try again"
+        )
     os.replace(part, path)
 
 

@@ -164,7 +164,7 @@ class Wrapped(Classifier):
 
         enter(self.module, "")
         last = self.module.get_submodule(self.maps_at)
-        if len(out) < FEW and isinstance(last, nn.Sequential):
+        if self.maps_at and len(out) < FEW and isinstance(last, nn.Sequential):
             out.pop(self.maps_at, None)
             out |= {f"{self.maps_at}.{name}": child for name, child in last.named_children()}
         return out

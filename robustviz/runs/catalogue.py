@@ -56,7 +56,7 @@ def is_l2(run: Inside) -> bool:
     """Whether the attack of a run's training had the norm l2, so that the run's ε cannot be given
     in grey levels; False if its method has no attack.
     """
-    return bool((run.info["method"].get("attack") or {}).get("norm", "linf") != "linf")
+    return run.norm != "linf"
 
 
 def radius(run: Inside) -> float:

@@ -153,8 +153,8 @@ class Run(Inside):
 
     def evaluation(self, key: str | None = None) -> Evaluation | None:
         """Returns the evaluation with that key; without a key the one that tables display:
-        untargeted PGD-20 at the run's ε with seed 0, if there are several the one on the most
-        images. None if there is none.
+        untargeted PGD-20 in the run's norm and at its ε, with seed 0, if there are several the one
+        on the most images. None if there is none.
         """
         every = self.evaluations()
         if key is not None:
@@ -164,6 +164,7 @@ class Run(Inside):
                 each
                 for each in every
                 if all(each.attack.get(name) == value for name, value in PLAIN.items())
+                and each.attack.get("norm", "linf") == self.norm
                 and not each.attack.get("targeted")
                 and (each.eps, each.seed) == (self.eps, 0)
             ),

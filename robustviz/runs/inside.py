@@ -209,6 +209,11 @@ class Inside:
     def eps(self) -> float:
         return self.info["eps"]
 
+    @property
+    def norm(self) -> str:
+        """The norm of the attack in the run's training, linf or l2; linf without an attack."""
+        return str((self.info["method"].get("attack") or {}).get("norm", "linf"))
+
     # Status and requests.
 
     def status(self) -> Status:

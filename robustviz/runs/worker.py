@@ -31,7 +31,7 @@ from robustviz.runs import queue
 from robustviz.runs.files import to_bytes, write_file
 from robustviz.runs.folder import Run, look_up, versions
 from robustviz.runs.inside import OVER, State, Status
-from robustviz.training.progress import Answer, Tick, tolerance_note
+from robustviz.training.progress import ANSWERS, Answer, Tick, tolerance_note
 from robustviz.training.world import ALONE, World, reports_errors
 from robustviz.types import UserError
 
@@ -183,7 +183,8 @@ def _work(run: Run, say: Say, world: World, callbacks: Sequence[Callback]) -> st
             f" {record.seconds:.1f} s"
         )
         for each in callbacks:
-            beat.wish = told(each, "on_epoch", run, record) or beat.wish
+            answer = told(each, "on_epoch", run, record) or "go"
+            beat.wish = max(beat.wish, answer, key=ANSWERS.index)
     world.leave()
     ended = (
         _finish(run, training, beat, say) if training.ended == "done" else _rest(run, training, say)

@@ -355,7 +355,7 @@ def climbed(
     ladder. `found` returns earlier evaluations: one with the same attack, seed and images is used
     instead of a new one. `keep` saves an evaluation and returns what was saved. `say` is called
     with one line per attack; `method` as in `climb`. Attacks that are not defined for so few
-    classes are left out.
+    classes are left out. Raises UserError if none remains.
     """
     rows: list[Evaluation] = []
     consulted: Consult | None = None
@@ -377,4 +377,6 @@ def climbed(
         rows.append(new if new.key and new == row else keep(new))
         if say:
             say(rows[-1].line)
+    if not rows:
+        raise UserError(left_out or "A ladder needs at least one attack.")
     return climb(rows, method, left_out)

@@ -88,13 +88,13 @@ def _ball(one: Evaluation) -> tuple[Any, ...]:
 
 def worst(found: Sequence[Evaluation], like: Evaluation) -> Worst | None:
     """Returns the worst case over the attack of `like` and those of `found` with the same images,
-    weights, ε and norm; None if `like` is from an old version that stored no per-image results.
-    Raises UserError if one of the others is from such a version.
+    weights, ε and norm. Evaluations from an old version, which stored no per-image results, do not
+    count; None if `like` is one.
     """
     if not like.robust_right:
         return None
     alike = sorted(
-        (one for one in (*found, like) if _ball(one) == _ball(like)),
+        (one for one in (*found, like) if one.robust_right and _ball(one) == _ball(like)),
         key=lambda one: (not one.rung, one.rung),
     )
     still = like.right()[0]

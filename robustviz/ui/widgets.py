@@ -157,8 +157,8 @@ class Frame:
 def drawn(
     figure: Callable[Concatenate[F, P], go.Figure], found: F, /, *given: P.args, **options: P.kwargs
 ) -> go.Figure:
-    """The figure that `figure` makes of the results `found`, in the page's theme; cached by results
-    and `options`, but not by `given`. `given` and `options` are passed to `figure`.
+    """The figure that `figure` makes of the results `found`, in the page's theme. `given` and
+    `options` are passed to `figure`. Cached by all three.
     """
     template = theme()
     themed = cast("Callable[..., go.Figure]", figure)  # all figures take `template`
@@ -168,7 +168,7 @@ def drawn(
         figure.__name__,
         "" if isinstance(found, Result) else tuple(found),
         template,
-        repr(sorted(options.items())),
+        repr((given, sorted(options.items()))),
     )
 
 

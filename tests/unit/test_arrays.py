@@ -58,6 +58,7 @@ def test_what_fits_two_readings_is_not_sure():
     ("x", "why"),
     [
         (np.full((4, 9, 9, 3), np.nan), "NaN"),
+        (np.zeros((0, 9, 9, 3), np.uint8), "no images"),
         (np.full((4, 9, 9, 3), np.inf), "NaN or infinite"),
         (RNG.normal(0, 100, (4, 9, 9, 3)), "neither 0 to 1"),
         (RNG.integers(0, 5000, (4, 9, 9, 3)), "scale them"),

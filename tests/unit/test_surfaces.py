@@ -23,8 +23,13 @@ from robustviz.training.evaluation import unpack
 from robustviz.types import UserError
 from robustviz.views.loss.refined import FIRST, SEEN, refined
 from robustviz.views.loss.result import SoftLabels, Surface, WeightSurface, divergence, entropy
-from robustviz.views.loss.surfaces import filter_normalised, moved_weights, ticks
-from robustviz.views.measure import image_of, images_of, net_of
+from robustviz.views.loss.surfaces import (
+    adversarial_direction,
+    filter_normalised,
+    moved_weights,
+    ticks,
+)
+from robustviz.views.measure import image_of, images_of, net_of, radius
 from robustviz.views.screen import wordy
 from tests.aligned import aligned, origin
 
@@ -116,6 +121,16 @@ def test_the_other_direction_ends_where_pgd_ends(run) -> None:
     x_adv = PGD(eps=run.eps, start="zero", steps=20)(net_of(run), x, y)
     assert found.x + run.eps * found.d == pytest.approx(x_adv[0].numpy(), abs=1e-6)
     assert np.abs(found.d).max() <= 1 + 1e-5
+
+
+def test_a_reference_trained_in_l2_is_attacked_at_the_datas_default_eps(run) -> None:
+    spec = dataclasses.replace(SPEC, direction="pgd", reference=run.id)
+    found = probes.surfaces(run, dataclasses.replace(spec, seed=7))
+    l2 = folder.Run(run.path)
+    l2.info = run.info | {"eps": 3.0, "method": {"attack": {"norm": "l2"}}}
+    _, x, y = image_of(run, 3)
+    assert radius(l2) == run.eps
+    assert adversarial_direction(l2, x, y, spec).numpy() == pytest.approx(found.d, abs=1e-6)
 
 
 @pytest.mark.parametrize(

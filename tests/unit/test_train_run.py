@@ -12,7 +12,7 @@ from conftest import conv
 from safetensors.torch import save_file
 
 from robustviz import TrainConfig, open_run, train_run
-from robustviz.callbacks import Callback, TensorBoard
+from robustviz.callbacks import AfterEpoch, Callback, TensorBoard
 from robustviz.runs.folder import find_run
 from robustviz.training.loop import EpochRecord, Training
 from robustviz.types import UserError
@@ -37,7 +37,9 @@ def test_a_training_from_python_is_a_run_that_goes_on_where_it_was_left(runs_hom
         def on_end(self, run: Any, state: str) -> None:
             heard.append(state)
 
-    run = train_run(TINY, callbacks=[Listening()], on_epoch=lambda record: "pause")
+    go_on = AfterEpoch(lambda record: "go")  # does not outvote the one that pauses
+    pause = AfterEpoch(lambda record: "pause")
+    run = train_run(TINY, callbacks=[Listening(), pause, go_on], on_epoch=lambda record: "go")
     assert run.path.parent == runs_home and run.status()["state"] == "paused"
     run = train_run(TINY, callbacks=[Listening()])
     assert heard == ["begin", 1, "paused", "begin", 2, "done"]

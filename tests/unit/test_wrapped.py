@@ -327,6 +327,8 @@ def test_the_stages_are_the_layers_up_to_the_maps(x: Tensor) -> None:
     assert not any(layer._forward_hooks for layer in net.modules())
     resnet = wrap(made("resnet18"), maps="layer3", shape=(3, 48, 48))
     assert [*stages_of(resnet)] == ["1 conv1", "2 layer1", "3 layer2", "4 layer3"]
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * 48 * 48, 8), nn.Linear(8, 4))
+    assert [*wrap(layers, shape=(3, 48, 48)).stages()] == ["0", "1", "2"]
 
 
 def test_random_weights_are_drawn_alike_and_leave_the_network_alone(x: Tensor) -> None:

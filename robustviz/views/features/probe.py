@@ -259,7 +259,7 @@ def _neighbours(z: Tensor, clean: Tensor, k: int) -> Ints:
     other = rows != torch.arange(len(z))[:, None]
     # a stable sort puts the image's own clean point last
     order = (~other).int().argsort(dim=1, stable=True)[:, :k]
-    return rows.gather(1, order).numpy().astype(np.int16)
+    return rows.gather(1, order).numpy().astype(np.int16 if len(clean) < 2**15 else np.int32)
 
 
 def _sheet(x: Tensor) -> tuple[Ints, int]:

@@ -243,16 +243,17 @@ def _heights(hard: Floats, a: Tensor, eps: float, index: int) -> str:
 def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSpec) -> Tensor:
     """The adversarial direction (C,H,W), with entries in [−1, 1], at an image `x` (1,C,H,W) of
     class `y` (1,), computed on the reference network as `spec.direction` says. Raises UserError for
-    `sign` if the gradient is 0, and for `pgd` if the reference's ε is 0.
+    `sign` if the gradient is 0, and for `pgd` if the radius is 0. The radius is the reference's ε,
+    or the data's default ε if it was trained in l2.
     """
     net = net_of(reference)
     if spec.direction == "pgd":
-        if reference.eps == 0:
+        if radius(reference) == 0:
             raise UserError(
                 f"{reference.id} has ε = 0, so PGD cannot move the image: use direction=sign.",
                 code=2,
             )
-        return pgd_direction(net, x, y, reference.eps)
+        return pgd_direction(net, x, y, radius(reference))
     with frozen(net):
         slope = gradient(cross_entropy(net, y), x)[0]
     if not slope.any():

@@ -206,7 +206,7 @@ class Misalignment(Answers):
         which = [self.files[i] if self.files else f"image {self.index[i]}" for i in odd]
         more = f" and {len(which) - NAMED} more" if len(which) > NAMED else ""
         return (
-            " Outliers (far from their class or nearer to another): "
+            " Outliers (far from their class or nearer to another):"
             f" {', '.join(which[:NAMED])}{more}."
             if which
             else ""

@@ -17,7 +17,7 @@ from robustviz import data, process, registry
 from robustviz.attacks import PGD
 from robustviz.memory import ANSWERS
 from robustviz.runs import sweeps
-from robustviz.training.config import TrainConfig
+from robustviz.training.config import TrainConfig, norm_of
 from robustviz.training.evaluate import DOCTOR_IMAGES, count_right
 from robustviz.training.loop import Tick, Training, check
 
@@ -85,7 +85,7 @@ def _timed(settings: str) -> tuple[float, int]:
         few = training.val.take(min(FEW if large else 64, len(training.val)))
         x, y = few.x.to(training.device), few.y.to(training.device)
         started = time.perf_counter()
-        count_right(training.net, x, y, PGD(eps=config.eps, steps=10))
+        count_right(training.net, x, y, PGD(eps=config.eps, steps=10, norm=norm_of(config)))
         image = (time.perf_counter() - started) / len(few)  # seconds per image under PGD-10
     step = min((b - a for a, b in itertools.pairwise(times)), default=0.0) * asked / batch
     batches = -(-len(training.y) // asked)
