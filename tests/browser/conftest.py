@@ -264,6 +264,36 @@ def page(page: Page, problems: Problems) -> Iterator[Page]:
     assert not problems, "\n".join(problems)
 
 
+@pytest.fixture(scope="module")
+def _opened(
+    request: pytest.FixtureRequest,
+    browser: Browser,
+    browser_context_args: dict[str, Any],
+    _session_server: Server,
+) -> Iterator[tuple[Page, Problems]]:
+    """Opens the address in `request.param`, such as `attack?data=digits`, at 1280×720."""
+    size = {"width": 1280, "height": 720}
+    context = browser.new_context(**browser_context_args | {"viewport": size})
+    context.set_default_timeout(WAIT)
+    problems = Problems()
+    page = problems.watch(context.new_page())
+    page.goto(f"{_session_server.url}/{request.param}")
+    yield wait_until_settled(page), problems
+    context.close()
+
+
+@pytest.fixture
+def opened(_opened: tuple[Page, Problems], server: str) -> Iterator[Page]:
+    """Yields a page that all tests of a module share, because opening it takes longer than they do.
+    A test must leave it as it was. A problem that the browser reports fails the test that runs.
+    """
+    page, problems = _opened
+    yield page
+    found = problems[:]
+    problems.clear()
+    assert not found, "\n".join(found)
+
+
 @pytest.fixture
 def dark_page(
     browser: Browser, browser_context_args: dict[str, Any], problems: Problems

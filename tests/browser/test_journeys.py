@@ -157,11 +157,11 @@ def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(
     choose(page, "Method", "No adversarial training · Standard")
     settled(page)
     page.get_by_text("More settings").click()
-    page.get_by_label("epochs", exact=True).fill("60")
+    page.get_by_label("epochs", exact=True).fill("30")
     page.get_by_label("epochs", exact=True).press("Enter")
     settled(page)
     page.get_by_role("button", name="Train", exact=True).click()
-    expect(page.get_by_text(re.compile(r"Epoch ([2-9]|[1-5]\d) of 60")).first).to_be_visible()
+    expect(page.get_by_text(re.compile(r"Epoch ([2-9]|[12]\d) of 30")).first).to_be_visible()
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
     run = next(path for path in server_runs.iterdir() if path.name.startswith("digits-standard"))
@@ -174,7 +174,7 @@ def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(
     resume.click()
     expect(page.get_by_text("Tested:")).to_be_visible(timeout=600_000)
     assert json.loads((run / "status.json").read_text())["state"] == "done"
-    assert before < len((run / "metrics.jsonl").read_text().splitlines()) == 60
+    assert before < len((run / "metrics.jsonl").read_text().splitlines()) == 30
     page.get_by_role("button", name="Attack it").click()
     expect(page.get_by_role("heading", name="How little does it take?")).to_be_visible()
     settled(page)
@@ -192,16 +192,13 @@ def serious(page):
     ]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES, ids=lambda name: name or "start")
-def test_axe_finds_nothing_serious(request, theme, name, server, settled):
-    page: Page = request.getfixturevalue("page" if theme == "light" else "dark_page")
-    page.goto(f"{server}/{name}")
-    settled(page)
-    found = serious(page)
+def test_axe_finds_nothing_serious_in_dark(dark_page, name, server, settled):
+    """In light, `test_first_screens.py` asks the same."""
+    dark_page.goto(f"{server}/{name}")
+    settled(dark_page)
+    found = serious(dark_page)
     assert not found, "\n".join(found)
-    # A WebGL chart needs three contexts, and browsers drop contexts beyond four charts.
-    assert page.locator(".gl-canvas").count() <= 3 * 4
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

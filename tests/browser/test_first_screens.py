@@ -1,0 +1,73 @@
+"""Tests what every page shows before anybody touches it: the question, its answer, the picture and
+the control, in short sentences, without scrolling, for everybody. Each page is opened once.
+"""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from robustviz.views.screen import wordy
+from tests.browser.test_journeys import PAGES, serious
+
+MOVING = ("attack", "attention", "features", "soft-labels", "contributions", "budget")
+SCREENS = (*MOVING, "transfer", "compare")
+FIRST = (*SCREENS, *(name for name in PAGES if name not in SCREENS))
+ON_SHAPES = [f"{name}?data=shapes" for name in FIRST]
+# A page that all tests below use is opened once only if each list begins as the longest one does.
+EVERY = [*ON_SHAPES, *(f"{name}?data=digits" for name in FIRST)]
+HEIGHT = 720
+
+
+def on(addresses: list[str]) -> pytest.MarkDecorator:
+    """Runs a test on the pages at these addresses."""
+    names = [address.replace("?data=", "-").removeprefix("-") for address in addresses]
+    return pytest.mark.parametrize("_opened", addresses, indirect=True, ids=names)
+
+
+def name_of(page: Page) -> str:
+    return page.url.partition("?")[0].rpartition("/")[2]
+
+
+@on(EVERY)
+def test_question_answer_picture_and_control_need_no_scrolling(opened: Page) -> None:
+    name, parts = name_of(opened), [opened.locator("h1").first]
+    if name in SCREENS:
+        expect(opened.locator(".screen .answer").first).not_to_be_empty()
+        asked = (".answer", ".picture", *([".control"] if name in MOVING else []))
+        parts += [opened.locator(f".screen {part}").first for part in asked]
+    for part in parts:
+        box = part.bounding_box()
+        assert box is not None and box["height"] > 0, f"{name}: {part} is not there"
+        assert box["y"] >= 0 and box["y"] + box["height"] <= HEIGHT, f"{name}: {part} at {box}"
+
+
+@on(EVERY)
+def test_what_is_written_can_be_taken_in_at_a_glance(opened: Page) -> None:
+    written = "[data-testid=stMain] [data-testid=stMarkdownContainer]:visible > :is(p, ul)"
+    texts = opened.locator(f"{written}, .screen .answer").all_inner_texts()
+    texts += opened.locator(".screen .picture figcaption").all_inner_texts()
+    assert texts and not [sentence for text in texts for sentence in wordy(text)]
+
+
+@on(ON_SHAPES)
+def test_axe_finds_nothing_serious(opened: Page) -> None:
+    found = serious(opened)
+    assert not found, "\n".join(found)
+    # A WebGL chart needs three contexts, and browsers drop contexts beyond four charts.
+    assert opened.locator(".gl-canvas").count() <= 3 * 4
+
+
+@on(ON_SHAPES[: len(MOVING)])
+def test_the_control_moves_the_picture_without_the_server(opened: Page) -> None:
+    """Goes last: it leaves the page with another position of the slider."""
+    picture = opened.locator(".screen .picture").first
+    slider = opened.locator(".screen input[type=range]").first
+    before, value = picture.inner_html(), slider.input_value()
+    opened.context.set_offline(True)
+    slider.focus()
+    slider.press("End" if value != slider.get_attribute("max") else "Home")
+    after = picture.inner_html(), opened.locator(".screen").first.get_attribute("style")
+    assert slider.input_value() != value
+    assert after[0] != before or "--at" in (after[1] or "")
+    opened.context.set_offline(False)
