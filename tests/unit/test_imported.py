@@ -55,7 +55,7 @@ def nothing():
 
 
 @pytest.fixture
-def code(tmp_path: Path, runs_home: Path) -> Path:
+def code(tmp_path: Path, runs_home: Path, unplugged: None) -> Path:
     """Writes a file with functions that build networks, and returns its path."""
     path = tmp_path / "theirs.py"
     path.write_text(CODE, encoding="utf-8")

@@ -126,7 +126,7 @@ def test_the_checkout_s_own_python_then_finds_robustviz_in_every_folder(tmp_path
     assert install.place(packages, ROOT)
     script = f"import site; site.addsitedir({str(packages)!r}); import robustviz.paths as p\n"
     done = subprocess.run(
-        [sys.executable, "-c", f"{script}print(p.ROOT)"],
+        [sys.executable, "-S", "-c", f"{script}print(p.ROOT)"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
