@@ -205,7 +205,7 @@ def test_axe_finds_nothing_serious_in_dark(dark_page, name, server, settled):
 def test_the_red_team_is_told_from_the_defences_and_its_form_is_accessible(
     request, theme, server, settled
 ):
-    page: Page = request.getfixturevalue("page" if theme == "light" else "dark_page")
+    page: Page = request.getfixturevalue(f"{theme}_page")
     page.goto(f"{server}/train")
     settled(page)
     choose(page, "Method", "Red team · Model alignment")
@@ -218,14 +218,14 @@ def test_the_red_team_is_told_from_the_defences_and_its_form_is_accessible(
 
 
 @pytest.mark.parametrize("name", PAGES, ids=lambda name: name or "start")
-def test_nothing_is_cut_off_at_400_pixels_nor_at_twice_the_size(page, name, server, settled):
-    page.set_viewport_size({"width": 400, "height": 800})
-    page.goto(f"{server}/{name}")
-    settled(page)
+def test_nothing_is_cut_off_at_400_pixels_nor_at_twice_the_size(light_page, name, server, settled):
+    light_page.set_viewport_size({"width": 400, "height": 800})
+    light_page.goto(f"{server}/{name}")
+    settled(light_page)
     for width in (400, 640):  # A window of 1,280 pixels at a zoom of 200% is 640 pixels wide.
-        page.set_viewport_size({"width": width, "height": 800})
+        light_page.set_viewport_size({"width": width, "height": 800})
         for part in ("document.documentElement", "document.querySelector('[data-testid=stMain]')"):
-            page.wait_for_function(f"() => {part}.scrollWidth <= {width}")
+            light_page.wait_for_function(f"() => {part}.scrollWidth <= {width}")
 
 
 def test_what_is_chosen_in_settings_is_legible_in_dark(dark_page, server, settled):
@@ -240,7 +240,7 @@ def test_what_is_chosen_in_settings_is_legible_in_dark(dark_page, server, settle
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_what_can_be_taken_home_is_legible(request, theme, server, settled):
-    page: Page = request.getfixturevalue("page" if theme == "light" else "dark_page")
+    page: Page = request.getfixturevalue(f"{theme}_page")
     page.goto(f"{server}/attack?data=digits&img=5")
     settled(page)
     page.locator(".st-key-home-bars-a").get_by_role("button").click()

@@ -94,7 +94,7 @@ def test_everything_goes_by_keyboard(page, server, settled):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_is_accessible_and_fits_a_narrow_window(dark, request, server, settled):
-    page = request.getfixturevalue("dark_page" if dark else "page")
+    page = request.getfixturevalue("dark_page" if dark else "light_page")
     page.set_viewport_size({"width": 400, "height": 900})
     studio(page, f"{server}/attention?data=digits&img=4&paint=edge&quadrant=upper-left", settled)
     expect(page.get_by_text("28 of 64 pixels (44%) may change by")).to_be_visible()

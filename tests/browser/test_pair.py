@@ -17,7 +17,7 @@ from tests.pages.conftest import ordinary
 def test_the_pair_is_accessible_and_leads_to_compare_by_keyboard(
     request, theme, width, server, settled
 ):
-    page: Page = request.getfixturevalue("page" if theme == "light" else "dark_page")
+    page: Page = request.getfixturevalue(f"{theme}_page")
     page.set_viewport_size({"width": width, "height": 900})
     a, b = ordinary("digits", "standard").id, ordinary("digits", "pgd_at").id
     page.goto(f"{server}/train?job={b}&beside={a}")

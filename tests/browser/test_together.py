@@ -13,7 +13,7 @@ from tests.pages.conftest import ordinary
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 400), ("dark", 1280)])
 def test_one_scrubber_moves_three_networks_by_keyboard(request, theme, width, server, settled):
-    page: Page = request.getfixturevalue("page" if theme == "light" else "dark_page")
+    page: Page = request.getfixturevalue(f"{theme}_page")
     page.set_viewport_size({"width": width, "height": 900})
     a, b, c = (ordinary("digits", key).id for key in ("standard", "pgd_at", "fgsm_at"))
     page.goto(f"{server}/compare?data=digits&a={a}&b={b}&net-c={c}")

@@ -66,7 +66,7 @@ def test_the_tour_goes_by_keyboard_alone_to_its_end(page, server, settled):
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 400), ("dark", 1280)])
 def test_no_step_has_anything_that_axe_finds(scheme, width, request, server, settled):
-    page: Page = request.getfixturevalue("page" if scheme == "light" else "dark_page")
+    page: Page = request.getfixturevalue(f"{scheme}_page")
     page.set_viewport_size({"width": width, "height": 800})
     for number, step in enumerate(STEPS, 1):
         page.goto(f"{server}/tour?step={number}")

@@ -105,17 +105,16 @@ print(*(element.value for element in app.markdown))
 def test_attack_method_net_and_data_are_listed_trained_and_evaluated(
     tree: Path, tmp_path: Path
 ) -> None:
+    train = re.findall(r"`python -m robustviz (train [^`]+)`", TEXT)[-1].split()
+    train += ["--epochs", "2", "--device", "cpu", "--name", "all"]
+    evaluate = ["evaluate", "all", "--attack", "top_pgd", "--set", "share=0.2", "--n", "50"]
+    lists = [["list", kind] for kind in ("attacks", "methods", "nets", "data")]
     code = "from robustviz import cli\n"
-    code += "for kind in ('attacks', 'methods', 'nets', 'data'): cli.main(['list', kind, '--json'])"
-    lists = map(json.loads, python(tree, tmp_path, "-c", code).splitlines())
-    for key, rows in zip(("top_pgd", "mixed_at", "pocket_cnn", "stripes"), lists, strict=True):
+    code += f"for words in {[*lists, train, evaluate]}: assert not cli.main([*words, '--json'])"
+    *tables, trained, evaluation = map(json.loads, python(tree, tmp_path, "-c", code).splitlines())
+    for key, rows in zip(("top_pgd", "mixed_at", "pocket_cnn", "stripes"), tables, strict=True):
         assert key in {row["key"] for row in rows}
-    words = re.findall(r"`python -m robustviz (train [^`]+)`", TEXT)[-1].split()
-    more = ("--epochs", "2", "--device", "cpu", "--name", "all", "--json")
-    trained = json.loads(python(tree, tmp_path, "-m", "robustviz", *words, *more))
     assert trained["n"] == 200 and trained["clean_acc"] > 0.5
-    words = ("evaluate", "all", "--attack", "top_pgd", "--set", "share=0.2", "--n", "50", "--json")
-    evaluation = json.loads(python(tree, tmp_path, "-m", "robustviz", *words))
     assert evaluation["attack"]["share"] == 0.2
     assert evaluation["robust_acc"] <= evaluation["clean_acc"]
 
