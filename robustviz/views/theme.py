@@ -17,6 +17,7 @@ import plotly.io as pio
 
 from robustviz.stats import Floats, Ints
 from robustviz.training.evaluation import attack_name
+from robustviz.types import UserError
 from robustviz.views.result import Result
 
 R = TypeVar("R", bound=Result)
@@ -169,8 +170,10 @@ def sides(named: Mapping[str, object]) -> list[str]:
     in order.
 
     It is the first letter of each name if these letters are A and B, each at most once. Otherwise
-    the first network is `a`, the second `b`, and further ones get no letter.
+    the first network is `a` and the second `b`. Raises UserError for more than two networks.
     """
+    if len(named) > len(DASHES):
+        raise UserError(f"This figure draws one or two networks, and got {len(named)}: choose two.")
     letters, order = [name[:1].lower() for name in named], list(DASHES)
     return (
         letters

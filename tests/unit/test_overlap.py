@@ -128,6 +128,8 @@ def test_only_the_same_images_are_compared(run) -> None:
 def test_the_figure_says_higher_only_where_the_interval_says_so(run) -> None:
     found = probes.overlap.answer(run, SPEC)
     better = dataclasses.replace(found, iou=np.minimum(found.iou + 0.1, 1), meta=found.meta)
+    with pytest.raises(UserError, match="one or two networks, and got 3"):
+        figures.overlap({"A": found, "B": better, "C": better})
     figure = figures.overlap({"A Standard": found, "B PART": better})
     said = figure.layout.meta["sentence"]
     assert (
