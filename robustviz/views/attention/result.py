@@ -108,7 +108,10 @@ class AttentionSpec(ProbeSpec[Attention]):
     method: Method = option("grad_cam", MAP_HELP)
     of: Of = option("true", OF_HELP)
     eps: float | None = option(
-        None, "Radius ε, for pixels in [0, 1]; empty: the run's ε.", low=0, kind="radius"
+        None,
+        "Radius ε, for pixels in [0, 1]; empty: the run's ε (the data's after l2 training).",
+        low=0,
+        kind="radius",
     )
     eps_low: float | None = option(
         None,
@@ -325,7 +328,10 @@ class OverlapSpec(ProbeSpec[Overlap]):
         choices=MAP_RULES,
     )
     eps: float | None = option(
-        None, "Radius ε, for pixels in [0, 1]; empty: the run's ε.", low=0, kind="radius"
+        None,
+        "Radius ε, for pixels in [0, 1]; empty: the run's ε (the data's after l2 training).",
+        low=0,
+        kind="radius",
     )
     steps: int = option(20, "Steps of PGD.", low=1, high=1000)
     seed: int = option(0, "Seed of the attack's noise and of the random weights.", low=0)

@@ -249,7 +249,10 @@ class PairingSpec(OfImages[Pairing]):
     """
 
     eps: float | None = option(
-        None, "Radius ε, for pixels in [0, 1]; empty: the run's ε.", low=0, kind="radius"
+        None,
+        "Radius ε, for pixels in [0, 1]; empty: the run's ε (the data's after l2 training).",
+        low=0,
+        kind="radius",
     )
     steps: int = option(10, "Steps of PGD.", low=1, high=1000)
     seed: int = option(0, "Seed of the attack's noise.", low=0)
@@ -310,7 +313,10 @@ class AttackStepsSpec(ProbeSpec[AttackSteps]):
     steps: int = option(1000, "The most steps of PGD.", low=1, high=2000)
     queries: int = option(1000, "Queries of Square.", low=1, high=100_000)
     eps: float | None = option(
-        None, "Radius ε, for pixels in [0, 1]; empty: the run's ε.", low=0, kind="radius"
+        None,
+        "Radius ε, for pixels in [0, 1]; empty: the run's ε (the data's after l2 training).",
+        low=0,
+        kind="radius",
     )
     seed: int = option(0, "Seed of both attacks' noise.", low=0)
 

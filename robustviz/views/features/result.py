@@ -59,7 +59,10 @@ class AttackedSpec(ProbeSpec[R]):
 
     n: int = option(500, "How many test images.", low=1)
     eps: float | None = option(
-        None, "Radius ε, for pixels in [0, 1]; empty: the run's ε.", low=0, kind="radius"
+        None,
+        "Radius ε, for pixels in [0, 1]; empty: the run's ε (the data's after l2 training).",
+        low=0,
+        kind="radius",
     )
     steps: int = option(20, "Steps of PGD.", low=1, high=1000)
     seed: int = option(0, "Seed of the attack's noise and of the random control.", low=0)

@@ -67,7 +67,8 @@ class SoftLabelsSpec(ProbeSpec[SoftLabels]):
     )
     eps: float | None = option(
         None,
-        "Radius ε of the attack, for pixels in [0, 1]; empty: the run's ε.",
+        "Radius ε of the attack, for pixels in [0, 1]; empty: the run's ε (the data's after l2"
+        " training).",
         low=0,
         kind="radius",
     )
@@ -274,7 +275,11 @@ class WorstDirectionSpec(ProbeSpec[WorstDirection]):
 
     index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
     eps: float | None = option(
-        None, "Radius ε, for pixels in [0, 1]; empty: the run's ε.", low=0, high=1, kind="radius"
+        None,
+        "Radius ε, for pixels in [0, 1]; empty: the run's ε (the data's after l2 training).",
+        low=0,
+        high=1,
+        kind="radius",
     )
     grid: int = option(
         25, "Number of grid points along each direction: a multiple of 6, plus 1.", low=7

@@ -198,7 +198,10 @@ class FooledSpec(ProbeSpec[Fooled]):
     )
     attack: Kind = option("pgd", "The attack.")
     eps: float | None = option(
-        None, "Radius ε, for pixels in [0, 1]; empty: the run's ε.", low=0, kind="radius"
+        None,
+        "Radius ε, for pixels in [0, 1]; empty: the run's ε (the data's after l2 training).",
+        low=0,
+        kind="radius",
     )
     steps: int = option(20, "Steps.", low=1, high=1000)
     n: int = option(1000, "How many test images.", low=1)
