@@ -58,8 +58,8 @@ def _whole(name: str) -> bool:
 
 @functools.cache
 def needed() -> tuple[str, ...]:
-    """The names of the modules that pages with a network on them need: `NEEDED`, and the panels of
-    all views.
+    """The names of the modules that pages about networks import: `NEEDED`, and the panels of all
+    views.
     """
     return (*NEEDED, *load("robustviz.views").modules("panel"))
 

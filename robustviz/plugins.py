@@ -44,10 +44,10 @@ BASES = {
 
 @dataclass(frozen=True)
 class Plugin:
-    """A loaded plug-in: its `source`, under which run folders list it (the absolute path of a file
-    or folder, or a module's name), the `path` and `sha256` of its code, `module`, the name under
-    which the code is imported, and the `things` that it registered, such as `method/mixed_at` or
-    `page/mine`, without its figures.
+    """A loaded plug-in. `source`: the name by which run folders list it, which is the absolute path
+    of a file or folder, or a module's name. `path`, `sha256`: where its code is, and the code's
+    hash. `module`: the name under which the code is imported. `things`: the names of what it
+    registered, such as `method/mixed_at` or `page/mine`; its figures are not among them.
     """
 
     source: str
@@ -85,9 +85,10 @@ _turn = threading.RLock()
 
 
 def page(name: str, title: str, help: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """A decorator that adds a page to the menu; the decorated function draws it. `name`: of a-z,
-    0-9 and `_`; `help`: the page's question. Import Streamlit inside the function, because a
-    training does not need it. Raises UserError for a name that is taken or invalid.
+    """A decorator that adds a page to the menu; the decorated function draws it. `name`: a
+    letter, then a-z, 0-9 and `_`; `help`: the question that the page answers, shown in the menu.
+    Import Streamlit inside the function, because a training does not need it. Raises UserError for
+    a name that is taken or invalid.
     """
 
     def enter(show: Callable[[], None]) -> Callable[[], None]:

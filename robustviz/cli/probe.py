@@ -13,7 +13,8 @@ from robustviz.views.result import ProbeSpec, Result
 
 def do(args: argparse.Namespace) -> int:
     """Measure a run with one probe, and write the result to a file: as .npz, or as a table if
-    `--out` ends in .csv. Returns the exit status 0. Raises UserError if the probe has no table.
+    `--out` ends in .csv. Returns the exit status 0. Raises UserError for a .csv if the probe has no
+    table.
     """
     from robustviz.training.config import read_value
     from robustviz.views.measure import measure

@@ -239,7 +239,7 @@ def rests_while_attacked(method: Method) -> str | None:
 
 @promise("method")
 def takes_the_radius(method: Method) -> str | None:
-    """A training config passes its eps to the attack unless the attack has its own."""
+    """A config's eps becomes the eps of the method's attack, unless the attack has its own."""
     attack = getattr(method, "attack", None)
     if attack is None:
         return "It has no attack."

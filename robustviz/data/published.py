@@ -89,11 +89,12 @@ class Published(Source):
         of: int,
         titles: Mapping[str, str],
     ) -> Dataset:
-        """The split, whose images are chosen from the picture files `listing` in `place`.
+        """The split as a data set, made of the files in `listing` that belong to it.
 
-        Only the chosen files are decoded; those that cannot be read are left out, or UserError is
-        raised, as by `pictures.read`. whose: the part to which these files belong, for the card;
-        size: the side of the images in pixels; of: the number of classes of the full set; titles:
+        Only these files are decoded; those that cannot be read are left out, or UserError is
+        raised, as by `pictures.read`. `n`: as in `load`; `place`: the folder that holds the files;
+        `whose`: what the card calls the part that `listing` is, such as `test folder`; `size`: the
+        side of the images in pixels; `of`: the number of classes of the full data set; `titles`:
         readable names of class folders.
         """
         chosen = listing.take(splits.official(listing.y, split, n))

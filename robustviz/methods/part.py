@@ -183,7 +183,8 @@ class Reweighted(Adversarial):
         return self.scaled(net, batch, super().attacked(net, batch))
 
     def scaled(self, net: Classifier, batch: Batch, x_adv: Tensor) -> Tensor:
-        """The attacked images `x_adv`, with perturbations scaled by radius/ε if `apply=scale`.
+        """The attacked images `x_adv`; with `apply=scale` each pixel's perturbation is multiplied
+        by the pixel's radius (`radii`) over ε.
 
         During the warm-up, and with `apply=clip`, they are returned unchanged.
         """

@@ -88,8 +88,9 @@ def read(recipe: Recipe) -> TrainConfig:
 
 
 def of(config: TrainConfig) -> Recipe:
-    """Returns the shortest recipe of a config. Empty if no recipe gives the same run, as with
-    images or weights of the user's own, or with another kind of attack than its method's default.
+    """Returns the shortest recipe of a config: its data, its method, and each setting that differs
+    from the default. Empty if no recipe gives the same run, as with images or weights of the user's
+    own, or with another kind of attack than its method's default.
     """
     kind = load("robustviz.training.config").TrainConfig
     method = type(config.method)

@@ -73,7 +73,7 @@ class Finding:
 
     @property
     def level(self) -> str:
-        """`unreliable` if the check failed, else `warning` or `ok`."""
+        """`unreliable` if the check failed, `warning` if it passed with a `warning`, else `ok`."""
         return "unreliable" if not self.ok else "warning" if self.warning else "ok"
 
     @classmethod

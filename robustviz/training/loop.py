@@ -455,8 +455,8 @@ class Training:
         }
 
     def restore(self, tensors: dict[str, Tensor], plain: JSON) -> None:
-        """Set this training to the state that `state` returned, so that `epochs` continues from
-        there. Raises UserError if it belongs to another network or is damaged.
+        """Put this training into the state that `state` returned, so that `epochs` continues from
+        there. Raises UserError if the state is of another network or data set, or is damaged.
         """
         groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for path, value in tensors.items():

@@ -227,10 +227,11 @@ def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
     the same from page to page.
 
     The value is the one in the session, else the one in the address, else `start`. A value that is
-    not in `allowed` is replaced by `start`, because an address can contain anything; so is a value
-    that was only the former `start`, for example after the data set has changed. Streamlit's own
-    binding would write labels instead of run ids. The value is also saved apart from the widget's
-    state, which Streamlit discards while the widget is not shown.
+    not in `allowed` is replaced by `start`, because an address can contain anything. If `start` has
+    changed since the last call, for example with the data set, a value that equals the earlier
+    `start` is replaced too. The value is also saved apart from the widget's state, which Streamlit
+    discards while the widget is not shown. Streamlit can bind a widget to the address itself, but
+    would write labels instead of run ids.
     """
     state = st.session_state
     links, chosen = state.setdefault("links", {}), state.setdefault("choices", {})

@@ -111,8 +111,9 @@ class Carried(Result):
     Measured on n clean images. A part is a feature's contribution to the true class's logit, as in
     `Contributions`. `half` (n,): how many of an image's largest parts hold half of the sum of its
     positive parts, −1 where none is positive. `right` (n,): whether the image is classified
-    correctly. `shares` (3,D+1): first quartile, median and third quartile of the share that the k
-    largest parts hold, k = 0 to D, over the images that count (`counted`); 0 if none counts.
+    correctly. `shares` (3,D+1): the share of that sum that the k largest parts hold, k = 0 to D:
+    first quartile, median and third quartile over the images that are classified correctly and have
+    a positive part (`counted`); 0 if there are none.
     """
 
     half: Ints

@@ -283,9 +283,9 @@ def _sheet(x: Tensor) -> tuple[Ints, int]:
 
 @probe(FeatureMapSpec)
 def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
-    """Project features of clean and attacked images onto a plane, through class centres, by PCA or
-    by UMAP. Raises UserError for fewer than 15 images with UMAP, and where the projection does
-    (`embedding.centre_plane`, `plane`, `umap`).
+    """Map the features of clean, attacked and noisy images to two dimensions: onto the plane of the
+    class centres, by PCA or by UMAP. Raises UserError for fewer than 15 images with UMAP, and where
+    `embedding.centre_plane`, `plane` or `umap` does.
     """
     split = images_of(run)
     n = min(spec.n, len(split))

@@ -121,8 +121,9 @@ class Features(Answers):
         return {"clean": self.clean, "adversarial": self.adversarial, "noise": self.noise}[of]
 
     def cosines(self, of: Images) -> tuple[Floats, Floats]:
-        """The cosines of one kind of images to the own class's clean centre and to the nearest
-        clean centre of another class, (n,) each, from `own_and_other`.
+        """Two cosines for each image, (n,) each: of its features to the clean centre of its own
+        class, and to the nearest clean centre of another class (see `own_and_other`). `of`: whether
+        to take the clean images, the attacked ones or those with noise.
         """
         return own_and_other(self.points(of), self.clean, self.y)
 
@@ -205,8 +206,8 @@ class FeatureMap(Answers):
     trust: float
 
     def cosines(self, of: Images) -> tuple[Floats, Floats]:
-        """The cosines of one kind of images to the own class's centre and to the nearest centre of
-        another class, (n,) each.
+        """Two cosines for each image, (n,) each: of its features to the clean centre of its own
+        class, and to the nearest clean centre of another class. `of`: as in `Features.cosines`.
         """
         row = list(KINDS).index(of)
         return self.own[row], self.other[row]

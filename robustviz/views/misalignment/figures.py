@@ -49,9 +49,10 @@ def misalignment(
 ) -> go.Figure:
     """How far the attack (×) and noise (○) move the images of each class, a row per class.
 
-    Each image is measured on the line from its own class's centre (0) to the wrong centre that is
-    nearest to where it ends (1), and a mark is the mean over a class; | marks where the head's
-    prediction changes on these lines. `focus`: the name of a class; the others are drawn grey.
+    A movement is measured along the line from the centre of the image's own class to the wrong
+    centre nearest to where the image ends: 0 is no movement, 1 the whole line. | is where the
+    head's prediction changes on the lines of attacked images, from 0 at the own centre to 1 at the
+    wrong one. All are means over a class. `focus`: the name of a class; the others are drawn grey.
     """
     networks = named(results)
     first = next(iter(networks.values()))
