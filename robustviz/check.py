@@ -69,12 +69,12 @@ def check_class(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
     facts: dict[str, Any] = {"ready": False, "problems": []}
     try:
         host, port = launch.Network.found().host, launch.free_port()
-        facts["address"] = f"http://{host}:{port}"
+        facts["address"] = host
         _reach(host, port)
         facts["ready"] = True
         tell(
-            f"A class can join at {facts['address']} or another port, which `app --class` prints."
-            " Try one phone: a firewall or a guest network can keep devices apart."
+            f"A class can reach this computer at {host}; `app --class` prints the whole address."
+            " Try it with one phone: a firewall or a guest network can keep devices apart."
         )
     except UserError as error:
         facts["problems"].append(str(error))
@@ -180,8 +180,9 @@ def _device(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
     }
     memory = f", {facts['memory'] / 2**30:.0f} GiB" if "memory" in facts else ""
     tell(
-        f"Device: CPU {facts['device']['name']}, {os.cpu_count()} cores, training on"
-        f" {default_threads()}{memory}, fast bf16 {'yes' if facts['device']['bf16'] else 'no'}"
+        f"Device: CPU {facts['device']['name']}, {os.cpu_count()} cores{memory};"
+        f" a training uses {default_threads()} of them; bf16 arithmetic is"
+        f" {'fast' if facts['device']['bf16'] else 'slow'}"
     )
 
 

@@ -94,7 +94,8 @@ def import_run(
     _check(ours, few, classes)
     given = (mean, std) if mean or std else (found.mean, found.std)
     verdict = _read(ours, few, reading, *given)
-    for line in (*(verdict.lines if len(verdict.right) > 1 else ()), verdict.text):
+    advice = "" if verdict.clear else " If you know it, import again with mean and std, or reading."
+    for line in (*(verdict.lines if len(verdict.right) > 1 else ()), verdict.text + advice):
         say(line)
     ours = _with(ours.cpu(), found, verdict.reading, shape)
     names = tuple(map(harmless, classes or split.classes))

@@ -149,8 +149,8 @@ class Inside:
         except UserError as error:
             raise UserError(
                 f"{self.path / 'config.json'} is damaged or of another version of robustviz:"
-                f" {error} Restore the file, or code of yours that was removed; else remove the"
-                " run's folder."
+                f" {error} If its code is new, restart this program; if the code was removed, bring"
+                " it back. Else restore the file, or remove the run's folder."
             ) from error
 
     @property

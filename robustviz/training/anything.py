@@ -23,7 +23,7 @@ from robustviz.runs.folder import Run
 from robustviz.runs.weights import hash_of
 from robustviz.training.config import norm_of, pick_device
 from robustviz.training.evaluate import LADDER, climbed, measure
-from robustviz.training.evaluation import Evaluation
+from robustviz.training.evaluation import Evaluation, Finding
 from robustviz.training.ladder import Ladder
 from robustviz.types import UserError, check_eps, parse_number
 
@@ -104,7 +104,16 @@ def evaluate(
         one = _attack(attack, norm)
         one = dataclasses.replace(one, eps=_radius(one, eps, usual, one.norm))
         one.check(len(split.classes))
-        return keep(measure(here, split, one, seed=seed))
+        found = keep(measure(here, split, one, seed=seed))
+    return found if run else dataclasses.replace(found, doctor=tuple(map(_hinted, found.doctor)))
+
+
+def _hinted(finding: Finding) -> Finding:
+    """The finding; if a network seems to have learned nothing, with the usual reason for that."""
+    if finding.name != "learned" or not finding.warning:
+        return finding
+    hint = " Does it expect normalised images? Then robustviz.wrap(net, mean=…, std=…)."
+    return dataclasses.replace(finding, text=finding.text + hint)
 
 
 def _images(data: Any, run: Run | None) -> tuple[Dataset, float | None]:

@@ -309,7 +309,11 @@ class Evaluation:
         there are few images.
         """
         found = [f"  {each.level} {each.name}: {each.text}" for each in self.doctor]
-        clean = f"clean {self.clean_k} of {self.n} right  {self.clean_acc:.3f}"
+        low, high = wilson(self.clean_k, self.n)
+        clean = (
+            f"clean {self.clean_k} of {self.n} right  {self.clean_acc:.3f} [{low:.3f}, {high:.3f}]"
+            f"; attacked with ε = {eps_text(self.eps)}, seed {self.seed}"
+        )
         return "\n".join([clean, self.line, *found, *([self.note] if self.note else [])])
 
     def _repr_markdown_(self) -> str:

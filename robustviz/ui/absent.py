@@ -206,6 +206,13 @@ def explain(run_id: str, carried: str = "", what: str = "The run of this link") 
     if not folder.ID.fullmatch(run_id):
         st.markdown(f"{what} is not here: the link does not contain a valid run id.")
         return
+    if (here := folder.Run(folder.home() / run_id)).path.is_dir():
+        try:
+            _ = here.config
+            st.markdown(f"{what} is `{run_id}`, which is here but not ready: see the page Train.")
+        except UserError as error:
+            st.markdown(f"{what} is `{run_id}`, which is here. {shell.spoken(error)}")
+        return
     found = known(run_id, carried)
     name = found.name
     told = (

@@ -1,5 +1,6 @@
 // What belongs to the browser's window and not to a page: a new page starts at its top, and a
-// lecturer goes on with the arrow keys. Draws nothing.
+// lecturer goes on with the arrow keys: first to the answer, if it is hidden, then to the next page.
+// Draws nothing.
 let last = null;
 
 export default function frame({ data, setTriggerValue }) {
@@ -12,12 +13,18 @@ export default function frame({ data, setTriggerValue }) {
     const found = [...main.querySelectorAll('[data-testid="stPlotlyChart"], .st-key-title-row')];
     return found.map((one) => one.getBoundingClientRect().top + main.scrollTop - 8);
   }
+  function hidden() {  // the button that reveals the answer, if it is still to be pressed
+    const inside = [...main.querySelectorAll("*")].map((one) => one.shadowRoot).filter(Boolean);
+    return [main, ...inside].map((root) => root.querySelector(".reveal:not([hidden])")).find(Boolean);
+  }
   function key(event) {
     const from = event.composedPath()[0];
     if (event.altKey || event.ctrlKey || event.metaKey || from.matches?.("input, textarea, select, [role=slider], [role=option], [role=combobox]")) return;
     const way = { ArrowRight: 1, PageDown: 1, ArrowLeft: -1, PageUp: -1 }[event.key];
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (way) setTriggerValue("go", `${Date.now()} ${way}`);
+    const asked = way > 0 && hidden();
+    if (asked) asked.click();
+    else if (way) setTriggerValue("go", `${Date.now()} ${way}`);
     if (step) {
       const here = main.scrollTop, tops = figures();
       const next = step > 0 ? tops.find((top) => top > here + 20) : tops.reverse().find((top) => top < here - 20);

@@ -69,7 +69,7 @@ def sentence(what: str) -> str:
     says where the teacher's link is: a tab that was reloaded, or whose address was typed, is not
     the teacher's any more.
     """
-    hint = " The terminal has the teacher's link." if mode() == "class" else ""
+    hint = " Teachers: the terminal has your link." if mode() == "class" else ""
     return f"{who()} may {what} here; everybody may look and move the sliders.{hint}"
 
 

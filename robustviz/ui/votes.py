@@ -1,6 +1,6 @@
-"""The users' guesses. In a class they are counted together, one vote per person and question, and
-stored in memory until the teacher clears them or the server ends; else a guess is stored in its
-session.
+"""The users' guesses. In a class the students' are counted together, one vote per person and
+question, and stored in memory until the teacher clears them or the server ends. The teacher's
+guesses, and all outside a class, are stored in their session and are no votes.
 
 A person is identified by Streamlit's cookie in the browser, without it by the session.
 """
@@ -26,10 +26,10 @@ _votes: dict[str, dict[str, int]] = {}  # question -> person -> position of the 
 
 
 def mine() -> dict[str, int]:
-    """This person's guesses: for each question, the index of the chosen option. In a class they are
+    """This person's guesses: for each question, the index of the chosen option. A student's are
     read from the counted votes, so after `clear` everyone can guess again.
     """
-    if rights.mode() != "class":
+    if not _counted():
         return {str(key): int(at) for key, at in st.session_state.get("voted", {}).items()}
     voter = _voter()
     with _turn:
@@ -37,10 +37,10 @@ def mine() -> dict[str, int]:
 
 
 def cast(question: str, option: int) -> None:
-    """Save `option`, an index, as this person's guess, which replaces an earlier one; in a class it
+    """Save `option`, an index, as this person's guess, which replaces an earlier one; a student's
     is the person's vote. Raises UserError if `MOST` other people have voted on this question.
     """
-    if rights.mode() != "class":
+    if not _counted():
         st.session_state.setdefault("voted", {})[question] = option
         return
     voter = _voter()
@@ -49,6 +49,15 @@ def cast(question: str, option: int) -> None:
         if voter not in cast_so_far and len(cast_so_far) >= MOST:
             raise UserError(f"This question has {MOST} votes, and no more are accepted.")
         cast_so_far[voter] = option
+
+
+def count(question: str) -> str:
+    """How many have voted on a question, as a sentence; empty outside a class."""
+    if rights.mode() != "class":
+        return ""
+    with _turn:
+        total = len(_votes.get(question, {}))
+    return f"{total} {'has' if total == 1 else 'have'} voted."
 
 
 def told(question: str, options: Sequence[str]) -> str:
@@ -74,8 +83,14 @@ def clear() -> None:
     class only the teacher may.
     """
     rights.check("clear the votes")
+    st.session_state.pop("voted", None)
     with _turn:
         _votes.clear()
+
+
+def _counted() -> bool:
+    """Whether this session's guesses are votes of a class."""
+    return rights.mode() == "class" and not rights.may_act()
 
 
 def _voter() -> str:

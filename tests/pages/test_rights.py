@@ -57,7 +57,7 @@ def test_a_teachers_link_is_good_once_and_leaves_the_address(come, monkeypatch, 
     assert rights.may_act() and "teacher" not in teacher.query_params
     again = come(teacher="first-of-this-test")
     assert not rights.may_act() and again.warned
-    assert "The terminal has the teacher's link." in rights.sentence("train")
+    assert "Teachers: the terminal has your link." in rights.sentence("train")
     link = capsys.readouterr().err
     assert link.startswith("Next teacher's link: http://192.0.2.7:8501/?teacher=")
     come(teacher=link.rpartition("=")[2].strip())

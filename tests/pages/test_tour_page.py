@@ -125,7 +125,11 @@ def test_a_class_guesses_again_once_the_teacher_cleared_the_votes(
     students = [guess(sound(visit("tour", step=3)), option) for option in (0, 1)]
     with monkeypatch.context() as teaching:
         teaching.setattr(rights, "may_act", lambda: True)
-        teacher = guess(sound(visit("tour", step=3)), 2)
+        asked = sound(visit("tour", step=3))
+        assert "2 have voted." in words(asked)
+        teacher = guess(asked, 2)
+        assert len(votes._votes[STEPS[2].key]) == 2, "a teacher's guess is no vote"
+        assert "The class: 1 of 2 say" in words(teacher)
         button = next(each for each in teacher.button if each.label.startswith("Clear"))
         assert sound(button.click().run()).radio
     for app in students:

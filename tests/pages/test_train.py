@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from robustviz.training.config import TrainConfig
 from robustviz.training.ladder import best_ladder, headline
 from robustviz.training.presets import PRESETS
 from robustviz.types import UserError
-from robustviz.ui import networks, rights
+from robustviz.ui import networks, rights, shell
 from robustviz.ui.networks import GROUPS
 from robustviz.views.screen import wordy
 from robustviz.views.train import estimate, form, jobs, live
@@ -319,6 +320,30 @@ def test_a_demo_server_does_not_train_stop_or_resume(visit, monkeypatch, tmp_pat
         assert run.status()["state"] == state
     with pytest.raises(UserError, match="Nobody may train here"):
         form._compare(run.config, "trades")
+
+
+def test_who_only_looks_sees_the_training_that_somebody_else_starts(visit, monkeypatch, tmp_path):
+    """Streamlit's test does not repeat fragments, so it is asked whether they would be."""
+    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
+    run = runs.create(TrainConfig(data="digits", method="standard", seed=77))
+    run.set_status(state="paused")
+    repeated: dict[str, float | None] = {}
+    made = shell.fragment
+
+    def noted(view, run_every=None):
+        repeated[view.__name__] = run_every
+        return made(view, run_every)
+
+    monkeypatch.setattr(shell, "fragment", noted)
+    app = sound(visit("train"))
+    assert (repeated["_wait_for_a_run"], repeated["_list"]) == (live.LOOK, live.LOOK)
+    run.set_status(state="running", heartbeat=time.time(), epochs=9, **queue.identity())
+    app = sound(app.run())
+    assert "**running**" in words(app) and repeated["_panel"] == 1.0
+    run.set_status(state="paused")
+    sound(visit("train", job=run.id))
+    assert repeated["_panel"] == live.LOOK
 
 
 @pytest.mark.parametrize("asked", ["/etc", "~root/../etc", "x\0y", "~nobody-of-that-name/x"])

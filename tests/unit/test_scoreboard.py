@@ -86,7 +86,7 @@ def test_a_run_with_the_plain_evaluation_only_has_that(monkeypatch: pytest.Monke
     assert line.startswith(
         "B is more robust: it is right on 743 of 1,000 attacked images, A on 121."
     )
-    assert line.endswith("Both were attacked only with PGD-20.")
+    assert line.endswith("Only PGD-20 was run on both.")
     monkeypatch.setattr(Run, "evaluations", lambda self: [])
     assert board(shipped("shapes")) is None
 

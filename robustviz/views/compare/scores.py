@@ -181,7 +181,16 @@ class Board:
             eps=on.eps if met else 0,
             images=_images(met),
         )
+        verdict = dataclasses.replace(verdict, sure=(*verdict.sure, *_longer(first, second)))
         return _noted(verdict, met, wanted, "Both")
+
+
+def _longer(first: Score, second: Score) -> list[str]:
+    """A sentence if the two networks were trained for different numbers of epochs."""
+    epochs = [one.run.info.get("epochs") for one in (first, second)]
+    if epochs[0] == epochs[1] or None in epochs:
+        return []
+    return [f"A was trained for {epochs[0]} epochs, B for {epochs[1]}: that can matter, too."]
 
 
 def _images(attacks: Sequence[str]) -> str:
@@ -200,10 +209,12 @@ def _noted(verdict: Verdict, met: Sequence[str], wanted: Sequence[str], whom: st
     missing = [name for name in wanted if name not in met]
     if not missing:
         return verdict
-    was = "were" if whom == "Both" else "was"
     said = f"Not run on {whom.lower()}: {listed(missing)}"
     if len(met) < len(missing):
-        said = f"{whom} {was} " + (f"attacked only with {listed(met)}" if met else "not attacked")
+        said = (
+            f"Only {listed(met)} {'was' if len(met) == 1 else 'were'}" if met else "No attack was"
+        )
+        said += f" run on {whom.lower()}"
     return dataclasses.replace(verdict, line=f"{verdict.line} {said}.")
 
 

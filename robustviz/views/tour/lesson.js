@@ -69,7 +69,8 @@ find(".next").onclick = () => go(at + 1);
 find(".save").onclick = () => {
   const cell = (text) => `"${String(text).replaceAll('"', '""').replace(/^[=+@-]/, "'$&")}"`;
   const rows = [["name", "step", "question", "guess", "measured", "right"], ...lesson.map((step, place) => [
-    find(".who").value, place + 1, step.question, step.options[guesses[place]] ?? "", step.options[step.right], guesses[place] === step.right ? 1 : 0,
+    find(".who").value, place + 1, step.question, step.options[guesses[place]] ?? "", step.options[step.right],
+    guesses[place] == null ? "" : Number(guesses[place] === step.right),
   ])];
   // the byte order mark at the beginning makes spreadsheets read the file as UTF-8
   const text = "\ufeff" + rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";

@@ -66,6 +66,8 @@ def _ask(step: Step) -> None:
                 votes.cast(step.key, list(step.options).index(said))
                 _move(step, step.reveals)
                 st.rerun()
+    if rights.mode() == "class":
+        _count(step)
 
 
 def _told(step: Step, guess: int, last: bool) -> None:
@@ -88,6 +90,12 @@ def _told(step: Step, guess: int, last: bool) -> None:
 
 
 @st.fragment(run_every=POOLED)
+def _count(step: Step) -> None:
+    """Draw how many of the class have guessed so far; updated every `POOLED` seconds."""
+    st.markdown(votes.count(step.key))
+
+
+@st.fragment(run_every=POOLED)
 def _class(step: Step) -> None:
     """Draw how the class has guessed so far; updated every `POOLED` seconds.
     If the teacher has cleared the votes, the page reruns and asks the question again.
@@ -96,7 +104,7 @@ def _class(step: Step) -> None:
         if step.reveals is not None and step.screen.control:
             _move(step, step.screen.control.start)
         st.rerun()
-    st.markdown(f"The class: {votes.told(step.key, step.options)}")
+    st.markdown(f"The class: {votes.told(step.key, step.options) or 'nobody has voted.'}")
 
 
 def _move(step: Step, at: int | None) -> None:

@@ -12,7 +12,7 @@ from robustviz.runs.folder import Run
 from robustviz.runs.naming import method_label, unusual
 from robustviz.stats import tango
 from robustviz.training.evaluation import paired
-from robustviz.types import UserError
+from robustviz.types import UserError, eps_text
 from robustviz.views import pack
 from robustviz.views.attack import screen_figures
 from robustviz.views.attack.result import Answers, AnswersSpec, AttackLevels, AttackLevelsSpec
@@ -234,9 +234,20 @@ def _compare(a: Run, b: Run) -> Step:
         options,
         right,
         f"A is right on {mine.clean_k:,} of {mine.n:,}, B on {theirs.clean_k:,}: {options[right]}."
-        f" {scene.lesson(family(DATA)).partition('. ')[0]}.",
+        + _cost(),
         f"compare?data={DATA}",
         _board(a, b),
+    )
+
+
+def _cost() -> str:
+    """From which training ε on networks that differ only in ε lose clean accuracy; may be empty."""
+    costs = scene.costly(family(DATA))
+    if not len(costs):
+        return ""
+    return (
+        f" Where only ε differs, networks trained with ε = {eps_text(costs[0])} or more are right"
+        " on fewer untouched pictures."
     )
 
 

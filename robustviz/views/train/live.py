@@ -25,6 +25,7 @@ from robustviz.views.attack.result import Strip
 from robustviz.views.train.estimate import duration
 
 # not blue or orange, the colours of networks A and B; contrast at least 3:1 in both themes
+LOOK = 3.0  # seconds between two looks for a training that somebody else has started
 HUES = ["#2A8C6C", "#B45C9A", "#8A7A1F", "#7A8798"]
 
 
@@ -60,13 +61,18 @@ def current() -> Run | None:
 def watch(config: TrainConfig | None) -> None:
     """Draw the current run; it updates every second while the run is queued or running.
     If there is no run, draw the empty charts of a training of `config`; nothing if that is None.
+    For those who only look, trainings begin and go on by somebody else's hand, so their page looks
+    for that every `LOOK` seconds.
     """
     look_after()
-    run = current()
+    run, now_and_then = current(), None if rights.may_act() else LOOK
     if run is not None:
         live = run.status()["state"] in ("queued", "running")
-        shell.fragment(_panel, 1.0 if live else None)(run.id, live)
-    elif config is not None:
+        shell.fragment(_panel, 1.0 if live else now_and_then)(run.id, live)
+        return
+    if now_and_then:
+        shell.fragment(_wait_for_a_run, now_and_then)()
+    if config is not None:
         _curves([], int(config.epochs or 1), float(config.eps or 0))
         st.markdown("The curves get one point per epoch during training.")
         empty = np.full((1, 32, 32), 0.5, np.float32)
@@ -76,6 +82,12 @@ def watch(config: TrainConfig | None) -> None:
             alt="Sixteen empty places for images",
         )
         st.markdown("Here: eight images, untouched above and attacked below.")
+
+
+def _wait_for_a_run() -> None:
+    """Run the page again, which shows the run, once somebody's training is running."""
+    if queue.running():
+        st.rerun()
 
 
 def look_after() -> None:

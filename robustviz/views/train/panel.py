@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from robustviz.ui import shell
+from robustviz.ui import rights, shell
 from robustviz.views.train import form, jobs, live, pair, sweeping
 
 
@@ -18,7 +18,9 @@ def page() -> None:
     with left:
         config = form.form()
         cost = form.submit(config) if config is not None else ""
-    line.markdown(cost or "Choose how a network is trained; the time it will take is shown here.")
+    if cost or rights.may_act():
+        said = "Choose how a network is trained; the time it will take is shown here."
+        line.markdown(cost or said)
     with right:
         if not pair.watch():
             live.watch(config)
