@@ -112,6 +112,7 @@ class Network:
             "ROBUSTVIZ_MODE": "class",
             "ROBUSTVIZ_TOKEN": self.token,
             "ROBUSTVIZ_HOSTS": ",".join(more),
+            "ROBUSTVIZ_JOIN": self.host,
         }
 
     def invitation(self, port: int) -> str:

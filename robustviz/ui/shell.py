@@ -5,10 +5,12 @@ choices that are kept in the address.
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import gc
 import hashlib
 import io
+import os
 import re
 import sys
 import traceback
@@ -141,6 +143,8 @@ def menu(pages: Sequence[Page], chosen: Page) -> None:
             _lecture(pages, chosen)
         else:
             _links(pages)
+            if rights.mode() == "class" and rights.may_act():
+                _join()
             if st.button("Present", key="lecture", type="tertiary", help="Large type, arrow keys."):
                 st.query_params["present"] = "1"
                 st.rerun()
@@ -158,6 +162,21 @@ def _window(chosen: Page, present: bool) -> str:
         width="content",
     )
     return str(went.get("go") or "").partition(" ")[2]
+
+
+def _join() -> None:
+    """Draw a popover with the address at which a class joins, as a QR code if segno is installed.
+    Only the teacher sees it, and it has nothing but what everybody may know.
+    """
+    said = str(st.context.headers.get("Host") or "")
+    host = os.environ.get("ROBUSTVIZ_JOIN") or said.rpartition(":")[0]
+    address = f"http://{host}:{said.rpartition(':')[2]}"
+    with st.popover("Join", type="tertiary", key="join"):
+        with contextlib.suppress(ImportError):
+            segno = imports.load("segno")
+            code = segno.make(address, micro=False).svg_inline(scale=8, dark="#000", light="#fff")
+            st.image(code, width=280, alt=f"QR code of {address}")
+        st.markdown(f"Join at **{address}**")
 
 
 def _links(pages: Sequence[Page]) -> None:

@@ -80,5 +80,7 @@ def test_a_lecture_asks_first_and_goes_on_by_arrow_keys(page, server, settled):
     settled(page)
     expect(page).to_have_url(re.compile("present=1"))
     expect(page.locator(".screen .answer").first).not_to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".screen .answer").first).to_be_visible()
     page.get_by_role("button", name="End lecture").click()
     expect(page.get_by_role("link", name="Attention", exact=True)).to_be_visible()

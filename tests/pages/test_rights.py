@@ -8,6 +8,7 @@ import pytest
 
 from robustviz.types import UserError
 from robustviz.ui import rights
+from tests.pages.conftest import sound, words
 
 
 class Session:
@@ -103,3 +104,13 @@ def test_a_proxy_that_shows_the_wrong_token_is_not_believed(come, monkeypatch):
         assert not rights.may_act()
     session.headers[rights.SECRET] = "secret"
     assert rights.may_act()
+
+
+def test_only_the_teachers_menu_shows_where_a_class_joins(visit, monkeypatch):
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
+    monkeypatch.setenv("ROBUSTVIZ_JOIN", "192.0.2.9")
+    assert "Join at" not in words(sound(visit("glossary")))
+    monkeypatch.setattr(rights, "may_act", lambda: True)
+    assert "Join at **http://192.0.2.9:" in words(sound(visit("glossary")))
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "own")
+    assert "Join at" not in words(sound(visit("glossary")))
