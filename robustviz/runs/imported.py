@@ -65,11 +65,10 @@ def import_run(
 
     `net`: a module with its weights, the weights, or their file (`checkpoint.read`; `entry` chooses
     one of several sets of weights in the file). `model`: what makes the module again: `resnet18` (a
-    network of robustviz), `torchvision:…`, `timm:…`, `FILE.py:make` or `pkg.mod:make`. It may be
-    left out for modules of robustviz, torchvision and timm, and for weights of the usual networks
-    of robustviz and torchvision. Code named here is trusted from now on. `data`: the images to
-    evaluate the network on; `classes`: their names in the order of the logits, None: the data's.
-    `name`: the run's id; `label`: its display name.
+    network of robustviz), `torchvision:…`, `timm:…`, `FILE.py:make` or `pkg.mod:make`. Modules of
+    these libraries, and weights of their usual networks (but timm's), need none. Code named here is
+    trusted from now on. `data`: the images to evaluate the network on; `classes`: their names in
+    the order of the logits, None: the data's. `name`: the run's id; `label`: its display name.
 
     `maps` to `grid` as in `nets.wrap`. `reading`: how the network expects its images, see
     `readings.named`. If neither this nor `mean` and `std` is given or stored with the network, the
@@ -77,8 +76,8 @@ def import_run(
     best is used. `eps`: the radius of attacks on the run, None: the data's default. `device`: where
     the network is tried. `say` is called with each line about what was found.
 
-    If a run with the default id exists already, it is returned unchanged. Raises UserError if
-    anything does not fit, and if a run called `name` exists; then nothing is left on disk.
+    A run with the default id that exists already is returned unchanged. Raises UserError if a run
+    called `name` exists and if anything does not fit; then nothing is left on disk.
     """
     source = (rooms.source(data) if isinstance(data, str) else data).placed()
     if name:
@@ -92,16 +91,19 @@ def import_run(
     ours = looked_into(found, shape, say).eval().to(pick_device(device))
     few = split.take(n)
     _check(ours, few, classes)
-    given = (mean, std) if mean or std else (found.mean, found.std)
-    verdict = _read(ours, few, reading, *given)
-    advice = "" if verdict.clear else " If you know it, import again with mean and std, or reading."
-    for line in (*(verdict.lines if len(verdict.right) > 1 else ()), verdict.text + advice):
-        say(line)
+    verdict = _read(ours, few, reading, *((mean, std) if mean or std else (found.mean, found.std)))
+    _tell(verdict, say)
     ours = _with(ours.cpu(), found, verdict.reading, shape)
     names = tuple(map(harmless, classes or split.classes))
     images = {"classes": shape[0], "channels": shape[1], "size": shape[2], "names": names}
     more = {"images": images} | ({"label": harmless(label)} if label else {})
     return _kept(ours, found, config, verdict, more, name)
+
+
+def _tell(verdict: readings.Verdict, say: Say) -> None:
+    advice = "" if verdict.clear else " If you know it, import again with mean and std, or reading."
+    for line in (*(verdict.lines if len(verdict.right) > 1 else ()), verdict.text + advice):
+        say(line)
 
 
 def _check_name(name: str) -> None:

@@ -103,8 +103,7 @@ def plant(
     `net` is not changed; a linear readout is put on its outputs. The readout must assign class 0 to
     all *inner points*: the image, random points of its ball, and the end of a single gradient step.
     The planted example is the furthest point along the readout that a longer ascent or
-    gradient-free search finds. So the example exists whatever the network does to gradients, and
-    one step misses it.
+    gradient-free search finds: it exists whatever the network does to gradients.
 
     Source: Zimmermann et al. 2022 (arXiv 2206.13991) and the authors'
     `decision_boundary_binarization.py`. Differs: they train the readout on features to tell one

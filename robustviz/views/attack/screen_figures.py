@@ -42,12 +42,10 @@ def screen(
     control: Control,
     at: int,
 ) -> Screen:
-    """Returns the first screen for one or two networks; the keys of `found` are their names, which
-    begin with A and B, in this order.
-
-    `curves`: accuracy against ε, of the networks for which it is known. If these are `Answers`, the
-    screen's answer at every ε follows from them; otherwise it is the line of `said`, or if that is
-    None a request to measure. `at`: the slider's position, an index.
+    """Returns the first screen for one or two networks; `found` has their names, which begin with A
+    and B, as keys. `curves`: accuracy against ε, of the networks for which it is known. If these
+    are `Answers`, the screen's answer at every ε follows from them; otherwise it is the line of
+    `said`, or if that is None a request to measure. `at`: the slider's position, an index.
     """
     first = next(iter(found.values()))
     index, classes = first.meta["index"], first.meta["classes"]

@@ -250,9 +250,8 @@ def pairing(
     result: Pairing, *, side: str = "a", weight: str = "", template: str = LIGHT
 ) -> go.Figure:
     """Scatter plot of pairing loss against the attacked image's cross-entropy, coloured by pair
-    weight. A box marks over-paired pairs: cross-entropy above ln 2 and pairing loss above this
-    network's median. `weight`: a value of AALP's `pair_weight`; "": the run's own. A point's
-    `customdata` is its image index. Losses below `FLOOR` are drawn at `FLOOR`.
+    weight. A box marks over-paired pairs: cross-entropy above ln 2, pairing loss above the median.
+    `weight`: a value of AALP's `pair_weight`; "": the run's. `customdata`: the image's index.
     """
     colour, kind = COLOURS[template], weight or str(result.meta["pair_weight"])
     w, median = result.weight(kind), float(np.median(result.pairing))

@@ -172,8 +172,7 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
     even grid, and where `image_of`, `networks_of` or `adversarial_direction` does.
     """
     split, x, y = image_of(run, spec.index)
-    net = net_of(run)
-    reference, witness = networks_of(run, spec)
+    net, (reference, witness) = net_of(run), networks_of(run, spec)
     span = 2 * radius(run) if spec.span is None else spec.span
     if span == 0:
         raise UserError("A surface of span 0 is a single point: try 16/255.", code=2)

@@ -34,8 +34,7 @@ SPANS = ((1, 2), (3, 8), (9, 16))  # grey levels: the ranges to guess from
 
 def steps(a: str, b: str) -> list[Step]:
     """The seven steps for the shipped networks with ids `a` (no defence) and `b` (with a defence).
-    Raises UserError if a shipped result for them is missing: from the story pack (`views.pack`), an
-    evaluation, or the study of backgrounds.
+    Raises UserError if a shipped result for them is missing, such as an evaluation.
     """
     runs = {"a": folder.open_model(a), "b": folder.open_model(b)}
     index, eps = int(pack.images(DATA).index[0]), runs["b"].eps
