@@ -111,7 +111,7 @@ def test_a_run_whose_method_was_removed_is_told_what_to_restore(runs_home: Path)
     said = json.loads(path.read_text(encoding="utf-8"))
     said["method"] = {"key": "gone"}
     path.write_text(json.dumps(said), encoding="utf-8")
-    with pytest.raises(UserError, match=r"no method called 'gone'.* Restore the file, or code"):
+    with pytest.raises(UserError, match=r"no method called 'gone'.* restore the file, or remove"):
         _ = folder.open_run(place).config
 
 
