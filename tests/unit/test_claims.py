@@ -102,6 +102,17 @@ def test_the_first_screen_is_short_on_every_data_set():
         assert screen.control is not None and list(screen.control.values) == found.data
 
 
+def test_runs_that_are_not_finished_are_not_said_to_be_unable_to_tell():
+    known = result.found()
+    words = iter(["seen here", "cannot tell", *["not decided"] * 99])
+    rows = tuple(row(name=name, word=next(words), data="shapes") for name in known.claims)
+    screen = screen_figures.screen(result.Found(rows, known.pilots), 0)
+    assert screen.answer == [
+        f"On shapes, 1 of {len(rows)} claims are seen here, 0 are not, and for 1 these runs cannot"
+        f" tell. The runs for {len(rows) - 2} are not finished."
+    ]
+
+
 def test_a_claim_that_is_not_measured_on_a_data_set_does_not_hide_the_others():
     known = result.found()
     first, data = known.claims[0], known.data

@@ -72,9 +72,10 @@ def _answer(found: Found, data: str) -> str:
     if undecided == total:
         return f"On {data} no claim can be decided yet: more seeds must be trained."
     unclear = words["cannot tell"] + words["cannot tell (ceiling)"]
+    more = f" The runs for {undecided} are not finished." if undecided else ""
     return (
         f"On {data}, {words['seen here']} of {total} claims are seen here,"
-        f" {words['not seen here']} are not, and for {unclear + undecided} these runs cannot tell."
+        f" {words['not seen here']} are not, and for {unclear} these runs cannot tell.{more}"
     )
 
 
