@@ -31,7 +31,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 GROUP = "robustviz.plugins"  # the group of entry points
 VARIABLE = "ROBUSTVIZ_PLUGINS"
-FIGURES = "robustviz.figures"
 # For each kind, the base class of a plug-in's classes and the attributes that pages need of them.
 BASES = {
     "method": ("robustviz.methods.base", "Method", ("label", "group", "paper", "text")),
@@ -111,13 +110,25 @@ def figure(name: str) -> Callable[[F], F]:
 
     def enter(draw: F) -> F:
         held = _figures.get(name)
-        taken = held.__module__ != draw.__module__ if held else hasattr(load(FIGURES), name)
-        if taken:
+        if held.__module__ != draw.__module__ if held else _is_ours(name):
             raise UserError(f"figure/{name} exists already: give the figure another name.")
         _figures[name] = draw
         return draw
 
     return enter
+
+
+def _is_ours(name: str) -> bool:
+    """Whether `robustviz.figures` has a figure of this name. Reads the files, because importing
+    them would need Plotly, which a server that only trains may lack.
+    """
+    word = re.escape(name)
+    offered = (paths.PACKAGE / "figures.py", rf"\b{word} as {word}\b")
+    views = ((file, rf"^def {word}\(") for file in (paths.PACKAGE / "views").glob("*/figures.py"))
+    return any(
+        re.search(pattern, file.read_text(encoding="utf-8"), re.MULTILINE)
+        for file, pattern in (offered, *views)
+    )
 
 
 def pages() -> list[Page]:

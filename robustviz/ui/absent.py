@@ -209,7 +209,9 @@ def explain(run_id: str, carried: str = "", what: str = "The run of this link") 
     if (here := folder.Run(folder.home() / run_id)).path.is_dir():
         try:
             _ = here.config
-            st.markdown(f"{what} is `{run_id}`, which is here but not ready: see the page Train.")
+            st.markdown(
+                f"{what} is `{run_id}`, which is here, but no page can open it yet: see Train."
+            )
         except UserError as error:
             st.markdown(f"{what} is `{run_id}`, which is here. {shell.spoken(error)}")
         return

@@ -319,16 +319,17 @@ def opened(_opened: tuple[Page, Problems], server: str) -> Iterator[Page]:
 @pytest.fixture
 def light_page(_contexts: dict[str, BrowserContext], problems: Problems) -> Iterator[Page]:
     """As `page`, but opens sooner, and shares cookies and stored values with other tests."""
-    page = problems.watch(_contexts["light"].new_page())
-    yield page
-    page.close()
-    assert not problems, "\n".join(problems)
+    yield from _tab(_contexts["light"], problems)
 
 
 @pytest.fixture
 def dark_page(_contexts: dict[str, BrowserContext], problems: Problems) -> Iterator[Page]:
     """As `light_page`, in a browser that prefers dark colours."""
-    page = problems.watch(_contexts["dark"].new_page())
+    yield from _tab(_contexts["dark"], problems)
+
+
+def _tab(context: BrowserContext, problems: Problems) -> Iterator[Page]:
+    page = problems.watch(context.new_page())
     yield page
     page.close()
     assert not problems, "\n".join(problems)

@@ -52,6 +52,15 @@ def test_every_page_says_what_trains_the_network_of_a_link(visit, page):
     assert said(app, "a") == usual.run_id
 
 
+def test_a_run_that_is_here_but_cannot_be_opened_is_not_called_absent(visit, runs_home, tmp_path):
+    waiting, strange = (folder.create(config(seed=seed)) for seed in (41, 42))
+    assert "here, but no page can open it yet" in words(opened(visit, "compare", a=waiting.id))
+    text = (strange.path / "config.json").read_text(encoding="utf-8")
+    (strange.path / "config.json").write_text(text.replace('"trades"', '"gone"'), encoding="utf-8")
+    told = words(opened(visit, "compare", a=strange.id))
+    assert "not on this computer" not in told and "If its code is new, restart" in told
+
+
 def test_another_network_chosen_is_the_end_of_it(visit):
     app = opened(visit, "contributions", a=config().run_id)
     picked(app, "a").set_value(ordinary("digits", "pgd_at").id).run()

@@ -337,7 +337,7 @@ def test_who_only_looks_sees_the_training_that_somebody_else_starts(visit, monke
 
     monkeypatch.setattr(shell, "fragment", noted)
     app = sound(visit("train"))
-    assert (repeated["_wait_for_a_run"], repeated["_list"]) == (live.LOOK, live.LOOK)
+    assert (repeated["_wait_for_a_run"], repeated["_list"]) == (live.LOOK, None)
     run.set_status(state="running", heartbeat=time.time(), epochs=9, **queue.identity())
     app = sound(app.run())
     assert "**running**" in words(app) and repeated["_panel"] == 1.0

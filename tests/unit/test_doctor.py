@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import robustviz
 from robustviz import data, zoo
 from robustviz.attacks import CW, FGSM, PGD, Attack, AutoAttack, Square
 from robustviz.runs import folder
@@ -336,6 +337,20 @@ def test_a_network_that_learned_nothing_is_told_by_the_largest_class(toy: Toy) -
     constant = Sick(toy.net, lambda net, x: 0 * net(x) + torch.tensor([1.0, 0, 0, 0]))
     found = finding(toy, "learned", constant)
     assert found.level == "warning" and found.text.startswith("This network has learned nothing.")
+
+
+def test_a_network_that_learned_nothing_may_expect_normalised_images(toy: Toy) -> None:
+    constant = Sick(toy.net, lambda net, x: 0 * net(x) + torch.tensor([1.0, 0, 0, 0]))
+    found, well = (
+        robustviz.evaluate(net, (toy.x, toy.y), "fgsm", eps=0.05) for net in (constant, toy.net)
+    )
+    assert "robustviz.wrap(net, mean=…, std=…)" in str(found)
+    assert "robustviz.wrap" not in str(well)
+    first = str(well).splitlines()[0]
+    assert (
+        first.endswith("; attacked with ε = 0.05 (13/255), seed 0")
+        and f"{well.clean_acc:.3f} [" in first
+    )
 
 
 def test_neighbouring_gradients_agree_or_lead_nowhere(toy: Toy) -> None:

@@ -87,6 +87,11 @@ def test_a_run_with_the_plain_evaluation_only_has_that(monkeypatch: pytest.Monke
         "B is more robust: it is right on 743 of 1,000 attacked images, A on 121."
     )
     assert line.endswith("Only PGD-20 was run on both.")
+    sure = found.verdict(a, run.id, 5).sure
+    assert not [each for each in sure if "epochs" in each]
+    monkeypatch.setitem(run.info, "epochs", 3)
+    told = "A was trained for 20 epochs, B for 3: that can matter, too."
+    assert told in found.verdict(a, run.id, 5).sure
     monkeypatch.setattr(Run, "evaluations", lambda self: [])
     assert board(shipped("shapes")) is None
 

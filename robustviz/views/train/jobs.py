@@ -10,20 +10,18 @@ from robustviz.runs.folder import Run
 from robustviz.runs.inside import Status
 from robustviz.training.ladder import headline
 from robustviz.types import eps_text
-from robustviz.ui import rights, shell
-from robustviz.views.train.live import LOOK, evaluation_or_none, show
+from robustviz.ui import shell
+from robustviz.views.train.live import evaluation_or_none, show
 
 
 def watch() -> None:
-    """Draw the user's runs; the table updates every 2 s while a run is queued or running, and every
-    `LOOK` seconds for those who only look, because somebody else may start one.
-    """
+    """Draw the user's runs; the table updates every 2 s while a run is queued or running."""
     if states := folder.of_user():
         st.header("Your runs", divider="gray")
         busy = any(
             status["state"] == "queued" or queue.at_work(run, status) for run, status in states
         )
-        shell.fragment(_list, 2.0 if busy else None if rights.may_act() else LOOK)()
+        shell.fragment(_list, 2.0 if busy else None)()
 
 
 def _list() -> None:
