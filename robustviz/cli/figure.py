@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from robustviz import registry
@@ -185,8 +186,14 @@ def _measured(runs: list[folder.Run], spec: ProbeSpec[Result]) -> Mapping[str, R
 
     names = labels(runs)
     if len(runs) > 1:
-        names = [f"{letter} {name}" for letter, name in zip("ABCDEFGH", names, strict=False)]
-    return {name: measure(run, spec) for name, run in zip(names, runs, strict=False)}
+        if len(runs) > len(ascii_uppercase):
+            raise UserError(
+                f"A figure draws at most {len(ascii_uppercase)} networks, and got {len(runs)}:"
+                " choose fewer.",
+                code=2,
+            )
+        names = [f"{letter} {name}" for letter, name in zip(ascii_uppercase, names, strict=False)]
+    return {name: measure(run, spec) for name, run in zip(names, runs, strict=True)}
 
 
 COMMANDS = (

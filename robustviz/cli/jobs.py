@@ -14,8 +14,8 @@ def stop(args: argparse.Namespace) -> int:
 
 
 def pause(args: argparse.Namespace) -> int:
-    """Pause a training, wait for that for at most ten seconds, and show its state. Returns the exit
-    status 0, also if the training has not paused by then.
+    """Pause a training, wait at most ten seconds until it has paused, and show its state. Returns
+    the exit status 0, also if it has not paused by then.
     """
     run = folder.open_run(args.run)
     state = queue.pause(run)

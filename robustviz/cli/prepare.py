@@ -41,7 +41,8 @@ class Asked:
 
 def prepare(args: argparse.Namespace) -> int:
     """Measure what the given pages show first, unless it is cached, and show how many results there
-    are. Returns the exit status 0, also if some measurements failed.
+    are. Returns the exit status 0, also if some measurements failed. Raises UserError, before
+    anything is measured, for an address that names a page, run, data set or image that is missing.
     """
     rows: list[JSON] = []
     # all links are checked before anything is measured

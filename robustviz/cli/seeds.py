@@ -57,8 +57,8 @@ class Seen:
 
 
 def do(args: argparse.Namespace) -> int:
-    """Show the table of the runs in `args.run`; if there are none, of all runs and shipped
-    evaluations. Returns the exit status 0.
+    """Show the table of the runs in `args.run`; if that is empty, of all runs that were not
+    imported and of the shipped evaluations in `FOLDER`. Returns the exit status 0.
     """
     if args.ladder or args.overlap or args.against:
         raise UserError(
@@ -100,10 +100,10 @@ def file_of(run_id: str) -> Path:
 
 
 def write(run: folder.Run) -> None:
-    """Write the evaluations of a trained run to the file `file_of(run.id)`, for each of `ATTACKS`
-    the one with the most images.
+    """Write the settings and evaluations of a trained run to the file `file_of(run.id)`: for each
+    attack in `ATTACKS` the evaluation with the most images.
 
-    Raises UserError if the run was not measured under each of them.
+    Raises UserError if the run was not measured under each of these attacks.
     """
     measured = [found(run.evaluations(), run.eps, attack) for attack in ATTACKS]
     if not all(measured):

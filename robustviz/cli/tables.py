@@ -106,7 +106,7 @@ def show(
     rows, print `empty`, or in CSV and JSON an empty table.
 
     Returns exit status 0. Raises UserError for a column that no row has, and for --json with
-    --columns or --format.
+    --columns or with another --format than markdown, the default.
     """
     if args.json:
         if args.columns or args.format != "markdown":
@@ -115,7 +115,7 @@ def show(
                 code=2,
             )
         return answer(args, [facts for facts, _ in rows], "")
-    names = [name for name in (args.columns or "").split(",") if name.strip()]
+    names = [name.strip() for name in (args.columns or "").split(",") if name.strip()]
     _check(names, head, rows)
     if args.format == "csv":
         flat = [_flat(facts) for facts, _ in rows]

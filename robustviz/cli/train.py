@@ -17,8 +17,8 @@ FLAGS = (
 
 
 def do(args: argparse.Namespace) -> int:
-    """Train the network that the arguments describe, evaluate it, and show its accuracies. Returns
-    the exit status 0.
+    """Train the network that the arguments describe, evaluate it, and show its accuracies. If the
+    training is paused or stopped, show that instead. Returns the exit status 0 in either case.
     """
     from robustviz import data
     from robustviz.training.config import TrainConfig
@@ -50,8 +50,9 @@ def do(args: argparse.Namespace) -> int:
 
 
 def resume(args: argparse.Namespace) -> int:
-    """Continue the training of a run, evaluate it, and show its accuracies. Returns the exit status
-    0. Raises UserError for a run that was shipped or imported.
+    """Continue the training of a run, evaluate it, and show its accuracies. If the training is
+    paused or stopped again, show that instead. Returns the exit status 0 in either case. Raises
+    UserError for a run that was shipped or imported.
     """
     here = world.join()
     run = folder.open_run(args.run)

@@ -159,7 +159,8 @@ def data(missing: Mapping[str, tuple[str, str]]) -> str:
 def tell(chosen: Mapping[str, folder.Run | None]) -> None:
     """Say for each side which network is missing, until the user chooses another one, and how to
     train networks for a data set that has none. Also keep in the address what is needed to open
-    this page again, even on another computer.
+    this page again, even on another computer. `chosen`: the run that each side, `a` or `b`, shows
+    now; None for no run.
     """
     state = st.session_state
     missing: dict[str, tuple[str, str]] = state.get("absent", {})
@@ -202,7 +203,9 @@ def _explain(side: str, run_id: str, carried: str, stands: folder.Run | None) ->
 
 
 def explain(run_id: str, carried: str = "", what: str = "The run of this link") -> None:
-    """Say what a run is that is not on this computer, and show the command that trains it."""
+    """Say what a run is that is not on this computer, and show the command that trains it.
+    `carried`: as in `known`; `what`: the words with which the sentences begin.
+    """
     if not folder.ID.fullmatch(run_id):
         st.markdown(f"{what} is not here: the link does not contain a valid run id.")
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar, cast
 
 from robustviz import registry
@@ -87,10 +87,11 @@ def result_or_none(run_id: str, spec: ProbeSpec[R], patience: float) -> R | None
         if (work := slot.work) is None:
             slot.work = work = Future()
             threading.Thread(target=_measure, args=(slot, spec, run, work), daemon=True).start()
-    try:
-        return work.result(patience)
-    except TimeoutError:
+    wait([work], patience)
+    if not work.done():
         return None
+    try:
+        return work.result()
     except Exception:
         slot.work = None
         raise

@@ -119,7 +119,8 @@ def _dial(what: str, key: str) -> list[str]:
 @functools.lru_cache(maxsize=1024)
 def label(run: folder.Run) -> str:
     """What people call a run: its label or method, unusual settings, network and seed, and for a
-    user's run the hash in its id. An imported run has its whole id and no seed.
+    user's run the last eight characters of its id, usually a hash. An imported run has its whole id
+    and no seed.
     """
     parts = (
         run.label or method_label(run.method_key),
@@ -147,9 +148,9 @@ def group(key: str) -> Group:
 
 
 def methods(*needed: str) -> list[str]:
-    """The keys of all methods in the order of the pickers: by group, then as registered. With
-    `needed`, torch is imported, and methods of plug-ins are listed, only if one of these keys is
-    not a shipped method.
+    """The keys of the methods that lists of choices offer, and of those in `needed`, in the order
+    of the pickers: by group, then as registered. Torch is imported, and methods of plug-ins are
+    included, unless `needed` is given and has only shipped methods.
     """
     keys = catalogue.keys("method", *needed) if needed else list(registry.keys("method"))
     return sorted(keys, key=lambda key: [*GROUPS].index(catalogue.facts("method", key)["group"]))
@@ -250,7 +251,8 @@ def evaluations(run_id: str) -> list[Evaluation]:
 def right(run_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Two bool arrays (n,) for the n images of the run's evaluation, which are the first of the
     test split in stratified order: which ones the network classifies correctly without an attack,
-    and which under the attack. Empty arrays if it has none.
+    and which under the attack. Empty arrays if it has no evaluation with results per image,
+    or if one of its files is damaged.
     """
     evaluation = folder.open_model(run_id).evaluation() if evaluations(run_id) else None
     if evaluation is None or not evaluation.robust_right:

@@ -142,7 +142,7 @@ def menu(pages: Sequence[Page], chosen: Page) -> None:
         if present:
             _lecture(pages, chosen)
         else:
-            _links(pages)
+            _links(pages, chosen)
             if rights.mode() == "class" and rights.may_act():
                 _join()
             if st.button("Present", key="lecture", type="tertiary", help="Large type, arrow keys."):
@@ -179,11 +179,11 @@ def _join() -> None:
         st.markdown(f"Join at **{address}**")
 
 
-def _links(pages: Sequence[Page]) -> None:
+def _links(pages: Sequence[Page], chosen: Page) -> None:
     st.page_link(pages[0], label="**◈ robustviz**")
     with st.container(horizontal=True, key="menu-row", gap="small"):
-        for page in pages:
-            st.page_link(page)
+        for page in pages:  # After a click, a tooltip would cover the title, which says the same.
+            st.page_link(page, help="" if page is chosen else None)
     with (
         st.container(key="menu-folded", width="content"),
         st.popover("Pages", icon=":material/menu:", on_change="rerun") as folded,

@@ -17,8 +17,9 @@ from robustviz.views.screen import Screen, files
 
 
 class Seen(NamedTuple):
-    """What the user did on a first screen: the control's position as an index into its values, and
-    the name of what was clicked last, empty if nothing was.
+    """What the user did on a first screen: the control's position as an index into its values (0
+    without a control), and the name of what was clicked. The name is empty unless that click caused
+    the present run of the script.
     """
 
     at: int

@@ -70,8 +70,8 @@ def measured(
     """Measure networks A and B (of a `Context`) or other runs (a dictionary from labels to run ids)
     with the probe of `spec`. Returns the results by label; those of A and B are from `names`.
     Results are read from memory or disk; missing ones are measured now, or, if `cost` is given
-    ("about 10 s", per network), after a click on a button. A network that cannot be measured gets a
-    sentence and is left out.
+    ("about 10 s", per network), after a click on a button. `what` is measured, in words for the
+    button and the spinner. A network that cannot be measured gets a sentence and is left out.
     """
     named = names(networks) if isinstance(networks, Context) else networks
     unable: list[str] = []
@@ -158,7 +158,8 @@ def drawn(
     figure: Callable[Concatenate[F, P], go.Figure], found: F, /, *given: P.args, **options: P.kwargs
 ) -> go.Figure:
     """The figure that `figure` makes of the results `found`, in the page's theme. `given` and
-    `options` are passed to `figure`. Cached by all three.
+    `options` are passed to `figure`, and so is the theme, as `template`. The figure is cached for
+    these results, arguments and theme.
     """
     template = theme()
     themed = cast("Callable[..., go.Figure]", figure)  # all figures take `template`

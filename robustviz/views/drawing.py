@@ -29,10 +29,10 @@ def tile(
     side: str = "",
 ) -> str:
     """The HTML of one picture, at most `size` pixels wide, with a line of text above and below.
-    `src` is the picture's address, `alt` its alternative text. If `move` is given, the screen's
-    slider changes two parts, which have these names in `Screen.moves`: `{move}-src`, the picture's
-    address, and `{move}-below`, the text below. `side`, `a` or `b`: the line above has the colour
-    of network A or B.
+    `src` is the picture's address, already escaped for HTML, `alt` its alternative text. If `move`
+    is given, the screen's slider changes two parts, which have these names in `Screen.moves`:
+    `{move}-src`, the picture's address, and `{move}-below`, the text below. `side`, `a` or `b`: the
+    line above has the colour of network A or B.
     """
     moves = (f' data-move="{move}-src"', f' data-move="{move}-below"') if move else ("", "")
     return (

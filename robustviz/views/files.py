@@ -26,8 +26,9 @@ def html(figure: go.Figure) -> bytes:
 
 def csv(figure: go.Figure) -> bytes:
     """The points of a figure as CSV bytes, one row per point or cell of a heat map.
-    The columns are `trace` (the trace's name), `x`, `y` and, if the trace has it, `z`. A trace's
-    `customdata`, such as the index of each image, is in the columns `data0`, `data1` …
+    The columns are `trace` (the trace's name), `x`, `y` and, if the trace has it, `z`. The
+    `customdata` of points, such as the index of each image, is in the columns `data0`, `data1` …;
+    that of heat maps, contours and surfaces is left out.
     """
     return csv_of([row for trace in figure.data for row in _rows(trace)])
 

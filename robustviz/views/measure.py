@@ -46,8 +46,8 @@ class Probe(Generic[S, R]):
     def __call__(self, run: Run, spec: S | None = None) -> R:
         """The result, read from the run's folder, or computed and then stored in it. `spec` None:
         the default settings. Never stored are results that are not `cacheable`, and those on a
-        picture that the user added or for a run in memory. Raises UserError if the run cannot give
-        the result.
+        picture that the user added, for a run in memory (`Loose`), or for a run with images in
+        another place (`Elsewhere`). Raises UserError if the run cannot give the result.
         """
         spec = self.spec() if spec is None else spec
         keeps = spec.cacheable and not singles.is_own(getattr(spec, "index", 0))
@@ -179,7 +179,7 @@ def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
 
 
 def image_of(run: Run, index: int) -> tuple[Dataset, torch.Tensor, torch.Tensor]:
-    """The run's test split, and its image with this index: pixels (1, C, H, W) and class (1,).
+    """The run's test split, its image with this index, (1, C, H, W) in [0, 1], and its class (1,).
     If `index` is the number of a picture that the user added (`data.singles`), the returned split
     has only that picture. Raises UserError if there is no such image, or if the run's data lacks
     the picture's class.

@@ -169,17 +169,23 @@ def sides(named: Mapping[str, object]) -> list[str]:
     """Which of one or two networks (`named`: by name) are drawn as A and as B: `a` or `b` for each,
     in order.
 
-    It is the first letter of each name if these letters are A and B, each at most once. Otherwise
-    the first network is `a` and the second `b`. Raises UserError for more than two networks.
+    A network whose name is the letter A or B, alone or before a space, in upper or lower case, is
+    drawn as that side, if all names begin so, with different letters. Otherwise the first network
+    is `a` and the second `b`. Raises UserError for more than two networks.
     """
     if len(named) > len(DASHES):
         raise UserError(f"This figure draws one or two networks, and got {len(named)}: choose two.")
-    letters, order = [name[:1].lower() for name in named], list(DASHES)
-    return (
-        letters
-        if set(letters) <= set(order) and len(set(letters)) == len(letters)
-        else order[: len(letters)]
-    )
+    letters, order = [_letter(name) for name in named], list(DASHES)
+    each_once = "" not in letters and len(set(letters)) == len(letters)
+    return letters if each_once else order[: len(letters)]
+
+
+def _letter(name: str) -> str:
+    """The side that a network's name says: `a` or `b` if the name is that letter, alone or before a
+    space, in upper or lower case; else "".
+    """
+    first = name.partition(" ")[0].lower()
+    return first if first in DASHES else ""
 
 
 def styles(names: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -187,8 +193,8 @@ def styles(names: Collection[str]) -> Iterator[tuple[str, str]]:
     own, neutral ones for others. A network is A or B if its name is that letter, alone or before a
     space. If no network is, the first two get the styles of A and B.
     """
-    sides = {name: name[0].lower() for name in names if name[:2] in ("A ", "B ", "A", "B")} or dict(
-        zip(names, ("a", "b"), strict=False)
+    sides = {name: _letter(name) for name in names if _letter(name)} or dict(
+        zip(names, DASHES, strict=False)
     )
     others = cycle(OTHERS)
     return ((sides[name], DASHES[sides[name]]) if name in sides else next(others) for name in names)

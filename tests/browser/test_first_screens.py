@@ -1,13 +1,16 @@
 """Tests what every page shows before anybody touches it: the question, its answer, the picture and
-the control, in short sentences, without scrolling, for everybody. Each page is opened once.
+the control, in short sentences, without scrolling, for everybody, in light and dark, and on narrow
+windows. Each page is opened once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from playwright.sync_api import Page, expect
 
-from robustviz.views.screen import wordy
+from robustviz.views.screen import COLOURS, wordy
 from tests.browser.test_journeys import PAGES, serious
 
 MOVING = ("attack", "attention", "features", "soft-labels", "contributions", "budget")
@@ -15,14 +18,20 @@ SCREENS = (*MOVING, "transfer", "compare")
 FIRST = (*SCREENS, *(name for name in PAGES if name not in SCREENS))
 ON_SHAPES = [f"{name}?data=shapes" for name in FIRST]
 # A page that all tests below use is opened once only if each list begins as the longest one does.
-EVERY = [*ON_SHAPES, *(f"{name}?data=digits" for name in FIRST)]
-HEIGHT = 720
+EVERY = [*ON_SHAPES, *(f"{name}?data=digits" for name in (*SCREENS, "train"))]
+SIZE = {"width": 1280, "height": 720}
 
 
 def on(addresses: list[str]) -> pytest.MarkDecorator:
     """Runs a test on the pages at these addresses."""
     names = [address.replace("?data=", "-").removeprefix("-") for address in addresses]
     return pytest.mark.parametrize("_opened", addresses, indirect=True, ids=names)
+
+
+def paper(scheme: str) -> str:
+    """Returns the background colour of all pages in a colour scheme, as CSS reports it."""
+    parts = [str(int(COLOURS[scheme]["paper"][at : at + 2], 16)) for at in (1, 3, 5)]
+    return f"rgb({', '.join(parts)})"
 
 
 def name_of(page: Page) -> str:
@@ -39,7 +48,9 @@ def test_question_answer_picture_and_control_need_no_scrolling(opened: Page) -> 
     for part in parts:
         box = part.bounding_box()
         assert box is not None and box["height"] > 0, f"{name}: {part} is not there"
-        assert box["y"] >= 0 and box["y"] + box["height"] <= HEIGHT, f"{name}: {part} at {box}"
+        assert box["y"] >= 0 and box["y"] + box["height"] <= SIZE["height"], (
+            f"{name}: {part} at {box}"
+        )
 
 
 @on(EVERY)
@@ -56,6 +67,27 @@ def test_axe_finds_nothing_serious(opened: Page) -> None:
     assert not found, "\n".join(found)
     # A WebGL chart needs three contexts, and browsers drop contexts beyond four charts.
     assert opened.locator(".gl-canvas").count() <= 3 * 4
+
+
+@on(ON_SHAPES)
+def test_axe_finds_nothing_serious_in_dark(opened: Page, settled: Callable[[Page], Page]) -> None:
+    """The browser changes from light to dark, as it does in the evening."""
+    for scheme in ("dark", "light"):
+        opened.emulate_media(color_scheme=scheme)
+        expect(opened.get_by_test_id("stApp")).to_have_css("background-color", paper(scheme))
+        settled(opened)
+        if scheme == "dark":
+            found = serious(opened)
+    assert not found, "\n".join(found)
+
+
+@on(ON_SHAPES)
+def test_nothing_is_cut_off_at_400_pixels_nor_at_twice_the_size(opened: Page) -> None:
+    for width in (400, 640):  # A window of 1,280 pixels at a zoom of 200% is 640 pixels wide.
+        opened.set_viewport_size({"width": width, "height": 800})
+        for part in ("document.documentElement", "document.querySelector('[data-testid=stMain]')"):
+            opened.wait_for_function(f"() => {part}.scrollWidth <= {width}")
+    opened.set_viewport_size(SIZE)
 
 
 @on(ON_SHAPES[: len(MOVING)])

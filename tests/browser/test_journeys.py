@@ -192,15 +192,6 @@ def serious(page):
     ]
 
 
-@pytest.mark.parametrize("name", PAGES, ids=lambda name: name or "start")
-def test_axe_finds_nothing_serious_in_dark(dark_page, name, server, settled):
-    """In light, `test_first_screens.py` asks the same."""
-    dark_page.goto(f"{server}/{name}")
-    settled(dark_page)
-    found = serious(dark_page)
-    assert not found, "\n".join(found)
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_red_team_is_told_from_the_defences_and_its_form_is_accessible(
     request, theme, server, settled
@@ -215,17 +206,6 @@ def test_the_red_team_is_told_from_the_defences_and_its_form_is_accessible(
     expect(page.get_by_label("weight decay", exact=True)).to_be_visible()
     found = serious(page)
     assert not found, "\n".join(found)
-
-
-@pytest.mark.parametrize("name", PAGES, ids=lambda name: name or "start")
-def test_nothing_is_cut_off_at_400_pixels_nor_at_twice_the_size(light_page, name, server, settled):
-    light_page.set_viewport_size({"width": 400, "height": 800})
-    light_page.goto(f"{server}/{name}")
-    settled(light_page)
-    for width in (400, 640):  # A window of 1,280 pixels at a zoom of 200% is 640 pixels wide.
-        light_page.set_viewport_size({"width": width, "height": 800})
-        for part in ("document.documentElement", "document.querySelector('[data-testid=stMain]')"):
-            light_page.wait_for_function(f"() => {part}.scrollWidth <= {width}")
 
 
 def test_what_is_chosen_in_settings_is_legible_in_dark(dark_page, server, settled):

@@ -104,23 +104,24 @@ def test_a_slow_answer_is_kept_only_once_it_is_there(tmp_path, monkeypatch):
     assert cache.kept("mine", spec) is answer
 
 
-def test_what_is_measured_aside_is_measured_once_and_an_error_told_once(monkeypatch):
+@pytest.mark.parametrize("kind", [UserError, TimeoutError])
+def test_what_is_measured_aside_is_measured_once_and_an_error_told_once(kind, monkeypatch):
     go, asked = threading.Event(), []
 
     def measure(run: Any, spec: Any) -> str:
         asked.append(run)
         assert go.wait(60)
         if len(asked) == 1:
-            raise UserError("no")
+            raise kind("no")
         return "answer"
 
-    slot, spec = cache.ANSWERS["a test's"], AdversarialSpec()
+    slot, spec = cache.ANSWERS["a test's", kind], AdversarialSpec()
     monkeypatch.setattr(cache, "_slot", lambda *given: (slot, "run"))
     monkeypatch.setattr(cache, "measure", measure)
     assert all(cache.result_or_none("run", spec, wait) is None for wait in (0.0, 0.01))
     assert cache.pending("run", spec) and asked == ["run"]
     go.set()
-    with pytest.raises(UserError, match="no"):
+    with pytest.raises(kind, match="no"):
         cache.result_or_none("run", spec, 60.0)
     assert not cache.pending("run", spec)
     assert cache.result_or_none("run", spec, 60.0) == "answer"

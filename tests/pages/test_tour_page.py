@@ -69,8 +69,9 @@ def test_the_picture_shows_the_answer_once_it_was_guessed(visit: Visit) -> None:
     step = STEPS[1]
     assert step.screen.control and step.reveals
     app = sound(visit("tour", step=2))
-    assert app.session_state["predict-at"] == "0"
+    assert screen(app)["control"] is None and screen(app)["picture"].count("<img") == 1
     app = guess(app, 0)
+    assert screen(app)["picture"].count("<img") == 3
     level = step.screen.control.values[step.reveals]
     assert app.session_state["predict-at"] == level and f"ε = {level}/255" in words(app)
 

@@ -15,15 +15,17 @@ import pytest
 from PIL import Image
 
 from robustviz import cli, figures
+from robustviz.cli import figure
+from robustviz.runs import folder
 from robustviz.types import UserError
 from robustviz.views import printing
-from robustviz.views.attack.result import AccuracyCurve, Adversarial, SmallestEps
+from robustviz.views.attack.result import AccuracyCurve, AccuracyCurveSpec, Adversarial, SmallestEps
 from robustviz.views.drawing import Plot
 from robustviz.views.paper import PALETTES, caption, for_paper
 from robustviz.views.pictures import strip
 from robustviz.views.printing import drawing
 from robustviz.views.screen import Control, Screen
-from robustviz.views.theme import CLASSES, COLOURS, DARK, LIGHT, finish
+from robustviz.views.theme import CLASSES, COLOURS, DARK, LIGHT, finish, sides, styles
 
 VIEWS = Path(printing.__file__).parent
 PGD = {"key": "pgd", "eps": 0.1, "steps": 20, "step_size": None, "restarts": 1}
@@ -67,6 +69,23 @@ def test_a_given_height_is_kept_and_its_own_is_no_lower_than_legend_and_plot() -
     assert for_paper(two(), height="50mm").layout.height == pytest.approx(188.98, abs=0.01)
     assert 150 < for_paper(two()).layout.height < 400
     assert for_paper(two(), size=16).layout.height > 1.5 * for_paper(two(), size=8).layout.height
+
+
+@pytest.mark.parametrize(
+    ("names", "drawn"),
+    [
+        (("A PART", "B AFA"), ["a", "b"]),
+        (("b", "a"), ["b", "a"]),
+        (("B AFA",), ["b"]),
+        (("baseline", "adversarial"), ["a", "b"]),
+        (("baseline",), ["a"]),
+        (("A PART", "A AFA"), ["a", "b"]),
+    ],
+)
+def test_a_network_is_b_only_if_its_name_is_that_letter(names, drawn) -> None:
+    assert sides(dict.fromkeys(names)) == drawn
+    if len({name[0] for name in names}) == len(names):
+        assert [colour for colour, _ in styles(names)] == drawn
 
 
 def test_lines_are_thin_and_the_page_s_figure_stays_as_it_was() -> None:
@@ -278,3 +297,12 @@ def test_the_command_writes_image_strips(capsys, tmp_path, runs_home) -> None:
     assert facts["out"] == [str(out), str(tmp_path / "strip-x8.png")]
     wide = [Image.open(io.BytesIO(Path(file).read_bytes())).width for file in facts["out"]]
     assert wide[1] == 8 * wide[0]
+
+
+def test_the_command_draws_as_many_networks_as_it_names(monkeypatch) -> None:
+    run = folder.open_run("digits-pgd-at-small-resnet-s0-0c56e5c2")
+    monkeypatch.setattr("robustviz.views.measure.measure", lambda run, spec: spec)
+    drawn = figure._measured([run] * 9, AccuracyCurveSpec())
+    assert [name.partition(" ")[0] for name in drawn] == list("ABCDEFGHI")
+    with pytest.raises(UserError, match="at most 26 networks, and got 27"):
+        figure._measured([run] * 27, AccuracyCurveSpec())

@@ -195,5 +195,5 @@ def test_a_run_stands_with_what_somebody_called_it_and_sorts_by_it(runs_home, ca
     assert cli.main(words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].startswith("| two (a & b) |") and lines[3].startswith("| one (z) |")
-    assert cli.main([*words, "--format", "latex", "--columns", "label,clean"]) == 0
+    assert cli.main([*words, "--format", "latex", "--columns", "label, clean"]) == 0
     assert "a \\& b & 0.9" in capsys.readouterr().out

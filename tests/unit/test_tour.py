@@ -32,6 +32,14 @@ def test_seven_steps_in_the_order_of_the_lesson():
     assert [each.key for each in STEPS] == wanted
 
 
+def test_the_first_two_steps_show_the_untouched_image_alone_until_the_guess():
+    see, predict = STEPS[:2]
+    assert see.screen is predict.before and see.screen.picture.count("<img") == 1
+    assert see.screen.control is None and predict.screen.control is not None
+    said = see.options[see.right]
+    assert see.screen.answer == [f"A predicts {said}."] and f"A {said}: " in see.screen.picture
+
+
 @pytest.mark.parametrize("each", STEPS, ids=lambda each: each.key)
 def test_a_step_is_short_and_can_be_guessed(each):
     assert len(set(each.options)) == len(each.options) >= 3

@@ -20,6 +20,7 @@ from robustviz.views.pictures import delta, gain, png
 from robustviz.views.screen import Control, Screen
 
 WIDTH, SIZE, TALL = 1196, 228, 170  # pixels: screen width, picture side, chart height
+LARGE = 300  # pixels: side of a picture that is shown alone
 DASH = {"a": "", "b": "9 5"}
 STYLE = """<style>
 @container (min-width: 66rem) {
@@ -43,9 +44,9 @@ def screen(
     at: int,
 ) -> Screen:
     """Returns the first screen for one or two networks; `found` has their names, which begin with A
-    and B, as keys. `curves`: accuracy against ε, of the networks for which it is known. If these
-    are `Answers`, the screen's answer at every ε follows from them; otherwise it is the line of
-    `said`, or if that is None a request to measure. `at`: the slider's position, an index.
+    and B, as keys. `curves`: accuracy against ε, of the networks for which it is known. If all of
+    these are `Answers`, they give the screen's answer at every ε; otherwise the answer is the line
+    of `said` or, if that is None, a request to measure. `at`: the slider's position, an index.
     """
     first = next(iter(found.values()))
     index, classes = first.meta["index"], first.meta["classes"]
@@ -96,6 +97,26 @@ def screen(
     )
 
 
+def untouched(who: str, found: AttackLevels) -> Screen:
+    """Returns a screen with only the untouched image and the answer of one network, whose name
+    `who` begins with A or B.
+    """
+    name, said = found.meta["classes"][found.y], int(found.answers[0])
+    picture = tile(
+        _png(found.at(0).x),
+        LARGE,
+        f"Image {found.meta['index']}, a {name}",
+        above="untouched",
+        below=f"{_side(who).upper()} {answer(found, 0)}",
+    )
+    return Screen(
+        [f"{_side(who).upper()} predicts {found.meta['classes'][said]}."],
+        f'<div class="tiles">{picture}</div>',
+        f"Test image {found.meta['index']}, a {name}, untouched.",
+        ("The percentage is the softmax output of the predicted class.",),
+    )
+
+
 def answer(result: AttackLevels, position: int) -> str:
     """Returns the text below the image attacked with one radius: the predicted class, its softmax
     output, and ✓ or ✗ for right or wrong. `position`: the radius's index in `result.levels`.
@@ -108,9 +129,9 @@ def answer(result: AttackLevels, position: int) -> str:
 def measured_together(
     mine: Sequence[Evaluation], theirs: Sequence[Evaluation]
 ) -> verdict.Verdict | None:
-    """Returns the verdict on two networks, on which images each is right under attack, from the
-    first pair of their evaluations with the same attack, ε, images and seed; None if there is no
-    such pair.
+    """Returns the verdict on which of two networks is right on more attacked images. It comes from
+    the first pair of their evaluations, `mine` and `theirs`, with the same attack, ε, images and
+    seed; None if there is no such pair.
     """
     for first in mine:
         for second in theirs:

@@ -130,8 +130,9 @@ def _round(number: int, index: int, side: str, true: str) -> JSON:
 
 def attack_page(run: Run, index: int, eps: float) -> tuple[np.ndarray, JSON]:
     """The attack on one image as the Attack page first shows it.
-    Returns the attacked image (C, H, W) in [0, 1], and a dict with the predictions for the clean
-    and the attacked image, their softmax outputs, and whether the network was fooled.
+    Returns the attacked image (C, H, W) in [0, 1], and a dict. `clean`, `adv`: the name of the
+    class predicted for the clean and the attacked image; `clean_p`, `adv_p`: the predicted class's
+    probability; `fooled`: whether the network misclassifies the attacked image.
     """
     spec = AttackLevelsSpec(index, eps=eps)
     with threads(1):  # the number of threads changes rounding errors in sums

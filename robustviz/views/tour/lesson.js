@@ -53,8 +53,9 @@ function draw(fresh) {
   find(".next").textContent = at + 1 === lesson.length ? "Your answers" : "Next step";
   find(".told").textContent = open ? "" : `${guess === step.right ? "Yes." : "No."} ${step.told}`;
   if (fresh) find(".here").innerHTML = body;
-  const control = open || step.reveals === null ? step.screen.control : { ...step.screen.control, start: step.reveals };
-  mount({ data: { ...step.screen, control, asking: open && step.hides }, parentElement: find(".here"), setStateValue() {}, setTriggerValue() {} });
+  const screen = (open && step.before) || step.screen;
+  const control = open || step.reveals === null ? screen.control : { ...screen.control, start: step.reveals };
+  mount({ data: { ...screen, control, asking: open && step.hides }, parentElement: find(".here"), setStateValue() {}, setTriggerValue() {} });
 }
 
 find("form").onsubmit = (event) => {

@@ -29,6 +29,7 @@ def lesson(steps: list[Step], scheme: str = "light") -> bytes:
             },
             "options": list(step.options),
             "screen": step.screen.data(scheme),
+            "before": step.before.data(scheme) if step.before else None,
         }
         for step in steps
     ]

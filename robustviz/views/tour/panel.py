@@ -45,12 +45,13 @@ def page() -> None:
         _ask(step)
     else:
         _told(step, guess, last=step is every[-1])
-    control = step.screen.control
+    screen = step.before if guess is None and step.before else step.screen
+    control = screen.control
     if control is not None:  # its position must not be shared with the page that the screen is from
         control = dataclasses.replace(control, key=f"{step.key}-at")
     stage.show(
         f"tour-{step.key}",
-        dataclasses.replace(step.screen, control=control),
+        dataclasses.replace(screen, control=control),
         asking=guess is None and step.hides,
     )
     shell.write_address()

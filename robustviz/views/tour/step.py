@@ -15,7 +15,7 @@ class Step:
     one or two sentences; `address`: the page on which to continue, as `page?query`; `hides`:
     whether the picture must be hidden until the guess, because it shows the answer; `reveals`: the
     index of the control's position that shows the answer, to which it is moved after the guess;
-    None: it is not moved.
+    None: it is not moved; `before`: what is shown instead of `screen` until the guess, if anything.
     """
 
     key: str
@@ -29,6 +29,7 @@ class Step:
     screen: Screen
     hides: bool = True
     reveals: int | None = None
+    before: Screen | None = None
 
 
 def choices(n: int, right: int) -> tuple[list[str], int]:

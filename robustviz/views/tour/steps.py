@@ -53,13 +53,14 @@ def steps(a: str, b: str) -> list[Step]:
         "eps",
         unit="/255",
     )
+    untouched = screen_figures.untouched(names["a"], first)
     attacked = _attacked(alone, {names["a"]: answers[names["a"]]}, control, 0)
     kept = {side: int(answers[name].k[answers[name].nearest(eps)]) for side, name in names.items()}
     clean, fooled = _fooled(answers[names["a"]], eps)
     n, where = answers[names["a"]].n, f"data={DATA}&img={index}"
     return [
-        _see(first, attacked, where),
-        _predict(first, attacked, where),
+        _see(first, untouched, where),
+        _predict(first, untouched, attacked, where),
         _count(
             "attack",
             "Attack",
@@ -134,7 +135,7 @@ def _see(first: AttackLevels, screen: Screen, where: str) -> Step:
     )
 
 
-def _predict(first: AttackLevels, screen: Screen, where: str) -> Step:
+def _predict(first: AttackLevels, untouched: Screen, screen: Screen, where: str) -> Step:
     wrong = [
         int(level)
         for level, said in zip(first.levels, first.answers, strict=True)
@@ -156,6 +157,7 @@ def _predict(first: AttackLevels, screen: Screen, where: str) -> Step:
         f"attack?{where}&eps={fell}",
         screen,
         reveals=list(first.levels).index(fell) if wrong else None,
+        before=untouched,
     )
 
 

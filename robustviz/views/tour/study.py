@@ -85,6 +85,7 @@ def measure(study: Study, path: Path) -> JSON:
         }
         for at in range(study.shown)
     ]
+    protocol |= {"seeds": sorted({*study.seeds, *(cell["seed"] for cell in cells)})}
     out: JSON = {"command": COMMAND, "versions": folder.versions(), "protocol": protocol}
     out |= {"images": images, "cells": cells}
     there = {(cell["cue"], cell["method"], cell["seed"]) for cell in cells}

@@ -24,8 +24,8 @@ from robustviz.ui import absent, cache, networks, rights, shell
 from robustviz.views.attack.result import Strip
 from robustviz.views.train.estimate import duration
 
-# not blue or orange, the colours of networks A and B; contrast at least 3:1 in both themes
 LOOK = 3.0  # seconds between two looks for a training that somebody else has started
+# not blue or orange, the colours of networks A and B; contrast at least 3:1 in both themes
 HUES = ["#2A8C6C", "#B45C9A", "#8A7A1F", "#7A8798"]
 
 
@@ -61,8 +61,8 @@ def current() -> Run | None:
 def watch(config: TrainConfig | None) -> None:
     """Draw the current run; it updates every second while the run is queued or running.
     If there is no run, draw the empty charts of a training of `config`; nothing if that is None.
-    For those who only look, trainings begin and go on by somebody else's hand, so their page looks
-    for that every `LOOK` seconds.
+    For a user who may not train, the page checks every `LOOK` seconds whether somebody else has
+    started or resumed a training.
     """
     look_after()
     run, now_and_then = current(), None if rights.may_act() else LOOK
@@ -344,7 +344,7 @@ def _strip(strip: Strip, names: tuple[str, ...]) -> None:
     st.image(
         figures.sheet([*strip.x, *strip.x_adv], 96, columns=count),
         width="stretch",
-        alt=f"Eight validation images, clean above and attacked below. Predictions: {answers}",
+        alt=f"{count} validation images, clean above and attacked below. Predictions: {answers}",
     )
     right = int((strip.pred_adv == strip.y).sum())
     st.markdown(

@@ -220,8 +220,9 @@ def targets(here: Context, made_on: dict[str, str]) -> list[str]:
 
 
 def measured(here: Context, chosen: Choice) -> tuple[dict[str, Transfer], TransferSpec]:
-    """Measure on the page. Returns a result per source, by the source's name on the page, and the
-    spec; sources without a result are missing. Raises UserError if there is no target.
+    """Measure how often images attacked on each source fool the targets; a long measurement starts
+    only after a click. Returns a result per source, by the source's name on the page, and the spec;
+    sources without a result are missing. Raises UserError if there is no target.
     """
     made_on = sources(here)
     spec = chosen.of(here, targets(here, made_on))

@@ -223,9 +223,11 @@ def count(where: JSON, targets: Sequence[str], found: Mapping[str, Transfer]) ->
 
 
 def facts(networks: Mapping[str, Run], aligned: Transfer) -> JSON:
-    """Other effects of the fine-tunings on a source: its accuracy on the whole test split, and on
-    clean images the KL divergence of the witness's and of the targets' softmax outputs to the
-    source's (mean over the targets).
+    """Other effects of the fine-tunings on a source, as a dict. `clean_acc`: the accuracy in [0, 1]
+    of each of `networks`, by its name, on the whole test split of `n_test` images.
+    `kl_from_witness`: the mean KL(witness ‖ source) of the softmax outputs for clean images, in
+    nats, before (`before`) and after the alignment (`witness_soft`). `kl_from_targets`: the same
+    for the targets instead of the witness, averaged over them.
     """
     split, last = images_of(networks["before"]), len(aligned.models) - 1
     ends = {"before": last - 1, "witness_soft": 0}
