@@ -240,9 +240,10 @@ def _map(maps: object) -> Tensor:
 
 
 def check_rule(rule: str) -> tuple[str, float]:
-    """Split a mask rule into its kind and its number, as `z>1` into ("z", 1.0); rules without a
-    number get 1.0. Raises UserError for a rule that `importance_mask` would refuse, such as
-    `oracle`, so that a training fails before it starts and not in its first batch.
+    """Split a mask rule into its kind and its number, as `z>1` into ("z", 1.0) and `top20%` into
+    ("top", 20.0); rules without a number get 1.0. Raises UserError for a rule that
+    `importance_mask` would refuse, such as `oracle`, so that a training fails before it starts and
+    not in its first batch.
     """
     if not isinstance(rule, str) or rule == "oracle":
         raise UserError(
@@ -308,7 +309,7 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
 
     A map that is constant, nowhere above 0 or not finite says nothing about importance, so all its
     pixels are marked. Raises UserError for an unknown rule, for wrong maps or sizes, and for maps
-    of a single cell. The rules `all-but-…` ignore the values of the map, so for them neither holds.
+    of a single cell. For such maps the rules `all-but-…` mark the same pixels as for any other.
     Source: Zhang et al. 2024 (PART) and the authors' `utils.py`. Differs: they enlarge with PIL's
     bicubic filter, and our rules but the last threshold the heat, not its colours.
     """

@@ -60,8 +60,8 @@ def check(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
 def check_class(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
     """Check whether a class on the local network could join: opens a free port to the network and
     connects to it by this computer's network address. Returns a dict with `ready`, `problems` and
-    `address` (left out if this computer has none); `tell` gets one sentence. A firewall between two
-    computers cannot be detected from one of them.
+    `address` (left out if this computer has none); `tell` gets one line of text. A firewall between
+    two computers cannot be detected from one of them.
     """
     from robustviz.types import UserError
     from robustviz.ui import launch

@@ -67,7 +67,8 @@ def layout(
     """The UMAP layout (N, 2), float32, of points `x` (N, D) from their nearest neighbours: `rows`
     (N, k) holds the row indices of each point's neighbours, the point itself first, and `far` (N,
     k) their cosine distances. The layout starts from umap-learn's spectral layout, or from a given
-    layout `init` (N, 2), which is not rescaled or shifted first.
+    layout `init` (N, 2), which is not rescaled or shifted first. `seed`, `min_dist` and `epochs`
+    are umap-learn's `random_state`, `min_dist` and `n_epochs`.
 
     Raises UserError where umap-learn is not installed, and where it cannot lay these points out.
     """

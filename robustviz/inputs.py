@@ -81,7 +81,7 @@ def check_images(x: Tensor) -> Tensor:
     was in 16 bits. The caller's tensor is not changed.
 
     Raises UserError for another shape or dtype, for NaN, and for values outside [0, 1], with the
-    likely reason.
+    likely reason. Values outside by at most 1e-6, a rounding error, are clamped instead.
     """
     check_shape(x)
     if x.layout != torch.strided or x.device.type == "meta":

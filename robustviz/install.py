@@ -58,8 +58,8 @@ def place(packages: Path, checkout: Path) -> bool:
     .pth file into `packages`, this Python's folder of packages. A copy installed with pip is still
     found first.
 
-    Returns True. If this Python is not that of the checkout's own .venv, nothing is written and the
-    result is False.
+    Returns True. If this Python is not that of a virtual environment directly inside the checkout,
+    such as `.venv`, nothing is written and the result is False.
     """
     if Path(sys.prefix).resolve().parent != checkout.resolve():
         return False

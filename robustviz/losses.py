@@ -76,8 +76,9 @@ def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def misclassification_kl(logits: Tensor, logits_adv: Tensor, y: Tensor) -> Tensor:
-    """MART's weighted KL term: (1/N) Σ KL(p ‖ p')·(1 − p_y), a scalar, with p and p' as in `mart`.
-    Images that the network misclassifies without an attack count most. Source: MART, eq. 8.
+    """MART's weighted KL term: (1/N) Σ KL(p ‖ p')·(1 − p_y), a scalar; p and p' are the softmax
+    outputs of `logits` and `logits_adv`, both (N, K), of the clean and the attacked images. Images
+    that the network misclassifies without an attack count most. Source: MART, eq. 8.
     """
     sure = logits.softmax(dim=1).gather(1, y[:, None]).squeeze(1)
     return (kl_per_sample(logits, logits_adv) * (1 - sure)).mean()
@@ -153,8 +154,8 @@ def contrastive_per_anchor(
 
     `anchors` (N, D) with labels `y` (N,) are compared with all of `contrast` (M, D) with labels
     `contrast_y` (M,); both are normalised here. Pᵢ are the contrast samples of the anchor's class;
-    if the anchors are attacked images, their own clean images are among them. Without any the loss
-    is 0. `leave_out` (N, M) bool: pairs to ignore, such as an anchor with itself. Source:
+    if the anchors are attacked images, their own clean images are among them. If Pᵢ is empty, the
+    loss is 0. `leave_out` (N, M) bool: pairs to ignore, such as an anchor with itself. Source:
     docs/methods.md, AFA: our reading of Park et al. 2024 (arXiv 2402.12187).
     """
     anchors, contrast = F.normalize(anchors, dim=1), F.normalize(contrast, dim=1)

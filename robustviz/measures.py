@@ -113,7 +113,8 @@ def cosines_to_centres(z: Tensor, centres: Tensor) -> Tensor:
     (N, K) float64; NaN and 0 as in `centre_cosines`.
 
     An attack that scatters a class in all directions may leave its mean unchanged: this function
-    shows that, `centre_cosines` does not.
+    shows that, `centre_cosines` does not. Raises UserError for centres that are infinite, or not
+    floats of shape (K, D).
     """
     z = cloud(z)
     require(
@@ -149,9 +150,9 @@ def silhouette(z: Tensor, y: Tensor) -> float:
 
 
 def davies_bouldin(z: Tensor, y: Tensor) -> float:
-    """The Davies-Bouldin index, by scikit-learn: the summed spreads of two classes divided by the
-    distance of their centres, for each class with the class that gives the largest value, averaged;
-    0 is best.
+    """The Davies-Bouldin index, by scikit-learn; 0 is best. The ratio of two classes is the sum of
+    their spreads, divided by the distance between their centres. The index is the mean over the
+    classes of each class's largest ratio.
 
     Infinite if two class centres coincide. Raises UserError unless there are at least two classes
     and more points than classes, and if scikit-learn is not installed. Source: Davies and Bouldin
@@ -308,8 +309,9 @@ def displacement(
 
 
 def centre_distance(z: Tensor, y: Tensor, classes: int) -> float:
-    """The mean Euclidean distance between the centres of two different classes. Raises UserError if
-    fewer than two classes have points.
+    """The mean Euclidean distance between class centres, over all pairs of classes that have points
+    in `z` (N, D); `y` (N,): the labels, below `classes`. Raises UserError if fewer than two classes
+    have points.
     """
     z, y = _checked(z, y)
     centres = class_centres(_moved(z), y, classes)

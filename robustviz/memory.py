@@ -119,7 +119,7 @@ class Memory:
     def _tidy(self) -> None:
         if self.bytes <= self.limit:
             return
-        for key in [*self._slots][: -self.least]:
+        for key in [*self._slots][: max(0, len(self._slots) - self.least)]:
             if not (slot := self._slots[key]).busy:
                 del self._slots[key]
                 self.bytes -= slot.size

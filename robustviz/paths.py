@@ -19,9 +19,9 @@ INSTALL = "pip install -r requirements.txt" if CHECKOUT else 'pip install "robus
 
 
 def users(name: str, variable: str, in_checkout: str) -> Path:
-    """The user's folder `name`: the one that the environment variable `variable` names; else
-    `in_checkout` in a checkout; else a folder in the system's folder for application data. It may
-    not exist yet.
+    """The user's folder `name`: the one that the environment variable `variable` names; else, in a
+    checkout, the path `in_checkout` below the repository's root; else a folder in the system's
+    folder for application data. It may not exist yet.
     """
     if named := os.environ.get(variable, "").strip():
         return Path(named).expanduser()

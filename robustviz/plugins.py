@@ -1,7 +1,7 @@
 """Plug-ins: methods, attacks, networks, data sets, probes and pages of other people, without a
 fork.
 
-Importing a plug-in, a Python file, folder or module, registers its classes. A plug-in is imported
+A plug-in is a Python file, a folder or a module. Importing it registers its classes. It is imported
 only if a person named it, now or earlier (`trust`): by `--plugin`, `ROBUSTVIZ_PLUGINS`, an
 installed entry point, or `use`.
 """
@@ -63,7 +63,7 @@ class Plugin:
 @dataclass(frozen=True)
 class Page:
     """A page that a plug-in adds to the menu: its `name` (in the address with dashes), its `title`,
-    its question (`help`), and `show`, the function that draws it.
+    the question that it answers (`help`), and `show`, the function that draws it.
     """
 
     name: str
@@ -84,8 +84,8 @@ _turn = threading.RLock()
 
 
 def page(name: str, title: str, help: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """A decorator that adds a page to the menu; the decorated function draws it. `name`: a
-    letter, then a-z, 0-9 and `_`; `help`: the question that the page answers, shown in the menu.
+    """A decorator that adds a page to the menu; the decorated function draws it. `name`: one of
+    a-z, then a-z, 0-9 and `_`; `help`: the question that the page answers, shown in the menu.
     Import Streamlit inside the function, because a training does not need it. Raises UserError for
     a name that is taken or invalid.
     """

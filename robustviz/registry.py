@@ -101,8 +101,8 @@ def register(name: str, *, offered: bool = True) -> Callable[[C], C]:
 
 
 def keys(kind: str) -> tuple[str, ...]:
-    """All keys of a kind that are offered, in the order of registration, which is the order in
-    which people should see them.
+    """The keys that are offered for a kind, such as "attack", in the order of registration, which
+    is the order in which people should see them.
     """
     return tuple(key for key in every(kind) if offered(kind, key))
 
@@ -132,7 +132,7 @@ def get(kind: str, name: str) -> Any:
 
 
 def made_in(within: Callable[[str], bool]) -> list[str]:
-    """The names `kind/key` of all registered classes whose module satisfies `within`."""
+    """The names `kind/key` of all registered classes whose module's name satisfies `within`."""
     return [
         f"{kind}/{key}"
         for kind, held in _table.items()
@@ -153,9 +153,9 @@ def drop(name: str) -> None:
 def unknown(what: str, name: str, known: typing.Iterable[str], most: int = 0) -> str:
     """The error sentence for an unknown name; `what` says what is not known, such as "data set".
 
-    The sentence suggests what robustviz calls a setting that has this name in other libraries, else
-    the most similar known name, if one is similar enough. It lists all known names; if there are
-    more than `most` (and `most` is not 0), only the `most` nearest.
+    The sentence suggests the known name of a setting that other libraries call `name`, else the
+    most similar known name, if one is similar enough. It lists all known names; if there are more
+    than `most` (and `most` is not 0), only the `most` nearest.
     """
     known = list(known)
     told = ", ".join(known) or "none"
@@ -293,7 +293,7 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
     with its default settings, and another spelling of a choice, such as `L-2`, to the usual one.
     None is allowed only if `hint` allows it.
 
-    Raises UserError that names the field (`path`), the value and what is wanted. Text is never
+    Raises UserError for any other value; `path` is what most messages call the field. Text is never
     converted to a number here; the command line does that, where all values are text.
     """
     if type(value) is hint and hint in (int, str, bool):  # a shortcut: most values are these
@@ -444,8 +444,8 @@ def _paths(thing: Any, prefix: str = "") -> Iterator[str]:
 
 
 def key(thing: Any) -> str:
-    """A short, stable name of settings for cache keys and file names: the class's key and 12 hex
-    digits of the hash of the settings as JSON.
+    """A short, stable name of settings for cache keys and file names, such as `part-t-` followed by
+    12 hex digits: the class's key, with `-` for `_`, and a hash of the settings as JSON.
 
     Equal settings have the same name on every machine and in every session; the name is safe as a
     file name.

@@ -69,6 +69,8 @@ def sha256(path: Path) -> str:
     try:
         if path.is_file():
             return hashlib.sha256(path.read_bytes()).hexdigest()
+        if not path.is_dir():
+            raise UserError(f"{path} cannot be read (there is no such file or folder).")
         whole = hashlib.sha256()
         for file in sorted(path.rglob("*.py")):
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -84,8 +86,8 @@ def _memory() -> Path:
 
 def every() -> dict[str, dict[str, str]]:
     """All remembered plug-ins: the `path` and `sha256` of the code of each, by its name as `find`
-    returns it. Empty if none was ever remembered. Raises UserError if the file cannot be read or is
-    damaged.
+    returns it. Empty if none was ever remembered. Raises UserError if the list of them,
+    `.plugins.json`, cannot be read or is damaged.
     """
     path = _memory()
     try:
@@ -104,8 +106,8 @@ def every() -> dict[str, dict[str, str]]:
 
 def remember(source: str | os.PathLike[str]) -> None:
     """Remember a plug-in and the SHA-256 of its present code, so that other commands, the app and
-    trainings load it from now on. Raises UserError if there is no such plug-in, and if the file
-    cannot be written.
+    trainings load it from now on. Raises UserError if there is no such plug-in, and if the list of
+    remembered plug-ins cannot be read or written.
     """
     name, path = find(os.fspath(source))
     entry = {"path": str(path), "sha256": sha256(path)}
@@ -114,8 +116,9 @@ def remember(source: str | os.PathLike[str]) -> None:
 
 
 def forget(source: str | os.PathLike[str]) -> None:
-    """Stop loading a plug-in, given by its name or path, automatically; its code is left as it is.
-    Raises UserError if it is not remembered, and if the file cannot be written.
+    """Forget a plug-in, given by its name or path: it is no longer loaded by itself. Its code is
+    left as it is. Raises UserError if the plug-in is not remembered, and if the list of remembered
+    plug-ins cannot be read or written.
     """
     text, held = os.fspath(source), every()
     name = text if text in held else str(Path(text).expanduser().resolve())

@@ -42,14 +42,14 @@ class WrongCall(UserError, TypeError):
 class Batch:
     """One training step's data, as a method gets it.
 
-    `x` (N, C, H, W) float in [0, 1], already augmented; `y` (N,); `index` (N,): positions in the
-    training split, to remember something per sample; `epoch` from 0; `progress` from 0 to 1 over
-    the whole training; `rng`: the generator for this batch's attack noise, on x's device. `views`
-    (V, N, C, H, W), if a method needs several: independently augmented copies, the first of them
-    `x`; V = 1 without augmentation. `objects` (N, 1, H, W) bool, if a method needs it: true on the
-    object, augmented like `x`. `once(make)` returns `make()`, where `make` attacks the images; if
-    the loss is computed twice for one batch (`training.awp`), the second call returns the images of
-    the first.
+    `x` (N, C, H, W) float in [0, 1], already augmented; `y` (N,) int64: class indices; `index`
+    (N,): positions in the training split, to remember something per sample; `epoch` from 0;
+    `progress` from 0 to 1 over the whole training; `rng`: the generator for this batch's attack
+    noise, on x's device. `views` (V, N, C, H, W), if a method needs several: independently
+    augmented copies, the first of them `x`; V = 1 without augmentation. `objects` (N, 1, H, W)
+    bool, if a method needs it: true on the object, augmented like `x`. `once(make)` returns
+    `make()`, where `make` attacks the images; if the loss is computed twice for one batch
+    (`training.awp`), the second call returns the images of the first.
     """
 
     x: torch.Tensor
@@ -119,7 +119,7 @@ def check_eps(eps: float, norm: str = "linf", shape: tuple[int, ...] | None = No
     """
     eps = plain(eps)
     limit = 1.0 if norm == "linf" else math.sqrt(math.prod(shape)) if shape else math.inf
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not math.isfinite(eps):
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not abs(eps) < 1e308:
         raise UserError(f"eps={eps!r} is not a number; write it like 0.15 or 8/255.", code=2)
     if 0 <= eps <= limit:
         return float(eps)

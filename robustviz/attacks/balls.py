@@ -96,7 +96,7 @@ class Linf:
 def advanced(
     z: Tensor, gradient: Tensor, size: float | Tensor, low: Tensor, high: Tensor
 ) -> Tensor:
-    """`Linf.advance` for callers that have only the limits `low` and `high` of the box."""
+    """`z` moved by `size` along the sign of the gradient, then clamped to `low` and `high`."""
     return gradient.sign().mul_(size).add_(z).clamp_(low, high)
 
 

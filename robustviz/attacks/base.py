@@ -311,9 +311,9 @@ class Attack(Spec):
 
         `objective` maps images to one value each, (N,); with restarts, each image's result is the
         one of highest value. `eps` overrides the attack's own: a number, one radius per sample (N,)
-        or, for linf, a map (N,1,H,W). If `step_size` is not set, it follows from the attack's own
-        `eps`; an attack without one takes this `eps`, which then must not be a map. The caller sets
-        the network's mode (see `frozen`).
+        or, for linf, a map (N,1,H,W) or (N,C,H,W). If `step_size` is not set, it follows from the
+        attack's own `eps`; an attack without one takes this `eps`, which then must not be a map.
+        The caller sets the network's mode (see `frozen`).
         """
         check_shape(x)
         with torch.inference_mode(False):

@@ -23,7 +23,8 @@ class MIM(Attack):
     point.
 
     Source: Dong et al. 2018 (MI-FGSM, arXiv 1710.06081), algorithm 1. Differs: the default step
-    size is ε/4, as in the transfer measurements of Model Alignment; the paper's is ε/steps.
+    size is ε/4 for up to 20 steps, as in the transfer measurements of Model Alignment, else ε/8;
+    the paper's is ε/steps.
     """
 
     steps: int = option(10, "How many steps.", low=1, high=2000)

@@ -42,7 +42,7 @@ class Expectation:
     some settings of its own.
 
     `a` and `b` are the settings of the two sides by dotted path; `b` may also be a number with
-    which A is compared. `metric` is a key of `METRICS`. A's value of it should be higher (lower if
+    which A is compared. `metric` is a key of `METRICS`. Its value should be higher for A (lower if
     `less`) by at least `smallest`; if `not_worse`, A may be worse by at most `smallest`. `says`
     states this in words.
     """
@@ -112,6 +112,10 @@ def setups(folder: Path = FOLDER) -> list[Setup]:
             out.append(Setup(data, seeds, int(given.get("n", 0)), str(given["pilot"]), rest))
         except (KeyError, AttributeError) as error:
             raise UserError(f"{path}: [{data}] lacks {error}.") from error
+        except UserError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{path}: [{data}]: {error}.") from error
     return out
 
 
@@ -122,6 +126,10 @@ def _claim(path: Path) -> Claim:
         return Claim(path.stem, str(given["about"]), str(given["claim"]), expects)
     except KeyError as error:
         raise UserError(f"{path} lacks {error}.") from error
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: {error}.") from error
 
 
 def _expectation(path: Path, given: Mapping[str, Any]) -> Expectation:

@@ -35,7 +35,7 @@ def numbers(run_id: str) -> dict[str, float]:
 
 
 def measure(run: Run, metrics: Iterable[str], setup: Setup, seed: int) -> dict[str, float]:
-    """Measure those of `metrics` for a finished run that are not saved yet, save them, and return
+    """Measure for a finished run those of `metrics` that are not saved yet, save them, and return
     all saved numbers of the run by metric. `seed`: the run's training seed.
 
     Raises UserError if a number is not finite, and as the evaluations and probes behind the metrics

@@ -179,7 +179,9 @@ def it_fools(attack: Attack) -> None:
 
 @promise("attack")
 def it_aims(attack: Attack) -> str | None:
-    """A targeted attack brings more images to the target class than an untargeted one, or none."""
+    """A targeted attack brings more images to the target class than an untargeted one, and more
+    than are there without an attack.
+    """
     if "targeted" not in registry.hints(type(attack)):
         return "It has no targeted form."
     net, x, target = toy().net, toy().x, (toy().y + 1) % 4

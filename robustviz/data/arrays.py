@@ -73,8 +73,8 @@ READINGS = {
 class Verdict:
     """The result of `diagnose`: how stored numbers are probably to be converted to pixels.
 
-    `reading` is a key of READINGS, `sure` is False if another reading is possible too, and
-    `sentence` explains the choice to a person.
+    `reading` is a key of READINGS, `sure` is False if a person should check the choice because
+    another reading may be right, and `sentence` explains the choice to a person.
     """
 
     reading: str
@@ -201,7 +201,8 @@ def channels_last(array: NDArray[Any], key: str) -> NDArray[Any]:
     """Returns `array` as images (N, H, W, C) with 1 or 3 channels.
 
     `array` has the shape (N, H, W), (N, H, W, C) or (N, C, H, W); of (N, H, W, 4) the alpha channel
-    is dropped. `key` is the array's name, for the message. Raises UserError for any other shape.
+    is dropped. `key` is the array's name, for the message. Raises UserError if an array of four
+    axes has no such channel axis.
     """
     if array.ndim == 3:
         return array[..., None]

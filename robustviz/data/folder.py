@@ -31,10 +31,10 @@ class Folder(Source):
     `val` is the test split. Unless there are both, the last 10 % of a seeded shuffle of train is
     the val split. Without such folders, 70 / 10 / 20 % of the pictures are train, val and test by a
     hash of each file's content. Pictures are rotated upright, resized by their shorter side and
-    cropped to the central square of `size` pixels. Pictures of more than 8 bits are scaled to 8: by
-    the value of white in their type, or by their own range of values if the type has no white (32
-    bits, signed, floats beyond 0 to 1) or if all values stay below an eighth of white (16 bits) or
-    1/255 of it (floats).
+    cropped to the central square of `size` pixels. Pictures of more than 8 bits are scaled to 8, so
+    that the value of white in their type becomes 255. Some are scaled by their own range of values
+    instead: where the type has no white (32 bits, signed, floats beyond 0 to 1), and where all
+    values are far below white (16 bits: below an eighth of it, floats: below 1/255).
     """
 
     label = "A folder of your own"

@@ -40,7 +40,7 @@ class Own:
     @property
     def source(self) -> Source:
         """The source that reads the images, with `name` set. Raises UserError if its key is not
-        registered.
+        registered or its settings are not valid.
         """
         source: Source = registry.decode("data", self.asked)
         return replace(source, name=self.name)  # type: ignore[call-arg]

@@ -147,11 +147,11 @@ def read_picture(path: Path, size: int) -> tuple[np.ndarray, frozenset[str]]:
     """The picture in a file as uint8 (3, size, size), and what was done to it.
 
     The second value has those of RESIZED, DEEP and OWN_RANGE that apply. The picture is rotated as
-    its EXIF data says, grey values of more than 8 bits are scaled as in `_eight_bits`, transparent
-    parts are laid on white, the shorter side is resized to `size`, and all but the central square
-    is cut off. Raises ValueError if the file has too many bytes or pixels, or grey values that are
-    NaN or infinite; for a file that is not a picture Pillow raises many types of error, mostly
-    OSError.
+    its EXIF data says, values of more than 8 bits are scaled to 8 as `data.folder.Folder` says,
+    transparent parts are laid on white, the shorter side is resized to `size`, and all but the
+    central square is cut off. Raises ValueError if the file has too many bytes or pixels, or grey
+    values that are NaN or infinite; for a file that is not a picture Pillow raises many types of
+    error, mostly OSError.
     """
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"it is larger than {MOST_BYTES // 1_000_000} MB")

@@ -23,7 +23,10 @@ Pick = Callable[[torch.Tensor], torch.Tensor]  # indices (M,) -> images uint8 (M
 
 
 class Published(Source):
-    """The base class of sources whose files are published for download."""
+    """The base class of sources whose files are published for download.
+
+    The splits train and val are both taken from the official training part: val is 10 % of it.
+    """
 
     @abstractmethod
     def files(self, split: str) -> tuple[File, ...]:
@@ -56,9 +59,9 @@ class Published(Source):
         pick: Pick,
         differs: str = "",
     ) -> Dataset:
-        """The split, whose images are chosen from those of one official file.
+        """The split, whose images are chosen from the official training or test part.
 
-        `y` (N,) are the labels of all images in this file, and `pick` returns the images with given
+        `y` (N,) are the labels of all images in this part, and `pick` returns the images with given
         indices. `n` limits the training split. `differs` names the files whose checksum is not the
         published one, for the card.
         """
@@ -191,7 +194,8 @@ def class_folders(key: str, other: str, train: str, test: str) -> Path | None:
     """A folder of the data set `key` under the data root with at least two class folders in each
     of its folders `train` and `test`; None if there is none.
 
-    It is called `key` or `other`; names that end in `subset` are tried last.
+    It is called `key` (also with `-` for `_`) or `other`; names with `-subset` or `_subset` added
+    to one of these are tried last.
     """
     dashed = key.replace("_", "-")
     names = (key, dashed, other, f"{dashed}-subset", f"{key}_subset", f"{other}-subset")

@@ -155,13 +155,14 @@ FAMILIES: dict[str, Texture] = {
 class Shapes(Source):
     """Drawn objects on textured backgrounds, with true object masks: 10 classes, RGB.
 
-    There are 2,000 / 500 / 1,000 images. In train and val the background has, with probability
-    `cue`, the texture and tint of the image's class, else random ones; in test it is always random,
-    so a network that relies on the background loses accuracy there. `grain` is the amplitude, in
-    [0, 1] pixel units, of a fine pattern on the object that differs from class to class, in every
-    split: a useful but fragile feature, which an attack of a few grey levels can erase or fake,
-    while it cannot change the silhouette. Every image has its own random generator, seeded by
-    (seed, split, index), so the first 2,000 of 5,000 images are the same as with n = 2,000.
+    Train, val and test have 2,000 / 500 / 1,000 images. In train and val the background has, with
+    probability `cue`, the texture and tint of the image's class, else random ones; in test it is
+    always random, so a network that relies on the background loses accuracy there. `grain` is the
+    amplitude, in [0, 1] pixel units, of a fine pattern on the object that differs from class to
+    class, in every split: a useful but fragile feature, which an attack of a few grey levels can
+    erase or fake, while it cannot change the silhouette. Every image has its own random generator,
+    seeded by (seed, split, index), so the first 2,000 of 5,000 images are the same as with
+    n = 2,000.
 
     Source: the two kinds of features follow Ilyas et al. 2019, arXiv 1905.02175.
     """

@@ -5,6 +5,8 @@ that is compared.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 
 from robustviz.types import UserError
@@ -69,11 +71,11 @@ def train_and_val(y: torch.Tensor, split: str) -> torch.Tensor:
 
 
 def official(y: torch.Tensor, split: str, n: int | None) -> torch.Tensor:
-    """The indices (M,) int64 of `split` in its official file with labels `y` (N,).
+    """The indices (M,) int64 of `split` in its official part with labels `y` (N,).
 
-    This is the training file for train and val, and the test file for test. val is the last 10 % of
-    a seeded shuffle of the training file; `n` limits train to its first `n` in class-balanced
-    order.
+    This is the training part for train and val, and the test part for test. val is the last 10 % of
+    a seeded shuffle of each class in the training part; `n` limits train to its first `n` in
+    class-balanced order.
     """
     if split == "test":
         return torch.arange(len(y))
@@ -96,17 +98,21 @@ def by_content(hashes: list[str], labels: list[int]) -> tuple[list[int], list[in
     files to be in all three. A hash is used as a uniform number in [0, 1): below .7 the file is in
     train, below .8 in val, else in test, so its split depends on its content alone. Only if this
     leaves a split of a class empty, it gets the file of lowest hash from the largest split of this
-    class; files of equal content stay together. A class with two different files has one in train
-    and one in test, a class with one has it in train.
+    class, one that no other class has if possible; files of equal content stay together. A class
+    with two different files has one in train and one in test, a class with one has it in train.
     """
     share = {text: int(text[:13], 16) / 16**13 for text in hashes}
     place = {text: 0 if u < 0.7 else 1 if u < 0.8 else 2 for text, u in share.items()}
-    small = []
-    for label in sorted(set(labels)):
-        mine = sorted({text for text, y in zip(hashes, labels, strict=True) if y == label})
+    classes_of = Counter(text for text, _ in {*zip(hashes, labels, strict=True)})
+    of_class = {
+        label: sorted(
+            {text for text, y in zip(hashes, labels, strict=True) if y == label},
+            key=lambda text: (classes_of[text] > 1, text),
+        )
+        for label in sorted(set(labels))
+    }
+    for mine in of_class.values():
         wanted = (0, 2, 1)[: len(mine)]
-        if len(mine) < 3:
-            small.append(label)
         for target in wanted:
             filled = [[text for text in mine if place[text] == s] for s in range(3)]
             if not filled[target]:
@@ -115,4 +121,5 @@ def by_content(hashes: list[str], labels: list[int]) -> tuple[list[int], list[in
                     range(3), key=lambda s: (bool(filled[s]) and s not in wanted, len(filled[s]))
                 )
                 place[filled[giver][0]] = target
+    small = [label for label, mine in of_class.items() if len({place[text] for text in mine}) < 3]
     return [place[text] for text in hashes], small

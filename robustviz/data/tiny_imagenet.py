@@ -64,7 +64,9 @@ class TinyImageNet(Published):
         return (FILE,)
 
     def here(self, split: str) -> bool:
-        """Whether the data set is on this computer, as the official archive or as class folders."""
+        """Whether the data set is on this computer, unpacked from the official archive or as class
+        folders.
+        """
         return any((self._official(), self._folders()))
 
     def _folders(self) -> Path | None:

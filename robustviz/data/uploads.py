@@ -111,11 +111,11 @@ def take_in(
     """Check files and write those that are pictures into a draft.
 
     Their classes are taken from the names of their folders, or all are of class `name` if it is
-    given. A picture sent in two classes is left out of both. `tell(done, total)` is called after
-    each file, with numbers of files. Raises UserError with one sentence if no file is a picture
-    that can be read, if there are too many files or classes, if reading takes longer than
-    `MOST_SECONDS`, or if the classes or splits do not fit those of the draft; the draft is then
-    unchanged.
+    given. A picture sent in two classes is left out of both, and deleted from the draft if an
+    earlier upload put it there. `tell(done, total)` is called after each file, with numbers of
+    files. Raises UserError with one sentence if no file is a picture that can be read, if there are
+    too many files or classes, if reading takes longer than `MOST_SECONDS`, or if the classes or
+    splits do not fit those of the draft; the draft is then unchanged.
     """
     found = _sort(entries, name)
     before = _kept(draft)

@@ -52,8 +52,8 @@ def shapes(
     """The image shapes (C, H, W) to try, the most likely first; only `shape` if it is given.
 
     C is the number of values in `mean` or `std`, else the first convolution's number of input
-    channels, else 3 or 1; H = W is `size`, or if that is None each of `SIDES` in turn. Raises
-    UserError for an invalid size or shape.
+    channels; without a convolution 3 and 1 are both tried. H = W is `size`, or if that is None each
+    of `SIDES` in turn. Raises UserError for an invalid size or shape.
     """
     if size is not None and (not isinstance(plain(size), int) or size < 1):
         raise UserError(
@@ -90,7 +90,9 @@ def checked_scale(
 
 
 def checked_grid(grid: Sequence[int] | None) -> tuple[int, int] | None:
-    """`grid` as (rows, columns), or None if it is None. Raises UserError if it is anything else."""
+    """`grid` as (rows, columns); None if `grid` is None. Raises UserError unless `grid` is a tuple
+    or list of two positive integers.
+    """
     if grid is None:
         return None
     sides = [plain(side) for side in grid] if isinstance(grid, (tuple, list)) else []

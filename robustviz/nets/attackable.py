@@ -45,11 +45,12 @@ def attackable(
 ) -> Iterator[M]:
     """A context that yields the network to attack: mostly a copy of `net` in eval mode.
 
-    None of its parameters requires a gradient, and in eval mode `net` is not changed. `fused`
-    False: the logits are bit-identical, else equal up to rounding (relative error about 1e-6).
-    `bf16`: feature maps may be computed in bf16, in networks of this package on hardware that
-    supports it (relative error about 1e-2); features and logits are float32. `wide`: a network with
-    16-bit weights computes in float32, since small gradients underflow in float16.
+    None of its parameters requires a gradient, and in eval mode `net` is not changed. With `fused`
+    the logits equal those of `net` up to rounding (relative error about 1e-6), without it bit for
+    bit. `bf16`, only with `fused`: feature maps may be computed in bf16, in networks of this
+    package on hardware that supports it (relative error about 1e-2); features and logits are
+    float32. `wide`: the copy of a network with 16-bit weights computes in float32, since small
+    gradients underflow in float16.
 
     A network cannot be copied if a module of it fails to copy, defines its own copying, or has a
     `forward` or a random generator as an attribute; nor if it is in train mode and has hooks or

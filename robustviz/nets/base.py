@@ -118,11 +118,12 @@ _change = threading.Condition()  # guards the table; notified when a loan ends
 def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[None]:
     """A context in which all of `net` is in `mode` and none of its parameters requires a gradient.
 
-    Afterwards every module and parameter has its own former value again; `net.train()` would also
-    switch layers that were frozen on purpose. Contexts may overlap, in one thread or in several:
-    the last one to end restores what the first one found. While another thread uses `net` in the
-    other mode, this thread waits. If this thread is itself inside a context of `net`, UserError is
-    raised instead, because two such threads would wait for each other for ever.
+    Afterwards every module is in its own former mode, and every parameter has its own former
+    `requires_grad`: layers that were put into eval mode on purpose stay in it. Contexts may
+    overlap, in one thread or in several: the last one to end restores what the first one found.
+    While another thread uses `net` in the other mode, this thread waits. If this thread is itself
+    inside a context of `net`, UserError is raised instead, because two such threads would wait for
+    each other for ever.
     """
     user, here, training = object(), threading.get_ident(), mode == "train"
     modules = list(net.modules())

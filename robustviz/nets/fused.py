@@ -68,9 +68,9 @@ def is_hooked(net: nn.Module) -> bool:
 def is_known(net: nn.Module) -> bool:
     """Whether `net` consists only of unmodified layers of torch, torchvision and this package.
 
-    It must not have hooks either. Its forward then changes no layer and calls the layers as their
-    containers define. DataParallel is excluded, since its replicas on other devices would use the
-    weights of the first device.
+    It must not have hooks either. So a forward pass changes no layer, and each container calls its
+    layers as its class defines. DataParallel is excluded, since its replicas on other devices would
+    use the weights of the first device.
     """
     return (
         not is_hooked(net)
@@ -139,8 +139,9 @@ def fuse(twin: nn.Module, bf16: bool) -> list[Fused]:
     """Gives the known containers of `twin` a forward with fused layers; returns the fused layers.
 
     `twin` is changed in place if `is_known(twin)`; otherwise the list is empty. The original
-    layers stay, so that code that calls one of them by itself still gets the right result. `bf16`:
-    also compute the feature maps in bf16 if all of their layers allow it.
+    layers stay, so that code that calls one of them by itself still gets the right result. A
+    network of this package also gets channels-last memory and, with `bf16`, computes its feature
+    maps in bf16 if all of their layers allow it.
     """
     if not is_known(twin):
         return []

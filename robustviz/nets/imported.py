@@ -7,7 +7,9 @@ from robustviz.types import UserError
 
 @register("net/imported", offered=False)
 class Imported(Classifier):
-    """The network of an imported run. It cannot be built anew; `robustviz.import_run` makes one."""
+    """Holds the key of imported runs' architecture. Creating an instance raises UserError:
+    `nets.known.network` makes the network of an imported run, and `robustviz.import_run` the run.
+    """
 
     label = "Imported"
 

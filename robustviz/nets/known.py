@@ -111,9 +111,10 @@ def module(
 
     `source`: `nets:KEY`, `torchvision:NAME`, `timm:NAME`, `FILE.py:make` or `pkg.mod:make`. A
     function is called with those of `classes`, `num_classes`, `channels` and `size` that are its
-    parameters. `asked_by` and `sha256` are as in `plugins.resolve`. Raises UserError if there is no
-    network of that name, for torchvision unless there are 3 channels, if the code is not trusted on
-    this computer, and if the function fails or does not return a network.
+    parameters; torchvision and timm ignore `size`. `asked_by` and `sha256` are as in
+    `plugins.resolve`. Raises UserError if there is no network of that name, for torchvision unless
+    there are 3 channels, for timm if it is not installed, if the code is not trusted on this
+    computer, and if the function fails or does not return a network.
     """
     room, _, name = source.partition(":")
     if room not in ROOMS:

@@ -80,9 +80,9 @@ def find(net: nn.Module, calls: Sequence[Call], logits: Tensor, x: Tensor) -> Pl
 
     Only layers called once count. The head is the last linear layer (or convolution of a 1×1 map)
     with one output per class, and its input is the features. The maps are the last output of at
-    least 4×4 cells, or else of 2×2, on which the features depend. In a vision transformer with a
-    class token, the maps are therefore the input of the last attention: after it the other tokens
-    do not affect the features.
+    least 4×4 cells, or else of 2×2, on which the features depend; layers in `PASSING`, such as
+    average pooling, do not count. In a vision transformer with a class token, the maps are
+    therefore the input of the last attention: after it the other tokens do not affect the features.
     """
     times = Counter(call.name for call in calls)
     once = [call for call in calls if times[call.name] == 1]

@@ -1,7 +1,7 @@
 """Any network as a `Classifier`: `wrap(module)` finds its maps, features and last layer.
-The module is not changed, hooked or copied: `parts` runs a twin that shares all layers and weights
-and replaces only the objects on the way to the inspected layers, so any number of threads may look
-inside at once.
+`wrap` hooks the module during one trial. After that it is not changed, hooked or copied: `parts`
+runs a twin that shares all layers and weights and replaces only the objects on the way to the
+inspected layers, so any number of threads may look inside at once.
 """
 
 from __future__ import annotations

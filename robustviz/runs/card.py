@@ -1,7 +1,7 @@
-"""A run's card: its settings, seed and measured results in a file of at most 20 KB, so that a class
-can compare its runs without sending weights. Reading a card needs no torch. The SHA-256 in a card
-is that of its other content. It detects accidents, such as a number changed in an editor or half a
-file, but not a change by somebody who also computes a new SHA-256.
+"""A run's card: its settings, seed and measured results in a file of at most 20 KB. With cards,
+students can compare their runs without sending weights. Reading a card needs no torch. The SHA-256
+in a card is that of its other content. It detects accidents, such as a number changed in an editor
+or half a file, but not a change by somebody who also computes a new SHA-256.
 """
 
 from __future__ import annotations
@@ -132,8 +132,9 @@ def of(
     data: str = "",
 ) -> Card:
     """Returns the card of a training whose run need not be here, from its `config`, its evaluations
-    and the results of its epochs (`records`). At most 30 measurements and 50 epochs are kept.
-    `label`, `data`: as in `Card`; empty `data`: the key of the data set.
+    and the results of its epochs (`records`). At most 30 measurements are kept, those on most
+    images first, and at most 50 epochs, evenly spread. `label`, `data`: as in `Card`; empty `data`:
+    the key of the data set.
 
     Evaluations under targeted attacks, and old ones without a hash of their images, are left out.
     Raises UserError if no others are given.

@@ -22,9 +22,9 @@ KINDS = ("method", "data", "net")
 
 
 def keys(kind: str, *needed: str) -> list[str]:
-    """Returns the keys of a kind ("method", "data" or "net") in the order of the registry: the
-    shipped ones, or if one of the keys `needed` is not shipped, also those of plug-ins. Keys that
-    are hidden from lists of choices are included only if they are in `needed`.
+    """Returns the keys of a kind ("method", "data" or "net") in the order of the registry. They are
+    the shipped ones; if one of the keys `needed` is not shipped, those of plug-ins are included,
+    too. Keys that are hidden from lists of choices are included only if they are in `needed`.
     """
     shipped = _shipped(stamp(FILE)).get(kind, {})
     known = [

@@ -56,9 +56,9 @@ class Checkpoint:
 
 def read(path: str | os.PathLike[str], entry: str = "") -> Checkpoint:
     """Returns the weights in a safetensors file or a file written by `torch.save`, on the CPU,
-    unchanged. `entry`: the dotted path in the file of one of several sets of weights; empty: the
-    likeliest. Raises UserError for other files, for files that would run code, and for files
-    without weights or without that entry.
+    unchanged. `entry`: if the file holds several sets of weights, the dotted path there of the one
+    to take; empty: the likeliest. Raises UserError for other files, for files that would run code,
+    and for files without weights or without that entry.
     """
     path = Path(path)
     try:
@@ -384,7 +384,8 @@ def _some(names: Iterable[str]) -> str:
 
 def agreement(state: Mapping[str, Tensor], own: Shapes, net: str) -> float:
     """Returns how well weights fit a network called `net`, from 0 to 1: of all names in `state` or
-    in `own`, the share that both have with the same shape, under the best renaming.
+    in `own`, the share that both have with the same shape, under the best renaming. Entries of
+    `own` that are not learned (see `fitted`) count as shared if `state` lacks them.
     """
     return max(
         1 - each.count / max(1, len({*each.state, *own}))

@@ -1,7 +1,7 @@
 """Trains a sweep on a Ray cluster. Each training is a task on any machine with room, and its run
 folder comes back as an archive after every epoch. A training whose machine is lost continues from
-the last archive on another machine, to the same weights on a CPU. Ray decides where and when each
-task runs (docs/cluster.md).
+the last archive on another machine; on CPUs it ends with the same weights as without the loss. Ray
+decides where and when each task runs (docs/cluster.md).
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ def follow(
 ) -> dict[str, str]:
     """Train all configs on the cluster and wait. Returns the reasons, by run id, for runs that
     could not be started, such as that no machine has what they need; how the others ended is in
-    their folders. `address`: `ray` for this computer's cluster, which is started if there is none,
-    else `ray://HEAD:10001`. `tell` is called with the progress about once a second.
+    their folders. `address`: `ray://HEAD:10001`, or `ray` for the cluster that RAY_ADDRESS names,
+    else the one on this computer, else one that is started here. `tell` is called with the progress
+    about once a second.
 
-    Raises UserError that says how to go on if Ray is not installed, if the head does not answer or
-    is lost, and if the person interrupts.
+    Trainings do not outlive this call. Raises UserError that says how to go on if Ray is not
+    installed, if the head does not answer or is lost, and if the person interrupts.
     """
     ray = _connected(address)
     try:
@@ -252,9 +253,14 @@ def _run(name: str) -> Run:
 
 
 def _sources(config: TrainConfig) -> list[str]:
-    """Returns the ids or paths of the runs that a training's method starts from."""
+    """Returns the ids or paths of the runs that a training starts from: those that its method
+    names, and the one whose weights it begins with (`init`).
+    """
     names = registry.of_kind(type(config.method), *registry.RUNS)
-    return [str(value) for name in names if (value := getattr(config.method, name))]
+    found = [str(value) for name in names if (value := getattr(config.method, name))]
+    init = config.init or ""
+    start = init.rpartition("#")[0] or init
+    return [*found, start] if start and not Path(start).is_file() else found
 
 
 def _shipped(name: str) -> bool:
@@ -305,8 +311,8 @@ def pack(run: Run) -> bytes:
 def unpack(archive: bytes, run: Run, *, running: bool) -> None:
     """Write an archive's files into a run folder. Each file is replaced in one step, and those that
     say how far the run is (`LAST`) come last, so a kill in between leaves a valid older state.
-    `running`: mark the run as being trained by this process; if false, a process recorded in a
-    running run's status is removed from it.
+    `running`: mark the run as being trained by this process; if false, the process id is removed
+    from the status of a run whose state is `running`.
     """
     with zipfile.ZipFile(io.BytesIO(archive)) as held:
         last = {name: place for place, name in enumerate(LAST)}

@@ -40,10 +40,10 @@ class Images(TypedDict):
 
 
 class Network(TypedDict):
-    """How to make an imported network again with `nets.known`: its `source`, the SHA-256 of that
-    code, whether it expects the channels as blue, green, red (`flip`), and the arguments of
-    `nets.wrap`. `reading`: the name of the way in which it expects images (`runs.readings`);
-    `readings`: the measurements from which that was found.
+    """How to make an imported network again with `nets.known`: its `source`, the SHA-256 of the
+    source's code if a user wrote it, whether the network expects the channels as blue, green, red
+    (`flip`), and the arguments of `nets.wrap`. `reading`: the name of the way in which it expects
+    images (`runs.readings`); `readings`: the measurements from which that was found.
     """
 
     source: str

@@ -31,7 +31,7 @@ FEW = 5  # images that are compared; more than one, to detect a fixed batch size
 
 def export(run: Run, kind: Kind, path: str | PathLike[str]) -> Path:
     """Write the run's best network to `path` and return the path; without an ending in its name,
-    the usual one is added (.pt, .pt2 or .onnx).
+    the usual one is added (.pt, .pt2 or .onnx). An existing file is replaced.
 
     `state_dict`: the weights by name, as safetensors if `path` ends in .safetensors, else as
     torch.save writes them (`torch.load(…, weights_only=True)`). `torch.export`: a program for any

@@ -114,8 +114,8 @@ def to_bytes(value: object) -> bytes:
 
 
 def stamp(path: Path | str) -> tuple[int, int, int]:
-    """Returns a file's modification time in nanoseconds, inode and size, which change whenever
-    `write_file` replaces the file; zeros if there is none.
+    """Returns a file's modification time in nanoseconds, inode and size; zeros if there is no file.
+    They change when `write_file` replaces the file, with certainty if the old ones were `settled`.
     """
     try:
         status = os.stat(path)

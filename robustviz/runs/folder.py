@@ -138,8 +138,8 @@ class Run(Inside):
 
     def evaluations(self) -> list[Evaluation]:
         """Returns all evaluations of the present weights: shipped ones, then those made here, each
-        oldest first. One made here replaces a shipped one with the same key. Raises UserError for a
-        damaged file.
+        oldest first. One made here takes the place of a shipped one with the same key. Raises
+        UserError for a damaged file.
         """
         weights = self.weights
         every = {
@@ -233,8 +233,8 @@ class Elsewhere(Run):
     """A run whose test images are read from another place than its config names, because they were
     moved or are other images of the same classes. Evaluations on them are stored with the others,
     since each records which images were used. Results of probes do not record that, so they are not
-    stored. Creating the object raises UserError if the images have other classes or another size
-    than the run's.
+    stored. Creating the object raises UserError if the images have other classes, another size or
+    another number of channels than the run's.
     """
 
     def __init__(self, run: Run, source: Source) -> None:
@@ -350,13 +350,24 @@ def look_up(path_or_id: str | os.PathLike[str]) -> Run:
     if its config.json is damaged.
     """
     text = os.fspath(path_or_id)
-    inside = (home() / text, zoo() / text) if ID.fullmatch(text) else ()
-    folder = next(filter(os.path.isdir, (*inside, Path(text).expanduser().resolve())), None)
-    if folder is None:
-        raise UserError(registry.unknown("run", text, [run.id for run in all_runs()], 5))
+    folder = _by_id(text) or Path(text).expanduser().resolve()
+    if not folder.is_dir():
+        raise _unknown(text)
     run = _open(str(folder))
     _ = run.info
     return run
+
+
+def _by_id(text: str) -> Path | None:
+    """The folder of the run with this id, the user's before the shipped one; None if there is
+    none.
+    """
+    inside = (home() / text, zoo() / text) if ID.fullmatch(text) else ()
+    return next((folder for folder in inside if folder.is_dir()), None)
+
+
+def _unknown(text: str) -> UserError:
+    return UserError(registry.unknown("run", text, [run.id for run in all_runs()], 5))
 
 
 def open_run(path_or_id: str | os.PathLike[str]) -> Run:
@@ -380,6 +391,8 @@ def open_model(run_id: str) -> Run:
         raise UserError(f"{run_id!r} is no run id; choose a model from the list.")
     shipped = _shipped(str(zoo()), stamp(zoo())).get(run_id)
     if shipped is None:
+        if _by_id(run_id) is None:
+            raise _unknown(run_id)
         return open_run(run_id)
     _ = shipped.info
     return shipped

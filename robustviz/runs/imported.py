@@ -1,5 +1,6 @@
 """Imports networks that were trained elsewhere as runs: their weights, the code or library that
-makes their module, and the data on which they are evaluated. Nothing is trained or downloaded.
+makes their module, and the data on which they are evaluated. Nothing is trained, and no weights are
+downloaded.
 """
 
 from __future__ import annotations
@@ -65,19 +66,18 @@ def import_run(
 
     `net`: a module with its weights, the weights, or their file (`checkpoint.read`; `entry` chooses
     one of several sets of weights in the file). `model`: what makes the module again: `resnet18` (a
-    network of robustviz), `torchvision:…`, `timm:…`, `FILE.py:make` or `pkg.mod:make`. Modules of
-    these libraries, and weights of their usual networks (but timm's), need none. Code named here is
-    trusted from now on. `data`: the images to evaluate the network on; `classes`: their names in
-    the order of the logits, None: the data's. `name`: the run's id; `label`: its display name.
+    network of robustviz), `torchvision:…`, `timm:…`, `FILE.py:make` or `pkg.mod:make`. It may be
+    empty for modules of these libraries and for weights of their usual networks (but timm's). Code
+    named here is trusted from now on. `data`: the images for evaluations; `classes`: names in the
+    order of the logits, None: the data's. `name`: the run's id; `label`: its display name.
 
     `maps` to `grid` as in `nets.wrap`. `reading`: how the network expects its images, see
-    `readings.named`. If neither this nor `mean` and `std` is given or stored with the network, the
+    `readings.named`. If neither this nor `mean` or `std` is given or stored with the network, the
     usual ways are tried on the first `n` test images of a seed-0 stratified permutation, and the
     best is used. `eps`: the radius of attacks on the run, None: the data's default. `device`: where
-    the network is tried. `say` is called with each line about what was found.
-
-    A run with the default id that exists already is returned unchanged. Raises UserError if a run
-    called `name` exists and if anything does not fit; then nothing is left on disk.
+    the network is tried. `say` is called with each line about what was found. A run with the
+    default id that exists already is returned unchanged. Raises UserError if a run called `name`
+    exists and if anything does not fit; then nothing is left on disk.
     """
     source = (rooms.source(data) if isinstance(data, str) else data).placed()
     if name:

@@ -84,9 +84,9 @@ def _records(path: Path, stamp: tuple[int, int, int]) -> list[Record]:
 
 
 def live(path: Path, classes: int) -> Strip | None:
-    """Returns the validation images and predictions in `live.npz`; None if the file is missing or
-    damaged, or if a pixel is not finite or a label is not one of `classes` classes (0: their number
-    is not known).
+    """Returns the validation images and predictions in the file `live.npz` at `path`. None if the
+    file is missing or damaged, if a pixel is not finite, or if a label is not below `classes`, the
+    number of classes (0: unknown).
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
@@ -269,8 +269,8 @@ class Inside:
         return list(_records(path, now) if settled(now) else _read_records(path))
 
     def metrics(self) -> pd.DataFrame:
-        """Returns the results of the finished epochs as a data frame: one row per epoch, one column
-        `loss_<term>` per loss term.
+        """Returns the results of the finished epochs as a data frame. Each epoch is a row, each
+        loss term a column `loss_<term>`, and each other field of a `Record` a column of its name.
         """
         import pandas as pd
 

@@ -43,9 +43,9 @@ class Found:
 
 
 def found_in(net: Net, model: str, entry: str, shape: Shape, say: Say) -> Found:
-    """Returns the module that the weights `net` fit, with the weights loaded, and where it comes
-    from: a network that `model` may mean, or if that is empty one of the usual networks. If `net`
-    is a module, the module is made again, from `model` or the library it comes from.
+    """Returns the module that the weights `net` fit, with the weights loaded, and where the module
+    comes from. Tried are the networks that `model` may mean or, if `model` is empty, the usual
+    ones. If `net` is a module, it is made again, from `model` or the library that it comes from.
 
     `entry` as in `checkpoint.read`; `shape`: classes, channels and pixels per side; `say` is called
     with each line about what was found. Raises UserError if the weights fit none of these networks.

@@ -155,9 +155,11 @@ def right_under(net: Classifier, x: Tensor, y: Tensor, reading: Reading) -> Bool
 
 
 def likely(net: Classifier, x: Tensor, y: Tensor, classes: int) -> Verdict:
-    """Returns the verdict on how the network most likely expects its images (a `Reading`): the way
-    with most correct images, where one with flipped channels must be significantly better than all
-    others; the first of the usual ones if none is better than chance.
+    """Returns the verdict on how the network most likely expects its images: the `Reading` with
+    which it classifies most of them correctly. One with flipped channels is chosen only if it is
+    significantly better than all others. If no reading is better than chance, the first of the
+    usual ones is chosen. `clear` is true if the chosen reading is better than chance and
+    significantly better than all others.
 
     `x` (N,C,H,W) in [0, 1], `y` (N,); if the network is slow, only the first images are used.
     """

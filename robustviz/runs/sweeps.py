@@ -75,8 +75,9 @@ class Grid:
 
     @classmethod
     def read(cls, path: Path) -> Grid:
-        """Returns the grid in a TOML file; without a name of its own it gets the file's name.
-        Raises UserError if the file cannot be read or is not valid.
+        """Returns the grid in a TOML file; without a name of its own it gets the file's name, in
+        lower case and without the ending. Raises UserError if the file cannot be read or is not
+        valid.
         """
         try:
             given = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -224,8 +225,9 @@ def _kind(config: TrainConfig) -> tuple[str, str, str]:
 
 
 def work(config: TrainConfig) -> float:
-    """Returns the cost of a training, in weights × images × passes: each step of its attack is one
-    pass, and the update is another. If the data set cannot be read yet, 50,000 images are assumed.
+    """Returns the cost of a training: weights × images × epochs × passes, where each step of its
+    attack is one pass, and the update is another. If the data set cannot be read yet, 50,000 images
+    are assumed.
     """
     steps = getattr(getattr(config.method, "attack", None), "count", 0)
     images = config.n_train or _images(config.data)

@@ -53,9 +53,10 @@ def execute(
     about it.
 
     In a `world` of several processes all of them call this; the first one writes and evaluates, and
-    the others return when the training ends. Raises UserError for any error, after writing it into
-    the run's status. After Ctrl-C the state is `interrupted`, and KeyboardInterrupt is passed on. A
-    run that is already done is left unchanged.
+    the others return when the training ends. Raises UserError if another process writes the run,
+    and for any error of the training, after writing it into the run's status. After Ctrl-C the
+    state is `interrupted`, and KeyboardInterrupt is passed on. A run that is already done is left
+    unchanged.
     """
     with run.locked() if world.main else contextlib.nullcontext():
         status = run.status()

@@ -79,8 +79,8 @@ def evaluate(
     run, else the default of the named data set. `norm`: for the ladder and for an attack given by
     name; None: the norm of the run's training, else linf. `n`: only the first n images of a seed-0
     stratified permutation (`robustviz.data.stratified_order`); None: all images, in the same order.
-    `seed`: for the attack's random numbers. `device`: None for the device of the network. `say` is
-    called with one line per attack of the ladder.
+    `seed`: for the attack's random numbers. `device`: auto, cpu or cuda; None: the network's own.
+    `say` is called with one line per attack of the ladder.
 
     A run's network on its test split gives the same numbers as `python -m robustviz evaluate`.
     Raises UserError for arguments that do not fit together.
@@ -168,9 +168,9 @@ def _radius(
 
 @contextmanager
 def _on(net: Run | nn.Module, device: str | None) -> Iterator[nn.Module]:
-    """Inside the block, yield the network for `device`: `net` itself if `device` is None or of the
-    type of its own device, else a copy that is moved there. Raises UserError if `net` is not a
-    module, or if it must be copied and cannot be.
+    """Inside the block, yield the network for `device`: `net` itself if `device` is None, its own
+    device, or the type of that, such as cuda; else a copy that is moved there. Raises UserError if
+    `net` is not a module, or if it must be copied and cannot be.
     """
     if isinstance(net, Mapping):
         raise UserError(
@@ -182,12 +182,13 @@ def _on(net: Run | nn.Module, device: str | None) -> Iterator[nn.Module]:
             "A network is wanted, an nn.Module that gives logits, or a run, and this is a"
             f" {type(net).__name__}."
         )
-    if device is None or device_of(net).type == (there := pick_device(device)):
+    here, there = device_of(net), torch.device(pick_device(device) if device else device_of(net))
+    if here.type == there.type and there.index in (None, here.index):
         yield net
         return
     twin = copied(net)
     if twin is None:
-        raise UserError(f"This network cannot be copied: move it yourself, net.to({there!r}).")
+        raise UserError(f"This network cannot be copied: move it yourself, net.to({str(there)!r}).")
     yield twin.to(there)
 
 

@@ -225,8 +225,8 @@ class TrainConfig(Spec):
     ) -> TrainConfig:
         """Make a config from what a person typed. `sets` override `flags`, flags override the
         `preset`, and everything else takes the defaults of the method and the data set. Flags that
-        are None are ignored; a flag that chooses another data set or method drops the preset's
-        settings of the old one.
+        are None are ignored; who chooses another data set or method than the preset drops the
+        preset's settings of the old one.
 
         `sets` are (dotted path, value) pairs, where `attack.` is short for `method.attack.`. Text
         values of `sets` are read as JSON, else as a fraction `a/b`, else as text. Raises UserError
@@ -237,8 +237,9 @@ class TrainConfig(Spec):
         given: JSON = dict(preset_settings(preset)) if preset else {}
         typed = {name: value for name, value in (flags or {}).items() if value is not None}
         # settings of the preset's data set or method do not apply if another one is chosen
+        chosen = given | typed | {path: read_value(value) for path, value in sets}
         for room in ("data", "method"):
-            if typed.get(room, given.get(room)) != given.get(room):
+            if chosen.get(room) != given.get(room):
                 given = {
                     path: value for path, value in given.items() if not path.startswith(f"{room}.")
                 }

@@ -450,10 +450,10 @@ def examine(
     consulted: Consult | None = None,
     tick: Callable[[], object] | None = None,
 ) -> tuple[Finding, ...]:
-    """Returns a finding for each of `CHECKS` on images `x` (N,C,H,W), attacked `x_adv`, labels `y`.
-
-    `attack` must have its ε. `consulted`: the result of `consult` for this network, images, norm
-    and ε; None: run it with `tick`. Raises UserError for unsuitable images, labels or outputs.
+    """Returns a finding for each of `CHECKS` on images `x` (N,C,H,W), attacked `x_adv`, labels `y`
+    (N,) below `classes`. `attack` must have its ε. `consulted`: the result of `consult` for this
+    network, images, norm and ε; None: run it with `tick`. Raises UserError for unsuitable images,
+    labels or outputs.
     """
     _, classes = _radius(attack, x), whole(classes, "classes")
     x, x_adv = _pictures(x), _pictures(x_adv)

@@ -209,8 +209,8 @@ def measure(
     without a gradient are evaluated too: gradient attacks then leave the images unchanged, and the
     doctor calls the number unreliable. `consulted`: the result of `doctor.consult` for this
     network, norm and ε; None: it is computed. `seen` is called for each block of images, see
-    `training.images`; for `tick` see the function `seen`. Raises UserError for an empty split and
-    for a targeted attack.
+    `training.images`; for `tick` see the function `seen`. Raises UserError for an empty split, and
+    as `count_right` does.
     """
     if not len(split):
         raise UserError("There are no images to evaluate on: choose another split or a larger n.")

@@ -223,8 +223,8 @@ class Evaluation:
 
     @property
     def unequal(self) -> bool:
-        """Whether the largest class has at least five times as many images as the smallest; False
-        if the counts by class were not stored.
+        """Whether the largest class has at least five times as many images as the smallest, an
+        empty class counting as one image; False if the counts by class were not stored.
         """
         counts = [n for n, _, _ in self.by_class]
         return max(counts, default=0) >= UNEQUAL * max(min(counts, default=1), 1)

@@ -50,8 +50,8 @@ STRIP = 8
 def train(
     config: TrainConfig, on_batch: Callable[[Tick], Answer] | None = None
 ) -> Iterator[EpochRecord]:
-    """Train `config` from the start and yield an `EpochRecord` after each epoch; the weights are in
-    its `training`.
+    """Train `config` from the start and yield an `EpochRecord` after each epoch; the network at
+    that moment is the record's `training.judged`.
 
     `on_batch` is called before every training step and must return "go", or "pause" or "stop",
     which ends the iteration before that step. It is also called during validation, where its return

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from robustviz.stats import FEW, Bools, mcnemar, tango, wilson
-from robustviz.types import UserError, eps_text, points_text
+from robustviz.types import UserError, eps_text, listed, points_text
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def held(
     *,
     attack: str,
     eps: float,
-    seed: int = 0,
+    seed: int | Collection[int] = 0,
     names: tuple[str, str] = ("A", "B"),
     alone: str = "is right",
     images: str = "attacked images",
@@ -37,7 +38,8 @@ def held(
     """The verdict on two networks, from the images that each classifies correctly.
     `a`, `b` (N,): whether the network is right on each of the same N images; without `b`, the
     verdict is on one network alone. `attack`: the attack's printed name, such as PGD-20; `eps`: its
-    radius; `seed`: that of its noise. At ε = 0 the sentences are about clean images. `names`: of
+    radius; `seed`: that of its noise, or several if it is not the same everywhere. At ε = 0 the
+    sentences are about clean images. `names`: of
     the networks; `alone`: the verb in "On 3 of 50 images only A is right"; `images`: what the
     images are called. A difference is shown only if its paired 95 % interval excludes 0 and it does
     not round to 0 percentage points. Raises UserError if `a` and `b` differ in length.
@@ -92,8 +94,9 @@ def _alone(k: int, n: int) -> tuple[str, ...]:
     )
 
 
-def _protocol(n: int, attack: str, eps: float, seed: int) -> tuple[str, ...]:
+def _protocol(n: int, attack: str, eps: float, seed: int | Collection[int]) -> tuple[str, ...]:
     """Sentences on how it was measured: what such an accuracy means, the images, the attack."""
+    seeds = [seed] if isinstance(seed, int) else sorted(set(seed))
     few = (f"{n} images are few: use at least {FEW}.",) if n < FEW else ()
     if not eps:
         return (f"Measured on n = {n:,} untouched test images.", *few)
@@ -101,5 +104,6 @@ def _protocol(n: int, attack: str, eps: float, seed: int) -> tuple[str, ...]:
         "A stronger attack may fool more images, so the accuracy under attack is an upper bound.",
         f"Measured on n = {n:,} test images, the same for every network.",
         *few,
-        f"{attack} at ε = {eps_text(eps)}, noise of seed {seed}.",
+        f"{attack} at ε = {eps_text(eps)}, noise of seed{'s' * (len(seeds) > 1)}"
+        f" {listed([*map(str, seeds)])}.",
     )

@@ -20,7 +20,12 @@ from robustviz.runs.naming import unusual
 from robustviz.training.evaluate import count_right
 from robustviz.training.evaluation import NAMES, attack_name
 from robustviz.types import UserError
-from robustviz.views.attack import panel, result as asked, screen_figures as first
+from robustviz.views.attack import (
+    panel,
+    probe as attack_probe,
+    result as asked,
+    screen_figures as first,
+)
 from robustviz.views.attack.result import (
     AccuracyCurve,
     Answers,
@@ -234,6 +239,46 @@ def test_a_confusion_matrix_names_the_commonest_mistake() -> None:
     assert int(np.sum(figure.data[0].z)) == 200
     assert "Most frequent mistake:" in figure.layout.meta["sentence"]
     assert wordy(figure.layout.meta["sentence"]) == []
+
+
+def test_a_confusion_matrix_does_not_hide_images_without_an_answer() -> None:
+    right = answers(0, n=100)
+    right.said[:, :30] = -1
+    said = figures.confusion(right, eps=8 / 255).layout.meta["sentence"]
+    assert said.startswith("On 30 of 100 images the logits are not numbers.")
+
+
+def test_the_axis_of_smallest_eps_reaches_to_the_larger_limit_of_two_networks() -> None:
+    meta = several()["smallest_eps"][THREE[0]].meta
+    narrow, wide = (
+        SmallestEps(np.array([limit]), np.arange(1), limit, 0.001, meta=meta)
+        for limit in (0.1, 0.2)
+    )
+    figure = figures.smallest_eps({"A": narrow, "B": wide})
+    assert [sum(trace.y) for trace in figure.data] == [1, 1]
+    assert figure.layout.xaxis.range[1] == pytest.approx(0.2 * 255)
+
+
+def test_radii_of_a_curve_end_at_one(run, monkeypatch) -> None:
+    monkeypatch.setattr("robustviz.views.attack.probe.radius", lambda run: 0.6)
+    found = probes.accuracy_curve.answer(run, asked.AccuracyCurveSpec(n=4, steps=1))
+    assert found.eps[-1] == 1 and found.meta["summary"].endswith(
+        "at ε = 0.625 (159/255) under PGD-1"
+    )
+
+
+def test_an_attack_with_its_own_call_is_called_at_every_level(run) -> None:
+    """A plug-in may change the result of `__call__`, which is what evaluations count."""
+
+    class Shifted(PGD):
+        def __call__(self, net, x, y, **more):
+            return (super().__call__(net, x, y, **more) + self.eps).clamp(0, 1)
+
+    net, split = net_of(run), images_of(run)
+    x, y = split.x[:1], split.y[:1]
+    found = attack_probe.with_each(net, Shifted(eps=0.1), x, y, np.array([0, 8]), 3)
+    rng = torch.Generator().manual_seed(3)
+    assert torch.equal(found[1:], Shifted(eps=8 / 255)(net, x, y, rng=rng))
 
 
 def test_the_first_screen_needs_neither_torch_nor_plotly() -> None:

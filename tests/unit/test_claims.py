@@ -74,10 +74,23 @@ def test_an_unknown_metric_and_two_directions_are_one_sentence(tmp_path):
         (f'{head}{sides}metric = "clean"\nmore = 0.1\nless = 0.1', "an expectation has one of"),
         ("about = ", "cannot be read as TOML"),
         ('about = "part"', "lacks 'claim'|lacks 'expect'"),
+        (f'{head}{sides}metric = "clean"\nmore = "a lot"', r"x\.toml: could not convert"),
+        ('about = "part"\nclaim = "x"\nexpect = 3', r"x\.toml: 'int' object is not iterable"),
     ):
         (tmp_path / "x.toml").write_text(body)
         with pytest.raises(UserError, match=said):
             claim.claims(tmp_path)
+
+
+def test_a_setup_that_cannot_be_read_is_one_sentence(tmp_path):
+    for body, said in (
+        ('[digits]\nseeds = [1]\npilot = ""\nn = "all"', r"\[digits\]: invalid literal"),
+        ('[digits]\nseeds = 1.5\npilot = ""', "seeds"),
+        ("[digits]\nseeds = [1]", r"\[digits\] lacks 'pilot'"),
+    ):
+        (tmp_path / claim.SETUPS).write_text(body)
+        with pytest.raises(UserError, match=said):
+            claim.setups(tmp_path)
 
 
 def row(**changes: object) -> result.Row:

@@ -401,6 +401,7 @@ def test_a_missing_gpu_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_method_flag_over_a_preset_drops_the_settings_of_the_presets_method() -> None:
     config = TrainConfig.make("cifar10-trades", {"method": "pgd_at"})
     assert config.method == PGDAT() and config.epochs == 76
+    assert TrainConfig.make("cifar10-part", None, [("method", "trades")]).method == TRADES()
 
 
 def test_an_l2_radius_above_one_is_fine_once_the_norm_is_l2() -> None:

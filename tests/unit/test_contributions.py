@@ -540,6 +540,20 @@ def test_whose_answer_fewer_features_carry_is_said_only_where_pairs_show_it(b, w
     assert not [line for text in (*screen.answer, *screen.sure, screen.alt) for line in wordy(text)]
 
 
+def test_a_network_without_an_answer_does_not_silence_the_other() -> None:
+    good = many([2] * 9)
+    lost = dataclasses.replace(good, right=np.zeros(9, dtype=bool))
+    mute = dataclasses.replace(good, half=np.full(9, np.nan))
+    for a, b, says in (
+        (good, lost, "About 2 of 10 features make up half of A's answer; B is right on none of"),
+        (lost, good, "A is right on none of these images; about 2 of 10 features make up half of"),
+        (mute, good, "No feature of A contributes to the right class; about 2 of 10 features"),
+    ):
+        said = first.answer({"a": a, "b": b})
+        assert said.startswith(says) and not wordy(said)
+    assert first.answer({"a": lost}) == "A is right on none of these images."
+
+
 def test_the_control_moves_a_marker_along_both_curves_and_the_bars_of_one_image() -> None:
     one = {"a": carried([3], "standard"), "b": carried([2], "trades")}
     screen = first.screen({"a": many([3] * 40), "b": many([2] * 40)}, one)

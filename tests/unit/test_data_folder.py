@@ -88,6 +88,15 @@ def test_equal_files_are_in_one_split_and_a_class_too_small_is_named() -> None:
     assert which[7] == 0 and small == [1, 2]
 
 
+def test_a_picture_in_two_classes_takes_no_split_from_either() -> None:
+    hashes = [f"{k:064x}" for k in (1, 2, 3, 1)]
+    which, small = splits.by_content(hashes, [0, 0, 0, 1])
+    assert which == [0, 2, 1, 0] and small == [1]
+    # Two pictures that two classes share are all that they have.
+    which, small = splits.by_content([*hashes[:2], *hashes[:2]], [0, 0, 1, 1])
+    assert which == [2, 0, 2, 0] and small == [0, 1]
+
+
 def test_pictures_of_every_mode_become_upright_rgb_squares(tmp_path: Path) -> None:
     red = Image.new("RGB", (60, 40), (200, 30, 20))
     red.save(tmp_path / "rgb.jpg", quality=95)

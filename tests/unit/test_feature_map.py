@@ -237,6 +237,12 @@ def test_new_points_go_to_their_neighbours_and_known_ones_where_they_are() -> No
     assert embedding.place(new[:0], z, at).shape == (0, 2)
 
 
+def test_a_known_point_is_told_from_one_of_the_same_direction() -> None:
+    z = torch.tensor([[1.0, 0], [2, 0], [0, 1], [1, 1]])
+    at = torch.tensor([[0.0, 0], [5, 5], [9, 9], [1, 1]])
+    assert torch.equal(embedding.place(z, z, at, k=3), at.double())
+
+
 def test_trustworthiness_is_what_its_definition_says() -> None:
     z, at = cloud(40), cloud(40, 2, seed=3)
     far, flat = cosine_distances(z.double()), np.linalg.norm(at[:, None] - at[None], axis=2)

@@ -16,6 +16,7 @@ from robustviz.stats import tango
 from robustviz.views.features import film_screen, screen
 from robustviz.views.features.result import (
     TENTHS,
+    FeatureFilm,
     FeatureFilmSpec,
     FeatureMapSpec,
     FeaturesSpec,
@@ -159,6 +160,32 @@ def test_the_films_slider_moves_both_networks_and_says_who_is_right() -> None:
     }
     assert names == set(drawn.moves)
     assert all(len(values) == len(control.values) for _, values in drawn.moves.values())
+
+
+def test_of_many_classes_a_film_draws_all_points() -> None:
+    """Only classes with fooled images have colours of their own; the others are grey."""
+    rng, y = np.random.default_rng(0), np.arange(24) % 12
+    said = np.where(np.arange(24) < 2, (y + 1) % 12, y)[None]
+    points, empty = rng.random((1, 24, 2)), np.zeros((1, 3))
+    meta = {"classes": [f"c{at}" for at in range(12)], "run": "r", "attack": {"key": "pgd"}}
+    found = FeatureFilm(
+        y=y,
+        index=np.arange(24),
+        pred=y[None],
+        pred_adv=said,
+        epochs=np.array([1]),
+        clean=points,
+        adversarial=points + 0.01,
+        own=empty,
+        other=empty,
+        moved=empty[:, :2],
+        meta=meta | {"n": 24, "seed": 0, "eps": 0.1, "data": "x", "projection": "centres"},
+    )
+    drawn = film_screen.film({"A": found})
+    marks = {name: "".join(values) for name, (kind, values) in drawn.moves.items() if kind == "d"}
+    assert sum(path.count("h0") for path in marks.values()) == 24
+    assert sum(path.count("m-4-4") for path in marks.values()) == 24
+    assert marks["dots-others-a"].count("h0") == 20
 
 
 def test_a_film_names_the_epoch_of_each_map_and_shows_none_before_the_first() -> None:

@@ -42,6 +42,13 @@ def test_a_thousand_different_questions_leave_it_below_its_limit_with_the_latest
     assert kept.bytes == sum(slot.size for slot in kept._slots.values())
 
 
+def test_none_at_all_need_stay():
+    few = Memory(10, least=0)
+    for key in "abc":
+        few[key].put(np.zeros(100))
+    assert few.bytes <= 10
+
+
 def test_what_is_asked_for_again_stays_and_the_oldest_goes():
     kept = Memory(10 * memory.PLACE + 10 * 1100)
     for at in range(50):

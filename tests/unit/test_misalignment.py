@@ -48,6 +48,7 @@ from robustviz.views.misalignment.diagnosis import (
 from robustviz.views.misalignment.probe import _votes
 from robustviz.views.misalignment.result import Misalignment
 from robustviz.views.misalignment.stages import greatest_fall, stages_of
+from robustviz.views.paper import caption
 from robustviz.views.screen import wordy
 
 SPEC = MisalignmentSpec(n=200, steps=5, train_n=300)
@@ -438,6 +439,9 @@ def test_pairs_are_counted_one_by_one_and_the_margin_is_the_run_s_own(runs_home)
     plain = probes.pairs(shipped("standard"), PairsSpec(n=40, steps=2))
     assert plain.margin is None and not figures.pairs(plain).layout.annotations
     assert "No margin" in figures.pairs(plain).layout.meta["sentence"]
+    assert "PGD" not in caption(figures.pairs(plain))
+    attacked = probes.pairs(shipped("standard"), PairsSpec(n=40, steps=2, images="adversarial"))
+    assert "PGD-2" in caption(figures.pairs(attacked))
 
 
 @pytest.mark.long

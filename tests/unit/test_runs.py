@@ -226,6 +226,19 @@ def test_an_unknown_run_is_answered_with_the_nearest(made: Run) -> None:
         runs.open_run(made.id[:-1])
 
 
+def test_a_name_from_an_address_opens_no_folder_outside_the_runs(
+    made: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "copy").symlink_to(made.path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("docs", "copy"):
+        with pytest.raises(UserError, match=f"no run called '{name}'") as caught:
+            runs.open_model(name)
+        assert str(tmp_path) not in str(caught.value)
+    assert runs.open_run("copy").config == made.config
+
+
 def test_a_missing_folder_is_one_clear_sentence(runs_home: Path, tmp_path: Path) -> None:
     for name in ("gone", str(tmp_path / "gone"), str(tmp_path)):
         with pytest.raises(UserError) as caught:

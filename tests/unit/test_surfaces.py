@@ -515,6 +515,30 @@ def test_the_bars_say_entropy_and_divergence() -> None:
     assert len(many.data[1].x) == 12 and "✓ c3" in list(many.data[1].y)
 
 
+def test_the_bars_of_one_network_are_in_its_colour_and_five_networks_are_drawn() -> None:
+    (one,) = bars([2.0, 0.0]).values()
+    alone = figures.soft_labels(one).data[1].marker.color
+    assert alone == figures.soft_labels({"A": one}).data[1].marker.color
+    many = figures.soft_labels({name: one for name in "ABCDE"})
+    assert [trace.name for trace in many.data] == ["one-hot", *"ABCDE"]
+
+
+def test_the_temperature_of_a_contrastive_loss_is_not_that_of_soft_labels(runs_home) -> None:
+    runs = [run for run in folder.all_runs() if run.shipped and run.data_key == "digits"]
+    afa, aligned = (
+        next(run for run in runs if run.method_key == key) for key in ("afa", "model_alignment")
+    )
+    assert afa.config.method.temperature == 0.1
+    witness = next(run for run in runs if run.ordinary).id
+    spec = SurfacesSpec(index=0, grid=3, witness=witness)
+    explicit = dataclasses.replace(spec, temperature=4.0)
+    found, wanted = (probes.surfaces.answer(afa, each) for each in (spec, explicit))
+    assert np.array_equal(found.soft, wanted.soft)
+    explicit = dataclasses.replace(spec, temperature=aligned.config.method.temperature)
+    found, wanted = (probes.surfaces.answer(aligned, each) for each in (spec, explicit))
+    assert np.array_equal(found.soft, wanted.soft)
+
+
 @pytest.mark.long
 def test_figures_are_small_and_travel(run) -> None:
     made = figures.surfaces(

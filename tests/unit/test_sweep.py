@@ -4,6 +4,7 @@ resume and reach the same weights, and errors are one sentence.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -17,12 +18,13 @@ import pytest
 
 from robustviz import cli
 from robustviz.cli import sweep
-from robustviz.runs import folder, queue, sweeps, worker
+from robustviz.runs import cluster, folder, queue, sweeps, worker
 from robustviz.runs.files import to_bytes, write_file
 from robustviz.runs.folder import Run
 from robustviz.runs.sweeps import Grid
 from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
+from tests.pages.conftest import ordinary
 
 SMALL = {"net": "blink", "n_train": 64, "epochs": 1, "threads": 1, "device": "cpu"}
 
@@ -282,6 +284,15 @@ def test_what_starts_from_another_point_comes_after_it(
     )
     assert sweeps.follow([aligned, source]) == {} and submitted == [source.run_id, aligned.run_id]
     assert Run(folder.home() / aligned.run_id).status()["state"] == "done"
+
+
+def test_a_cluster_gets_the_run_with_whose_weights_a_training_begins() -> None:
+    start = ordinary("digits", "standard").id
+    config = TrainConfig.make(None, {"data": "digits", "method": "pgd_at", "init": start}, [])
+    for init in (start, f"{start}#abc"):
+        assert cluster._sources(dataclasses.replace(config, init=init)) == [start]
+    here = dataclasses.replace(config, init=f"{__file__}#abc")
+    assert cluster._sources(here) == []
 
 
 # Resuming.

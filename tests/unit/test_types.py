@@ -49,6 +49,7 @@ def test_radii_inside_their_limits_come_back(
         (300, "linf", "write 8/255"),
         (-0.1, "linf", "outside"),
         (math.nan, "linf", "not a number"),
+        (10**400, "linf", "not a number"),
         (True, "linf", "not a number"),
         ("0.1", "linf", "not a number"),
         (math.sqrt(126) + 0.01, "l2", r"outside \[0, 11.22\]"),

@@ -165,21 +165,22 @@ def smallest_eps(
     """Histogram of the smallest ε that fools each image, for any number of networks.
 
     It counts the images that the attack fools, so neither those misclassified untouched nor those
-    right at every radius tried. `here`: the smallest ε of one particular image (pixel units), one
+    right even at the largest radius tried. `here`: the smallest ε of one image (pixel units), one
     value per network in the order of `results`, drawn as a vertical line; None draws no line.
     """
     several = named(results)
     colour, first = COLOURS[template], next(iter(several.values()))
+    limit = max(each.limit for each in several.values())
     figure = blank(
         template,
         "Smallest ε that fools each image",
         barmode="group",
         bargap=0.12,
-        xaxis={"title": "ε in grey levels (of 255)", "range": [0, first.limit * 255]},
+        xaxis={"title": "ε in grey levels (of 255)", "range": [0, limit * 255]},
         yaxis={"title": "images"},
     )
     edges, looks = (
-        np.linspace(0, first.limit * 255, 17),
+        np.linspace(0, limit * 255, 17),
         list(zip(several, styles(several), strict=True)),
     )
     patterns = dict(zip(several, cycle(("", "/", "x", ".")), strict=False))
@@ -212,7 +213,7 @@ def smallest_eps(
         several,
         " ".join(f"{name}: {_typical(result)}." for name, result in several.items()),
         sure="PGD with bisection finds upper bounds of the true distances, here up to"
-        f" {eps_text(first.limit)}. {len(first.eps)} test images,"
+        f" {eps_text(limit)}. {len(first.eps)} test images,"
         f" {attack_name(first.meta['attack'])}.",
     )
 
@@ -337,6 +338,8 @@ def confusion(result: Answers, *, eps: float, template: str = LIGHT) -> go.Figur
         if wrong.any()
         else "No image is misclassified."
     )
+    if unknown := result.n - int(table.sum()):
+        sentence = f"On {unknown} of {result.n} images the logits are not numbers. " + sentence
     return finish(
         figure,
         "Confusion matrix under attack.",

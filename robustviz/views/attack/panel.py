@@ -91,7 +91,7 @@ def called(key: str) -> str:
 
 
 def settings(here: Context) -> Choice:
-    """Draw the settings and return the choices; a value that is not allowed becomes its default."""
+    """Draw the settings and return what was chosen; invalid values in the address are ignored."""
     run = folder.open_model(here.a)
     known = attacks()
     kind = st.selectbox(
@@ -151,9 +151,10 @@ def settings(here: Context) -> Choice:
 
 
 def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, AttackLevels]:
-    """Draw the first screen and, in `row` below it, the buttons for measuring and downloading.
-    Returns the attacks on the displayed image at every ε, as a dict by the networks' names, such as
-    `A PGD-AT`; a network that cannot be measured is left out.
+    """Draw the first screen and, in `row` below it, the button for measuring, the checks of each
+    network (`doctor`) and the download menu. Returns the attacks on the displayed image at every ε,
+    as a dict by the networks' names, such as `A PGD-AT`; a network that cannot be measured is left
+    out.
     """
     found = widgets.measured(here, chosen.levels, "the image at every ε")
     if not found:

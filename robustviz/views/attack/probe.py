@@ -47,11 +47,13 @@ QUERIES = 1000  # of the Square attack per image and radius
 
 
 def attack_of(run: Run, spec: OneAttack[Any]) -> Attack:
-    """Returns the attack that `spec` names, with the spec's ε and steps; Square gets `QUERIES`.
+    """Returns the attack that `spec` names, with the spec's ε and steps; it is targeted if the spec
+    has a target class.
 
     If `spec.eps` is None, ε is that of the run, or the data's default ε if the run was trained in
-    l2. Raises UserError for an unknown attack, and for a target class if the attack has no targeted
-    form.
+    l2. Attacks without steps ignore the number of steps; Square tries 1000 queries (`QUERIES`).
+    Raises UserError for an unknown attack, for an ε above 1, and for a target class if the attack
+    has no targeted form.
     """
     kind = registry.get("attack", spec.attack)
     known = registry.options(kind)
@@ -150,7 +152,7 @@ def with_each(
     attacks = [dataclasses.replace(attack, eps=int(level) / 255) for level in levels]
     rngs = [torch.Generator().manual_seed(seed) for _ in levels]
     progress.expect(len(levels))
-    if type(attack).run is not Attack.run:
+    if type(attack).run is not Attack.run or type(attack).__call__ is not Attack.__call__:
         one_by_one = []
         for each, rng in zip(attacks, rngs, strict=True):
             one_by_one.append(each(net, x, y, rng=rng))
@@ -219,16 +221,22 @@ def trajectory(run: Run, spec: TrajectorySpec) -> Trajectory:
 
 @probe(AccuracyCurveSpec)
 def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
-    """Measure the accuracy under PGD at nine equally spaced radii from 0 to twice the run's ε, or
-    twice the data's default ε if it was trained in l2.
+    """Measure the accuracy under PGD on the first `spec.n` test images, at nine equally spaced
+    radii from 0 to twice the run's ε. If the run was trained in l2, the data's default ε takes the
+    place of the run's ε.
     """
     split = images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
-    net, attack, radii = net_of(run), PGD(steps=spec.steps), np.linspace(0, SPAN * radius(run), 9)
+    net, attack, radii = (
+        net_of(run),
+        PGD(steps=spec.steps),
+        np.linspace(0, min(1, SPAN * radius(run)), 9),
+    )
     right = [
         int(count_right(net, few.x, few.y, attack.bound(float(eps)), spec.seed).sum())
         for eps in radii
     ]
+    usual = int(np.argmin(abs(radii - radius(run))))
     return AccuracyCurve(
         radii,
         np.array(right),
@@ -238,9 +246,8 @@ def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
             split,
             attack=registry.encode(attack),
             seed=spec.seed,
-            summary=f"{right[0]} of {len(few)} right untouched,"
-            f" {right[int(np.argmin(abs(radii - radius(run))))]} at ε ="
-            f" {eps_text(radius(run))} under PGD-{spec.steps}",
+            summary=f"{right[0]} of {len(few)} right untouched, {right[usual]} at ε ="
+            f" {eps_text(float(radii[usual]))} under PGD-{spec.steps}",
         ),
     )
 
@@ -248,8 +255,8 @@ def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
 @probe(AnswersSpec)
 def answers_at(run: Run, spec: AnswersSpec) -> Answers:
     """Returns the network's predictions for the first `spec.n` test images under PGD at each radius
-    from `levels_of`: 0 up to twice the spec's ε. If that is None, the run's ε, or the data's
-    default ε if the run was trained in l2.
+    of `levels_of`, from 0 to about twice `spec.eps`. If `spec.eps` is None, the run's ε takes its
+    place, or the data's default ε if the run was trained in l2.
     """
     split, net = images_of(run), net_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
@@ -286,8 +293,8 @@ def answers_at(run: Run, spec: AnswersSpec) -> Answers:
 def smallest_eps(run: Run, spec: SmallestEpsSpec) -> SmallestEps:
     """Find by bisection, for each image, the smallest radius at which PGD fools the network.
 
-    The search ends at `REACH` times the run's ε (the data's default ε if it was trained in l2), at
-    most at 1, and at 0.5 if that ε is 0.
+    The search ends at four times (`REACH`) the run's ε, or the data's default ε if the run was
+    trained in l2; at most at 1, and at 0.5 if that ε is 0. Raises UserError for an unknown image.
     """
     alone = spec.index >= 0
     split = image_of(run, spec.index)[0] if alone else images_of(run)
@@ -323,7 +330,8 @@ def smallest_radius(
     and `limit`, which assumes that a larger radius fools the network wherever a smaller one does. A
     radius is 0 where the clean image is already misclassified, and infinite where the network is
     right even at `limit`. `attack` should start at the image, not at random, so that the result for
-    an image does not depend on the other images of the batch.
+    an image does not depend on the other images of the batch. It should have no `eps` of its own,
+    so that its step size follows each radius.
     """
 
     def fooled(radius: torch.Tensor) -> torch.Tensor:

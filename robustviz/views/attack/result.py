@@ -108,11 +108,11 @@ class AttackLevels(Result):
 @register("probe/attack_levels")
 @dataclass(frozen=True)
 class AttackLevelsSpec(OneAttack[AttackLevels]):
-    """One test image attacked at several radii in whole grey levels, from 0 up to twice `eps`.
+    """One test image attacked at several radii in whole grey levels, from 0 to about twice `eps`.
 
-    The at most 17 radii are those of `levels_of`: for an `eps` below 1/255 they go up to 2/255,
-    never beyond 255/255. An attack in `COSTLY` has at most five of them. The result for each radius
-    is the same as that of an attack with this radius alone.
+    The radii are those of `levels_of`, at most 17: for an `eps` below 1/255 they go up to 2/255,
+    never beyond 255/255. APGD, Square and AutoAttack (`COSTLY`) use at most five of these.
+    The result for each radius is the same as that of an attack with this radius alone.
     """
 
     result = AttackLevels
@@ -203,9 +203,9 @@ class Answers(AccuracyCurve):
 @register("probe/answers")
 @dataclass(frozen=True)
 class AnswersSpec(ProbeSpec[Answers]):
-    """Predictions for many test images under PGD at several radii, from 0 up to twice `eps`.
+    """Predictions for many test images under PGD at several radii, from 0 to about twice `eps`.
 
-    The at most 17 radii are those of `levels_of`, in whole grey levels; the first `n` test images
+    The radii are those of `levels_of`, at most 17, in whole grey levels; the first `n` test images
     are attacked at each. An image that is found to be misclassified during an attack is not
     attacked further, so its prediction is the wrong class found first. `eps` None: the run's ε, or
     the data's default ε for a run trained in l2.
@@ -252,10 +252,10 @@ class SmallestEps(Result):
 class SmallestEpsSpec(ProbeSpec[SmallestEps]):
     """The smallest radius at which PGD fools the network, for each of the first `n` test images.
 
-    It is found by bisection up to four times the run's ε (the data's default ε if it was trained in
-    l2), at most up to 1, and up to 0.5 if that ε is 0. An attack that fails at a radius proves
-    nothing, so this is an upper bound on the true distance. With `index` ≥ 0 only this image is
-    measured.
+    It is found by bisection up to four times the run's ε, or the data's default ε if the run was
+    trained in l2; at most up to 1, and up to 0.5 if that ε is 0. An attack that fails at a radius
+    proves nothing, so this is an upper bound on the true distance. With `index` ≥ 0 only the image
+    with this index is measured.
     """
 
     n: int = option(100, "How many test images.", low=1)
@@ -275,8 +275,8 @@ class Trajectory(Result):
     each step.
 
     `probs` (steps+1, K); `loss` (steps+1,): cross-entropy of the true class `y`; `eps`: the radius
-    in pixel units. For APGD they belong to the best image so far, and Square counts queries as
-    steps. AutoAttack has two entries: before and after.
+    in pixel units. With APGD and Square, each entry is of the best image so far, and Square's
+    queries count as steps. AutoAttack has two entries: before and after.
     """
 
     probs: Floats

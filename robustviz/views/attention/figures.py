@@ -28,8 +28,8 @@ def attention(
 
     The values are raw, red above 0 and teal below; the difference is attacked minus untouched. The
     first two maps share a colour scale. `control` adds the map of the same network with random
-    weights; `image` draws the picture under the maps. Raises UserError where the untouched image's
-    map is constant.
+    weights; `image` draws the picture under all maps except the difference. Raises UserError if the
+    untouched image's map is constant.
     """
     names, grid, meta = result.meta["classes"], "×".join(map(str, result.heat.shape)), result.meta
     if result.constant:
@@ -155,11 +155,11 @@ def _sure(result: Attention) -> str:
 
 
 def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
-    """Two panels: the image with PART's mask, and each pixel's radius: bright is ε, dark is ε_low.
+    """Two panels: the image with PART's mask, and the radius that PART gives to each pixel.
 
-    In the first, pixels outside the mask are darkened. The outline of the true object is drawn
-    where the data has one. With jet-compat the radii differ between colour channels, and their mean
-    is drawn.
+    In the first, pixels outside the mask are darkened. In the second, bright is ε and dark is
+    ε_low. The outline of the true object is drawn in both if the data has object masks. With
+    jet-compat the radii differ between colour channels, and their mean is drawn.
     """
     size, mask = result.x.shape[1:], result.mask.reshape(-1, *result.x.shape[1:])
     figure = _panels(["mask", "budget"], size, template, 250)

@@ -159,11 +159,11 @@ def random_nets(run: Run, count: int, seed: int) -> Iterator[nets.Classifier]:
     trained = net_of(run)
     if isinstance(trained, Wrapped):
         for number in range(count):
-            yield with_random_weights(trained, seed * 1_000_003 + number).eval()
+            yield with_random_weights(trained, (seed * 1_000_003 + number) % 2**63).eval()
         return
     first = _normalise(trained)
     for number in range(count):
-        net = run.fresh(torch.Generator().manual_seed(seed * 1_000_003 + number))
+        net = run.fresh(torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63))
         if first is not None and (own := _normalise(net)) is not None:
             own.mean.copy_(first.mean)
             own.std.copy_(first.std)

@@ -23,9 +23,9 @@ REMOVED = (20, 40, 60, 80)  # percentiles of the map's values at which ROAD spli
 
 @probe(OverlapSpec)
 def overlap(run: Run, spec: OverlapSpec) -> Overlap:
-    """Measure how well the maps of the first test images lie on the true object. Raises UserError
-    for data without object masks, an unknown rule, the rules oracle and jet-compat, and a network
-    without feature maps.
+    """Measure how well the maps of the first `spec.n` test images lie on the true object. Raises
+    UserError for data without object masks, an unknown rule and the rules oracle and jet-compat,
+    and wherever `class_maps` does.
     """
     split = images_of(run)
     if split.masks is None:
@@ -160,7 +160,7 @@ def _summary(result: Overlap) -> str:
 def road(run: Run, spec: RoadSpec) -> Road:
     """Measure with ROAD whether the pixels that a map marks matter to the network; images with a
     constant map are left out. Raises UserError if the package grad-cam is not installed, if the
-    maps of all images are constant, and for a network without feature maps.
+    maps of all images are constant, and wherever `class_maps` does.
     """
     grad_cam_package()
     split, net = images_of(run), net_of(run)
@@ -215,11 +215,13 @@ def road_scores(
     rng: torch.Generator,
     seed: int,
 ) -> np.ndarray:
-    """Returns the ROAD scores (N,), −1 to 1, of maps `heat` (N,h,w) of images `x` for classes `y`.
+    """Returns the ROAD scores (N,), −0.5 to 0.5, of maps `heat` (N,h,w) of images `x` (N,C,H,W) for
+    classes `y` (N,).
 
-    A score is the mean over `REMOVED` of (softmax output with the least relevant pixels painted
-    over − output with the most relevant ones painted over) / 2. `size`: (H, W) of the images; `rng`
-    orders pixels of equal value; `seed`: of the noise with which ROAD paints.
+    A score is the mean of (softmax output with the least relevant pixels painted over − output with
+    the most relevant ones painted over) / 2, with 20, 40, 60 and 80 % of the pixels painted over
+    (`REMOVED`). `size`: (H, W) of the images; `rng` orders pixels of equal value; `seed`: of the
+    noise with which ROAD paints.
     """
     whole = F.interpolate(heat[:, None], size, mode="bilinear", align_corners=False).flatten(1)
     shuffle = torch.rand(whole.shape, generator=rng).argsort(1)

@@ -22,8 +22,8 @@ SYMBOLS = {"clean": "circle", "attacked": "x", "random": "circle-open"}
 def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) -> go.Figure:
     """Mean IoU, pointing game and energy of maps against the true object, for one or two networks.
 
-    Bars are 95 % intervals. Circles: untouched images; ×: attacked; open circles: random weights;
-    dotted line: a blind guess.
+    Bars are 95 % intervals. Filled circles: untouched images; ×: attacked; open circles: random
+    weights; dotted line: a blind guess.
     """
     several, places = named(results, ""), np.arange(len(OVERLAPS))
     colour, first = COLOURS[template], next(iter(several.values()))
@@ -71,7 +71,7 @@ def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) 
         several,
         "  \n".join(_overlap_lines(several)),
         _overlap_sure(several),
-        interval="bars: 95 % intervals over images (Student's t)",
+        interval="bars: 95 % intervals over images (Student's t; the pointing game's: Wilson)",
     )
 
 

@@ -55,8 +55,9 @@ def screen(
     names, which begin with A and B.
 
     `control`: the slider, with a position for each level; `many`: overlaps on many images, of the
-    networks for which they are known; `draw`: maps over the image, `smooth` or as `cells`, or
-    smooth maps `alone`; `low`: as text, the radius that PART gives to the less important pixels.
+    networks for which they are known; `draw`: how the maps are drawn, `smooth` or as `cells` over
+    the image, or `alone`, which is smooth without the image; `low`: as text, the radius that PART
+    gives to the less important pixels.
     """
     first = next(iter(results.values()))
     positions, rows = range(len(first.levels)), []
@@ -270,7 +271,8 @@ def _spot(result: AttentionLevels, at: int) -> tuple[str, str]:
 
 def answer(results: Mapping[str, AttentionLevels], at: int) -> str:
     """Returns the screen's one-sentence answer for the level with index `at`: where the hottest
-    spots of one or two networks' maps lie on this image, or how the attack moves them.
+    spots of one or two networks' maps lie on this image, or how the attack moves them. At ε = 0 on
+    data without object masks it asks the user to move the slider.
     """
     letters, every = [name[:1] for name in results], list(results.values())
     phrases = [_phrase(result, at) for result in every]

@@ -32,8 +32,8 @@ from robustviz.views.measure import image_of, meta_of, net_of, probe, radius
 def attention(run: Run, spec: AttentionSpec) -> Attention:
     """Compute the class activation maps of one test image, clean, attacked and with random weights,
     PART's mask and budget (the radius of each pixel), and an attack within this budget. Raises
-    UserError for an unknown image, a rule that is unknown or does not fit the data, an ε_low above
-    ε, and a network without feature maps.
+    UserError for an unknown image, a rule that is unknown or does not fit the data and an ε_low
+    above ε, and wherever `class_maps` does.
     """
     split, x, y = image_of(run, spec.index)
     net, eps = net_of(run), check_eps(radius(run) if spec.eps is None else spec.eps)

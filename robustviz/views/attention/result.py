@@ -146,10 +146,11 @@ class AttentionLevels(Result):
     mean of these if there are several; NaN where the map's positive part is constant. `on` (L,):
     the share of the hottest pixels (mostly a single one) that lie on the object, as in the pointing
     game of `Overlap`; NaN where `hottest` is NaN and where no object is known. `drift` (L,): rank
-    correlation of each map with the untouched image's map. `mask` (H,W), or (3,H,W) for jet-compat:
-    the pixels that are important by PART's rule. `object` (H,W): the pixels of the true object, or
-    shape (0,0) where the data has no object masks. `y`: the true class; `eps`: the radius of the
-    spec, in pixel units; `levels` go up to twice this radius (`levels_of`).
+    correlation of each map with the untouched image's map; NaN where one of the two is constant.
+    `mask` (H,W) bool, or (3,H,W) for jet-compat: the pixels of the untouched image that are
+    important by PART's rule. `object` (H,W) bool: the pixels of the true object, or shape (0,0)
+    where the data has no object masks. `y`: the true class; `eps`: the radius of the spec, in pixel
+    units; `levels` go up to about twice this radius (`levels_of`).
     """
 
     x: Ints
@@ -183,8 +184,9 @@ class AttentionLevels(Result):
 
 
 def levels_of(eps: float) -> list[int]:
-    """Returns at most 17 radii in whole grey levels (1/255): 0, and equally spaced ones up to twice
-    `eps` (pixel units) and at most 255. `eps`, rounded and at least 1, is among them.
+    """Returns at most 17 radii in whole grey levels (1/255), in ascending order: 0, then equally
+    spaced ones. One of these is `eps` (given in pixel units), rounded to a whole grey level and at
+    least 1. The largest is twice this level or a little less, and never above 255.
     """
     usual = max(1, round(255 * eps))
     most = min(2 * usual, 255)
@@ -195,9 +197,9 @@ def levels_of(eps: float) -> list[int]:
 @register("probe/attention_levels")
 @dataclass(frozen=True)
 class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
-    """Class activation maps of one test image under PGD at several radii, from 0 to twice `eps`.
+    """Class activation maps of one test image under PGD, from radius 0 to about twice `eps`.
 
-    The at most 17 radii are those of `levels_of`, in whole grey levels: for an `eps` below 1/255
+    The radii are those of `levels_of`, at most 17, in whole grey levels: for an `eps` below 1/255
     they go up to 2/255, never beyond 255/255. The result for each is the same as that of an attack
     with this radius alone. `eps` None: the run's ε, or the data's default ε for a run trained in
     l2.
@@ -228,8 +230,8 @@ class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Result], ...]:
     """Returns the specs that the page's first screen measures on each network by default. `index`:
-    the test image; `eps`: the default radius of its data. The second, on overlaps, can be measured
-    only on data with object masks.
+    the test image; `eps`: the default radius of its data, in pixel units. The second spec, on
+    overlaps, can be measured only on data with object masks.
     """
     return AttentionLevelsSpec(index, eps=eps), OverlapSpec()
 
@@ -243,10 +245,10 @@ class Overlap(Result):
     weights. `iou`: IoU of the mask of important pixels and the object. `pointing`: the share of the
     map's hottest pixels (mostly a single one) that lie on the object. `energy`: the share of the
     map's positive part that lies on the object. `area` (n,): the object's share of the image, which
-    is what a blind guess gets in the last two. `chance` (n,): the IoU expected for a randomly
-    placed mask of the same size. `constant` (3,): in each row, how many maps are constant and so
-    carry no information; their images have the values of a map that is 1 everywhere. `index`, `y`
-    (n,): image indices and true classes.
+    is what a blind guess gets in `pointing` and `energy`. `chance` (n,): the IoU expected for a
+    randomly placed mask of the same size as the untouched image's. `constant` (3,): in each row,
+    how many maps carry no information, because their positive part is constant; they count as maps
+    that are 1 everywhere. `index`, `y` (n,): image indices and true classes.
     """
 
     iou: Floats
@@ -259,9 +261,10 @@ class Overlap(Result):
     y: Ints
 
     def interval(self, measure: str, row: int) -> tuple[float, float, float]:
-        """Returns the mean and its 95 % interval (mean, low, high), in [0, 1], of a `measure`,
-        `iou`, `pointing` or `energy`, for the maps of a `row`, an index into `MAPS`. It is Wilson's
-        interval for pointing, and Student's t for the other two, cut to [0, 1].
+        """Returns the mean of a measure over the images, and its 95 % interval, as (mean, low,
+        high) in [0, 1]. `measure`: `iou`, `pointing` or `energy`; `row`: which maps, an index into
+        `MAPS`. The interval is Wilson's for pointing, and Student's t for the other two, cut to
+        [0, 1].
         """
         values = getattr(self, measure)[row]
         if measure == "pointing":
@@ -270,7 +273,7 @@ class Overlap(Result):
         return mean, max(0.0, low), min(1.0, high)
 
     def guess(self, measure: str) -> float:
-        """Returns what a blind guess gets in a measure (as in `interval`), mean over images."""
+        """Returns what a blind guess gets in a `measure` (as in `interval`), mean over images."""
         return float((self.chance if measure == "iou" else self.area).mean())
 
     def gap(self, other: Overlap, measure: str, row: int) -> tuple[float, float, float]:
@@ -343,11 +346,12 @@ class OverlapSpec(ProbeSpec[Overlap]):
 class Road(Result):
     """Whether a map is faithful: how the output reacts when the pixels it marks are painted over.
 
-    `score` (3,n), −1 to 1: ROAD's mean of (softmax output with the least relevant pixels removed −
-    output with the most relevant removed) / 2 over several shares of the pixels; above 0, the
-    pixels that the map marks matter to the network. The rows are the class activation map, the map
-    of the same network with random weights, and a map of random numbers on the same grid. `index`
-    (n,): image indices. Images whose map is constant are left out; `constant` is their number.
+    `score` (3,n), −0.5 to 0.5: the mean of (softmax output with the least relevant pixels painted
+    over − output with the most relevant ones painted over) / 2, with 20, 40, 60 and 80 % of the
+    pixels painted over. Above 0, the pixels that the map marks matter to the network. The rows are
+    the class activation map, the map of the same network with random weights, and a map of random
+    numbers on the same grid. `index` (n,): image indices. Images whose map is constant are left
+    out; `constant` is their number.
     """
 
     score: Floats

@@ -69,11 +69,12 @@ class Family(Result):
 class Balls(Result):
     """Two blobs of points, and networks trained on them with a square of radius ε at each point.
 
-    `x` (P, 2), `y` (P,) 0 or 1: the training points and their classes. `eps` (E,): the radii.
-    `clean_k`, `held_k` (E, S): the number of the `meta["n"]` test points on which each of S
-    networks (one per seed) is right, unattacked, and also under an attack with that ε. `logit` (E,
-    R, C): the logit of the first network (positive: class 1) on a grid over `meta["window"]` (x
-    low, x high, y low, y high), multiplied by 32 and clipped to ±127.
+    `x` (P, 2), `y` (P,) 0 or 1: the training points and their classes. `eps` (E,): the radii; at
+    each, S networks were trained, one per seed. `clean_k` (E, S): on how many of `meta["n"]` test
+    points each network is right without an attack. `held_k` (E, S): on how many of these it is also
+    right under an attack with its ε. `logit` (E, R, C): the logit of the first network at each
+    radius (positive: class 1) on a grid over `meta["window"]` (x low, x high, y low, y high),
+    multiplied by 32, rounded and clipped to ±127.
     """
 
     x: Floats

@@ -59,8 +59,8 @@ def _fell(blobs: Balls, at: int) -> bool:
 
 
 def answer(blobs: Balls, at: int) -> str:
-    """A sentence on whether the squares overlap, and how many test points are right, at one radius.
-    `at` is the index of the radius.
+    """The screen's answer at the radius with index `at`: whether the squares of the two classes
+    overlap, and on how many test points the first network is right without an attack.
     """
     n, right = blobs.meta["n"], int(blobs.clean_k[at, 0])
     share, meeting = f"{right:,} of {n:,}", int(blobs.meeting[at])

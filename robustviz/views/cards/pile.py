@@ -25,7 +25,10 @@ PLAIN = "PGD-20"  # the attack with which every run is evaluated
 
 
 class Measure(NamedTuple):
-    """How a number on a card was measured. Numbers are compared only if all fields agree."""
+    """How a number on a card was measured. Numbers are compared only if all fields agree.
+    `data`: the data set's key; `images`: a hash of the `n` images and their labels; `attack`: its
+    printed name, or `untouched`; `eps`: its radius in pixel units; `seed`: of its noise.
+    """
 
     data: str
     split: str
@@ -224,9 +227,10 @@ def _why_not(a: Row, b: Row) -> str:
 
 def compared(a: Row, b: Row, claims: int = 1) -> Pair:
     """Compares two rows: the mean over seeds of `a` minus that of `b`, with its interval.
-    Both rows need three seeds whose values vary, and may differ in one setting only (`select` aside
-    if it is the method); otherwise `why` of the pair is the reason and the interval is NaN.
-    `claims` is the number of differences shown together; their intervals hold jointly with 95 %.
+    Each row needs at least three seeds, not all with the same value. The rows may differ in only
+    one setting; if that is the method, `select` may differ too. Otherwise `why` of the pair is the
+    reason and the interval is NaN. `claims`: the number of differences shown together; all their
+    intervals hold jointly with 95 %.
 
     Source: Welch 1947, the interval of a difference of two means of unequal spread. `Differs:` its
     degrees of freedom are rounded down. Seeds that both rows have are not paired, so that every

@@ -54,7 +54,9 @@ def screen(layers: Sequence[Layer]) -> Screen:
 
 
 def answer(layer: Layer) -> str:
-    """A sentence on whether the rows of a layer differ, or on why they cannot be compared."""
+    """Text on whether the rows of a layer differ, or on why they cannot be compared; for a single
+    row, on how much its seeds differ.
+    """
     rows, pairs = layer.rows, layer.pairs
     if len(rows) == 1:
         return _alone(rows[0])

@@ -94,13 +94,15 @@ def mark(key: str) -> tuple[str, str]:
 
 
 def radius(trained: float) -> float:
-    """The radius of a mark in pixels: it grows with the training ε `trained`, up to 32/255."""
+    """The radius of a mark, 5 to 9 pixels: it grows with the training ε `trained` (in pixel units)
+    until that is 32/255.
+    """
     return 5 + 4 * min(1.0, math.sqrt(trained * 255 / 32))
 
 
 def answers(board: Board, a: str, b: str) -> list[str]:
-    """For every position of the slider, one or two sentences that compare the runs with ids `a` and
-    `b`. If `b` is empty, they are on A alone.
+    """For every position of the slider, the text that compares the runs with ids `a` and `b`. If
+    `b` is empty, it is on the run `a` alone.
     """
     verdicts = [board.verdict(a, b, at) for at in range(len(board.attacks) + 1)]
     said = " Each has one training seed." if b and a != b else ""

@@ -123,7 +123,8 @@ def apart(first: Run, second: Run) -> str:
 def kin(first: Run, second: Run) -> str:
     """A sentence on which settings differ between two training runs.
     If only the method differs, both had the same seed and also the same batches, unless one of the
-    methods draws balanced batches. Of an imported network this is not known.
+    methods draws balanced batches. If one of them was imported, the sentence says that its seed and
+    batches are not known.
     """
     if first.imported or second.imported:
         return "One was trained elsewhere, so its seed and batches are not known."

@@ -75,7 +75,9 @@ def _view(here: Context) -> None:
 
 
 def drawer(side: str) -> None:
-    """Open the scoreboard in a dialog; the network clicked on becomes `side`, A or B."""
+    """Open the scoreboard in a dialog. The network clicked on becomes A or B.
+    `side`: `a` or `b`, which of the two.
+    """
     st.dialog(f"Choose network {side.upper()} by how it scores", width="large")(_drawer)(side)
 
 

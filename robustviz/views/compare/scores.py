@@ -72,11 +72,15 @@ def _right(found: Found, attacks: Iterable[str] | None = None) -> Bools:
 
 
 def score(run: Run, eps: float | None = None) -> Score | None:
-    """A run's score, for one group of its evaluations: the images with most attacks at the radius
-    `eps`, if these are two or more, else those with most at the run's own ε, if two or more. If
-    there is neither, a group with a single attack at `eps` (None: the run's own ε), else the group
-    with most attacks at any radius. Only untargeted linf attacks with per-image results count.
-    None if there are no such evaluations, or if files are damaged.
+    """A run's score, for one group of its evaluations (`Score.on`), the first that exists of these.
+
+    1. the images with most attacks at the radius `eps`, if these are two or more;
+    2. the images with most attacks at the run's own ε, if these are two or more;
+    3. a group with a single attack at `eps` (None: at the run's own ε);
+    4. the group with most attacks at any radius.
+
+    Only untargeted linf attacks with per-image results count. Returns None if there are no such
+    evaluations, or if the file of evaluations is damaged.
     """
     try:
         every = [
@@ -125,7 +129,9 @@ class Board:
     n: int
 
     def alike(self, one: Score, attacks: Sequence[str]) -> bool:
-        """Whether the network was evaluated with all these attacks on the board's images."""
+        """Whether the network was evaluated with all these attacks on the board's images and at
+        its ε.
+        """
         return one.on == self.on and set(attacks) <= one.steps.keys()
 
     def reached(self, at: int) -> tuple[str, ...] | None:
@@ -160,6 +166,7 @@ class Board:
                 first.right(reached),
                 attack=_all(met),
                 eps=first.on.eps if met else 0,
+                seed={first.steps[name].seed for name in met},
                 images=_images(met),
             )
             return _noted(verdict, met, wanted, "It")
@@ -179,6 +186,7 @@ class Board:
             _right(second.found[on], met),
             attack=_all(met),
             eps=on.eps if met else 0,
+            seed={each.found[on][name].seed for each in (first, second) for name in met},
             images=_images(met),
         )
         verdict = dataclasses.replace(verdict, sure=(*verdict.sure, *_longer(first, second)))

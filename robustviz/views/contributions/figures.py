@@ -38,10 +38,11 @@ DROPPED = {
 def contributions(
     results: Contributions | Mapping[str, Contributions], *, template: str = LIGHT
 ) -> go.Figure:
-    """Line chart: the share of the positive contributions that the k largest make up, against k.
+    """Line chart: the share of the positive contributions that the k largest features make up.
 
-    The curves are for one image or the mean of many, for any number of networks; a ring marks where
-    half is reached.
+    The x axis is k in % of all features. The curves are for one image or the mean of many, for any
+    number of networks; a ring marks where half is reached. With many images, A and B have 95 %
+    bands.
     """
     found = named(results)
     first = next(iter(found.values()))

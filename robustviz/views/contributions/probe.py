@@ -64,8 +64,8 @@ def aalp_of(run: Run) -> AALP:
 @probe(ContributionsSpec)
 def contributions(run: Run, spec: ContributionsSpec) -> Contributions:
     """Compute what each feature adds to the true class's logit, and which features one random draw
-    of guided dropout drops. Raises UserError for a network whose logits do not depend on its
-    features.
+    of guided dropout drops. Raises UserError for an unknown image, and for a network whose logits
+    do not depend on its features.
     """
     net, method = net_of(run), aalp_of(run)
     split, index, few = images_for(run, spec)
@@ -136,7 +136,7 @@ def carried(run: Run, spec: CarriedSpec) -> Carried:
 @probe(PairingSpec)
 def pairing(run: Run, spec: PairingSpec) -> Pairing:
     """Measure the pairing loss and the cross-entropies of images and their attacked copies, and the
-    cosine of the two losses' gradients.
+    cosine of the two losses' gradients. Raises UserError for an unknown image.
     """
     net = net_of(run)
     split, index, few = images_for(run, spec)
@@ -219,11 +219,11 @@ def looked_at(
 
     `x` (N,C,H,W), at most 250 images; `y` (N,); `looks` in ascending order. PGD runs once, and the
     predictions are checked after these numbers of steps. An image once found misclassified stays
-    False and is not attacked further, which changes nothing for the others. `attack` must have an
-    ε; its own number of steps and restarts are ignored.
+    False and is not attacked further, which changes nothing for the others. `attack` must be linf
+    and have an ε and a step size; its own number of steps and restarts are ignored.
     """
     # the same noise as for the first batch of an evaluation
-    rng = torch.Generator().manual_seed(seed * 1_000_003)
+    rng = torch.Generator().manual_seed(seed * 1_000_003 % 2**63)
     z = attack.starting_points(Linf(x, float(attack.eps or 0)), rng)
     right, done = np.zeros((len(looks), len(x)), dtype=bool), 0
     left = torch.arange(len(x))

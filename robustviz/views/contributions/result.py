@@ -195,7 +195,9 @@ class Pairing(Result):
     index: Ints
 
     def weight(self, kind: str) -> Floats:
-        """Returns each pair's weight, (n,), 0 to 1. `kind`: a value of AALP's `pair_weight`."""
+        """Returns each pair's weight, (n,), 0 to 1. `kind`: a value of AALP's `pair_weight`, which
+        is `adversarial`, `clean`, `loss` or `ones`.
+        """
         return {
             "adversarial": np.exp(-self.ce_adv),
             "clean": np.exp(-self.ce),

@@ -65,7 +65,7 @@ def screen(
 
 def positions(many: Mapping[str, Carried]) -> list[int]:
     """Returns the slider's positions, each a number of features: from 0 to where every median curve
-    has reached 99 %, but at least to 8; at most `MOST` + 1 positions.
+    has reached 99 %, but at least to 8; at most 65 positions (`MOST` + 1).
     """
     reach = max(max(8, int((each.shares[1] >= 0.99).argmax())) for each in many.values())
     return sorted({round(k) for k in np.linspace(0, reach, min(reach, MOST) + 1)})
@@ -188,8 +188,9 @@ def answer(many: Mapping[str, Carried]) -> str:
     """
     (side, a), *rest = many.items()
     if not all(each.median for each in many.values()):
-        return "On none of these images does any feature contribute positively to the right class."
-    said = f"About {a.median} of {a.width} features make up half of {side.upper()}'s answer"
+        said = "; ".join(_half(side.upper(), each) for side, each in many.items())
+        return f"{said[0].upper()}{said[1:]}."
+    said = _half(side.upper(), a).replace("about", "About", 1)
     if not rest:
         return f"{said}."
     b = rest[0][1]
@@ -199,6 +200,15 @@ def answer(many: Mapping[str, Carried]) -> str:
         return f"{said}, {'and' if same else other} of B's: no difference shown."
     way = "spreads it over" if b.median / b.width > a.median / a.width else "needs only"
     return f"{said}; B {way} {other}."
+
+
+def _half(name: str, found: Carried) -> str:
+    """How many features make up half of a network's answer, or why that cannot be said."""
+    if not found.right.any():
+        return f"{name} is right on none of these images"
+    if not found.median:
+        return f"no feature of {name} contributes to the right class"
+    return f"about {found.median} of {found.width} features make up half of {name}'s answer"
 
 
 def sure(many: Mapping[str, Carried]) -> list[str]:

@@ -28,9 +28,9 @@ AGAIN = 50  # UMAP's epochs when it starts from another map
 
 def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
     """The plane of largest variance through points `z` (N,D): two axes (D,2) of length 1, the
-    origin (D,), and the share of the variance in the plane, 0 to 1. An axis without variance is
-    zero. Raises UserError for fewer than two points, for numbers that are not finite, and where all
-    points are equal.
+    origin (D,), which is the mean of the points, and the share of the variance in the plane, 0 to
+    1. An axis without variance is zero. Raises UserError for fewer than two points, for numbers
+    that are not finite, and where all points are equal.
 
     Each axis is signed so that its largest component is positive, which makes the picture the same
     on every machine.
@@ -51,9 +51,9 @@ def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
 
 def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, float]:
     """The plane of largest variance through the class centres of points `z` (N,D) with labels `y`
-    (N,), returned as by `plane`; each class counts once, however many points it has, and a class
-    without points is left out. `classes`: the number of classes. Raises UserError for points of
-    fewer than two classes, and where `plane` does.
+    (N,), returned as by `plane`; the share is of the centres' variance. Each class counts once,
+    however many points it has, and a class without points is left out. `classes`: the number of
+    classes. Raises UserError for points of fewer than two classes, and where `plane` does.
 
     Two centres span only a line; the second axis is then the direction perpendicular to it in which
     the points vary most.
@@ -140,16 +140,20 @@ def umap(
     """The positions (N,2) of points `z` (N,D) on a UMAP map with the cosine metric: umap-learn's
     layout on exact neighbours, the same for the same seed.
 
-    `init` (N,2): an earlier map of the same points to start from; points that keep their neighbours
-    stay in place. `epochs`: the number of epochs of the layout, by default 500, from 1000 points
-    300, from 5000 points 200, and 50 with an `init`. In the app, a process that has already
-    compiled umap-learn computes the layout (`embedder`); elsewhere the first call compiles for
-    about ten seconds. Raises UserError for fewer than four points, fewer than two neighbours or no
-    more points than neighbours, for numbers that are not finite, for an `init` of another shape,
-    where all points have the same direction, and where umap-learn is not installed. Source: McInnes
-    et al. 2018 (arXiv 1802.03426). `Differs:` exact neighbours instead of approximate ones; fewer
-    epochs from 1000 points, at a cost of 0.001 of trustworthiness(15) and 0.01 of the neighbours;
-    with an `init`, a lower learning rate and no stretching to a square.
+    `n_neighbors`: how many neighbours each point has, itself included. `init` (N,2): an earlier map
+    of the same points to start from; points that keep their neighbours stay in place. `epochs`: the
+    number of epochs of the layout, by default 500, from 1000 points 300, from 5000 points 200, and
+    50 with an `init`. In the app, a process that has already compiled umap-learn computes the
+    layout (`embedder`); elsewhere the first call compiles for about ten seconds.
+
+    Raises UserError for fewer than four points, for fewer than two neighbours, for as many
+    neighbours as points or more, for numbers that are not finite, for an `init` of another shape,
+    where all points have the same direction, and where umap-learn is not installed.
+
+    Source: McInnes et al. 2018 (arXiv 1802.03426). `Differs:` exact neighbours instead of
+    approximate ones; fewer epochs from 1000 points, which lowers trustworthiness(15) by 0.001 and
+    the share of neighbours that the map keeps by 0.01; with an `init`, a lower learning rate, and
+    the map is not first stretched to a square.
     """
     z, n_neighbors = measures.cloud(z), measures.whole(n_neighbors, "n_neighbors")
     epochs = None if epochs is None else measures.whole(epochs, "epochs")
@@ -215,16 +219,17 @@ def place(new: Tensor, z: Tensor, at: Tensor, k: int = 15) -> Tensor:
     rows, far = nearest(new, min(k, len(z)), among=z)
     weight = memberships(far)
     out = (weight[:, :, None] * at.double()[rows]).sum(dim=1) / weight.sum(dim=1, keepdim=True)
-    known = (new[:, None].double() == z.double()[rows[:, :1]]).all(dim=2)
-    return torch.where(known, at.double()[rows[:, 0]], out)
+    same = (new[:, None].double() == z.double()[rows]).all(dim=2)
+    first = rows.gather(1, same.int().argmax(dim=1, keepdim=True))[:, 0]
+    return torch.where(same.any(dim=1, keepdim=True), at.double()[first], out)
 
 
 def memberships(far: Tensor) -> Tensor:
     """UMAP's weights exp(−(d − ρ)/σ) of neighbours at distances `far` (M,k), nearest first: (M,k),
     0 to 1.
 
-    ρ is the distance to the nearest neighbour, and σ is such that the weights add up to log₂ k. All
-    weights are 1 where the distances are equal.
+    ρ is the distance to the nearest neighbour, and σ is such that the weights add up to log₂ k, or
+    as close to it as possible. All weights are 1 where the distances are equal.
     """
     over = far - far[:, :1]
     low = torch.zeros(len(far), 1, dtype=torch.float64)
@@ -237,9 +242,10 @@ def memberships(far: Tensor) -> Tensor:
 
 
 def trustworthiness(z: Tensor, at: Tensor) -> float:
-    """The trustworthiness of a map, by scikit-learn: 1 where the 15 nearest neighbours of each
-    point in the map `at` (N,2) are also its neighbours by cosine in `z` (N,D), less where they are
-    not. NaN for fewer than 32 points. Source: Venna and Kaski 2001.
+    """The trustworthiness of a map, 0 to 1, by scikit-learn: 1 where the 15 nearest neighbours of
+    each point in the map `at` (N,2) are also its 15 nearest by cosine in `z` (N,D), less where they
+    are not. NaN for fewer than 32 points. Raises UserError where scikit-learn is not installed.
+    Source: Venna and Kaski 2001.
     """
     if len(z) < 2 * TRUST + 2:
         return math.nan

@@ -196,7 +196,7 @@ def protocol(result: Features | FeatureMap | FeatureFilm) -> str:
 
 
 def percent(k: int, n: int) -> str:
-    """Wilson's 95 % interval of the share `k` of `n`, in words, in brackets."""
+    """Wilson's 95 % interval of the share `k` of `n`, as text to append: ` (95 %: 2% to 9%)`."""
     return " (95 %: {:.0%} to {:.0%})".format(*wilson(k, n))
 
 

@@ -24,7 +24,7 @@ def film(films: Mapping[str, FeatureFilm], template: str = LIGHT) -> Screen:
     """Draw clean ● and attacked × points of one or two networks, at each epoch whose weights any of
     them stored. Where a network did not store an epoch's weights, its last stored epoch before
     that is displayed, with its number over the map; if there is none, the map is empty. The × of
-    misclassified images are dark.
+    misclassified images have the colour of text.
     """
     epochs = sorted({int(epoch) for result in films.values() for epoch in result.epochs})
     moves: Moves = {}
@@ -104,8 +104,11 @@ def _map(
     ]
     yield moving("ways", ways, 'stroke="var(--faint)" stroke-opacity=".35" fill="none"')
     cross = "m-4-4l8 8m-8 0l8-8"
-    for label, (shade, _) in looks(result.y, result.pred_adv[-1], result.meta, template).items():
-        mine = result.y == label
+    colours = looks(result.y, result.pred_adv[-1], result.meta, template)
+    groups = [(str(label), shade, result.y == label) for label, (shade, _) in colours.items()]
+    others = ~np.isin(result.y, list(colours))
+    groups += [("-others", "var(--faint)", others)] * bool(others.any())
+    for label, shade, mine in groups:
         dots = [_marks(clean[frame][mine], "h0") for frame in frames]
         held = [_marks(attacked[frame][mine & ~wrong[frame]], cross) for frame in frames]
         line = f'stroke="{shade}" fill="none" stroke-linecap="round"'

@@ -302,9 +302,9 @@ def labels(
     free: Floats | None = None,
 ) -> Iterator[Trace]:
     """Yield annotations with the classes' names, so that no colour has to be looked up; of more
-    than ten classes, only that of `focus`. Each stands at its class's most central clean point, or
-    `above` pixels over it. A name that would cover another one, or one of the points `free` (k,2),
-    is moved a little up or down.
+    than ten classes, only that of `focus`. Each stands at the most central of its class's clean
+    `points` (n,2), or `above` pixels over it. A name that would cover another one, or one of the
+    points `free` (k,2), is moved a little up or down.
     """
     y, names, ink = result.y, list(result.meta["classes"]), COLOURS[template]
     shown = [int(label) for label in np.unique(y)]

@@ -56,8 +56,8 @@ TITLES = {"centres": "the plane of the class centres", "pca": "PCA", "umap": "UM
 @dataclass(frozen=True, eq=False)
 class Task:
     """What is to be measured for a spec and a run: the test `images`, the `attack` on them, the
-    `seed` of its noise, and `noisy` (N,C,H,W), the images with random noise of the same ε. `meta`:
-    the result's metadata, which describe run and attack.
+    `seed` of its random start, and `noisy` (N,C,H,W), the images with random noise of the same ε.
+    `meta`: the result's metadata, which describe run and attack.
     """
 
     images: Dataset
@@ -67,7 +67,7 @@ class Task:
     meta: dict[str, object]
 
     def seen_by(self, net: Classifier) -> dict[Images, Tensor]:
-        """The images of each kind, (N,C,H,W); the attacked ones are made on this network."""
+        """The images (N,C,H,W) by kind: `clean`, `adversarial` (attacked on `net`), `noise`."""
         return {
             "clean": self.images.x,
             "adversarial": attacked(net, self.images.x, self.images.y, self.attack, self.seed),
@@ -76,7 +76,7 @@ class Task:
 
     def displacement(self, clean: Tensor, moved: Tensor, x_moved: Tensor) -> measures.Displacement:
         """Measure how far each image's features moved, from `clean` (N,D) to `moved` (N,D), when
-        the image became that in `x_moved` (N,C,H,W).
+        the image became that in `x_moved` (N,C,H,W). Raises UserError for images of one class.
         """
         few = self.images
         return measures.displacement(
@@ -132,9 +132,9 @@ def describe(
 
     `own_cosine`, `other_cosine`: the mean cosine of an image to the clean centre of its own class,
     and to the nearest centre of another class. `centre_own`, `centre_other`: the mean over the
-    diagonal of `centres` (K,K), and over the other entries. For `knn_among_clean` and
-    `hit_among_clean` the neighbours are sought among the clean points, without the image's own one,
-    because attacked images may form new clusters of a single class.
+    diagonal of `centres`, the matrix from `measures.centre_cosines`, and over the other entries.
+    For `knn_among_clean` and `hit_among_clean` the neighbours are sought among the clean points,
+    without the image's own one: attacked images may form new clusters of a single class.
     """
     own = torch.eye(len(centres), dtype=torch.bool)
     to_own, to_other = own_and_best(
@@ -163,7 +163,10 @@ def describe(
 
 @probe(FeaturesSpec)
 def features(run: Run, spec: FeaturesSpec) -> Features:
-    """Measure features of clean, attacked and noisy images, with the measures from `describe`."""
+    """Measure features of clean, attacked and noisy images, with the measures from `describe`.
+    Raises UserError for an invalid radius, for features that are not finite, for a `k` that is not
+    below the number of images, and unless there are two classes and two images of one class.
+    """
     task, net = task_of(run, spec), net_of(run)
     y, classes, n = task.images.y, len(task.images.classes), len(task.images)
     k = spec.k or min(VOTES, max(1, n - 1))
@@ -214,7 +217,8 @@ def _summary(attack: PGD, values: dict[Images, dict[str, float]], k: int) -> str
 @probe(FeatureTilesSpec)
 def feature_tiles(run: Run, spec: FeatureTilesSpec) -> FeatureTiles:
     """Make small pictures of the images, find their nearest neighbours in feature space, and
-    measure the tenth of its perturbation from which on each image stays misclassified.
+    measure after how many tenths of its perturbation each image stays misclassified. Raises
+    UserError for an invalid radius.
     """
     task, net = task_of(run, spec), net_of(run)
     y, seen = task.images.y, task.seen_by(net)
@@ -285,7 +289,7 @@ def _sheet(x: Tensor) -> tuple[Ints, int]:
 def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
     """Map the features of clean, attacked and noisy images to two dimensions: onto the plane of the
     class centres, by PCA or by UMAP. Raises UserError for fewer than 15 images with UMAP, and where
-    `embedding.centre_plane`, `plane` or `umap` does.
+    `features`, `embedding.centre_plane`, `plane` or `umap` does.
     """
     split = images_of(run)
     n = min(spec.n, len(split))
@@ -407,8 +411,8 @@ def _check_count(projection: str, count: int) -> None:
 )
 def feature_film(run: Run, spec: FeatureFilmSpec) -> FeatureFilm:
     """Measure features of clean and attacked images at up to 24 epochs whose weights the run
-    stored. Raises UserError for fewer than two such epochs, for fewer than 15 images with UMAP, and
-    where the projection does (`embedding.centre_plane`, `umap`).
+    stored. Raises UserError for fewer than two such epochs, an invalid radius, images of one class,
+    fewer than 15 images with UMAP, and where `embedding.centre_plane` or `umap` does.
     """
     epochs, task = _epochs(run), task_of(run, spec)
     y, n = task.images.y, len(task.images)

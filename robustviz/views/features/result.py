@@ -68,7 +68,9 @@ class AttackedSpec(ProbeSpec[R]):
     seed: int = option(0, "Seed of the attack's noise and of the random control.", low=0)
 
     def alike(self, spec: type[S]) -> S:
-        """A spec of another class about the same images under the same attack."""
+        """A spec of the class `spec` for the same images and the same attack; its other settings
+        are the defaults.
+        """
         return spec(n=self.n, eps=self.eps, steps=self.steps, seed=self.seed)
 
 
@@ -274,7 +276,9 @@ class FeatureTiles(Answers):
     near_adv: Ints
 
     def images(self) -> Floats:
-        """Decode the clean images, then the attacked ones, as (2n,3,side,side) in [0, 1]."""
+        """Decode the clean images, then the attacked ones, as (2n,3,side,side) in [0, 1]. From a
+        WebP the pixels are only approximate. Images that are not square have a black edge.
+        """
         with Image.open(io.BytesIO(self.sheet.tobytes())) as picture:
             sheet = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
         tiles = sheet.reshape(-1, self.side, COLUMNS, self.side, 3).transpose(0, 2, 4, 1, 3)

@@ -1,6 +1,6 @@
 """The first screen of the Features page: one map per network whose points move from clean to
-attacked in the browser, and one image with its neighbours in both. It needs neither torch nor
-Plotly's JavaScript.
+attacked in the browser, and below each map one image with its nearest neighbours. It needs neither
+torch nor Plotly's JavaScript.
 """
 
 from __future__ import annotations
@@ -239,8 +239,8 @@ def _map(side: Side, template: str) -> Iterator[str]:
 
 
 def looks(y: Ints, pred_adv: Ints, meta: JSON, template: str) -> dict[int, tuple[str, str]]:
-    """The (colour, symbol) of each class that has its own, by class. Of more than ten classes,
-    these are the ten most often misclassified under attack.
+    """The (colour, symbol) of each class that has its own, by class index. Of more than ten
+    classes, these are the ten most often misclassified under attack, without those that never are.
     """
     shades, count = CLASSES[template], len(meta["classes"])
     if count <= len(shades):

@@ -79,10 +79,12 @@ def top_eigenvalue(
     `loss` maps samples `x` (N, …) to losses (N,), each of which depends on its own sample only; it
     may be any loss of any network. `iterations` is the number of products H·v, starting from a
     Gaussian vector. Some exact eigenvalue lies within residual·|λ| of λ. Both values are 0 where
-    the Hessian is 0. Source: docs/methods.md, Loss surfaces and curvature; Lanczos 1950, which uses
-    all products of the power iteration instead of only the last one. 20 steps of plain power
-    iteration are up to 100 % off where eigenvalues of opposite sign are similar in size (4 of 50
-    images of one network).
+    the Hessian is 0. Raises UserError where `hessian_vector` does.
+
+    Source: docs/methods.md, Loss surfaces and curvature; Lanczos 1950, which uses all products of
+    the power iteration instead of only the last one. 20 steps of plain power iteration are up to
+    100 % off where eigenvalues of opposite sign are similar in size (4 of 50 images of one
+    network).
     """
     tiny = torch.finfo(x.dtype).tiny
     basis = [F.normalize(torch.randn(x.shape, generator=rng, dtype=x.dtype).flatten(1))]

@@ -5,6 +5,7 @@ gradients, and curvature. `surface_figures` draws the surfaces.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TypeVar
 
 import numpy as np
@@ -54,9 +55,10 @@ def soft_labels(
     """Draw an image's soft labels as bars, at the results' temperature, beside the one-hot label;
     one panel per network.
 
-    `attacked`: shows each network the image attacked on it, instead of the clean image. `witness`:
-    the name in `results` of the network with whose soft label the others are compared. Of more than
-    twelve classes only twelve are drawn: those with the largest outputs, and the true class.
+    `attacked`: draws the soft labels of the image as attacked on each network, instead of those of
+    the clean image. `witness`: the name in `results` of the network with whose soft label the text
+    compares the others. Of more than twelve classes only twelve are drawn: those with the largest
+    outputs, and the true class.
     """
     found, colour = named(results, ""), COLOURS[template]
     first = next(iter(found.values()))
@@ -71,7 +73,9 @@ def soft_labels(
         horizontal_spacing=0.03,
         subplot_titles=[name.replace(" ", "<br>") for name in panels],
     )
-    others, given = iter(colours(template)), {"one-hot": colour["text"], witness: colour["faint"]}
+    others, given = cycle(colours(template)), {"one-hot": colour["text"]}
+    if witness:
+        given[witness] = colour["faint"]
     for at, (name, p) in enumerate(panels.items()):
         figure.add_bar(
             x=p[shown],

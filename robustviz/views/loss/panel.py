@@ -50,8 +50,8 @@ STATES = {"clean": "Untouched", "attacked": "Attacked"}
 
 @dataclass(frozen=True)
 class Cast:
-    """The networks on the page: their run ids by their names there (`named`), and the witness's run
-    id, "" for none. If `named` holds it, the others are one network before and after an alignment.
+    """The networks on the page. `named`: their run ids by name; `witness`: the witness's run id, ""
+    for none. If the witness is in `named`, the others are one network before and after alignment.
     """
 
     named: dict[str, str]

@@ -409,7 +409,7 @@ class CurvatureSpec(ProbeSpec[Curvature]):
     """The top Hessian eigenvalue of the loss, with its sign, for the first `n` test images.
 
     It is the eigenvalue of largest absolute value of the Hessian of the cross-entropy with respect
-    to the pixels, measured in float64 on a copy in which softplus with slope `beta` replaces each
+    to the pixels, measured in float64 on a copy in which softplus with β = `beta` replaces each
     ReLU, if there is any. Curvature grows with β, so compare only values of the same β.
     """
 

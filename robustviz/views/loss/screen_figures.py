@@ -284,7 +284,7 @@ def alignment(
     class and with the witness's soft label as target. The slider sets the temperature, which starts
     at `start`. `witness`: the heading over the witness's soft label; `control`: what was learned
     instead, such as "the true classes", if the alignment was a control experiment without soft
-    labels, else empty.
+    labels, else empty. Raises UserError for results without a witness.
     """
     classes, sides = before.meta["classes"], {"before": before, "after": after}
     moves: dict[str, tuple[str, list[str]]] = {}

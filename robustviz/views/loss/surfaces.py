@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from robustviz import losses, registry
 from robustviz.attacks import PGD
 from robustviz.inputs import in_parts
+from robustviz.methods import ModelAlignment
 from robustviz.nets import Classifier, frozen
 from robustviz.runs.folder import Run
 from robustviz.stats import Floats, Ints
@@ -176,7 +177,10 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
     span = 2 * radius(run) if spec.span is None else spec.span
     if span == 0:
         raise UserError("A surface of span 0 is a single point: try 16/255.", code=2)
-    temperature = spec.temperature or float(getattr(run.config.method, "temperature", 4.0) or 4.0)
+    method = run.config.method  # in other methods `temperature` is that of a contrastive loss
+    temperature = spec.temperature or (
+        method.temperature if isinstance(method, ModelAlignment) else 4.0
+    )
     d = adversarial_direction(reference, x, y, spec)
     r, a = rademacher(tuple(x.shape[1:]), spec.seed), ticks(spec.grid, span)
     wanted = None if witness is None else logits_of(net_of(witness), x)

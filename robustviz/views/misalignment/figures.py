@@ -294,8 +294,8 @@ def _fall(result: Stages) -> str:
 
 
 def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure:
-    """Histograms of the distances between the features of two images, for pairs of one class
-    (filled) and of two classes (outlined), with a line at the trained margin if there is one.
+    """Histograms of the feature distances of image pairs, of one class (filled) and of two classes
+    (outlined), in the colour of `side` (`a` or `b`). A line marks the trained margin, if any.
     """
     colour = COLOURS[template]
     figure = blank(
@@ -351,7 +351,7 @@ def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure
         f" {margin}",
         f"{result.meta['n']} {KINDS[result.meta['images']]} images, all their pairs, features at"
         " length 1.",
-        clean=True,
+        clean=result.meta["images"] == "clean",
     )
 
 

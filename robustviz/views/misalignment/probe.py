@@ -43,7 +43,7 @@ NEIGHBOURS = 10  # so many nearest neighbours vote for an untouched image; fewer
 @probe(MisalignmentSpec)
 def misalignment(run: Run, spec: MisalignmentSpec) -> Misalignment:
     """Measure why images of each class get misclassified, and return a table with a cause for each
-    class. Raises UserError if `spec.class_` is no class of the run.
+    class. Raises UserError if `spec.class_` is no class of the run, and where `features` does.
     """
     if spec.class_:
         if spec.class_ not in (names := list(run.classes)):  # checked before measuring
@@ -257,7 +257,8 @@ def _votes(seen: Features) -> Ints:
 @probe(PairsSpec)
 def pairs(run: Run, spec: PairsSpec) -> Pairs:
     """Measure the distances between the features, scaled to length 1, of all pairs of images:
-    a histogram for pairs of one class, and one for pairs of two classes.
+    a histogram for pairs of one class, and one for pairs of two classes. Raises UserError where
+    `features` does.
     """
     seen = features(run, spec.alike(FeaturesSpec))
     z = measures.unit(torch.from_numpy(seen.points(spec.images)))

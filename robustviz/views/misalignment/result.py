@@ -29,14 +29,16 @@ class Misalignment(Answers):
     `across`: how far the attack moves an image along the line from its own centre to the wrong
     centre that is nearest to where it ends (0: not at all, 1: from centre to centre), and off this
     line; both over the length of the line, mean over images; `along_noise`: `along` for noise of
-    the same ε. `margin`: mean of z_y − max other logit, untouched. `boundary`: where on the line to
-    the centre of `boundary_class` the head's prediction changes (0: own centre, 1: the other; NaN
-    where it does not change); `boundary_0`: where it would without the head's biases;
-    `boundary_met`: where it changes on the lines of `along`, mean over images. `confidence`: mean
-    softmax output for the true class on the training sample, over the median of the other classes.
-    `taken`: clean images of other classes that are classified as this one. `landed` (K,K): how many
-    attacked images of the row's class are classified as the column's. `kind`, `sentence`: the cause
-    and its explanation. Undefined values are NaN, undefined classes −1.
+    the same ε. `margin`: logit of the true class minus the largest other logit, untouched, mean
+    over images. `boundary`: where on the line from the own centre (0) to another class's centre (1)
+    the other logit overtakes the own one; of all other classes, `boundary_class` is the one for
+    which this is smallest. Below 0, the own centre itself is misclassified; NaN if no other logit
+    overtakes. `boundary_0`: where it would be without the head's biases; `boundary_met`: where it
+    is on the lines of `along`, mean over images. `confidence`: mean softmax output for the true
+    class on the training sample, over the median of the other classes. `taken`: clean images of
+    other classes that are classified as this one. `landed` (K,K): how many attacked images of the
+    row's class are classified as the column's. `kind`, `sentence`: the cause and its explanation.
+    Undefined values are NaN, undefined classes −1.
 
     Per image: its `index`, the true class `y`, the predictions for it untouched and attacked
     (`pred`, `pred_adv`); `towards`: the wrong class whose centre is nearest to its attacked

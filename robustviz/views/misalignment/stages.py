@@ -93,7 +93,9 @@ def seen_at(own: Classifier, x: Tensor) -> dict[str, Tensor]:
 
 @probe(StagesSpec)
 def stages(run: Run, spec: StagesSpec) -> Stages:
-    """Measure how similar clean images are to attacked and to noisy ones after each stage."""
+    """Measure the cosine of attacked and of noisy images with the clean ones, after each stage.
+    Raises UserError for an invalid radius.
+    """
     task, net = task_of(run, spec), net_of(run)
     names, cosine, control = _cosines(net, task.seen_by(net))
     means = dict(zip(names, cosine.mean(dim=1).tolist(), strict=True))

@@ -23,11 +23,11 @@ SHARE = 0.25
 def cells_of(run: Run, index: int, mask: str) -> Bools:
     """Which cells of a test image get the full ε, (rows, columns) booleans.
 
-    `mask` is a painted mask as text (see `to_text`) or a name from `NAMED`. Two of these names
-    depend on the run's network. `strongest`: the quarter of the cells with the largest |input
-    gradient| of the cross-entropy, summed over channels and averaged over the cell's pixels.
-    `part`: the cells at least half of which are in PART's mask (`z>1` of Grad-CAM at the true
-    class).
+    `mask` is a painted mask as text (see `to_text`) or a name from `NAMED`: `all`, `none`, `centre`
+    (the middle quarter), `edge` (a frame of about a quarter), and two that depend on the run's
+    network. `strongest`: the quarter of the cells with the largest |input gradient| of the
+    cross-entropy, summed over channels and averaged over the cell's pixels. `part`: the cells at
+    least half of which are in PART's mask (`z>1` of Grad-CAM at the true class).
 
     Raises UserError for a text that is not a mask, for an image that does not exist, and for `part`
     if the network has no feature maps.

@@ -15,7 +15,8 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish, spread
 def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> go.Figure:
     """Clean (circles) and attacked (×) accuracy: a row per quadrant that got the smaller radius in
     training, and a row per control (one radius everywhere). Bars are 95 % t-intervals over seeds.
-    If `picked` is the name of a quadrant, the sentence starts with its result.
+    If `picked` is the name of a quadrant, the sentence printed beside the figure starts with the
+    result of that quadrant.
     """
     colour, meta = COLOURS[template], result.meta
     low, full = eps_text(meta["eps_low"]), eps_text(meta["eps"])
