@@ -1,13 +1,24 @@
-// What belongs to the browser's window and not to a page: a new page starts at its top, and a
-// lecturer goes on with the arrow keys: first to the answer, if it is hidden, then to the next page.
-// Draws nothing.
-let last = null;
+// What belongs to the browser's window and not to a page: a new page starts at its top, a page is
+// drawn again when the browser changes between light and dark, and a lecturer goes on with the arrow
+// keys: first to the answer, if it is hidden, then to the next page. Draws nothing.
+let last = null, asked = null;
 
 export default function frame({ data, setTriggerValue }) {
   const main = document.querySelector('[data-testid="stMain"]');
   if (last !== null && last !== data.page) main?.scrollTo(0, 0);
   last = data.page;
-  if (!data.present) return;
+
+  // Python has chosen the colours of the pictures for data.scheme
+  const app = document.querySelector('[data-testid="stApp"]');
+  function recolour() {
+    const now = getComputedStyle(app).colorScheme;
+    if (now === data.scheme) asked = null;
+    else if (now !== asked) setTriggerValue("go", `${Date.now()} ${(asked = now)}`);
+  }
+  const watcher = new MutationObserver(recolour);
+  watcher.observe(app, { attributeFilter: ["class"] });
+  recolour();
+  if (!data.present) return () => watcher.disconnect();
 
   function figures() {
     const found = [...main.querySelectorAll('[data-testid="stPlotlyChart"], .st-key-title-row')];
@@ -33,5 +44,8 @@ export default function frame({ data, setTriggerValue }) {
     if (way || step) event.preventDefault();
   }
   document.addEventListener("keydown", key);
-  return () => document.removeEventListener("keydown", key);
+  return () => {
+    watcher.disconnect();
+    document.removeEventListener("keydown", key);
+  };
 }

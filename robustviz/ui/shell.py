@@ -135,8 +135,7 @@ def menu(pages: Sequence[Page], chosen: Page) -> None:
     """
     st.html(HERE.with_name("shell.css"))
     # popovers are children of the body, to which Streamlit does not apply the dark theme
-    scheme = "dark" if st.context.theme.type == "dark" else "light"
-    st.html(f"<style>#stFloatingOverlayPortal {{ color-scheme: {scheme} }}</style>")
+    st.html(f"<style>#stFloatingOverlayPortal {{ color-scheme: {_scheme()} }}</style>")
     present = presenting()
     with st.container(horizontal=True, key="menu", vertical_alignment="center", gap="small"):
         if present:
@@ -151,13 +150,18 @@ def menu(pages: Sequence[Page], chosen: Page) -> None:
             _window(chosen, present)
 
 
+def _scheme() -> str:
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
 def _window(chosen: Page, present: bool) -> str:
-    """Draw the component that handles the browser window, for scrolling and arrow keys. Returns the
-    direction of an arrow key that was pressed, `1` or `-1`, or an empty string.
+    """Draw the component that handles the browser window, for scrolling, arrow keys and a change
+    between light and dark. Returns the direction of an arrow key that was pressed, `1` or `-1`; if
+    none was, another text.
     """
     went = _frame()(
         key="frame",
-        data={"page": chosen.url_path, "present": present},
+        data={"page": chosen.url_path, "present": present, "scheme": _scheme()},
         on_go_change=lambda: None,
         width="content",
     )

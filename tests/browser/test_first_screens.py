@@ -28,6 +28,11 @@ def on(addresses: list[str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("_opened", addresses, indirect=True, ids=names)
 
 
+# Whether the page has been drawn again for a colour scheme, which its own style sheet names.
+DRAWN_FOR = """said => [...document.querySelectorAll("style")].some(
+    one => one.textContent.includes(said))"""
+
+
 def paper(scheme: str) -> str:
     """Returns the background colour of all pages in a colour scheme, as CSS reports it."""
     parts = [str(int(COLOURS[scheme]["paper"][at : at + 2], 16)) for at in (1, 3, 5)]
@@ -75,6 +80,7 @@ def test_axe_finds_nothing_serious_in_dark(opened: Page, settled: Callable[[Page
     for scheme in ("dark", "light"):
         opened.emulate_media(color_scheme=scheme)
         expect(opened.get_by_test_id("stApp")).to_have_css("background-color", paper(scheme))
+        opened.wait_for_function(DRAWN_FOR, arg=f"{{ color-scheme: {scheme} }}")
         settled(opened)
         if scheme == "dark":
             found = serious(opened)
