@@ -341,44 +341,47 @@ def test_the_example_works_from_a_folder_outside_the_repository(tmp_path: Path) 
     (tmp_path / "elsewhere").mkdir()
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "ROBUSTVIZ_RUNS": str(home)}
 
-    def python(*words: str, fails: bool = False) -> str:
+    def python(*lines: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, *words],
+            [sys.executable, "-c", "from robustviz import cli\n" + "\n".join(lines)],
             cwd=tmp_path / "elsewhere",
             env=environment,
             capture_output=True,
             text=True,
         )
-        assert bool(done.returncode) == fails, done.stdout + done.stderr
-        return done.stderr if fails else done.stdout
+        assert not done.returncode, done.stdout + done.stderr
+        return done
 
-    def robustviz(*words: str, fails: bool = False) -> str:
-        return python("-m", "robustviz", *words, fails=fails)
+    def command(words: str, status: int = 0) -> str:
+        return f"assert cli.main({words.split()}) == {status}"
 
-    asked = ("--data", "stripes", "--method", "half_at", "--set", "method.clean=0.3")
-    few = ("--epochs", "1", "--device", "cpu", "--name", "one", "--json")
-    trained = json.loads(robustviz("train", "--plugin", "../mine.py", *asked, *few))
+    data = "--data stripes --method half_at --set method.clean=0.3 --epochs 1 --device cpu"
+    trained = json.loads(
+        python(command(f"train --plugin ../mine.py {data} --name one --json")).stdout
+    )
     assert trained["n"] == 200 and trained["clean_acc"] > 0.4
     kept = json.loads((home / "one" / "config.json").read_text())
     assert kept["plugins"] == [{"source": str(file), "sha256": trusted.sha256(file)}]
     # From here on no command names the plug-in: the worker processes of a sweep find it by
     # themselves.
-    swept = robustviz(
-        "sweep", "--data", "stripes", "--methods", "half_at", "--set", "epochs=1", "--json"
-    )
+    swept, evaluated, _, promises, *lines = python(
+        command("sweep --data stripes --methods half_at --set epochs=1 --json"),
+        command("evaluate one --attack top_pgd --set share=0.2 --n 50 --json"),
+        command("probe one noise --set n=20 --out noise.csv --json"),
+        command(f"contracts --plugin {file} --json"),
+        PAGE,
+    ).stdout.splitlines()
     assert json.loads(swept)[0]["state"] == "done" and json.loads(swept)[0]["n"] == 200
-    words = ("evaluate", "one", "--attack", "top_pgd", "--set", "share=0.2", "--n", "50", "--json")
-    assert json.loads(robustviz(*words))["attack"]["share"] == 0.2
-    robustviz("probe", "one", "noise", "--set", "n=20", "--out", "noise.csv")
+    assert json.loads(evaluated)["attack"]["share"] == 0.2
     assert (tmp_path / "elsewhere" / "noise.csv").read_text().startswith("eps,right,n\n0.0,")
-    rows = json.loads(robustviz("contracts", "--plugin", str(file), "--json"))
+    rows = json.loads(promises)
     assert len(rows) > 45 and all(row["kept"] for row in rows)
-    lines = python("-c", PAGE).splitlines()
     assert lines[0] == "Does noise that nobody chose fool a network?" and lines[1] == "noise"
-    assert lines[2].startswith("20 of 20") or "of 20 right untouched" in lines[2]
+    assert "of 20 right untouched" in lines[2]
     file.unlink()
-    assert "one needs a plug-in" in robustviz("evaluate", "one", fails=True)
-    listed = {row["id"]: row for row in json.loads(robustviz("list", "runs", "--json"))}
+    said = python(command("evaluate one", 1), command("list runs --json"))
+    assert "one needs a plug-in" in said.stderr
+    listed = {row["id"]: row for row in json.loads(said.stdout)}
     assert "no longer exists" in listed["one"]["note"] and len(listed) > 20
 
 
