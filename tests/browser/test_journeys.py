@@ -157,9 +157,10 @@ def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(
     choose(page, "Method", "No adversarial training · Standard")
     settled(page)
     page.get_by_text("More settings").click()
-    page.get_by_label("epochs", exact=True).fill("30")
-    page.get_by_label("epochs", exact=True).press("Enter")
-    settled(page)
+    for setting, value in (("n train", "200"), ("epochs", "30")):
+        page.get_by_label(setting, exact=True).fill(value)
+        page.get_by_label(setting, exact=True).press("Enter")
+        settled(page)
     page.get_by_role("button", name="Train", exact=True).click()
     expect(page.get_by_text(re.compile(r"Epoch ([2-9]|[12]\d) of 30")).first).to_be_visible()
     page.get_by_role("button", name="Pause").click()
