@@ -339,6 +339,7 @@ def test_a_network_that_learned_nothing_is_told_by_the_largest_class(toy: Toy) -
     assert found.level == "warning" and found.text.startswith("This network has learned nothing.")
 
 
+@pytest.mark.long
 def test_a_network_that_learned_nothing_may_expect_normalised_images(toy: Toy) -> None:
     constant = Sick(toy.net, lambda net, x: 0 * net(x) + torch.tensor([1.0, 0, 0, 0]))
     found, well = (

@@ -230,6 +230,7 @@ def test_the_queue_is_held_by_one_at_a_time(runs_home: Path) -> None:
     assert done.stdout.strip() == "held"
 
 
+@pytest.mark.long
 def test_a_run_that_does_not_stop_when_asked_is_ended_by_its_recorded_process(
     runs_home: Path, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,6 +165,7 @@ def test_a_smaller_shift_up_is_told_by_the_class_s_own_boundary(spoil) -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["standard", pytest.param("pgd_at", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("wrong", [8, None], ids=["all one other", "any other"])
 def test_half_of_one_class_s_labels_wrong(spoil, method, wrong) -> None:
@@ -217,6 +218,7 @@ def test_wrong_labels_that_a_long_training_took_in(run, spoilt, says) -> None:
     assert kind == LABELS and says in sentence and "Check its labels" in sentence
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["standard", pytest.param("pgd_at", marks=pytest.mark.slow)])
 def test_two_classes_pulled_together_overlap(spoil, method) -> None:
     y = data.load("digits", "train").y

@@ -170,6 +170,7 @@ def judged(net: nn.Module, attack: Attack | None = None) -> Evaluation:
 QUICK = ("hard staircase", "soft staircase", "logits x 1e4", "random layer", "one-hot")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "mask", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MASKS]
 )

@@ -467,6 +467,7 @@ def test_damage_to_what_people_read_is_repaired_by_a_resume(
     assert outcome(run) == expected
 
 
+@pytest.mark.long
 def test_two_processes_do_not_write_one_run(runs_home: Path, config: TrainConfig) -> None:
     run = folder.create(config)
     with run.locked(), pytest.raises(UserError, match="another process"):

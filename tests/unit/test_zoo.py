@@ -87,6 +87,7 @@ def test_a_shipped_ladder_is_whole_and_ordered(path) -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", zoo.wanted(zoo.REAL), ids=lambda config: config.run_id)
 def test_a_network_on_real_images_is_whole_and_answers_as_it_was_measured(config) -> None:
     run = Run(runs.zoo() / config.run_id)
