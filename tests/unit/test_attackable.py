@@ -29,6 +29,11 @@ from robustviz.runs import folder
 from robustviz.training.evaluate import count_right
 
 CONVOLUTIONAL = ["small_cnn", "small_resnet", "resnet18", "preact_resnet18", "vgg11_bn"]
+# Of the large networks one is tested each time, the others in the slow suite.
+ONE_LARGE = [
+    pytest.param(key, marks=[pytest.mark.slow] * (key in CONVOLUTIONAL[3:]))
+    for key in CONVOLUTIONAL
+]
 
 
 def made(
@@ -66,7 +71,8 @@ def same(fast: nn.Module, net: nn.Module, x: Tensor, y: Tensor) -> bool:
 @pytest.mark.parametrize(
     ("key", "channels", "size"),
     [
-        *((key, 3, 32) for key in [*CONVOLUTIONAL, "tiny_vit"]),
+        *((key, 3, 32) for key in [*CONVOLUTIONAL[:3], "tiny_vit"]),
+        *(pytest.param(key, 3, 32, marks=pytest.mark.slow) for key in CONVOLUTIONAL[3:]),
         *((key, *shape) for key in CONVOLUTIONAL[:2] for shape in ((1, 28), (3, 33))),
     ],
 )
@@ -458,7 +464,7 @@ def test_nothing_of_the_network_is_touched() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("key", CONVOLUTIONAL)
+@pytest.mark.parametrize("key", ONE_LARGE)
 def test_bf16_points_the_same_way(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "has_bf16", lambda device: True)
     net, x, y = made(key)
