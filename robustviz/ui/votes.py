@@ -83,7 +83,8 @@ def clear() -> None:
     class only the teacher may.
     """
     rights.check("clear the votes")
-    st.session_state.pop("voted", None)
+    for name in ("voted", "revealed"):
+        st.session_state.pop(name, None)
     with _turn:
         _votes.clear()
 

@@ -7,6 +7,8 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.test_tour import STEPS
+
 HEIGHT = 720
 
 
@@ -83,6 +85,23 @@ def test_a_lecture_asks_first_and_goes_on_by_arrow_keys(page, server, settled):
     expect(page.locator(".screen .answer").first).not_to_be_visible()
     page.keyboard.press("ArrowRight")
     expect(page.locator(".screen .answer").first).to_be_visible()
+    settled(page)  # One press does one thing, also on the second page: it does not lead on as well.
+    expect(page.get_by_role("heading", name="Which pixels matter")).to_be_visible()
     page.get_by_role("button", name="End lecture").click()
     expect(page.get_by_role("link", name="Attention", exact=True)).to_be_visible()
+    settled(page)
+
+
+def test_a_lecture_reveals_the_steps_of_the_tour_without_a_guess(page, server, settled):
+    page.set_viewport_size({"width": 1280, "height": HEIGHT})
+    page.goto(f"{server}/tour?present=1")
+    for step in STEPS[:2]:
+        expect(page.get_by_role("button", name="Reveal", exact=True)).to_be_visible()
+        settled(page)
+        page.keyboard.press("ArrowRight")
+        expect(page.get_by_text(step.told)).to_be_visible()
+        settled(page)
+        page.keyboard.press("ArrowRight")
+    expect(page.get_by_text(STEPS[2].question)).to_be_visible()
+    expect(page.get_by_text("guesses right")).to_have_count(0)
     settled(page)

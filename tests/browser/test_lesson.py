@@ -114,6 +114,9 @@ def test_it_goes_by_keyboard_alone_from_a_file_to_the_table_of_answers(width, fi
         page.locator(".next").focus()
         page.keyboard.press("Enter")  # On the button of the next step.
     expect(page.locator(".sum")).to_have_text("4 of 7 guesses right. 7 steps.")
+    for place, (step, option) in enumerate(zip(STEPS, given, strict=True)):
+        said = f"You said {step.options[option]}. {'No.' if place % 2 else 'Yes.'} {step.told}"
+        expect(page.locator(".answers li").nth(place)).to_have_text(f"{step.question} {said}")
     tab_to(page, ".who")
     page.keyboard.type('=Zoë, "Z"')
     tab_to(page, ".save")

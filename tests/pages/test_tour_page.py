@@ -150,3 +150,20 @@ def test_only_the_teacher_clears_the_votes(visit: Visit, monkeypatch: Any) -> No
     assert not [each for each in app.button if each.label.startswith("Clear")]
     with pytest.raises(UserError, match="Only the teacher may clear the votes"):
         votes.clear()
+
+
+def test_a_lecturer_reveals_an_answer_and_a_cleared_class_is_asked_again(
+    visit: Visit, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(votes, "_votes", {})
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
+    app = visit("tour", step=7, present=1)
+    app.session_state[rights.TEACHER] = True
+    app = sound(app.run())
+    sound(next(each for each in app.button if each.label == "Reveal").click().run())
+    assert f"**{STEPS[6].told}**" in words(app) and "guesses right" not in words(app)
+    assert screen(app)["asking"] is False and screen(app)["control"]["start"] == 1
+    sound(
+        next(each for each in app.button if each.label == "Clear the class's votes").click().run()
+    )
+    assert screen(app)["asking"] is True and screen(app)["control"]["start"] == 0

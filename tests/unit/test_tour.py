@@ -87,7 +87,7 @@ def test_choices_hold_the_measured_count_once_and_others_far_from_it():
         options, place = choices(200, right)
         counts = [int(each.split()[0]) for each in options]
         assert counts[place] == right and counts == sorted(set(counts))
-        assert all(abs(each - right) >= 20 for each in counts if each != right)
+        assert all(abs(each - right) >= 20 and each % 10 for each in counts if each != right)
 
 
 def test_the_score_counts_guesses_that_were_made():

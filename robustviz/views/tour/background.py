@@ -68,6 +68,7 @@ def step() -> Step:
         ),
         "train?train-recipe=shapes-cue-on",
         screen(study),
+        reveals=1,
     )
 
 

@@ -31,10 +31,18 @@ function go(number, focus = true) {
   find(".step").hidden = done;
   find(".end").hidden = !done;
   find(".again").hidden = guesses.every((one) => one === null);
-  if (done) find(".sum").textContent = `${score() || "No guess yet"}. ${lesson.length} steps.`;
+  if (done) end();
   else draw(true);
   find(".score").textContent = score();
   if (focus) find(done ? ".end h2" : ".step h2").focus();
+}
+
+function end() {
+  find(".sum").textContent = `${score() || "No guess yet"}. ${lesson.length} steps.`;
+  find(".answers").replaceChildren(...lesson.map((step, place) => {
+    const guess = guesses[place], said = guess === null ? "" : ` You said ${step.options[guess]}. ${guess === step.right ? "Yes." : "No."} ${step.told}`;
+    return Object.assign(document.createElement("li"), { textContent: step.question + said });
+  }));
 }
 
 function draw(fresh) {

@@ -40,21 +40,32 @@ def page() -> None:
     )
     step = every[int(st.session_state["step"]) - 1]
     st.markdown(step.intro)
-    guess = guesses.get(step.key)
-    if guess is None:
+    asking = _asking(step)
+    if asking:
         _ask(step)
     else:
-        _told(step, guess, last=step is every[-1])
-    screen = step.before if guess is None and step.before else step.screen
+        _told(step, guesses.get(step.key), last=step is every[-1])
+    screen = step.before if asking and step.before else step.screen
     control = screen.control
     if control is not None:  # its position must not be shared with the page that the screen is from
         control = dataclasses.replace(control, key=f"{step.key}-at")
     stage.show(
         f"tour-{step.key}",
         dataclasses.replace(screen, control=control),
-        asking=guess is None and step.hides,
+        asking=asking and step.hides,
     )
     shell.write_address()
+
+
+def _asking(step: Step) -> bool:
+    """Whether the step's answer is still hidden: nobody has guessed or revealed it here."""
+    return step.key not in {*votes.mine(), *st.session_state.get("revealed", ())}
+
+
+def _reveal(step: Step) -> None:
+    """Show the answer without a guess, as a lecturer does once the class has voted."""
+    st.session_state["revealed"] = {*st.session_state.get("revealed", ()), step.key}
+    _move(step, step.reveals)
 
 
 def _ask(step: Step) -> None:
@@ -67,23 +78,27 @@ def _ask(step: Step) -> None:
                 votes.cast(step.key, list(step.options).index(said))
                 _move(step, step.reveals)
                 st.rerun()
+    if shell.presenting():
+        st.button("Reveal", key="onward", on_click=_reveal, args=(step,))
     if rights.mode() == "class":
         _count(step)
 
 
-def _told(step: Step, guess: int, last: bool) -> None:
-    st.markdown(
-        f"{step.question} You said *{step.options[guess]}*."
-        f" **{'Yes.' if guess == step.right else 'No.'} {step.told}**"
-    )
+def _told(step: Step, guess: int | None, last: bool) -> None:
+    """Draw the answer. `guess`: the index of the guessed option; None if it was only revealed."""
+    mine = verdict = ""
+    if guess is not None:
+        mine = f" You said *{step.options[guess]}*."
+        verdict = "Yes. " if guess == step.right else "No. "
+    st.markdown(f"{step.question}{mine} **{verdict}{step.told}**")
     if rights.mode() == "class":
         _class(step)
     with st.container(horizontal=True):
         name, _, query = step.address.partition("?")
         if not last:
-            st.button("Next step", type="primary", on_click=_next)
+            st.button("Next step", key="onward", type="primary", on_click=_next)
         if rights.mode() == "class" and rights.may_act():
-            st.button("Clear the class's votes", type="tertiary", on_click=votes.clear)
+            st.button("Clear the class's votes", type="tertiary", on_click=_clear, args=(step,))
         if st.button(f"Continue on the page {name.capitalize()}", type="tertiary"):
             for key, value in (each.split("=") for each in query.split("&")):
                 st.session_state[key] = int(value) if key == "img" else value
@@ -101,11 +116,22 @@ def _class(step: Step) -> None:
     """Draw how the class has guessed so far; updated every `POOLED` seconds.
     If the teacher has cleared the votes, the page reruns and asks the question again.
     """
-    if step.key not in votes.mine():
-        if step.reveals is not None and step.screen.control:
-            _move(step, step.screen.control.start)
+    if _asking(step):
+        _hide(step)
         st.rerun()
     st.markdown(f"The class: {votes.told(step.key, step.options) or 'nobody has voted.'}")
+
+
+def _clear(step: Step) -> None:
+    """Remove the class's votes, so that this step's question is asked again."""
+    votes.clear()
+    _hide(step)
+
+
+def _hide(step: Step) -> None:
+    """Move the slider away from the position that shows the answer, if there is one."""
+    if step.reveals is not None and step.screen.control:
+        _move(step, step.screen.control.start)
 
 
 def _move(step: Step, at: int | None) -> None:

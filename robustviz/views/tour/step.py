@@ -34,9 +34,11 @@ class Step:
 
 def choices(n: int, right: int) -> tuple[list[str], int]:
     """Three counts out of `n` as options in ascending order, and the index of `right` among them.
-    The other two counts are the ones of n/10, n/2 and 9n/10 that are furthest from `right`.
+    The other two are near those of n/10, n/2 and 9n/10 that are furthest from `right`, but not
+    round, since a round number would look invented. `n` must be at least 80.
     """
-    others = sorted((n // 10, n // 2, 9 * n // 10), key=lambda each: -abs(each - right))[:2]
+    around = [count + 1 + (right + count) % 8 for count in (n // 10, n // 2, 9 * n // 10)]
+    others = sorted(around, key=lambda each: -abs(each - right))[:2]
     every = sorted({right, *others})
     return [f"{each:,} of {n:,}" for each in every], every.index(right)
 

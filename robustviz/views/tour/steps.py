@@ -238,6 +238,7 @@ def _compare(a: Run, b: Run) -> Step:
         + _cost(),
         f"compare?data={DATA}",
         _board(a, b),
+        reveals=0,
     )
 
 
