@@ -51,13 +51,10 @@ def do(args: argparse.Namespace) -> int:
         _write(args.out, run, images)
     together = worst(run.evaluations(), result)
     lines = (
-        f"{run.id}: clean {result.clean_acc:.4f} ({result.clean_k}/{result.n}), robust"
-        f" {result.robust_acc:.4f} ({result.robust_k}/{result.n})",
-        f"  {result.printed} at eps {result.eps:.4f} seed {result.seed} on {result.split}",
+        f"{run.id}, split {result.split}",
+        str(result),
         *([f"  {said}"] if (said := result.classwise(run.classes)) else []),
-        *(f"  {finding.level} {finding.name}: {finding.text}" for finding in result.doctor),
         *([f"  {together.text}"] if together and together.several else []),
-        *([f"  {result.note}"] if result.note else []),
         *([f"  {args.out}"] if args.out else []),
     )
     facts = (

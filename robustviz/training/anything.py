@@ -109,8 +109,10 @@ def evaluate(
 
 
 def _hinted(finding: Finding) -> Finding:
-    """The finding; if a network seems to have learned nothing, with the usual reason for that."""
-    if finding.name != "learned" or not finding.warning:
+    """The finding; if a network is wrong on most untouched images, with the usual reason for
+    that.
+    """
+    if finding.name != "learned" or not (finding.warning or finding.value < 0.5):
         return finding
     hint = " Does it expect normalised images? Then robustviz.wrap(net, mean=…, std=…)."
     return dataclasses.replace(finding, text=finding.text + hint)

@@ -39,6 +39,7 @@ from robustviz.types import UserError
 
 SLACK = 1e-6  # float32 rounding of x_adv − x
 FEW = 2  # images by which a count may differ by chance
+MANY = 50  # images from which an interval tells a network from one that guesses
 SHARE = 0.05  # of the images, or of accuracy: larger differences are not chance
 FOUND = 0.95  # share of the planted examples that an attack must find
 AGREE = 0.5  # least median cosine of neighbouring gradients; shipped networks have .96 or more
@@ -292,7 +293,8 @@ def _shattered(seen: Evidence) -> Finding:
 def _learned(seen: Evidence) -> Finding:
     n, most = len(seen.y), int(seen.y.bincount().max())
     right = int((seen.logits.argmax(dim=1) == seen.y).sum())
-    nothing = right <= most + FEW
+    chance = n >= MANY and wilson(right, n)[0] <= most / n
+    nothing = right <= most + FEW or chance
     return Finding(
         "learned",
         True,

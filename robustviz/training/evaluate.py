@@ -60,6 +60,16 @@ def seen(ticks: int, n: int) -> tuple[int, int]:
     return min(n, max(0, done) * BATCH) + min(after, 6) * few, n + 6 * few
 
 
+def left(images: int, n: int) -> float:
+    """Returns the work that is left in an evaluation on `n` images when `images` are done, counted
+    as `seen` does: the number of images on which PGD-10 takes as long. PGD-20 takes two for each of
+    the n images, and the doctor 33 for each of the first `DOCTOR_IMAGES` (twelve attacks with PGD,
+    Square, and the planted examples).
+    """
+    few = min(DOCTOR_IMAGES, n)
+    return 2 * (n - min(images, n)) + 33 * (few - max(0, images - n) / 6)
+
+
 def count_right(
     net: nn.Module,
     x: Tensor,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import robustviz
@@ -14,7 +16,7 @@ from robustviz import data, zoo
 from robustviz.attacks import CW, FGSM, PGD, Attack, AutoAttack, Square
 from robustviz.runs import folder
 from robustviz.runs.folder import Run
-from robustviz.training import doctor
+from robustviz.training import anything, doctor
 from robustviz.training.doctor import Consult, consult, examine
 from robustviz.training.evaluation import Finding
 from robustviz.training.planted import plant
@@ -454,3 +456,14 @@ def test_labels_and_images_that_attacks_take_are_examined(toy: Toy) -> None:
         with torch.inference_mode():
             assert findings(toy, *other) == wanted and consult(toy.net, *other, ATTACK) == told
     assert findings(toy, x.float(), classes=4.0) == wanted
+
+
+def test_a_network_hardly_better_than_guessing_is_told_and_asked_about_its_images(toy: Toy) -> None:
+    """As a network is that was trained on normalised images and gets others: 13 of 100 right."""
+    y = torch.arange(100) % 10
+    said = torch.where(torch.arange(100) < 13, y, (y + 1) % 10)
+    seen = Mock(y=y, logits=F.one_hot(said, 10).float())
+    assert doctor._learned(seen).warning
+    seen.logits = F.one_hot(torch.where(torch.arange(100) < 30, y, (y + 1) % 10), 10).float()
+    found = doctor._learned(seen)
+    assert not found.warning and "robustviz.wrap(net" in anything._hinted(found).text

@@ -177,10 +177,7 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
     span = 2 * radius(run) if spec.span is None else spec.span
     if span == 0:
         raise UserError("A surface of span 0 is a single point: try 16/255.", code=2)
-    method = run.config.method  # in other methods `temperature` is that of a contrastive loss
-    temperature = spec.temperature or (
-        method.temperature if isinstance(method, ModelAlignment) else 4.0
-    )
+    temperature = spec.temperature or _temperature(run)
     d = adversarial_direction(reference, x, y, spec)
     r, a = rademacher(tuple(x.shape[1:]), spec.seed), ticks(spec.grid, span)
     wanted = None if witness is None else logits_of(net_of(witness), x)
@@ -231,6 +228,14 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
             **said,
         ),
     )
+
+
+def _temperature(run: Run) -> float:
+    """The T of the soft labels with which a network was aligned, 4 for other methods, in which
+    `temperature` is that of a contrastive loss.
+    """
+    method = run.config.method
+    return method.temperature if isinstance(method, ModelAlignment) else 4.0
 
 
 def _heights(hard: Floats, a: Tensor, eps: float, index: int) -> str:

@@ -44,8 +44,8 @@ def steps(a: str, b: str) -> list[Step]:
         names[side]: _known(run, AttackLevelsSpec(index, eps=eps)) for side, run in runs.items()
     }
     answers = {names[side]: _known(run, AnswersSpec(eps)) for side, run in runs.items()}
-    alone = {names["a"]: levels[names["a"]]}
     first = levels[names["a"]]
+    alone, untouched = {names["a"]: first}, screen_figures.untouched(names["a"], first)
     control = Control(
         "ε, the most that a pixel may change",
         [str(each) for each in first.levels],
@@ -53,7 +53,6 @@ def steps(a: str, b: str) -> list[Step]:
         "eps",
         unit="/255",
     )
-    untouched = screen_figures.untouched(names["a"], first)
     attacked = _attacked(alone, {names["a"]: answers[names["a"]]}, control, 0)
     kept = {side: int(answers[name].k[answers[name].nearest(eps)]) for side, name in names.items()}
     clean, fooled = _fooled(answers[names["a"]], eps)
