@@ -97,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the output was piped into a command that ended, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        return _failed("interrupted; to continue a training use `python -m robustviz resume RUN`.")
+    except KeyboardInterrupt as error:
+        return _failed(str(error) or "interrupted.")
     except ModuleNotFoundError as error:
         return _failed(
             f"the package {error.name} is not installed; install it, or everything with:"

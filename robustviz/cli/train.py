@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from robustviz import registry
+from robustviz import plugins, registry
 from robustviz.cli.data import named
 from robustviz.cli.terminal import DEVICE, RUN, Command, about, number, say, settings, show
 from robustviz.runs import folder, queue, worker
@@ -69,16 +69,23 @@ def resume(args: argparse.Namespace) -> int:
     return _train(args, run, here)
 
 
+def _known(run: folder.Run) -> str:
+    """What to say of a run that is trained already: also if its plug-in's code is another now."""
+    other = plugins.changed(run.info.get("plugins", ()))
+    new = f" {other} To train with the new code, choose another name: --name NAME." if other else ""
+    return f"{run.id} is already trained; these are its results.{new}"
+
+
 def _train(args: argparse.Namespace, run: folder.Run, here: world.World) -> int:
     from robustviz.training.evaluate import evaluate
 
     if here.main:
-        say(
-            f"{run.id} is already trained; these are its results."
-            if run.status().get("state") in folder.OVER
-            else f"run {run.path}"
-        )
-    ended = worker.execute(run, say, here)
+        say(_known(run) if run.status().get("state") in folder.OVER else f"run {run.path}")
+    try:
+        ended = worker.execute(run, say, here)
+    except KeyboardInterrupt:
+        go_on = f"interrupted; go on with: python -m robustviz resume {run.id}"
+        raise KeyboardInterrupt(go_on) from None
     if not here.main:
         return 0
     facts = {"run": str(run.path)} | about(run)

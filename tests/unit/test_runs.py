@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from robustviz import cli
 from robustviz.runs import files as files_module, folder as runs
 from robustviz.runs.folder import Run, write_file
 from robustviz.training.config import TrainConfig
@@ -501,3 +502,25 @@ def test_weights_that_are_no_numbers_or_a_list_without_an_end_are_refused(traine
     (trained.path / "net.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(UserError, match="damaged or of another network"):
         trained.net()
+
+
+def test_an_interrupted_training_names_the_command_that_goes_on(
+    made: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*given: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("robustviz.runs.worker.execute", interrupted)
+    assert cli.main(["resume", made.id]) == 1
+    assert f"python -m robustviz resume {made.id}" in capsys.readouterr().err
+
+
+def test_a_run_that_is_trained_already_says_if_its_plug_in_is_another_now(
+    trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained.set_status(state="done")
+    monkeypatch.setattr("robustviz.runs.worker.execute", lambda *given: "paused")
+    for said, words in (("", "these are its results.\n"), ("mine.py has changed.", "--name NAME")):
+        monkeypatch.setattr("robustviz.plugins.changed", lambda asked, said=said: said)
+        assert cli.main(["resume", trained.id]) == 0
+        assert words in capsys.readouterr().err

@@ -14,7 +14,7 @@ from robustviz.runs.folder import Run
 from robustviz.training.ladder import headline
 from robustviz.views.compare import board as drawn
 from robustviz.views.compare.board import Name
-from robustviz.views.compare.scores import Board, board
+from robustviz.views.compare.scores import Board, board, score
 from robustviz.views.screen import COLOURS, wordy
 from tests.pages.conftest import ordinary
 
@@ -94,6 +94,19 @@ def test_a_run_with_the_plain_evaluation_only_has_that(monkeypatch: pytest.Monke
     assert told in found.verdict(a, run.id, 5).sure
     monkeypatch.setattr(Run, "evaluations", lambda self: [])
     assert board(shipped("shapes")) is None
+
+
+def test_a_later_evaluation_on_fewer_images_does_not_take_the_place_of_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = ordinary("shapes", "trades")
+    plain = run.evaluation()
+    assert plain is not None
+    few = next(one for one in run.evaluations() if one.printed == "PGD-20" and one.n == 200)
+    for every in ([plain, few], [few, plain]):
+        monkeypatch.setattr(Run, "evaluations", lambda self, every=every: every)
+        found = score(run)
+        assert found is not None and found.on.images == plain.images
 
 
 @pytest.mark.long

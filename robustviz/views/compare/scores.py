@@ -76,7 +76,7 @@ def score(run: Run, eps: float | None = None) -> Score | None:
 
     1. the images with most attacks at the radius `eps`, if these are two or more;
     2. the images with most attacks at the run's own ε, if these are two or more;
-    3. a group with a single attack at `eps` (None: at the run's own ε);
+    3. a group with a single attack at `eps` (None: at the run's own ε), on the most images;
     4. the group with most attacks at any radius.
 
     Only untargeted linf attacks with per-image results count. Returns None if there are no such
@@ -103,7 +103,7 @@ def score(run: Run, eps: float | None = None) -> Score | None:
     on = (
         Images(best.images, best.eps)
         if best
-        else max(found, key=lambda at: (at.eps == (eps or run.eps), len(found[at])))
+        else max(found, key=lambda at: (at.eps == (eps or run.eps), *_size(found[at])))
     )
     seconds = [record["seconds"] for record in run.records()]
     attack = run.info["method"].get("attack")
@@ -114,6 +114,11 @@ def score(run: Run, eps: float | None = None) -> Score | None:
         float((attack.get("eps") or run.eps) if attack else 0),
         statistics.median(seconds) if seconds else None,
     )
+
+
+def _size(found: Found) -> tuple[int, int]:
+    """The number of attacks and of images of a group of evaluations."""
+    return len(found), next(iter(found.values())).n
 
 
 @dataclass(frozen=True, eq=False)
