@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from robustviz import registry
 from robustviz.runs import catalogue, folder, naming
@@ -53,7 +54,7 @@ def test_what_is_not_shipped_is_asked_of_the_registry(monkeypatch) -> None:
     assert catalogue.keys("method", "tomorrow")[-1] == "tomorrow"
 
 
-def test_networks_are_known_by_name_without_torch() -> None:
+def test_networks_are_known_by_name_without_torch(runs_home: Path) -> None:
     code = """
 import sys
 class Without:
