@@ -51,8 +51,9 @@ class Recipe:
             f"found = {{name: {made.format('open_run(run)')} for name, run in runs.items()}}"
         )
         alone = list(self.runs) == [""] and "found = " + made.format(f"open_run({self.runs['']!r})")
-        return f"from robustviz import figures, open_run, probes\n{alone or several}\n" + (
-            f"figures.{self.figure}(found{options}).show()" if self.figure else "found"
+        return f"from robustviz import {'figures, ' * bool(self.figure)}open_run, probes\n" + (
+            f"{alone or several}\n"
+            + (f"figures.{self.figure}(found{options}).show()" if self.figure else "found")
         )
 
 
@@ -146,8 +147,9 @@ def _again(run: Run) -> str:
     said = (
         f"\nMADE_WITH = {_literal(made)}\n"
         "for name, version in versions().items():\n"
-        "    if MADE_WITH.get(name) != version:\n"
-        '        print(f"{name}: {version} here, {MADE_WITH.get(name)} there")'
+        '    there = MADE_WITH.get(name, "not recorded")\n'
+        "    if there != version:\n"
+        '        print(f"{name}: {version} here, {there} there")'
     )
     if run.imported:
         return f"run = open_run({str(run.path.resolve())!r}){said}"

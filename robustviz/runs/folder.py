@@ -267,8 +267,8 @@ class Elsewhere(Run):
 
 
 def versions() -> JSON:
-    """Returns the versions of packages and the platform that are in use now, which a new run
-    records.
+    """Returns the versions of packages, the platform and the processor's instructions (such as
+    AVX2) that are in use now, which a new run records: they decide how numbers are rounded.
     """
     import numpy
     import torch
@@ -281,6 +281,7 @@ def versions() -> JSON:
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",
+        "processor": torch.backends.cpu.get_cpu_capability(),
     }
 
 

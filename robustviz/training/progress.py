@@ -69,8 +69,9 @@ def tolerance_note(recorded: JSON, now: JSON) -> str:
     """
     differing = [
         name
-        for name in ("torch", "platform", "device", "processes")
-        if recorded.get(name) != now.get(name)
+        for name in ("torch", "platform", "processor", "device", "processes")
+        # older runs did not record the processor
+        if recorded.get(name, now.get(name) if name == "processor" else None) != now.get(name)
     ] + (["GPU arithmetic"] if "cuda" in (recorded.get("device"), now.get("device")) else [])
     return (
         "The resumed training may differ slightly, because these changed or vary:"

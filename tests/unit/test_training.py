@@ -585,4 +585,7 @@ def test_a_resume_that_cannot_be_exact_says_so() -> None:
     same = {"torch": "2", "platform": "a", "device": "cpu"}
     assert tolerance_note(same, dict(same)) == ""
     assert "torch" in tolerance_note(same, same | {"torch": "3"})
+    one, other = (same | {"processor": each} for each in ("AVX2", "AVX512"))
+    assert "processor" in tolerance_note(one, other)
+    assert tolerance_note(same, one) == ""  # an older run, which did not record it
     assert "GPU" in tolerance_note(same | {"device": "cuda"}, same | {"device": "cuda"})
