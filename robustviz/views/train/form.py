@@ -171,7 +171,7 @@ def _explain(recipe: str, method: str) -> None:
     """Draw the method's description, its paper, our own choices in it, and the recipe's text."""
     cls = registry.get("method", method)
     st.markdown(
-        f"{cls.text}  \n*{cls.paper}.*"
+        f"{cls.text}  \n*{cls.paper.removesuffix('.')}.*"
         + (f"  \n**Our choices:** {cls.choices}" if cls.choices else "")
     )
     if recipe in PRESETS:
