@@ -13,7 +13,7 @@ from robustviz.views import modules
 from robustviz.views.attack.probe import (
     accuracy_curve as accuracy_curve,
     adversarial as adversarial,
-    answers_at as answers_at,
+    answers as answers,
     attack_levels as attack_levels,
     smallest_eps as smallest_eps,
     trajectory as trajectory,

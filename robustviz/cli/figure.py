@@ -16,10 +16,11 @@ from robustviz.runs.naming import labels
 from robustviz.types import JSON, UserError
 from robustviz.views.paper import FONT, PALETTES, caption, for_paper
 from robustviz.views.pictures import SCALES, strip
-from robustviz.views.printing import KINDS, fonts, printed
+from robustviz.views.printing import KINDS, check, fonts, printed
 from robustviz.views.result import ProbeSpec, Result
 
 IMAGES = "images"  # the name that gives pictures instead of a figure: one image clean and attacked
+WIDTH, SIZE = "84mm", 8.0  # the usual width of a figure, and font size in points
 Figure = Callable[..., Any]
 
 
@@ -38,13 +39,19 @@ def do(args: argparse.Namespace) -> int:
         )
     draw, results = _found(args.figure)
     spec, options = _settings(args, draw, results, runs)
+    check()  # before measuring, which may take long
     found = _measured(runs, spec)
     several = _takes_several(draw)
     if len(found) > 1 and not several:
         raise UserError(f"The figure {args.figure} shows one network: give one run.", code=2)
     drawn = draw(found if several else next(iter(found.values())), **options)
     made = for_paper(
-        drawn, args.width, height=args.height, font=args.font, size=args.size, palette=args.palette
+        drawn,
+        args.width or WIDTH,
+        height=args.height,
+        font=args.font,
+        size=args.size,
+        palette=args.palette,
     )
     data = printed(made, kind)
     folder.write_file(out, data)
@@ -66,6 +73,13 @@ def _images(args: argparse.Namespace, runs: list[folder.Run], out: Path) -> int:
     """
     if out.suffix.lower() != ".png":
         raise UserError(f"Pictures are written as .png, and not as {out.name!r}.", code=2)
+    usual = {"width": "", "height": "", "font": FONT, "size": SIZE, "palette": "robustviz"}
+    if given := [f"--{name}" for name, value in usual.items() if getattr(args, name) != value]:
+        raise UserError(
+            f"Pictures have their own sizes in pixels, so leave out {' and '.join(given)}; the"
+            " figure adversarial has a width in mm.",
+            code=2,
+        )
     spec, _ = _settings(args, None, (registry.get("probe", "adversarial").result,), runs)
     found = _measured(runs, spec)
     files = {scale: out.with_stem(out.stem + f"-x{scale}" * (scale > 1)) for scale in SCALES}
@@ -87,15 +101,20 @@ def _found(name: str) -> tuple[Figure, tuple[type[Result], ...]]:
     from robustviz import figures
 
     known = _known()
-    draw = known.get(name) or next(
-        (each for each in known.values() if f".views.{name}." in f".{each.__module__}."), None
-    )
+    pages = {  # the first figure of each page: it is the last one to take the page's name
+        each.__module__.split(".")[2]: each
+        for each in reversed(known.values())
+        if each.__module__.startswith("robustviz.views.")
+    }
+    draw = known.get(name) or pages.get(name)
     if draw is None and not name.startswith("_"):
         draw = getattr(figures, name, None)
     results = tuple(_results(draw)) if callable(draw) else ()
     if not callable(draw) or not results:
         raise UserError(
-            f"There is no figure {name!r}; there are {IMAGES}, {', '.join(sorted(known))}.", code=2
+            f"There is no figure {name!r}; there are {IMAGES}, {', '.join(sorted(known))}; a page's"
+            f" name gives its first figure: {', '.join(sorted({*pages} - {*known}))}.",
+            code=2,
         )
     return draw, results
 
@@ -212,10 +231,13 @@ COMMANDS = (
                 "metavar": "FILE.pdf",
                 "help": "the ending says which: .pdf, .svg, .png (600 dots an inch)",
             },
-            "--width": {"default": "84mm", "help": "as 84mm, 17.4cm, 3.3in or 240pt"},
+            "--width": {
+                "default": "",
+                "help": f"as 84mm, 17.4cm, 3.3in or 240pt (default: {WIDTH})",
+            },
             "--height": {"default": "", "help": "as --width (default: what the contents need)"},
             "--font": {"default": FONT, "help": "a font of this computer, as 'Times New Roman'"},
-            "--size": {"type": float, "default": 8.0, "help": "font size in points"},
+            "--size": {"type": float, "default": SIZE, "help": "font size in points"},
             "--palette": {"default": "robustviz", "choices": list(PALETTES)},
             **settings(
                 "NAME=VALUE", "any setting of the probe or option of the figure, like n=100"

@@ -223,10 +223,12 @@ def take_home(
     screen: Screen,
     results: Mapping[str, Result],
     spec: ProbeSpec[Any] | None = None,
+    chart: tuple[Mapping[str, Result], Recipe] | None = None,
 ) -> None:
     """Draw the *Take home* menu of a first screen: the screen with its control as one HTML file,
     its charts and images, all measured data, its caption, and, with a `spec`, the lines of Python
-    that measure it again.
+    that measure `results` again. `chart`: other results, which the screen's chart shows, and how
+    to make a figure of them; its numbers, its caption and these lines are offered, too.
     """
     with st.popover(
         "Take home",
@@ -245,14 +247,23 @@ def take_home(
             "text/html",
         )
         at = _position(screen)
-        if chart := drawing(screen, at):
-            _file("Charts (SVG)", lambda: chart, f"{key}.svg", "image/svg+xml")
+        if vector := drawing(screen, at):
+            _file("Charts (SVG)", lambda: vector, f"{key}.svg", "image/svg+xml")
+        captioned = [_titled(title, screen, at, results)]
+        recipes = [] if spec is None else [Recipe(_runs(results), spec)]
+        if chart is not None:
+            found, recipe = chart
+            figure = getattr(load("robustviz.figures"), recipe.figure)
+            captioned.append(made := drawn(figure, found, **recipe.options))
+            recipes.append(recipe)
+            _file("Numbers drawn (CSV)", lambda: csv(made), f"{key}.csv", "text/csv")
         _strips(key, results, at)
         _measured_files(key, results)
-        _caption(_titled(title, screen, at, results))
-        if spec is not None:
+        _caption(*captioned)
+        if recipes:
             st.markdown("In a notebook:")
-            st.code(Recipe(_runs(results), spec).code(), language="python", wrap_lines=True)
+            for recipe in recipes:
+                st.code(recipe.code(), language="python", wrap_lines=True)
             _notebooks(key, results)
 
 
@@ -295,8 +306,9 @@ def _titled(title: str, screen: Screen, at: int, results: Mapping[str, Result]) 
     return finish(go.Figure(layout={"title": words}), title, results)
 
 
-def _caption(figure: go.Figure) -> None:
-    if said := load("robustviz.views.paper").caption(figure):
+def _caption(*figures: go.Figure) -> None:
+    caption = load("robustviz.views.paper").caption
+    if said := " ".join(filter(None, map(caption, figures))):
         st.markdown("Its caption:")
         st.code(said, language=None, wrap_lines=True)
 

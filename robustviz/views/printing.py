@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import re
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ DPI = 600  # dots per inch of a PNG, as journals ask for in line drawings
 PATIENCE = 90  # seconds that the browser may take to print, the same as kaleido's limit
 GAP = 16  # pixels between the charts of a first screen
 _MM = 96 / 25.4
+_PYTHON = f'"{sys.executable}"' if " " in sys.executable else sys.executable
 _EMBEDDED = re.compile(rb"/BaseFont\s*/(?:[A-Z]{6}\+)?([\w,.-]+)")
 
 
@@ -73,7 +75,8 @@ def _told() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise UserError(
-            "Saving figures needs kaleido, which is not installed: pip install kaleido"
+            "Saving figures needs kaleido, which is not installed:"
+            f" {_PYTHON} -m pip install kaleido"
         ) from error
     except Exception as error:
         if type(error).__name__ == "ChromeNotFoundError":
@@ -150,14 +153,22 @@ def fonts(pdf: bytes) -> list[str]:
     return sorted({found.decode() for found in _EMBEDDED.findall(pdf)})
 
 
+def check() -> None:
+    """Raises UserError, as `printed` does, if kaleido or a browser is missing."""
+    with _told():
+        load("kaleido")
+        chromium = load("choreographer.browsers.chromium")
+        if not chromium.Chromium.find_browser(skip_local=False):
+            raise chromium.ChromeNotFoundError
+
+
 def able() -> bool:
     """Whether figures can be written to files here: kaleido is installed and a browser is found."""
     try:
-        load("kaleido")
-        found = load("choreographer.browsers.chromium").Chromium.find_browser(skip_local=False)
-    except (ModuleNotFoundError, RuntimeError):
+        check()
+    except UserError:
         return False
-    return bool(found)
+    return True
 
 
 _CHART = re.compile(r"<svg\b.*?</svg>", re.DOTALL)

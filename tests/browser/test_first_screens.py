@@ -28,6 +28,8 @@ def on(addresses: list[str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("_opened", addresses, indirect=True, ids=names)
 
 
+# The right edge of the widest of these elements, in pixels from the left.
+EDGE = "all => Math.max(0, ...all.map((one) => one.getBoundingClientRect().right))"
 # Whether the page has been drawn again for a colour scheme, which its own style sheet names.
 DRAWN_FOR = """said => [...document.querySelectorAll("style")].some(
     one => one.textContent.includes(said))"""
@@ -93,6 +95,8 @@ def test_nothing_is_cut_off_at_400_pixels_nor_at_twice_the_size(opened: Page) ->
         opened.set_viewport_size({"width": width, "height": 800})
         for part in ("document.documentElement", "document.querySelector('[data-testid=stMain]')"):
             opened.wait_for_function(f"() => {part}.scrollWidth <= {width}")
+        charts = opened.locator(".screen .picture svg")
+        assert charts.evaluate_all(EDGE) <= width  # A chart is seen whole, without scrolling it.
     opened.set_viewport_size(SIZE)
 
 

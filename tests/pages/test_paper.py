@@ -81,3 +81,21 @@ def test_a_first_screen_has_its_charts_its_pictures_and_a_caption(visit) -> None
     app = opened(visit, "attack", "attack")
     assert {"Charts (SVG)", "Pictures, × 8 (PNG)"} < set(offered(app))
     assert "How little does it take? (ε, the most that a pixel may change: 38/255): A" in said(app)
+
+
+def test_the_attack_screen_s_curve_has_numbers_a_caption_and_the_lines_that_draw_it(visit) -> None:
+    """The curve is PGD-20 on many images, the pictures are PGD-10 on one."""
+    app = opened(visit, "attack", "attack")
+    assert "Numbers drawn (CSV)" in offered(app)
+    caption = next(each.value for each in app.code if each.value.startswith("How little"))
+    pictures, curve = caption.split(" Accuracy under PGD-20: ")
+    assert pictures.endswith("; test image 5 of digits, PGD-10, seed 0.")
+    assert curve.endswith(
+        "; 200 test images of digits, PGD-20, seed 0; bands: 95 % intervals (Wilson)."
+    )
+    lines = [each.value for each in app.code if each.value.startswith("from robustviz")]
+    assert [each.rpartition("\n")[2] for each in lines] == [
+        "found",
+        f"figures.accuracy_curve(found, here={38 / 255}).show()",
+    ]
+    assert ["figures" in each.partition("\n")[0] for each in lines] == [False, True]

@@ -6,8 +6,10 @@ networks.
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -36,6 +38,7 @@ from robustviz.views.attack.result import (
     Trajectory,
 )
 from robustviz.views.measure import images_of, measure, net_of
+from robustviz.views.printing import drawing
 from robustviz.views.screen import Control, wordy
 
 EPS = 0.15
@@ -167,6 +170,24 @@ def test_the_line_follows_the_slider_and_every_sentence_is_short() -> None:
     assert [each for line in said for each in wordy(line)] == []
     assert "one training seed each" in screen.sure[0]
     assert any("upper bound" in line for line in screen.sure)
+
+
+def test_the_chart_is_drawn_for_phones_too_and_taken_home_once() -> None:
+    found = {"A Standard": levels(3), "B PGD-AT": levels(99)}
+    curves = {"A Standard": answers(20), "B PGD-AT": answers(8)}
+    screen = first.screen(found, curves, None, control(), 8)
+    charts = {
+        int(ElementTree.fromstring(one).get("width", "0")): one
+        for one in re.findall(r"<svg.*?</svg>", screen.picture, re.DOTALL)
+    }
+    assert list(charts) == [1196, 360]  # No phone is much wider than 400 pixels.
+    for text in (">8<", ">16<", ">ε in grey levels of 255<", ">A Standard<", ">B PGD-AT<"):
+        assert all(text in chart for chart in charts.values())
+    moved = [set(re.findall(r'data-move="([^"]+)"', chart)) for chart in charts.values()]
+    assert len(moved[0]) == len(moved[1]) == 3 and not moved[0] & moved[1]
+    assert len({screen.moves[name][1][8] for name in ("here-x", "small-here-x")}) == 2
+    home = ElementTree.fromstring(drawing(screen, 8))
+    assert [each.get("width") for each in home.iter() if each.tag.endswith("}svg")] == ["1196"] * 2
 
 
 def test_less_eps_looks_like_less_since_the_gain_is_one_for_the_page() -> None:

@@ -256,7 +256,8 @@ def test_a_screen_s_charts_are_one_svg_with_its_control_where_it_stands() -> Non
 
 def test_without_kaleido_or_a_browser_one_sentence_says_what_to_do(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "kaleido", None)
-    with pytest.raises(UserError, match="pip install kaleido"):
+    command = f"{sys.executable} -m pip install kaleido"
+    with pytest.raises(UserError, match=re.escape(command)):
         printing.printed(two(), "pdf")
     assert not printing.able()
     monkeypatch.undo()
@@ -265,6 +266,14 @@ def test_without_kaleido_or_a_browser_one_sentence_says_what_to_do(monkeypatch) 
     assert not printing.able()
     with pytest.raises(UserError, match=r"Chrome or Chromium.* BROWSER_PATH"):
         printing.printed(for_paper(two()), "pdf")
+
+
+def test_the_command_says_that_kaleido_is_missing_before_it_measures(monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "kaleido", None)
+    monkeypatch.setattr(figure, "_measured", lambda *_: pytest.fail("It measured first."))
+    run = "digits-pgd-at-small-resnet-s0-0c56e5c2"
+    assert cli.main(["figure", run, "attack", "--out", "f.pdf", "--width", "84mm"]) == 1
+    assert f"{sys.executable} -m pip install kaleido" in capsys.readouterr().err
 
 
 def test_what_is_no_kind_of_file_is_one_sentence() -> None:
@@ -278,7 +287,12 @@ def test_what_is_no_kind_of_file_is_one_sentence() -> None:
         (["nonsense"], "There is no figure 'nonsense'; there are images, accuracy_curve"),
         (["features", "--out", "f.gif"], "ends in .pdf, .svg, .png"),
         (["features", "--set", "m=3"], "There is no setting 'm'"),
+        (["nonsense"], "a page's name gives its first figure: attack, "),
         (["images", "--out", "f.pdf"], "Pictures are written as .png"),
+        (
+            ["images", "--width", "84mm", "--size", "9"],
+            "Pictures have their own sizes in pixels, so leave out --width and --size",
+        ),
         (["features", "--palette", "rainbow", "--out", "f.pdf"], "rainbow"),
     ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustviz import figures, probes
+from robustviz import figures, probes, registry
 from robustviz.attacks import PGD
 from robustviz.probes import AccuracyCurveSpec, AdversarialSpec, SmallestEpsSpec, TrajectorySpec
 from robustviz.runs import catalogue, folder
@@ -20,7 +20,7 @@ from robustviz.training.evaluate import count_right, evaluate
 from robustviz.types import UserError
 from robustviz.ui import networks
 from robustviz.views.compare.scores import score
-from robustviz.views.measure import images_of, measure, net_of
+from robustviz.views.measure import Probe, images_of, measure, net_of
 
 
 @pytest.fixture
@@ -33,6 +33,13 @@ def run(runs_home):
         and run.data_key == "digits"
         and run.method_key == "pgd_at"
     )
+
+
+def test_every_probe_is_found_by_its_key_as_the_lines_of_python_do() -> None:
+    lost = [
+        key for key in registry.keys("probe") if not isinstance(getattr(probes, key, None), Probe)
+    ]
+    assert lost == []
 
 
 @pytest.mark.long

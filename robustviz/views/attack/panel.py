@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from robustviz.export import Recipe
 from robustviz.imports import load
 from robustviz.runs import catalogue, folder
 from robustviz.runs.naming import SEEDS
@@ -178,7 +179,12 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, Attac
     with row:
         for name in found:
             doctor(name[:1], named[name], found[name], chosen.at)
-        widgets.take_home("attack", QUESTION, screen, found, chosen.levels)
+        # the lines measure all networks alike, also where the screen has both kinds of curve
+        spec = chosen.answers if len(answers) == len(found) else AccuracyCurveSpec()
+        runs = {name: named[name] for name in curves}
+        recipe = Recipe(runs, spec, "accuracy_curve", {"here": chosen.eps})
+        chart = (curves, recipe) if curves else None
+        widgets.take_home("attack", QUESTION, screen, found, chosen.levels, chart)
     return found
 
 

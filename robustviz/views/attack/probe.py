@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from robustviz import progress, registry
 from robustviz.attacks import PGD, Attack, Square
 from robustviz.attacks.balls import BALLS
-from robustviz.attacks.base import answers
+from robustviz.attacks.base import answers as predicted
 from robustviz.data import Dataset
 from robustviz.nets import Classifier, frozen
 from robustviz.runs.folder import Run
@@ -253,7 +253,7 @@ def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
 
 
 @probe(AnswersSpec)
-def answers_at(run: Run, spec: AnswersSpec) -> Answers:
+def answers(run: Run, spec: AnswersSpec) -> Answers:
     """Returns the network's predictions for the first `spec.n` test images under PGD at each radius
     of `levels_of`, from 0 to about twice `spec.eps`. If `spec.eps` is None, the run's ε takes its
     place, or the data's default ε if the run was trained in l2.
@@ -268,7 +268,7 @@ def answers_at(run: Run, spec: AnswersSpec) -> Answers:
         bound = attack.bound(int(level) / 255)
         shown = bound.search(net, few.x, few.y, rng) if level else few.x
         with frozen(net):
-            said.append(answers(net, shown).numpy())
+            said.append(predicted(net, shown).numpy())
         progress.count(len(few))
     right = (np.array(said) == few.y.numpy()).sum(1)
     at = int(np.abs(levels / 255 - usual).argmin())

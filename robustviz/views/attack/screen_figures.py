@@ -5,7 +5,6 @@ added perturbation, and accuracy against ε. It needs neither torch nor Plotly, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
 import numpy as np
 
@@ -19,8 +18,8 @@ from robustviz.views.drawing import Plot, tile, uri
 from robustviz.views.pictures import delta, gain, png
 from robustviz.views.screen import Control, Screen
 
-WIDTH, SIZE, TALL = 1196, 228, 170  # pixels: screen width, picture side, chart height
-LARGE = 300  # pixels: side of a picture that is shown alone
+SIZE, LARGE = 228, 300  # pixels: side of a picture, and of one that is shown alone
+WIDE, SMALL = (1196, 170), (360, 230)  # pixels: width and height of the chart, also for phones
 DASH = {"a": "", "b": "9 5"}
 STYLE = """<style>
 @container (min-width: 66rem) {
@@ -30,8 +29,12 @@ STYLE = """<style>
 @container (max-width: 34rem) {
   .pair figure { width: calc(50% - .4rem) !important; }
   .pair figure:first-child { margin-right: calc(50% - .4rem); }
-  .pair + div { overflow-x: auto; }
-  .pair + div svg { max-width: none; }
+}
+.accuracy .small { display: none; }
+@container (max-width: 48rem) {
+  .accuracy .wide { display: none; }
+  .accuracy .small { display: block; }
+  .accuracy .small svg { width: 100%; max-width: 28rem; }
 }
 </style>"""
 
@@ -198,15 +201,38 @@ def _pictures(first: AttackLevels) -> tuple[str, ...]:
 def _chart(
     curves: Mapping[str, AccuracyCurve], levels: np.ndarray, at: int
 ) -> tuple[str, dict[str, tuple[str, Sequence[str]]]]:
-    """Returns the chart of accuracy against ε with 95 % bands as SVG in HTML, and the values that
-    its moving parts take at each level; "" and {} without curves.
+    """Returns the chart of accuracy against ε with 95 % bands as SVG in HTML, in two sizes of which
+    the browser shows the one that fits, and the values that their moving parts take at each level;
+    "" and {} without curves.
     """
     if not curves:
         return "", {}
-    ticks = levels[:: max(1, len(levels) // 8)]
+    moves: dict[str, tuple[str, Sequence[str]]] = {}
+    wide = _plot(curves, levels, at, WIDE, moves)
+    small = _plot(curves, levels, at, SMALL, moves)
+    return (
+        f'<div class="accuracy"><div class="wide">{wide}</div><div class="small">{small}</div>'
+        "</div>",
+        moves,
+    )
+
+
+def _plot(
+    curves: Mapping[str, AccuracyCurve],
+    levels: np.ndarray,
+    at: int,
+    size: tuple[int, int],
+    moves: dict[str, tuple[str, Sequence[str]]],
+) -> str:
+    """Returns the chart as SVG of `size`, its width and height; what its moving parts become at
+    each level is added to `moves`. The small one has fewer ticks, and the names above the plot.
+    """
+    key, count, head, first = (
+        ("small-", 4, 20 * len(curves), 2 - 20 * len(curves)) if size == SMALL else ("", 8, 0, 14)
+    )
+    ticks = levels[:: max(1, len(levels) // count)]
     plot = Plot(
-        WIDTH,
-        TALL,
+        *size,
         (0, int(levels[-1])),
         (0, 1),
         "ε in grey levels of 255",
@@ -214,25 +240,21 @@ def _chart(
         [(int(level), str(level)) for level in ticks],
         [(0, "0"), (0.5, "50%"), (1, "100%")],
         left=70,
+        top=12 + head,
     )
     shift = [f"translate({plot.px(int(level)) - plot.px(0):.1f} 0)" for level in levels]
-    plot.upright(0, move="here", more=f'transform="{shift[at]}"')
-    moves: dict[str, tuple[str, Sequence[str]]] = {"here-x": ("transform", shift)}
+    plot.upright(0, move=f"{key}here", more=f'transform="{shift[at]}"')
+    moves[f"{key}here-x"] = ("transform", shift)
     for place, (who, curve) in enumerate(curves.items()):
         side, x, share = _side(who), list(curve.eps * 255), list(curve.accuracy)
         near = [int(np.abs(np.array(x) - level).argmin()) for level in levels]
         plot.band(x, list(curve.interval[:, 0]), list(curve.interval[:, 1]), side)
         plot.line(x, share, side, dash=DASH[side])
-        plot.dot(x[near[at]], share[near[at]], side, radius=7, hollow=True, move=side)
-        plot.text(int(levels[-1]), 1, who, side, anchor="end", shift=(0, 14 + 20 * place))
-        moves |= {
-            f"{side}-cx": ("cx", [f"{plot.px(x[k])}" for k in near]),
-            f"{side}-cy": ("cy", [f"{plot.py(share[k])}" for k in near]),
-        }
-    named = " and ".join(curves)
-    alt = f"Accuracy on the test images against ε, {named}."
-    # The chart is wider than a phone, so it scrolls, also by keyboard.
-    return f'<div tabindex="0" role="group" aria-label="{escape(alt)}">{plot.html()}</div>', moves
+        plot.dot(x[near[at]], share[near[at]], side, radius=7, hollow=True, move=f"{key}{side}")
+        plot.text(int(levels[-1]), 1, who, side, anchor="end", shift=(0, first + 20 * place))
+        moves[f"{key}{side}-cx"] = ("cx", [f"{plot.px(x[k])}" for k in near])
+        moves[f"{key}{side}-cy"] = ("cy", [f"{plot.py(share[k])}" for k in near])
+    return plot.html(f"Accuracy on the test images against ε, {' and '.join(curves)}.")
 
 
 def _side(name: str) -> str:
