@@ -79,6 +79,14 @@ def mean_interval(
     return mean, mean - half, mean + half
 
 
+def share_interval(values: Floats | Sequence[float]) -> tuple[float, float, float]:
+    """`mean_interval` at 95 % of shares such as accuracies, with its ends cut to [0, 1], because no
+    share lies outside; of a single value infinite as there. Raises UserError as there.
+    """
+    mean, low, high = mean_interval(values)
+    return (mean, low, high) if math.isinf(low) else (mean, max(0.0, low), min(1.0, high))
+
+
 def _row(values: Any) -> Floats:
     """`values`, an array, tensor or list of numbers, as a float64 array (n,). Raises UserError if
     it is empty or anything else.

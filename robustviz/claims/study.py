@@ -166,8 +166,6 @@ def _json(row: Row) -> JSON:
         "data": row.setup.data,
         "metric": row.expectation.metric,
         "measured": METRICS[row.expectation.metric][0],
-        "smallest": row.expectation.smallest,
-        "not_worse": row.expectation.not_worse,
         "command": f"python -m robustviz claims {row.setup.data}",
         "text": row.verdict.text,
         **{

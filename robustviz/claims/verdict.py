@@ -12,7 +12,7 @@ import numpy as np
 from robustviz.stats import LEAST_SEEDS, mean_interval, t_quantile
 from robustviz.types import UserError
 
-POWER = 0.8  # probability with which a true difference of size `notices` is found
+POWER = 0.8  # probability with which a true difference of size `notices` decides the claim
 Word = Literal["seen here", "not seen here", "cannot tell", "cannot tell (ceiling)", "not decided"]
 
 
@@ -21,11 +21,12 @@ class Verdict:
     """The verdict on one expected difference.
 
     `word`: the verdict; `effect`: the mean over the seeds of A minus B, with the sign that makes it
-    positive if A differs as claimed; `low`, `high`: the ends of its 95 %
-    confidence interval, corrected for the number of claims; `seeds`: how many of `wanted` seeds
-    both sides have; `notices`: the size of a true difference that these runs would find with
-    probability 0.8. If the verdict is
-    `not decided`, `low`, `high` and `notices` are NaN, and `effect` is NaN without any seed.
+    positive if A differs as claimed; `low`, `high`: the ends of its 95 % confidence interval,
+    corrected for the number of claims; `seeds`: how many of `wanted` seeds both sides have;
+    `smallest`, `not_worse`: as in `verdict`. `notices`: the size of a true difference as claimed
+    that these runs would call *seen here* with probability 0.8; with `not_worse`, of a true loss
+    that they would call *not seen here*. If the verdict is `not decided`, `low`, `high` and
+    `notices` are NaN, and `effect` is NaN without any seed.
     """
 
     word: Word
@@ -35,6 +36,8 @@ class Verdict:
     notices: float
     seeds: int
     wanted: int
+    smallest: float
+    not_worse: bool
 
     @property
     def text(self) -> str:
@@ -44,7 +47,8 @@ class Verdict:
             plural = "seed" if self.wanted == 1 else "seeds"
             return f"not decided ({self.seeds} of {self.wanted} {plural}{few})"
         if self.word == "cannot tell":
-            return f"cannot tell (these runs would notice {self.notices:.2g} or more)"
+            allowed = f"a loss of {self.smallest:.2g} is allowed, " if self.not_worse else ""
+            return f"cannot tell ({allowed}these runs would notice {self.notices:.2g} or more)"
         return self.word
 
 
@@ -85,11 +89,13 @@ def verdict(
         raise UserError("A measured value is no number, so there is no verdict.")
     if len(pairs) < max(LEAST_SEEDS, wanted):
         mean = float(apart.mean()) if len(pairs) else math.nan
-        return Verdict("not decided", mean, math.nan, math.nan, math.nan, len(pairs), wanted)
+        no = math.nan
+        return Verdict("not decided", mean, no, no, no, len(pairs), wanted, smallest, not_worse)
     effect, low, high = mean_interval(apart, 1 - 0.05 / claims)
     error = float(apart.std(ddof=1)) / math.sqrt(len(apart))
     freedom = len(apart) - 1
-    notices = error * (t_quantile(freedom, 1 - 0.05 / claims) + t_quantile(freedom, 2 * POWER - 1))
+    half, spare = (error * t_quantile(freedom, each) for each in (1 - 0.05 / claims, 2 * POWER - 1))
+    notices = spare + (smallest + half if not_worse else max(smallest, half))
     bound = -smallest if not_worse else 0.0
     full = not (less or not_worse) and top is not None and top - float(np.mean(theirs)) < smallest
     word: Word = (
@@ -101,4 +107,4 @@ def verdict(
         if high < (-smallest if not_worse else smallest)
         else "cannot tell"
     )
-    return Verdict(word, effect, low, high, notices, len(pairs), wanted)
+    return Verdict(word, effect, low, high, notices, len(pairs), wanted, smallest, not_worse)

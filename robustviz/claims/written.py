@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from robustviz import paths
 from robustviz.runs.files import write_file
 from robustviz.types import table
-from robustviz.views.claims.result import ORDER, Found, Row, whole
+from robustviz.views.claims.result import ORDER, Found, Row, in_part, whole
 
 if TYPE_CHECKING:
     from robustviz.claims.study import Side
@@ -44,16 +44,18 @@ def between(file: Path, mark: str, text: str) -> str:
 
 
 def counts(found: Found) -> str:
-    """For the README: one line for each data set, which says how many claims have each verdict.
+    """For the README: one line for each data set, which says how many claims have each verdict, and
+    how many are seen in part.
 
     Data sets on which no claim is decided are left out.
     """
     lines = []
     for data in found.data:
-        words = [whole(found.of(name, data)) for name in found.claims]
+        every = [found.of(name, data) for name in found.claims]
+        words, parts = [whole(rows) for rows in every], sum(bool(in_part(rows)) for rows in every)
         if set(words) != {"not decided"}:
             told = ", ".join(f"{words.count(word)} {word}" for word in ORDER if word in words)
-            lines.append(f"- `{data}`: of {len(words)} claims {told}.")
+            lines.append(f"- `{data}`: of {len(words)} claims {told}; {parts} are seen in part.")
     return "\n".join(lines)
 
 
@@ -75,7 +77,7 @@ def _whole(found: Found, name: str, data: str) -> str:
     rows = found.of(name, data)
     word = whole(rows)
     if word != "not decided":
-        return word
+        return in_part(rows) or word
     return f"not decided ({min(row.seeds for row in rows)} of {rows[0].wanted})"
 
 

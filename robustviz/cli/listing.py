@@ -2,14 +2,14 @@
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from robustviz import plugins, registry
 from robustviz.cli.terminal import Command, about, show
 from robustviz.runs import folder, queue
 from robustviz.training.evaluation import Evaluation
-from robustviz.training.ladder import headline
+from robustviz.training.ladder import Worst, headline
 from robustviz.types import JSON, UserError, shown
 
 
@@ -117,6 +117,22 @@ def _measured(one: Evaluation) -> str:
     )
 
 
+def _together(found: Worst | None, shown: Evaluation, every: Sequence[Evaluation]) -> str:
+    """The accuracy under several attacks together, after that of `shown`. On other images it can
+    be higher, so there it stands beside the same attack's accuracy on these images, if `every` has
+    that. Empty if `found` is None.
+    """
+    if found is None:
+        return ""
+    said = f"{found.acc:.3f} under all {len(found.attacks)} attacks together"
+    if found.images == shown.images:
+        return f", {said}"
+    alike = [(one.images, one.eps, one.printed) for one in every]
+    same = (found.images, found.eps, shown.printed)
+    alone = f"{shown.printed} {every[alike.index(same)].robust_acc:.3f}, " if same in alike else ""
+    return f"; on another set of {found.n} images: {alone}{said}"
+
+
 def summary(run: folder.Run) -> JSON:
     """What a list of runs shows about `run`: its id, path, state (`shipped` for a run that came
     with robustviz), data, method and net, its accuracies if it was evaluated, and a `note` for
@@ -141,8 +157,7 @@ def summary(run: folder.Run) -> JSON:
             "robust_acc": evaluation.robust_acc,
             "n": evaluation.n,
             "eps": evaluation.eps,
-            "note": _measured(evaluation)
-            + (f", under every attack run {worst.acc:.3f} (n={worst.n})" if worst else ""),
+            "note": _measured(evaluation) + _together(worst, evaluation, every),
             "worst": worst.to_json() if worst else None,
         }
     elif status.get("error"):

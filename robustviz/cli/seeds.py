@@ -1,8 +1,9 @@
 """The command `report --seeds`: the mean accuracy of each method over its training seeds.
 
 The interval of one evaluation is about one network and more test images; the intervals of this
-table are about more seeds. The table reads the shipped runs, the user's runs, and
-`checkpoints/seeds`, which holds evaluations of networks whose weights are not shipped.
+table are about more seeds. Their ends are cut to [0, 1], because no accuracy lies outside. The
+table reads the shipped runs, the user's runs, and `checkpoints/seeds`, which holds evaluations of
+networks whose weights are not shipped.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from robustviz.cli import tables
 from robustviz.cli.terminal import say
 from robustviz.runs import folder
 from robustviz.runs.files import read_json, to_bytes, write_file
-from robustviz.stats import finite_or_none, mean_interval
+from robustviz.stats import finite_or_none, share_interval
 from robustviz.training.evaluation import Evaluation
 from robustviz.training.ladder import worst
 from robustviz.types import JSON, UserError, eps_text
@@ -39,7 +40,8 @@ COLUMNS = ("data", "method", "net", "eps")
 HEAD = ["data", "method", "net", "ε", "settings", "seeds", "n", "clean", *ATTACKS, "both"]
 NONE = "No evaluations yet: train a run first."
 NOTE = (
-    "Each cell: mean ± standard deviation over the seeds [95 % interval of the mean, Student's t]."
+    "Each cell: mean ± standard deviation over the seeds [95 % interval of the mean, Student's t,"
+    " cut to 0 and 1]."
     " *Both*: images on which the network is right untouched and under both attacks. The attacks"
     " have the ε of the training; all seeds of a row were evaluated on the same n test images."
 )
@@ -199,9 +201,9 @@ def _measured(seeds: list[dict[str, Evaluation]]) -> dict[str, JSON]:
 
 def _over_seeds(values: list[float]) -> JSON:
     """The number of values, one for each seed, and their mean; for several seeds also the standard
-    deviation and the 95 % interval of the mean.
+    deviation and the 95 % interval of the mean, by Student's t with its ends cut to [0, 1].
     """
-    mean, low, high = mean_interval(values)
+    mean, low, high = share_interval(values)
     return {
         "seeds": len(values),
         "mean": mean,

@@ -15,9 +15,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from robustviz.claims import study as claims
-from robustviz.cli import main
+from robustviz.cli import main, seeds as over_seeds
 from robustviz.training.config import TrainConfig
 from robustviz.ui import networks
+from robustviz.views.budget.result import family
 from robustviz.views.tour import background
 from robustviz.views.tour.steps import DATA, steps
 from tests.pages.conftest import sound
@@ -74,6 +75,23 @@ def test_the_spread_over_seeds_is_what_report_prints(capsys: pytest.CaptureFixtu
         for text, name in ((clean, "clean"), (attacked, "PGD-20")):
             mean, sd = (100 * row[name][part] for part in ("mean", "sd"))
             assert text == f"{nearest(mean)} ± {nearest(sd)}", (data, method, eps)
+
+
+def test_what_is_said_of_single_seeds_and_of_the_budget_page_is_measured() -> None:
+    robust = {
+        each.config.seed: 100 * over_seeds.found(each.evaluations, 8 / 255, "PGD-20")[0].robust_acc
+        for each in map(
+            over_seeds.read, sorted(over_seeds.FOLDER.glob("shapes-pgd-at-small-resnet-*.json"))
+        )
+        if each.config.eps == 8 / 255
+    }
+    first, *others = (f"{nearest(each)} %" for each in sorted(robust.values(), reverse=True))
+    assert robust[0] == max(robust.values())  # the shipped B has seed 0
+    (said,) = (row[4] for row in table("minutes") if row[0] == "25–40")
+    assert said.endswith(f"B is the best, with {first}; the others have {' and '.join(others)}")
+    found = family("shapes")
+    ends = dict(zip(*found.mean(found.clean_k), strict=True))
+    assert max(ends) == 12 / 255 and f"`/budget` ends at {nearest(100 * ends[12 / 255])} %" in SHEET
 
 
 def nearest(percent: float) -> int:

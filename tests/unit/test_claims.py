@@ -107,6 +107,26 @@ def test_a_claim_is_seen_only_where_all_that_it_expects_is():
     assert result.whole([seen, unclear, missing]) == "not seen here"
 
 
+def test_a_claim_that_is_seen_in_part_says_what_is_seen():
+    seen = row(word="seen here", says="robust")
+    unclear, missing = row(word="cannot tell", says="costly"), row(word="not seen here", says="x")
+    assert result.in_part([seen, unclear]) == "1 of 2 seen"
+    assert result.in_part([seen, unclear, missing]) == "1 of 3 seen, 1 not"
+    assert result.in_part([seen]) == result.in_part([missing, unclear]) == ""
+    known = result.Found((seen, unclear), {})
+    screen = screen_figures.screen(known, 0)
+    assert screen.answer == [
+        f"On {seen.data}, 0 of 1 claims are seen here in full, 1 in part. 0 expect something that"
+        " is not seen, and for 1 these runs cannot tell."
+    ]
+    assert "? 1 of 2 seen<" in screen.picture and "Seen: robust.<" in screen.picture
+    assert "1 of 2 seen" in written.summary(known)
+    assert (
+        written.counts(known) == f"- `{seen.data}`: of 1 claims 1 cannot tell; 1 are seen in part."
+    )
+    assert "Seen" not in screen_figures.screen(result.Found((seen,), {}), 0).picture
+
+
 def test_the_first_screen_is_short_on_every_data_set():
     found = result.found()
     for start in range(len(found.data)):
@@ -121,8 +141,9 @@ def test_runs_that_are_not_finished_are_not_said_to_be_unable_to_tell():
     rows = tuple(row(name=name, word=next(words), data="shapes") for name in known.claims)
     screen = screen_figures.screen(result.Found(rows, known.pilots), 0)
     assert screen.answer == [
-        f"On shapes, 1 of {len(rows)} claims are seen here, 0 are not, and for 1 these runs cannot"
-        f" tell. The runs for {len(rows) - 2} are not finished."
+        f"On shapes, 1 of {len(rows)} claims are seen here in full, 0 in part. 0 expect something"
+        " that is not seen, and for 1 these runs cannot tell."
+        f" The runs for {len(rows) - 2} are not finished."
     ]
 
 

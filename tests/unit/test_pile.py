@@ -63,6 +63,8 @@ def test_one_method_over_seeds_is_chance_and_nothing_else() -> None:
         0.645 - 2.2622 * 0.030277 / 10**0.5, abs=1e-4
     )
     assert high - mean == pytest.approx(mean - low)
+    layer = only([made("pgd_at", seed, share) for seed, share in enumerate((0.9, 1.0, 0.99))])
+    assert "95 % interval 82.7 % to 100.0 %" in strips.screen([layer]).picture
 
 
 def test_seeds_of_one_method_never_yield_a_sentence_about_methods() -> None:

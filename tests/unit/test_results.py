@@ -24,7 +24,7 @@ from scipy.stats import binomtest
 
 from robustviz import registry
 from robustviz.runs import folder
-from robustviz.stats import mcnemar, mean_interval, t_quantile, tango, wilson
+from robustviz.stats import mcnemar, mean_interval, share_interval, t_quantile, tango, wilson
 from robustviz.training.evaluation import Evaluation, Finding, attack_name, pack, paired, unpack
 from robustviz.training.ladder import best_ladder, climb, headline, ladders, worst
 from robustviz.types import UserError
@@ -64,6 +64,12 @@ def test_a_means_interval_is_students_for_however_few_values(n: int) -> None:
         low, high = stats.t.interval(level, n - 1, loc=values.mean(), scale=stats.sem(values))
         assert mean_interval(values, level) == pytest.approx((values.mean(), low, high), rel=1e-9)
     assert mean_interval(values.tolist()) == mean_interval(values)
+
+
+def test_the_interval_of_shares_stays_where_shares_are() -> None:
+    assert share_interval([0.5, 0.6]) == pytest.approx((0.55, 0, 1))
+    assert share_interval([0.5, 0.51, 0.52]) == mean_interval([0.5, 0.51, 0.52])
+    assert share_interval([0.3]) == (0.3, -np.inf, np.inf)
 
 
 def test_two_values_reach_twelve_standard_errors() -> None:

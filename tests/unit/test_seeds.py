@@ -110,6 +110,19 @@ def test_mean_deviation_and_interval_over_three_seeds(
     assert "says nothing about its method" not in printed
 
 
+def test_no_interval_of_an_accuracy_leaves_what_an_accuracy_can_be(
+    tiny: TrainConfig, table: Any, capsys: Any
+) -> None:
+    """For 0.50 and 0.60 the standard error is 0.05, and t(1) = 12.706 gives ± 0.635."""
+    for seed, robust in enumerate((50, 60)):
+        config = dataclasses.replace(tiny, seed=seed)
+        run_with(config, measured(config, robust=range(robust)))
+    (row,) = table()
+    assert (row["PGD-20"]["low"], row["PGD-20"]["high"]) == (0, 1)
+    assert cli.main(["report", "--seeds"]) == 0
+    assert "0.550 ± 0.071 [0.000, 1.000]" in capsys.readouterr().out
+
+
 def test_of_one_seed_there_is_no_interval_and_that_is_said(
     tiny: TrainConfig, table: Any, capsys: Any
 ) -> None:

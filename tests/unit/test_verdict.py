@@ -50,6 +50,44 @@ def test_what_runs_would_notice_is_noticed_as_often_as_said():
     assert POWER - 0.05 <= found <= POWER + 0.12
 
 
+@pytest.mark.parametrize("not_worse", [False, True])
+@pytest.mark.parametrize("smallest", [0.01, 0.05])
+def test_what_runs_would_notice_decides_the_claim_as_often_as_said(smallest, not_worse):
+    """Whether the smallest difference that counts is below or above what five seeds can tell."""
+    half = 0.02 / math.sqrt(5) * t_quantile(4)
+    size = 0.02 / math.sqrt(5) * t_quantile(4, 2 * POWER - 1)
+    size += smallest + half if not_worse else max(smallest, half)
+    word, effect = ("not seen here", -size) if not_worse else ("seen here", size)
+    found = rate(word, effect, smallest=smallest, not_worse=not_worse)
+    assert POWER - 0.05 <= found <= POWER + 0.12
+
+
+@pytest.mark.parametrize("way", [{}, {"less": True}, {"not_worse": True}])
+def test_what_runs_cannot_tell_is_smaller_than_what_they_would_notice(way):
+    """Of a claim of a difference and of a loss that is allowed, in both directions."""
+    rng, met = np.random.default_rng(3), 0
+    for _ in range(SIMULATED):
+        b = dict.fromkeys(range(5), 0.6)
+        a = {seed: 0.6 + rng.normal(rng.choice([-0.03, 0, 0.03]), 0.02) for seed in b}
+        for smallest in (0.005, 0.02, 0.04):
+            found = verdict(a, b, wanted=5, smallest=smallest, **way)
+            if found.word == "cannot tell":
+                met += 1
+                far = -found.effect if found.not_worse else abs(found.effect)
+                assert far < found.notices
+    assert met > SIMULATED / 4
+
+
+def test_a_loss_that_may_be_too_large_is_told_with_the_loss_that_is_allowed():
+    """The difference excludes 0, so a size that is noticed beside it must be about the loss."""
+    a = {seed: 0.572 + 0.005 * (seed - 2) for seed in range(5)}
+    found = verdict(a, dict.fromkeys(a, 0.6), wanted=5, smallest=0.02, not_worse=True, claims=9)
+    assert found.high < 0 and found.notices == pytest.approx(0.02 + 0.01922 + 0.00333, abs=1e-4)
+    assert found.text == (
+        "cannot tell (a loss of 0.02 is allowed, these runs would notice 0.043 or more)"
+    )
+
+
 def test_less_turns_the_claim_round():
     assert rate("seen here", -0.1, less=True) > 0.95
     assert rate("not seen here", 0.1, less=True) > 0.95

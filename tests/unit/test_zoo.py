@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import re
@@ -51,6 +52,17 @@ def test_the_zoo_holds_what_todays_settings_name_and_nothing_else() -> None:
     assert sorted(path.name for path in runs.zoo().iterdir()) == sorted(
         config.run_id for config in zoo.wanted((*zoo.DATA, *zoo.REAL))
     )
+
+
+def test_a_network_that_learned_nothing_says_so_in_each_evaluation_on_the_same_images() -> None:
+    found = [Run(path).evaluations() for path in SHIPPED]
+    found += [seeds.read(path).evaluations for path in sorted(seeds.FOLDER.glob("*.json"))]
+    warned: dict[tuple[str, str], set[bool]] = {}
+    for one in itertools.chain.from_iterable(found):
+        nothing = any(finding.name == "learned" and finding.warning for finding in one.doctor)
+        warned.setdefault((one.weights, one.images), set()).add(nothing)
+    assert {True} in warned.values()
+    assert [which for which, said in warned.items() if len(said) > 1] == []
 
 
 def test_every_method_is_shipped_on_digits_and_on_shapes() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from robustviz import registry
 from robustviz.runs.card import UNTOUCHED, Card, Number
 from robustviz.runs.naming import method_label
-from robustviz.stats import LEAST_SEEDS, mean_interval, t_quantile
+from robustviz.stats import LEAST_SEEDS, share_interval, t_quantile
 from robustviz.types import JSON, UserError, eps_text
 
 PLAIN = "PGD-20"  # the attack with which every run is evaluated
@@ -65,10 +65,10 @@ class Row:
 
     @property
     def interval(self) -> tuple[float, float, float]:
-        """The mean over seeds and the two ends of its 95 % t-interval, which are infinite for a
-        single seed.
+        """The mean over seeds and the two ends of its 95 % t-interval, which are cut to [0, 1], or
+        infinite for a single seed.
         """
-        return mean_interval(self.values)
+        return share_interval(self.values)
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ class Row:
     `measured` describes. `word` and `text`: the verdict, short and in full. `effect`: the mean
     difference over the seeds, positive if it is as claimed; None without any seed. `low`, `high`:
     the ends of its confidence interval (95 %, corrected for the number of claims). `notices`: the
-    difference that these runs would detect with a probability of 80 %. These three are None with
-    too few seeds. `seeds`: how many of the `wanted` seeds were measured. `smallest`: the smallest
-    difference that counts, or with `not_worse` the largest loss allowed. `command` repeats the
-    measurement.
+    difference, or with `not_worse` the loss, that these runs would notice with a probability of
+    80 %. These three are None with too few seeds. `seeds`: how many of the `wanted` seeds were
+    measured. `smallest`: the smallest difference that counts, or with `not_worse` the largest loss
+    allowed. `command` repeats the measurement.
     """
 
     name: str
@@ -83,6 +83,18 @@ def whole(rows: Sequence[Row]) -> str:
     and not seen if one is not. Raises ValueError for no rows.
     """
     return min((row.word for row in rows), key=ORDER.index)
+
+
+def in_part(rows: Sequence[Row]) -> str:
+    """How many of a claim's expectations (`rows`) are seen, as `1 of 3 seen, 1 not`; empty if all
+    or none are.
+    """
+    seen, unseen = (
+        sum(row.word == word for row in rows) for word in ("seen here", "not seen here")
+    )
+    if seen in (0, len(rows)):
+        return ""
+    return f"{seen} of {len(rows)} seen" + f", {unseen} not" * bool(unseen)
 
 
 def found() -> Found:

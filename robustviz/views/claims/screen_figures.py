@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
-from robustviz.views.claims.result import Found, Row, whole
+from robustviz.views.claims.result import Found, Row, in_part, whole
 from robustviz.views.drawing import Plot
 from robustviz.views.screen import Control, Screen
 
@@ -28,6 +28,7 @@ STYLE = """<style>
 .claims > * { padding: .1rem 0; line-height: 1.2; border-bottom: 1px solid var(--grid);
   height: 100%; align-content: center; box-sizing: border-box; }
 .claims .word { font-weight: 600; }
+.claims small { display: block; }
 .claims .how + * { grid-column: 1; }
 .claims .how { grid-column: 3; font-size: .8rem; }
 @container (max-width: 46rem) { .claims { grid-template-columns: 1fr; } .claims > * { border: 0; }
@@ -46,10 +47,13 @@ def screen(found: Found, start: int) -> Screen:
         per = [found.of(claim, data) for data in names]
         first = next(row for rows in per for row in rows)
         plots, words = [_plot(rows) for rows in per], [_word(rows) for rows in per]
+        seen = [_seen(rows) for rows in per]
         moves[f"plot-{number}"] = ("html", plots)
         moves[f"word-{number}"] = ("text", words)
+        moves[f"seen-{number}"] = ("text", seen)
         cells.append(
-            f"<div><b>{escape(first.label)}</b></div><div>{escape(first.claim)}</div>"
+            f"<div><b>{escape(first.label)}</b></div><div>{escape(first.claim)}"
+            f'<small data-move="seen-{number}">{escape(seen[start])}</small></div>'
             f'<div data-move="plot-{number}">{plots[start]}</div>'
             f'<div class="word" data-move="word-{number}">{escape(words[start])}</div>'
         )
@@ -73,9 +77,11 @@ def _answer(found: Found, data: str) -> str:
         return f"On {data} no claim can be decided yet: more seeds must be trained."
     unclear = words["cannot tell"] + words["cannot tell (ceiling)"]
     more = f" The runs for {undecided} are not finished." if undecided else ""
+    parts = sum(bool(in_part(rows)) for rows in measured)
     return (
-        f"On {data}, {words['seen here']} of {total} claims are seen here,"
-        f" {words['not seen here']} are not, and for {unclear} these runs cannot tell.{more}"
+        f"On {data}, {words['seen here']} of {total} claims are seen here in full, {parts} in part."
+        f" {words['not seen here']} expect something that is not seen, and for {unclear} these runs"
+        f" cannot tell.{more}"
     )
 
 
@@ -86,7 +92,13 @@ def _word(rows: Sequence[Row]) -> str:
     if word == "not decided":
         least = min(rows, key=lambda row: row.seeds)
         return f"{SIGNS[word]} {least.seeds} of {least.wanted} seeds"
-    return f"{SIGNS[word]} {word}"
+    return f"{SIGNS[word]} {in_part(rows) or word}"
+
+
+def _seen(rows: Sequence[Row]) -> str:
+    """What is seen of a claim of which only a part is seen; empty for any other."""
+    seen = [row.says for row in rows if row.word == "seen here"]
+    return f"Seen: {'; '.join(seen)}." if in_part(rows) else ""
 
 
 def _plot(rows: Sequence[Row]) -> str:
@@ -134,7 +146,7 @@ def _sure(found: Found) -> list[str]:
         "A bar: the interval of the mean difference over seeds, paired by seed.",
         f"Student's t at 95 %, corrected for {len(found.claims)} claims (Bonferroni).",
         "A hollow dot has too few seeds for an interval.",
-        "A claim is seen here if everything that it expects is seen.",
+        "A claim is seen here in full if everything that it expects is seen.",
         *(
             f"On {data}, {count} seed{'s' * (count != 1)}:"
             f" {found.pilots.get(data, 'No pilot runs are known.')}"

@@ -22,7 +22,7 @@ from pathlib import Path
 from robustviz import attacks, paths
 from robustviz.data.shapes import Shapes
 from robustviz.runs import folder
-from robustviz.stats import mean_interval
+from robustviz.stats import share_interval
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluate import count_right
 from robustviz.training.evaluation import attack_name
@@ -174,8 +174,8 @@ def markdown(study: JSON) -> str:
 
 
 def _share(values: list[float]) -> str:
-    mean, low, high = (100 * float(each) for each in mean_interval(values))
-    interval = f" [{max(low, 0):.1f}, {min(high, 100):.1f}]" if len(values) > 1 else ""
+    mean, low, high = (100 * each for each in share_interval(values))
+    interval = f" [{low:.1f}, {high:.1f}]" if len(values) > 1 else ""
     return f"{mean:.1f}{interval}"
 
 
