@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robustviz import paths, registry
+from robustviz import paths, plugins, registry
 from robustviz.cli import tables
 from robustviz.cli.terminal import say
 from robustviz.runs import folder
@@ -80,7 +80,8 @@ def do(args: argparse.Namespace) -> int:
 
 def _seen(runs: Sequence[folder.Run]) -> Iterator[Seen]:
     """Yields the networks of `runs`; if that is empty, of all trained runs and of all files in
-    `FOLDER`. Damaged ones are reported and left out.
+    `FOLDER`. Damaged ones are reported and left out, and so are those of a plug-in that has changed
+    since: another code is another method.
     """
     trained = [run for run in folder.all_runs() if not run.imported]  # these have a known seed
     sources = [functools.partial(_of_run, run) for run in runs or trained]
@@ -93,6 +94,8 @@ def _seen(runs: Sequence[folder.Run]) -> Iterator[Seen]:
 
 
 def _of_run(run: folder.Run) -> Seen:
+    if other := plugins.changed(run.info.get("plugins", ())):
+        raise UserError(f"{run.id} is left out: {other}")
     return Seen(run.id, run.path, run.config, run.evaluations())
 
 

@@ -264,3 +264,21 @@ def test_without_any_evaluation_that_is_said(capsys: pytest.CaptureFixture[str])
     assert "No evaluations yet" in capsys.readouterr().out
     assert cli.main(["report", "--seeds", "--ladder"]) == 2
     assert "--seeds is a table of its own" in capsys.readouterr().err
+
+
+def test_seeds_of_another_code_are_left_out_and_named(
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run whose plug-in has changed since is no seed of the method that the plug-in is now."""
+    old = run_with(tiny, measured(tiny))
+    run_with(dataclasses.replace(tiny, seed=1), measured(tiny))
+    monkeypatch.setattr(
+        "robustviz.plugins.changed", lambda asked: "mine.py has changed." if asked else ""
+    )
+    known = json.loads((old.path / "config.json").read_text())
+    known["plugins"] = [{"source": "mine.py", "sha256": "0" * 64}]
+    (old.path / "config.json").write_text(json.dumps(known))
+    assert cli.main(["report", "--seeds", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [row["seeds"] for row in json.loads(out)] == [[1]]
+    assert f"{old.id} is left out: mine.py has changed." in err
