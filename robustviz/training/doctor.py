@@ -45,8 +45,7 @@ FOUND = 0.95  # share of the planted examples that an attack must find
 AGREE = 0.5  # least median cosine of neighbouring gradients; shipped networks have .96 or more
 WIDE = 16  # images that are attacked in float64 as well
 AT_ONCE = 25  # images computed together: few, because images may be large
-# Enough to break a network that only hides its gradient; on others Square finds less than PGD.
-QUERIES = 200
+QUERIES = 200  # break a network that only hides its gradient; else Square finds less than PGD
 # Attacks that are weak by design, use no gradient, or are made to transfer. For them the doctor
 # looks at PGD-20 instead.
 NOT_WHITE = ("fgsm", "square", "mim", "dim", "tim")
@@ -293,8 +292,7 @@ def _shattered(seen: Evidence) -> Finding:
 def _learned(seen: Evidence) -> Finding:
     n, most = len(seen.y), int(seen.y.bincount().max())
     right = int((seen.logits.argmax(dim=1) == seen.y).sum())
-    chance = n >= MANY and wilson(right, n)[0] <= most / n
-    nothing = right <= most + FEW or chance
+    nothing = right <= most + FEW or (n >= MANY and wilson(right, n)[0] <= most / n)
     return Finding(
         "learned",
         True,
