@@ -102,7 +102,7 @@ def _protocol(n: int, attack: str, eps: float, seed: int | Collection[int]) -> t
         return (f"Measured on n = {n:,} untouched test images.", *few)
     return (
         "A stronger attack may fool more images, so the accuracy under attack is an upper bound.",
-        f"Measured on n = {n:,} test images, the same for every network.",
+        f"Measured on the same n = {n:,} test images.",
         *few,
         f"{attack} at ε = {eps_text(eps)}, noise of seed{'s' * (len(seeds) > 1)}"
         f" {listed([*map(str, seeds)])}.",
