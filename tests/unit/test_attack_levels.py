@@ -216,10 +216,12 @@ def test_where_the_nearest_eps_differs_it_is_said_and_where_none_is_known_it_is_
 
 def test_two_shipped_networks_have_a_verdict_before_anything_is_measured(runs_home) -> None:
     mine, theirs = (digits(method).evaluations() for method in ("standard", "pgd_at"))
-    found = first.measured_together(mine, theirs)
+    found = first.measured(mine, theirs)
     assert found is not None and found.winner == "B"
     assert wordy(found.line) == [] and found.line.startswith("At ε = ")
-    assert first.measured_together(mine, ()) is None
+    assert first.measured(mine, ()) is None
+    alone = first.measured(mine)
+    assert alone is not None and "A is right on" in alone.line and not alone.winner
 
 
 def several() -> dict[str, dict[str, object]]:

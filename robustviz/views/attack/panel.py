@@ -167,11 +167,7 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, Attac
     if len(curves) < len(found):  # shipped networks come with this curve
         kept = {name: cache.kept(named[name], AccuracyCurveSpec()) for name in found}
         curves = {name: answers.get(name) or curve for name, curve in kept.items() if curve}
-    said = None
-    if len(here.sides) == 2:
-        said = screen_figures.measured_together(
-            *(networks.evaluations(run_id) for _, run_id in here.sides)
-        )
+    said = screen_figures.measured(*(networks.evaluations(run_id) for _, run_id in here.sides))
     screen = screen_figures.screen(found, curves, said, chosen.control, chosen.at)
     if here.a == here.b:
         screen = dataclasses.replace(screen, answer=["A and B are the same network."])

@@ -5,6 +5,7 @@ added perturbation, and accuracy against ε. It needs neither torch nor Plotly, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 
@@ -129,24 +130,20 @@ def answer(result: AttackLevels, position: int) -> str:
     return f"{result.meta['classes'][best]}: {share:.0%} {sign}"
 
 
-def measured_together(
-    mine: Sequence[Evaluation], theirs: Sequence[Evaluation]
-) -> verdict.Verdict | None:
-    """Returns the verdict on which of two networks is right on more attacked images. It comes from
-    the first pair of their evaluations, `mine` and `theirs`, with the same attack, ε, images and
-    seed; None if there is no such pair.
+def measured(*sides: Sequence[Evaluation]) -> verdict.Verdict | None:
+    """Returns the verdict on how often one network is right under attack, or which of two is more
+    often. `sides`: the evaluations of each; it comes from the first of the one, or the first pair
+    with the same attack, ε, images and seed. None if there is none with a result for each image.
     """
-    for first in mine:
-        for second in theirs:
-            try:
-                paired(first, second)
-            except UserError:
-                continue
-            a, b = (each.right()[1] for each in (first, second))
-            asked = {"attack": first.printed, "eps": first.eps, "seed": first.seed}
-            found = verdict.held(a, b, **asked)  # type: ignore[arg-type]
-            line = f"At ε = {eps_text(first.eps)}: {found.line}"
-            return verdict.Verdict(line, found.sure, found.winner)
+    for each in product(*sides):
+        try:
+            paired(each[0], each[-1])
+        except UserError:
+            continue
+        first, rights = each[0], [one.right()[1] for one in each]
+        found = verdict.held(*rights, attack=first.printed, eps=first.eps, seed=first.seed)
+        line = f"At ε = {eps_text(first.eps)}: {found.line}"
+        return verdict.Verdict(line, found.sure, found.winner)
     return None
 
 
