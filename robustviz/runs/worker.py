@@ -173,7 +173,7 @@ def _work(run: Run, say: Say, world: World, callbacks: Sequence[Callback]) -> st
         )
     if resumed:
         _take_up(run, training, say)
-    beat = _Heartbeat(run)
+    beat = _Heartbeat(run, n_val=len(training.val), n_test=_tested(run))
     for record in training.epochs(beat):
         _save(run, training)
         beat.epoch_done()
@@ -226,15 +226,21 @@ def _rest(run: Run, training: Training, say: Say) -> str:
     return ended
 
 
+def _tested(run: Run) -> int:
+    """Returns the number of test images on which the run is evaluated in the end."""
+    from robustviz.data import load
+
+    n = len(load(run.config.data, "test"))
+    return min(n, run.config.test_n or n)
+
+
 def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
     """Evaluate a completed training, mark its run as done, and return "done". During the evaluation
     the status counts images as `batch` and `batches`.
     """
-    from robustviz.data import load
     from robustviz.training.evaluate import evaluate, seen
 
-    n, ticks = len(load(run.config.data, "test")), itertools.count()
-    n = min(n, run.config.test_n or n)
+    n, ticks = beat.n_test, itertools.count()
 
     def look() -> None:
         beat.last = 0.0  # write every tick: they are few, and seconds apart
@@ -319,16 +325,19 @@ def _save(run: Run, training: Training) -> None:
 @dataclass
 class _Heartbeat:
     """A callback that is called before every step: once a second it writes the position into the
-    run's status and checks whether a person asked to pause or stop, which it returns.
+    run's status and checks whether a person asked to pause or stop, which it returns. `n_val` and
+    `n_test`: the numbers of validation and test images, for the time left.
     """
 
     run: Run
+    n_val: int
+    n_test: int
     last: float = 0.0
     wish: Answer = "go"
     before: float | None = None
     began: float | None = None  # when the last step began
     steps: deque[float] = field(default_factory=functools.partial(deque, maxlen=WINDOW))
-    validating: float = 0.0
+    validating: float | None = None  # seconds; None until an epoch is done
     phase: str = ""
 
     def __call__(self, tick: Tick) -> Answer:
@@ -357,16 +366,21 @@ class _Heartbeat:
         self.before = None
 
     def eta(self, tick: Tick) -> float | None:
-        """Returns the estimated number of seconds left, from the median time of the last steps;
-        None before five steps, and in the final evaluation.
+        """Returns the estimated number of seconds left, with the final evaluation, from the median
+        time of the last steps and from the last validation, which is PGD-10; None before an epoch
+        and five steps are done.
         """
-        if len(self.steps) < 5 or not tick.batches or self.phase:
+        from robustviz.training.evaluate import left
+
+        if self.validating is None or len(self.steps) < 5 or not tick.batches:
             return None
-        left = (tick.epochs - tick.epoch) * tick.batches - tick.batch
-        return round(
-            statistics.median(self.steps) * left + self.validating * (tick.epochs - tick.epoch + 1),
-            1,
-        )
+        image = self.validating / self.n_val
+        if self.phase:  # the final evaluation
+            return round(image * left(tick.batch, self.n_test), 1)
+        epochs = tick.epochs - tick.epoch
+        steps = epochs * tick.batches - tick.batch
+        tests = self.validating * epochs + image * left(0, self.n_test)
+        return round(statistics.median(self.steps) * steps + tests, 1)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -56,23 +56,24 @@ def _pickers(
         set(map(networks.data_name, every.values())),
         key=lambda name: (name != networks.FIRST["data"], name),
     )
-    # the default data set is that of a run which the address names
+    # without `data` in the address, it is the data set of a run which the address names
     named = (every.get(st.query_params.get(side, "")) for side in ("a", "b"))
-    first = next((networks.data_name(run) for run in named if run is not None), names[0])
-    asked = absent.data(missing := absent.noticed(every))
+    of_run = next((networks.data_name(run) for run in named if run is not None), "")
+    asked = absent.data(missing := absent.noticed(every)) or of_run
     if "data" not in st.session_state and asked:
-        if asked not in names:
-            st.session_state["absent-data"] = asked
-        elif missing:  # set, so that it stays when the notice is gone
+        if asked in names:  # set, so that it stays when the address has no run any more
             st.session_state["data"] = asked
-    picker = linked("data", first, names)
+        else:
+            st.session_state["absent-data"] = asked
+    told = bool(asked) and asked not in names and catalogue.known("data", asked)
+    picker = linked("data", names[0], names, told=told)
     data = str(st.session_state["data"])
     here = networks.ordered(run for run in every.values() if networks.data_name(run) == data)
     options, start = list(here), networks.defaults(here)
-    linked("a", start[0], options)
+    linked("a", start[0], options, told="a" in missing)
     a = str(st.session_state["a"])
     # an address may name only A
-    linked("b", start[0] if a == start[1] else start[1], ["", *options])
+    linked("b", start[0] if a == start[1] else start[1], ["", *options], told="b" in missing)
     b = str(st.session_state["b"] or "")
     for side, run_id, choices in (("a", a, options), ("b", b, ["", *options])):
         name = _short(here[run_id]) if run_id else "none"

@@ -40,6 +40,7 @@ def page(name: str, title: str, help: str, *, default: bool = False) -> st.Page:
 
 
 start = page("start", "Start", "See how a network is fooled", default=True)
+loss = page("soft_labels", "Loss", "How close is the boundary, and how steep is the loss?")
 glossary = page("glossary", "Glossary", "Methods and words")
 menu = [
     start,
@@ -47,7 +48,7 @@ menu = [
     page("attack", "Attack", "How little does it take?"),
     page("attention", "Attention", "Which pixels matter, and how much may an attack change them?"),
     page("features", "Features", "Do attacked images stay with their class?"),
-    page("soft_labels", "Loss", "How close is the boundary, and how steep is the loss?"),
+    loss,
     page("transfer", "Transfer", "Do images attacked on one network fool another?"),
     page("contributions", "Contributions", "How many features does an answer rest on?"),
     page("budget", "Budget", "Why can robustness cost accuracy?"),
@@ -61,9 +62,12 @@ menu = [
     ),
     glossary,
 ]
+moved = st.Page(lambda: None, title=loss.title, url_path="loss")  # people guess this address
 rights.greet()
 # the shell draws the menu: Streamlit's own is not a valid list for a screen reader
-chosen = st.navigation(menu, position="hidden")
+chosen = st.navigation([*menu, moved], position="hidden")
+if chosen is moved:
+    st.switch_page(loss, query_params={**st.query_params})
 st.set_page_config(page_title=f"robustviz · {chosen.title}", page_icon=shell.icon(), layout="wide")
 shell.menu(menu, chosen)
 uploads.leave(chosen.url_path)

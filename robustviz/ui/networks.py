@@ -210,6 +210,17 @@ def defaults(here: dict[str, folder.Run]) -> tuple[str, str]:
     return a, nearest(rest, FIRST["b"]) or next(iter(rest), "")
 
 
+def pair(run: folder.Run, a: str) -> dict[str, str]:
+    """The choices with which a page shows `run`: its `data`, `a` and `b`. The run is B, beside the
+    run with id `a`, or the default A if that one is not another run on the same data. Without
+    another run it is A, and B is empty.
+    """
+    rest = {run_id: one for run_id, one in on(data_name(run)).items() if run_id != run.id}
+    first = a if a in rest else defaults(rest)[0] if rest else ""
+    sides = {"a": first, "b": run.id} if first else {"a": run.id, "b": ""}
+    return {"data": data_name(run), **sides}
+
+
 def nearest(here: dict[str, folder.Run], method: str, like: folder.Run | None = None) -> str:
     """The id of the run in `here` of this method that is most like the run `like`: in its unusual
     settings, then in network, then in seed; a shipped one if several are alike. `like` None: most

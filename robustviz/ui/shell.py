@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from streamlit.components.v2.types import ComponentRenderer
 
 from robustviz import imports, paths
-from robustviz.types import UserError
+from robustviz.types import UserError, harmless
 from robustviz.ui import rights
 
 Page = Any
@@ -57,12 +57,38 @@ def run(page: Page, *, light: bool) -> None:
     def whole() -> None:
         if not light:
             imports.load_all()
+        _enter(page.url_path)
+        top = st.container()
         page.run()
         write_address()
+        with top:
+            _tell()
 
     if not _guarded(whole):
         reset_button()
     _keep_modules(len(sys.modules) // 100)
+
+
+def _enter(name: str) -> None:
+    """Note that the page `name` is shown: if it is another one than before, what was noted about
+    the address belongs to the earlier page.
+    """
+    state = st.session_state
+    if state.get("entered") != name:
+        state["entered"] = name
+        for noted in ("on-page", "pinned", "astray"):
+            state.pop(noted, None)
+
+
+def _tell() -> None:
+    """Say which settings in the address do not exist, and what the page shows instead."""
+    told = [
+        f"The address asked for `{name}={said}`, which is not there: the page"
+        + (f" opened with `{name}={shown}` instead." if shown else " left it out.")
+        for name, (said, shown) in st.session_state.get("astray", {}).items()
+    ]
+    if told:
+        st.info("  \n".join(told), icon=":material/info:")
 
 
 @functools.lru_cache(maxsize=1)
@@ -81,7 +107,10 @@ def fragment(view: Callable[P, None], run_every: float | None = None) -> Callabl
 
     @functools.wraps(view)
     def guarded(*given: P.args, **named: P.kwargs) -> None:
+        known = len(st.session_state.get("astray", ()))
         _guarded(lambda: view(*given, **named))
+        if len(st.session_state.get("astray", ())) > known:
+            st.rerun()  # `run` says it, above the page
 
     return st.fragment(guarded, run_every=run_every)
 
@@ -213,7 +242,10 @@ def _lecture(pages: Sequence[Page], chosen: Page) -> None:
             said, key=f"lecture{way}", icon=icon, disabled=not there, type="tertiary"
         )
         if there and (pressed or went == str(way)):
-            st.switch_page(pages[at + way], query_params={**st.query_params, "present": "1"})
+            # the session has all settings; the new page writes its own into the address
+            links = st.session_state.get("links", {})
+            rest = {name: said for name, said in st.query_params.items() if name not in links}
+            st.switch_page(pages[at + way], query_params={**rest, "present": "1"})
     if st.button("End lecture", key="lecture-end", icon=":material/close:", type="tertiary"):
         del st.query_params["present"]
         st.rerun()
@@ -245,16 +277,17 @@ def reset() -> None:
     st.query_params.clear()
 
 
-def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
+def linked(key: str, start: Any, allowed: Container[Any], *, told: bool = False) -> dict[str, Any]:
     """The keyword arguments of a widget whose value is stored in the address under `key` and stays
     the same from page to page.
 
     The value is the one in the session, else the one in the address, else `start`. A value that is
-    not in `allowed` is replaced by `start`, because an address can contain anything. If `start` has
-    changed since the last call, for example with the data set, a value that equals the earlier
-    `start` is replaced too. The value is also saved apart from the widget's state, which Streamlit
-    discards while the widget is not shown. Streamlit can bind a widget to the address itself, but
-    would write labels instead of run ids.
+    not in `allowed` is replaced by `start`, because an address can contain anything; if the address
+    has it, the page says so, unless the caller does (`told`). If `start` has changed since the last
+    call, for example with the data set, a value that equals the earlier `start` is replaced too.
+    The value is also saved apart from the widget's state, which Streamlit discards while the widget
+    is not shown. Streamlit can bind a widget to the address itself, but would write labels instead
+    of run ids.
     """
     state = st.session_state
     links, chosen = state.setdefault("links", {}), state.setdefault("choices", {})
@@ -263,6 +296,7 @@ def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
     if key in links and key in state and state[key] == links[key] != start:
         state[key] = start
     links[key] = start
+    state.setdefault("on-page", set()).add(key)
     if key not in state:
         said = st.query_params.get(key, start)
         state[key] = (
@@ -270,6 +304,8 @@ def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
             if isinstance(start, int) and str(said).isdecimal() and len(str(said)) < 10
             else said
         )
+        if state[key] not in allowed and not told:
+            _note_astray(key, start)
     spans = state.setdefault("spans", {})
     span = repr(allowed) if isinstance(allowed, (range, list, tuple, dict)) else ""
     if state[key] not in allowed:
@@ -279,6 +315,32 @@ def linked(key: str, start: Any, allowed: Container[Any]) -> dict[str, Any]:
     spans[key] = span
     chosen[key] = state[key]
     return {"key": key, "persist_state": "session"}
+
+
+def follow_data(key: str, names: Sequence[str]) -> None:
+    """Let the data set linked under `key` follow the one of the other pages, `data` in the address
+    or in the session, if it is one of `names`: when `data` changes, so does it. In between the page
+    can show another one.
+    """
+    state = st.session_state
+    asked = st.query_params.get("data")
+    if asked in names:
+        state["data"] = asked
+    elif asked is not None:
+        _note_astray("data", names[0])
+    st.query_params.pop("data", None)  # from here on, `key` says it
+    data = state.get("data")
+    if data in names and data != state.get(f"{key}-follows") and key not in st.query_params:
+        state[key] = data
+    state[f"{key}-follows"] = data
+
+
+def _note_astray(key: str, shown: Any) -> None:
+    """Note that the address has a value under `key` that does not exist, for `_tell`. `shown`: what
+    is shown instead.
+    """
+    said = harmless(st.query_params[key])[:60]
+    st.session_state.setdefault("astray", {})[key] = (said, "" if shown is None else str(shown))
 
 
 def forget(*keys: str) -> None:
@@ -300,16 +362,17 @@ def pin(said: Mapping[str, str], every: Sequence[str]) -> None:
 
 
 def write_address() -> None:
-    """Write all linked values to the address; those that are at their default are left out, unless
-    they are pinned (`pin`).
+    """Write this page's linked values to the address; those that are at their default are left out,
+    unless they are pinned (`pin`).
     """
     state = st.session_state
     links, pinned = state.get("links", {}), state.get("pinned", {})
     said: dict[str, str | None] = {}
-    for key, start in links.items():
+    for key in state.get("on-page", ()):
+        start = links.get(key)
         value = state[key] if key in state else state.get("choices", {}).get(key, start)
         said[key] = None if value == start else str(value)
-    said |= {key: value or None for key, value in pinned.items() if value or key not in links}
+    said |= {key: value or None for key, value in pinned.items() if value or key not in said}
     for key, text in said.items():
         if text is None:
             st.query_params.pop(key, None)

@@ -122,7 +122,7 @@ def test_moving_epsilon_by_keyboard_flips_the_label(page, server, settled, probl
 
 
 def test_an_address_brings_back_what_was_seen(page, server, settled, browser):
-    page.goto(f"{server}/attack?data=digits&img=7&eps=20&attack=fgsm")
+    page.goto(f"{server}/attack?data=digits&img=7&eps=23&attack=fgsm")
     settled(page)
     seen = page.get_by_test_id("stMain").inner_text()
     expect(page.get_by_role("combobox", name="Data set")).to_have_value("digits")
@@ -138,6 +138,13 @@ def test_an_address_brings_back_what_was_seen(page, server, settled, browser):
     settled(other)
     assert other.get_by_test_id("stMain").inner_text() == later
     other.context.close()
+
+
+def test_the_address_that_people_guess_leads_to_the_page_loss(page, server, settled):
+    page.goto(f"{server}/loss?data=digits&img=3")
+    expect(page).to_have_url(re.compile(r"/soft-labels\?(data=digits&img=3|img=3&data=digits)$"))
+    settled(page)
+    expect(page.get_by_role("link", name="Loss", exact=True)).to_have_count(1)
 
 
 def test_a_deep_link_may_be_the_first_request_of_a_server(page, fresh_server, settled):

@@ -346,6 +346,45 @@ def test_who_only_looks_sees_the_training_that_somebody_else_starts(visit, monke
     assert repeated["_panel"] == live.LOOK
 
 
+def test_who_only_looks_keeps_the_finished_training_until_the_next_one(
+    visit, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
+    done, next_one = (
+        runs.create(TrainConfig(data="digits", method="standard", seed=seed)) for seed in (77, 78)
+    )
+    at_work = {"state": "running", "heartbeat": time.time(), "epochs": 9, **queue.identity()}
+    done.set_status(**at_work)
+    app = sound(visit("train"))
+    assert f"`{done.id}` · **running**" in words(app)
+    for name in ("eval.json", "net.safetensors"):
+        shutil.copy(ordinary("digits", "standard").path / name, done.path)
+    done.set_status(state="done", pid=None)
+    app = sound(app.run())
+    assert f"`{done.id}` · **done**" in words(app) and "Tested: " in words(app)
+    headings = [each.value for each in app.header]
+    assert "Runs on this server" in headings and "Your runs" not in headings
+    next_one.set_status(**at_work)
+    app = sound(app.run())
+    assert f"`{next_one.id}` · **running**" in words(app) and done.id not in words(app)
+    runs.remove(next_one)
+    assert next_one.id not in words(sound(app.run()))
+
+
+def test_a_network_is_attacked_beside_another_one_or_alone(monkeypatch, tmp_path):
+    alone = ordinary("digits", "pgd_at")
+    here = networks.on("digits")
+    usual = networks.defaults(here)
+    other = next(run_id for run_id in here if run_id not in usual)
+    made = networks.pair(alone, other)
+    assert made == {"data": "digits", "a": other, "b": alone.id}
+    for a in ("", alone.id, ordinary("shapes", "standard").id):
+        assert networks.pair(alone, a) == made | {"a": usual[0]}
+    monkeypatch.setattr(networks, "on", lambda data: {alone.id: alone})
+    assert networks.pair(alone, usual[0]) == {"data": "digits", "a": alone.id, "b": ""}
+
+
 @pytest.mark.parametrize("asked", ["/etc", "~root/../etc", "x\0y", "~nobody-of-that-name/x"])
 def test_a_typed_path_leads_to_the_home_folder_and_nowhere_else(visit, monkeypatch, asked):
     monkeypatch.delenv("ROBUSTVIZ_FOLDERS", raising=False)
@@ -509,15 +548,21 @@ def test_the_test_has_a_bar_that_counts_images_and_the_list_says_the_epoch(tmp_p
     run.set_status(state="running", phase="train", epoch=3, epochs=12, batch=1, batches=2, eta=9.0)
     assert jobs.epochs(run, run.status()) == "in epoch 4 of 12"
     assert live.progressed(run.status()) == (
-        pytest.approx(3.5 / 12),
+        pytest.approx(3.5 / 13),
         "Epoch 4 of 12, batch 1 of 2, about 9 s left",
     )
-    run.set_status(phase="evaluate", epoch=12, batch=460, batches=960, eta=None)
+    run.set_status(phase="evaluate", epoch=12, batch=250, batches=960, eta=40.0)
     assert jobs.epochs(run, run.status()) == "0 of 12"
     assert live.progressed(run.status()) == (
-        pytest.approx(460 / 960),
-        "Testing under attack: 460 of 960 images",
+        pytest.approx((12 + 250 / 960) / 13),
+        "Testing under attack: 250 of 360 images, about 40 s left",
     )
+    run.set_status(batch=460, eta=None)
+    share, said = live.progressed(run.status())
+    assert said == "Checking the test with other attacks: 100 of 600 images"
+    assert (12 + 250 / 960) / 13 < share < 1
+    run.set_status(batch=60, batches=7 * 60)  # fewer images than the doctor takes
+    assert "with other attacks: 0 of 360 images" in live.progressed(run.status())[1]
 
 
 def test_the_epochs_of_one_are_whole_numbers():

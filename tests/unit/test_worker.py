@@ -269,21 +269,27 @@ def test_a_resume_restores_the_best_weights_also_where_no_later_epoch_is_better(
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_time_left_includes_the_validation_of_each_epoch(
+def test_the_time_left_includes_the_validation_of_each_epoch_and_the_test(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
     now = types.SimpleNamespace(perf_counter=lambda: clock[0], time=time.time)
     monkeypatch.setattr(worker, "time", now)
-    beat = worker._Heartbeat(folder.create(config))
+    beat = worker._Heartbeat(folder.create(config), n_val=1000, n_test=300)
     for batch in range(8):
         beat(Tick(0, 3, batch, 8, "train"))
         clock[0] += 1  # A step takes one second …
     for _ in range(4):
         beat(Tick(0, 3, 8, 8, "validate"))
         clock[0] += 5  # … and the validation 20.
+    assert beat.eta(Tick(0, 3, 8, 8, "validate")) is None  # What a test takes is not known yet.
     beat.epoch_done()
-    assert beat.eta(Tick(1, 3, 0, 8, "train")) == 2 * 8 + 20 * 3
+    image = 20 / 1000  # Under PGD-10; the doctor checks 100 images.
+    test = image * (2 * 300 + 33 * 100)
+    assert beat.eta(Tick(1, 3, 0, 8, "train")) == 2 * 8 + 2 * 20 + test
+    beat.phase = "evaluate"
+    lefts = [beat.eta(Tick(3, 3, seen, 900, "validate")) for seen in (0, 250, 300, 600, 900)]
+    assert lefts == [test, test - 500 * image, 3300 * image, 1650 * image, 0]
 
 
 # Pause and stop.
@@ -357,7 +363,8 @@ def test_the_heartbeat_says_where_the_training_is(
 
 
 def test_the_estimate_is_the_median_step_times_the_steps_left() -> None:
-    beat = worker._Heartbeat(Run(Path("nowhere")))
+    beat = worker._Heartbeat(Run(Path("nowhere")), n_val=1, n_test=1)
+    beat.validating = 0.0
     beat.steps.extend([2.0, 2.0, 1.0, 90.0])
     # 2 steps of this epoch and 4 of the next.
     now = loop.Tick(epoch=1, epochs=3, batch=2, batches=4, phase="train")

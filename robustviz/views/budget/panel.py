@@ -31,14 +31,13 @@ def page() -> None:
     names = known()
     with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
         st.title(TITLE, anchor=False, width="stretch")
-        said = st.session_state.get("data") or st.query_params.get("data")
-        start = said if said in names else names[0]
+        shell.follow_data("family", names)
         st.selectbox(
             "Data set of the networks",
             names,
             label_visibility="collapsed",
             width=150,
-            **shell.linked("family", start, names),
+            **shell.linked("family", names[0], names),
         )
     view()
 
@@ -50,6 +49,7 @@ def view() -> None:
     blobs = balls()
     screen = scene.first(found, blobs)
     stage.show("budget", screen)
+    shell.write_address()  # here: a rerun of the fragment skips the rest of the page
     with st.container(horizontal=True):
         widgets.take_home("budget", TITLE, screen, {"networks": found, "points": blobs})
     st.markdown(PAPERS)

@@ -26,12 +26,12 @@ def page() -> None:
 def _view(known: Found) -> None:
     drawn = screen_figures.screen(known, 0)
     assert drawn.control is not None
-    start = stage.position(drawn.control.key, drawn.control.values, 0)
-    drawn = screen_figures.screen(known, start)
+    shell.follow_data(drawn.control.key, known.data)
     stage.show("claims", drawn)
+    start = stage.position(drawn.control.key, known.data, 0)
     shell.write_address()  # here: a rerun of the fragment skips the rest of the page
     with st.container(horizontal=True):
-        widgets.take_home("claims", TITLE, drawn, {})
+        widgets.take_home("claims", TITLE, screen_figures.screen(known, start), {})
     _table(known, known.data[start])
 
 

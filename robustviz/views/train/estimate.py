@@ -18,7 +18,7 @@ from robustviz.attacks import PGD
 from robustviz.memory import ANSWERS
 from robustviz.runs import sweeps
 from robustviz.training.config import TrainConfig, norm_of
-from robustviz.training.evaluate import DOCTOR_IMAGES, count_right
+from robustviz.training.evaluate import count_right, left
 from robustviz.training.loop import Tick, Training, check
 
 # A network with more than LARGE weights is timed on only FEW images: a step of ResNet-18 on 128
@@ -90,10 +90,8 @@ def _timed(settings: str) -> tuple[float, int]:
     step = min((b - a for a, b in itertools.pairwise(times)), default=0.0) * asked / batch
     batches = -(-len(training.y) // asked)
     epochs = (step * batches + image * len(training.val)) * int(config.epochs or 1)
-    # the final evaluation: PGD-20, and the doctor's attacks (twelve with PGD, Square, and the
-    # planted examples)
-    final = 2 * len(data.load(config.data, "test")) + 33 * DOCTOR_IMAGES
-    return epochs + image * final, batches
+    tested = len(data.load(config.data, "test"))
+    return epochs + image * left(0, min(tested, config.test_n or tested)), batches
 
 
 def fits(config: TrainConfig) -> None:

@@ -1,4 +1,4 @@
-"""The table of the user's runs on the Train page."""
+"""The table of runs on the Train page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from robustviz.runs.folder import Run
 from robustviz.runs.inside import Status
 from robustviz.training.ladder import headline
 from robustviz.types import eps_text
-from robustviz.ui import shell
+from robustviz.ui import rights, shell
 from robustviz.views.train.live import evaluation_or_none, show
 
 
 def watch() -> None:
     """Draw the user's runs; the table updates every 2 s while a run is queued or running."""
     if states := folder.of_user():
-        st.header("Your runs", divider="gray")
+        st.header("Your runs" if rights.may_act() else "Runs on this server", divider="gray")
         busy = any(
             status["state"] == "queued" or queue.at_work(run, status) for run, status in states
         )

@@ -17,6 +17,7 @@ from robustviz.runs import folder, queue
 from robustviz.runs.folder import Run
 from robustviz.runs.inside import Record, State, Status
 from robustviz.training.config import TrainConfig
+from robustviz.training.evaluate import DOCTOR_IMAGES
 from robustviz.training.evaluation import Evaluation
 from robustviz.training.ladder import best_ladder, headline
 from robustviz.types import UserError, eps_text
@@ -39,9 +40,9 @@ def show(job: str, beside: str = "") -> None:
 
 
 def current() -> Run | None:
-    """The run to show: the one named in the page's address, else a running one, else None.
-    If the named run cannot be opened, the reason is drawn, with a button that removes it if it is
-    the user's own, and a running one is returned instead.
+    """The run to show: the one named in the page's address, else a running one, else the one that
+    was running here before, else None. If the named run cannot be opened, the reason is drawn, with
+    a button that removes it if it is the user's own, and a running one is returned instead.
     """
     if wanted := st.query_params.get("job", ""):
         try:
@@ -55,23 +56,30 @@ def current() -> Run | None:
                 st.warning(shell.spoken(error))
             if named and own.is_dir():
                 _removal(Run(own))
-    return next(iter(queue.running()), None)
+    state = st.session_state
+    for run in queue.running()[:1]:
+        state["watched"] = run.id
+    try:
+        return cache.open_by_id(state["watched"]) if "watched" in state else None
+    except UserError:  # removed meanwhile
+        del state["watched"]
+        return None
 
 
 def watch(config: TrainConfig | None) -> None:
     """Draw the current run; it updates every second while the run is queued or running.
     If there is no run, draw the empty charts of a training of `config`; nothing if that is None.
     For a user who may not train, the page checks every `LOOK` seconds whether somebody else has
-    started or resumed a training.
+    started or resumed a training; it is shown unless the address names a run.
     """
     look_after()
     run, now_and_then = current(), None if rights.may_act() else LOOK
+    live = run is not None and run.status()["state"] in ("queued", "running")
+    if now_and_then and not live and "job" not in st.query_params:
+        shell.fragment(_wait_for_a_run, now_and_then)()
     if run is not None:
-        live = run.status()["state"] in ("queued", "running")
         shell.fragment(_panel, 1.0 if live else now_and_then)(run.id, live)
         return
-    if now_and_then:
-        shell.fragment(_wait_for_a_run, now_and_then)()
     if config is not None:
         _curves([], int(config.epochs or 1), float(config.eps or 0))
         st.markdown("The curves get one point per epoch during training.")
@@ -156,18 +164,22 @@ def _place(run: Run) -> int:
 
 def progressed(status: Status) -> tuple[float, str]:
     """The progress of a running run as a fraction in [0, 1], and in words."""
-    epochs, batches = status["epochs"] or 1, status["batches"]
-    if status["phase"] == "evaluate" and batches:
-        seen = status["batch"]
-        return min(seen / batches, 1.0), f"Testing under attack: {seen} of {batches} images"
+    epochs, batch, batches = status["epochs"] or 1, status["batch"], status["batches"]
     if not batches:
         return 0.0, "Starting: loading torch and the images …"
-    epoch, batch, left = status["epoch"], status["batch"], status["eta"] or 0
-    return (
-        min((epoch + batch / batches) / epochs, 1.0),
-        f"Epoch {epoch + 1} of {epochs}, batch {batch} of {batches}"
-        + (f", about {duration(left)} left" if left > 3 else ""),
+    eta, part = status["eta"] or 0, batch / batches
+    left = f", about {duration(eta)} left" if eta > 3 else ""
+    if status["phase"] != "evaluate":
+        position = f"Epoch {status['epoch'] + 1} of {epochs}, batch {batch} of {batches}"
+        return min((status["epoch"] + part) / (epochs + 1), 1.0), position + left
+    # the test fills the bar like one more epoch; the doctor's images are counted after the others
+    n = max(batches - 6 * DOCTOR_IMAGES, batches // 7)
+    doing, seen, of = (
+        ("Testing under attack", batch, n)
+        if batch < n
+        else ("Checking the test with other attacks", batch - n, batches - n)
     )
+    return min((epochs + part) / (epochs + 1), 1.0), f"{doing}: {seen} of {of} images{left}"
 
 
 def act(what: str, do: Callable[[], object], spot: str = "job-error") -> None:
@@ -232,7 +244,7 @@ def _buttons(run: Run, state: State) -> None:
         elif state == "done" and st.button(
             "Attack it", key="attack-it", icon=":material/bolt:", type="primary"
         ):
-            st.session_state.update({"data": networks.data_name(run), "b": run.id})
+            st.session_state.update(networks.pair(run, str(st.session_state.get("a", ""))))
             shell.go("attack")
         if state == "done" and rights.may_act():  # the notebook contains paths of this computer
             st.download_button(

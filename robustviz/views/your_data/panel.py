@@ -407,7 +407,7 @@ def _network() -> None:
         st.success(f"`{run.id}` is here.")
         st.markdown("\n".join(f"- {shell.spoken(UserError(line))}" for line in said))
         if st.button("Attack it", type="primary", key="your-net-attack", icon=":material/bolt:"):
-            st.session_state.update({"data": networks.data_name(run), "b": run.id})
+            st.session_state.update(networks.pair(run, str(st.session_state.get("a", ""))))
             shell.go("attack")
 
 
