@@ -200,8 +200,8 @@ MODULES = [path for path in sources() if path.is_relative_to(PACKAGE)]
 # Claims, the tour and sweeps on a cluster: 900. Networks side by side, cards of a class, training
 # two methods at once, links to networks that are elsewhere, downloading images when asked, and the
 # lesson of the background: 1,900.
-# What newcomers and readers of all docstrings met and was mended (wrong addresses are told, a lecture
-# goes through the tour, charts fit phones, what is missing is said early, and more): 250.
+# What newcomers and readers of all docstrings met and was mended (wrong addresses are told, a
+# lecture goes through the tour, charts fit phones, what is missing is said early): 250.
 STATEMENTS = 28_650
 
 
