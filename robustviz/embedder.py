@@ -288,8 +288,9 @@ APP = Embedder()  # the app's process; it does not run before `start`
 
 
 def map_of(*arrays: Array | None, **settings: Any) -> Array:
-    """The result of `layout` for its four arrays `x`, `rows`, `far` and `init` (or None), and its
-    settings; computed by the app's process where that runs, else in this process.
+    """The UMAP layout (N,2) that `layout` gives for the arrays `x`, `rows`, `far` and `init` (or
+    None) and its settings. The app's helper process computes it; where that does not run, this
+    process does.
     """
     named = dict(zip(("x", "rows", "far", "init"), arrays, strict=True)) | settings
     at = APP.ask(**named)

@@ -20,8 +20,9 @@ from robustviz.views.result import ProbeSpec
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make a figure again: measure each run with the probe of `spec`, and draw the results
-    with `robustviz.figures.<figure>`; without a `figure` the lines end with the results.
+    """What is needed to write the Python lines that make a figure again: measure each run with the
+    probe of `spec`, and draw the results with `robustviz.figures.<figure>`. Without a `figure` the
+    last line shows the results.
 
     `runs`: run ids by the labels that the figure prints, such as "A PGD-AT"; for a figure of one
     network, one run with an empty label. `options`: arguments of the figure; those not given keep

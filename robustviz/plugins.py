@@ -300,8 +300,8 @@ def _behind(thing: Any) -> Iterator[Plugin]:
 
 
 def lacking(asked: Iterable[Mapping[str, object]], whose: str) -> str:
-    """One sentence, which begins with `whose`, if one of the plug-ins `asked`, as a run's
-    config.json lists them, is not available here; empty if all are.
+    """A text that begins with `whose` and says which of the plug-ins `asked`, as a run's
+    config.json lists them, is not available here, and why; empty if all are.
 
     A plug-in that is not loaded yet is loaded now if a person has trusted its code on this
     computer, also if the same code is at another path. Other code is never imported.

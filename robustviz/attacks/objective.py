@@ -35,8 +35,8 @@ class LogitObjective:
 
 
 def parts(objective: Objective, n: int) -> Iterator[tuple[slice, Objective]]:
-    """Yields slices of `n` images to compute together, each with the objective for these images:
-    one slice unless `objective` is a LogitObjective with `at_once` below `n`.
+    """Splits `n` images into slices to compute together; yields each with the objective for its
+    images. It is one slice unless `objective` is a LogitObjective with `at_once` below `n`.
     """
     most = objective.at_once if isinstance(objective, LogitObjective) else None
     size = n if not most or n <= most else -(-n // -(-n // most))

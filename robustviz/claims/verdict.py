@@ -20,13 +20,13 @@ Word = Literal["seen here", "not seen here", "cannot tell", "cannot tell (ceilin
 class Verdict:
     """The verdict on one expected difference.
 
-    `word`: the verdict; `effect`: the mean over the seeds of A minus B, with the sign that makes it
-    positive if A differs as claimed; `low`, `high`: the ends of its 95 % confidence interval,
-    corrected for the number of claims; `seeds`: how many of `wanted` seeds both sides have;
-    `smallest`, `not_worse`: as in `verdict`. `notices`: the size of a true difference as claimed
-    that these runs would call *seen here* with probability 0.8; with `not_worse`, of a true loss
-    that they would call *not seen here*. If the verdict is `not decided`, `low`, `high` and
-    `notices` are NaN, and `effect` is NaN without any seed.
+    `word`: the verdict. `effect`: the mean over the seeds of A − B, or of B − A if A should be
+    lower, so that a positive value is as claimed. `low`, `high`: the ends of its 95 % confidence
+    interval, corrected for the number of claims. `seeds`: how many of `wanted` seeds both sides
+    have. `smallest`, `not_worse`: as in `verdict`. `notices`: how large a true difference must be
+    for these runs to call it *seen here* with probability 0.8; with `not_worse`, how large a true
+    loss for *not seen here*. If the verdict is `not decided`, `low`, `high` and `notices` are NaN,
+    and `effect` is NaN without any seed.
     """
 
     word: Word

@@ -198,8 +198,8 @@ def it_aims(attack: Attack) -> str | None:
 
 @promise("attack")
 def its_way(attack: Attack) -> None:
-    """The attack's trace, the start and the images after each step, stays inside the ball and ends
-    at the attack's result.
+    """The trace (the start, then the images after each step) stays inside the ball and ends at the
+    attack's result.
     """
     net, x, y = conv(), images(), labels()
     path = attack.trace(net, x, y, rng=_seeded(4))

@@ -24,10 +24,10 @@ class AALP(ALP):
     Source: Wu et al. 2020 (arXiv 2005.11904): the two ideas. Differs: contribution, drop
     probability and weight formula are ours (docs/methods.md, AALP), because no official code was
     found and the text we could read has none. A feature's contribution is h_k·W_{y,k}, exact for a
-    linear head. It has a sign, and 84 to 99 % of the features that count as low speak against the
-    class (30 shipped networks, 300 test images each), so a `signed` ranking drops evidence against
-    the class rather than weak evidence; `magnitude` ranks by |h_k·W_{y,k}|. Without dropout and
-    with `pair_weight=ones` this is ALP.
+    linear head. A contribution has a sign: in 30 shipped networks (300 test images each), 84 to 99
+    % of the low ones are negative. So `signed` drops mostly evidence against the class, not weak
+    evidence; `magnitude` ranks by |h_k·W_{y,k}| instead. Without dropout and with
+    `pair_weight=ones` this is ALP.
     """
 
     keep: float = option(

@@ -204,8 +204,9 @@ def _digest(whole: JSON) -> str:
 
 
 def read(content: bytes, file: str = "This card") -> Card:
-    """Returns the card in a file's bytes. Raises UserError, one sentence that names the `file`, if
-    it is not a card, was changed after it was written, or holds impossible values.
+    """Returns the card in a file's bytes. Raises UserError, which names the `file`, if it is too
+    large or not a card, was changed after it was written or written by another version, or holds
+    impossible values.
     """
     file = harmless(file)[:LONGEST]
     if len(content) > BYTES:

@@ -125,8 +125,9 @@ def stamp(path: Path | str) -> tuple[int, int, int]:
 
 
 def settled(stamp: tuple[int, int, int]) -> bool:
-    """Whether the file with that `stamp` was written more than two seconds ago, so that writing it
-    again certainly gives another stamp: a system's clock may tick only a hundred times a second.
+    """Whether the file with that `stamp` (see `stamp`) was last written more than two seconds ago.
+    Only then is a rewrite certain to change the stamp: within one tick of the file system's clock
+    the time would be the same.
     """
     return time.time_ns() - stamp[0] > SETTLED
 

@@ -54,11 +54,12 @@ GROUPS = {  # in the order of the pickers
 
 
 def data_name(run: folder.Run) -> str:
-    """What the pickers call a run's data set; runs with the same name have the same test images. It
-    is the name that the user gave, if the data set saved under it still has this run's settings;
-    else the data set's key, if its settings are those of the shipped runs; else the key (for a
-    user's folder, its name) and six digits of a hash of the settings. Settings that affect only
-    training do not count.
+    """What the pickers call a run's data set; runs with the same name have the same test images.
+
+    It is, in this order: the name that the user gave, if the data set saved under it still has this
+    run's settings; the data set's key, if its settings are usual (those of a shipped run or, if
+    none is shipped on it, the defaults); else the key (for a user's folder, its name) and six
+    digits of a hash of the settings. Settings that affect only training do not count.
     """
     name = run.data_name
     path = folder.home() / ".data" / name / "source.json"

@@ -45,7 +45,9 @@ def settings(label: str = "Settings") -> DeltaGenerator:
 
 
 def more(key: str, label: str = "More") -> ExpanderContainer:
-    """Returns the expander at the end of the page; draw its content only if it is `.open`."""
+    """Draw a closed expander titled `label` here and return it; draw its content only if it is
+    `.open`. `key`: distinguishes it from other expanders of the page.
+    """
     return st.expander(label, on_change="rerun", key=f"more-{key}")
 
 

@@ -227,12 +227,13 @@ def _why_not(a: Row, b: Row) -> str:
 
 def compared(a: Row, b: Row, claims: int = 1) -> Pair:
     """Compares two rows: the mean over seeds of `a` minus that of `b`, with its interval.
-    Each row needs at least three seeds, not all with the same value. The rows may differ in only
-    one setting; if that is the method, `select` may differ too. Otherwise `why` of the pair is the
-    reason and the interval is NaN. `claims`: the number of differences shown together; all their
-    intervals hold jointly with 95 %.
 
-    Source: Welch 1947, the interval of a difference of two means of unequal spread. `Differs:` its
+    Rows can be compared if each has at least three seeds, not all with the same value, and they
+    differ in one setting only (if that is the method, also in `select`). If not, `why` of the pair
+    is the reason and the interval is NaN. `claims`: the number of differences shown together; all
+    their intervals hold jointly with 95 %.
+
+    Source: Welch 1947, the interval of a difference of two means of unequal spread. Differs: its
     degrees of freedom are rounded down. Seeds that both rows have are not paired, so that every
     card counts: if the results of a seed are correlated, the interval is wider than necessary.
     """

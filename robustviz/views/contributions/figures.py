@@ -252,7 +252,8 @@ def pairing(
 ) -> go.Figure:
     """Scatter plot of pairing loss against the attacked image's cross-entropy, coloured by pair
     weight. A box marks over-paired pairs: cross-entropy above ln 2, pairing loss above the median.
-    `weight`: a value of AALP's `pair_weight`; "": the run's. `customdata`: the image's index.
+    `side`: `a` or `b`, whose colour and dash the box gets. `weight`: a value of AALP's
+    `pair_weight`; "": the run's. The `customdata` of a point is its image's index.
     """
     colour, kind = COLOURS[template], weight or str(result.meta["pair_weight"])
     w, median = result.weight(kind), float(np.median(result.pairing))

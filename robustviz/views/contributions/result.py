@@ -166,8 +166,7 @@ def fewer(a: Carried, b: Carried) -> tuple[int, int, int]:
 class CarriedSpec(ProbeSpec[Carried]):
     """How many features make up half of the positive contributions to the true class's logit.
 
-    Measured on the first `n` clean test images; the default takes all test images of the shipped
-    data sets.
+    Measured on the first `n` clean test images; the default covers all of digits and shapes.
     """
 
     n: int = option(1000, "How many test images.", low=1)

@@ -301,9 +301,9 @@ def _pair(found: Mapping[str, R]) -> list[tuple[str, R]] | None:
 
 
 def fewer(before: Floats, after: Floats) -> str:
-    """On how many images a value fell, of those on which it changed, and whether Wilson's interval
-    of that share lies on one side of a half, in words. A count suits values with a long tail better
-    than a mean.
+    """In words: on how many of the images whose value changed it fell, and whether that is most,
+    few or undecided (Wilson's 95 % interval above, below or across one half). A count suits values
+    with a long tail better than a mean.
     """
     n, k = int((before != after).sum()), int((after < before).sum())
     if n == 0:

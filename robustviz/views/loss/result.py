@@ -305,9 +305,10 @@ class WeightSurface(Result):
     """The mean cross-entropy of `n` images around the weights w of a network. Row i and column j
     stand for the weights w + aᵢ·u + bⱼ·v.
 
-    `a`, `b` (G,): the steps along u and v; at step 1, each filter moves by its own norm; the middle
-    step is exactly 0. `loss` (G,G): the mean cross-entropy. `meta["refined"]` is as in `Surface`,
-    but its `error` is that of log₁₀ of the loss.
+    `a`, `b` (G,): the steps along u and v; the middle one is exactly 0. At step 1 each filter moves
+    by its own norm; biases and batch norm do not move. `loss` (G,G): the mean cross-entropy. With
+    the option `refine`, `meta["refined"]` is as in `Surface`, and its `error` is in log₁₀ of the
+    loss.
     """
 
     a: Floats

@@ -21,7 +21,10 @@ from robustviz.views.quadrants.result import Quadrants
 
 @shell.fragment
 def puzzle(here: Context) -> None:
-    """Draw the puzzle. A page opened by a link with a guess shows the result at once."""
+    """Draw the puzzle: in which quadrant of the image does a smaller training ε cost least accuracy
+    under attack? The result appears on *Reveal*, or at once on a page opened by a link with a
+    guess.
+    """
     st.session_state.setdefault("quadrant-linked", "quadrant" in st.query_params)
     st.subheader("Puzzle: in which quarter of the image does a smaller training ε cost least?")
     with widgets.place():

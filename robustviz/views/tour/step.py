@@ -44,7 +44,7 @@ def choices(n: int, right: int) -> tuple[list[str], int]:
 
 
 def score(steps: Sequence[Step], guesses: Sequence[int | None]) -> str:
-    """A sentence on how many of the guesses made so far were right.
+    """In words, how many of the guesses made so far were right, such as `2 of 3 guesses right`.
     `guesses`: for each step the index of the guessed option, or None.
     """
     made = [(step, guess) for step, guess in zip(steps, guesses, strict=False) if guess is not None]

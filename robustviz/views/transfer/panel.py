@@ -109,7 +109,9 @@ def bars(here: Context, found: Fooled) -> list[drawn.Target]:
 
 
 def aligned(here: Context, chosen: First, found: Fooled) -> None:
-    """Draw what alignment and its controls change, on the images of the first screen."""
+    """Draw by how much more often each target is fooled after model alignment, and after the two
+    control trainings, on the images of the first screen.
+    """
     from robustviz.views.transfer import figures
 
     with widgets.place():

@@ -35,9 +35,9 @@ class Transfer(Result):
     clean image correctly, and each is fooled by its own attack. `wrong` (T,n): the target
     misclassifies the image attacked on the source, qualified or not. `before_qualified`,
     `before_wrong`: the same for the source before its alignment, (0,n) if the run is not aligned.
-    `kl` (M,M): mean KL(pᵢ ‖ pⱼ) of the softmax outputs for clean images; rows and columns are the
-    `models`: the source, the targets, and for an aligned source the network before alignment and
-    the witness. `accuracy` (M,): clean accuracy, in [0, 1].
+    `models` (M): the source and the targets; for an aligned source also the network before
+    alignment and the witness, the network that it was aligned to. `kl` (M,M): mean KL(pᵢ ‖ pⱼ) of
+    their softmax outputs for clean images. `accuracy` (M,): clean accuracy, in [0, 1].
     """
 
     targets: list[str]
@@ -112,13 +112,13 @@ class Transfer(Result):
 @register("probe/transfer")
 @dataclass(frozen=True)
 class TransferSpec(ProbeSpec[Transfer]):
-    """How often images attacked on the run's network fool target networks.
+    """How often images attacked on the run's network (the source) fool target networks.
 
     The first `n` test images are attacked. An image qualifies if source and target classify it
-    correctly and each is fooled by its own attack. A target's own attack is always FGSM, then PGD
-    (`white_box`), so that it is the same for every `attack`; the source's own attack is `attack`.
-    For a `model_alignment` run the same is measured on its source before alignment, and the two are
-    compared on the images that qualify for both.
+    correctly and each is fooled by its own attack. The source's own attack is `attack`. A target's
+    is always FGSM, and PGD on the images that FGSM did not fool (`white_box`), so that it is the
+    same for every `attack`. For a `model_alignment` run the same is measured on the network before
+    its alignment, and the two are compared on the images that qualify for both.
     """
 
     targets: str = option(
