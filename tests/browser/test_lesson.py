@@ -144,6 +144,7 @@ def test_a_guess_outlives_a_reload_until_somebody_else_begins(files, student):
     expect(page.locator(".again")).to_be_hidden()
     page.get_by_role("button", name="1 See").click()
     guess(page, STEPS[0].right)
+    expect(page.locator(".told")).to_have_text(f"Yes. {STEPS[0].told}")
     page.reload()
     expect(page.locator(".told")).to_have_text(f"Yes. {STEPS[0].told}")
     page.get_by_role("button", name="Your answers").click()
