@@ -251,9 +251,8 @@ def pairing(
     result: Pairing, *, side: str = "a", weight: str = "", template: str = LIGHT
 ) -> go.Figure:
     """Scatter plot of pairing loss against the attacked image's cross-entropy, coloured by pair
-    weight. A box marks over-paired pairs: cross-entropy above ln 2, pairing loss above the median.
-    `side`: `a` or `b`, whose colour and dash the box gets. `weight`: a value of AALP's
-    `pair_weight`; "": the run's. The `customdata` of a point is its image's index.
+    weight. A box in the style of `side`, `a` or `b`, marks over-paired pairs: cross-entropy above
+    ln 2, pairing loss above the median. `weight`: a value of AALP's `pair_weight`; "": the run's.
     """
     colour, kind = COLOURS[template], weight or str(result.meta["pair_weight"])
     w, median = result.weight(kind), float(np.median(result.pairing))
@@ -278,7 +277,7 @@ def pairing(
                 y=y[where],
                 mode="markers",
                 name=f"attacked: {name}",
-                customdata=result.index[where][:, None].tolist(),
+                customdata=result.index[where][:, None].tolist(),  # each image's index
                 marker={
                     "symbol": symbol,
                     "size": 9,
