@@ -126,7 +126,7 @@ def share(name: str, seconds: float, flops: float, device: str, dtype: torch.dty
     ceiling = gemm_rate(device, dtype, torch.get_num_threads())
     rate = flops / seconds
     return (
-        f"{name}: {spell(rate)}FLOP/s of needed work, {100 * rate / ceiling:.0f} % of the"
+        f"{name}: {spell(rate)}FLOP/s of needed work, {100 * rate / ceiling:.0f}% of the"
         f" {NAMES[dtype]} GEMM rate ({spell(ceiling)}FLOP/s)."
     )
 

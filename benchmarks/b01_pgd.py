@@ -118,6 +118,6 @@ def gate(
                 right[at] += int((net(found).argmax(1) == labels).sum())
     mine, theirs = (100 * k / len(x) for k in right)
     return Gate(
-        f"robust accuracy {mine:.2f} % against {theirs:.2f} % by {name} ({words})",
+        f"robust accuracy {mine:.2f}% against {theirs:.2f}% by {name} ({words})",
         abs(mine - theirs) <= tolerance,
     )

@@ -1,4 +1,4 @@
-"""B7: how long a training takes on one GPU until AutoAttack leaves 43 % and 50 % of CIFAR-10.
+"""B7: how long a training takes on one GPU until AutoAttack leaves 43% and 50% of CIFAR-10.
 
 `make bench ONLY=B7` takes half an hour or more. `python -m benchmarks.b07_autoattack trades 1000`
 runs only the TRADES training, tests 1,000 test images and prints the result.
@@ -30,9 +30,9 @@ from robustviz.types import UserError
 # below its mark is not evaluated on all 10,000.
 CLEAR = 3.0
 ANCHORS = (
-    "Published, on other GPUs and so no ratio: Wong et al. 2020 43.21 % under AutoAttack after 12"
-    " minutes; FastAT Benchmark (arXiv 2604.22853), ResNet-18, 100 epochs: NU-AT 50.10 % after 2937"
-    " s, PGD-10 with averaged weights 50.49 % after 7027 s."
+    "Published, on other GPUs and so no ratio: Wong et al. 2020 43.21% under AutoAttack after 12"
+    " minutes; FastAT Benchmark (arXiv 2604.22853), ResNet-18, 100 epochs: NU-AT 50.10% after 2937"
+    " s, PGD-10 with averaged weights 50.49% after 7027 s."
 )
 
 
@@ -128,12 +128,12 @@ def judged(
         )
         spent = time.perf_counter() - started
         says = (
-            f"{attack.label} leaves {left:.2f} % of the first {len(x):,} test images, wanted"
-            f" {mark:g} %; clean {clean:.2f} % ({spent:.0f} s)"
+            f"{attack.label} leaves {left:.2f}% of the first {len(x):,} test images, wanted"
+            f" {mark:g}%; clean {clean:.2f}% ({spent:.0f} s)"
         )
         yield Outcome(
             "B7",
-            f"training until {attack.label} leaves {mark:g} %",
+            f"training until {attack.label} leaves {mark:g}%",
             where,
             (Time(OURS, (seconds,), warm),),
             {},

@@ -40,7 +40,7 @@ PLAIN, TORCHCAM, PACKAGE, PART = (
     "PART's way, image by image",
 )
 # Of the batch sizes 16, 32 … 512, the one at which all of them take the least time per image on a
-# CPU of two cores, within 4 %.
+# CPU of two cores, within 4%.
 BEST = 128
 
 
@@ -161,7 +161,7 @@ def masks(net: Classifier, x: Tensor, y: Tensor, setting: str, device: str, roun
         "PART's masks",
         setting,
         times,
-        gates=(Gate(f"{100 * same:.2f} % of the marks are the same", same >= 0.999),),
+        gates=(Gate(f"{100 * same:.2f}% of the marks are the same", same >= 0.999),),
     )
 
 

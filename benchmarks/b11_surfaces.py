@@ -41,7 +41,7 @@ DIGITS, DIGITS_CNN = (
 )
 SHAPES = "shapes-standard-small-resnet-s0-66d1d3f3"
 NOTE = (
-    "Convolutions take 81 to 86 % of ours (torch.profiler, one thread), and everybody has the same"
+    "Convolutions take 81 to 86% of ours (torch.profiler, one thread), and everybody has the same"
     " ones. A copy with folded batch norm would take 1.1 to 1.2 times less and be off by up to"
     " 1e-5: a surface is exact instead, and larger grids are refined."
 )
@@ -329,8 +329,8 @@ def _with(run: Run, weights: dict[str, Tensor], device: str) -> nn.Module:
 
 
 def _seen(kept: Kept, what: str) -> Gate:
-    """A gate: the interpolated surface differs from the full one by at most 1 % of its range."""
+    """A gate: the interpolated surface differs from the full one by at most 1% of its range."""
     off = float(np.abs(kept.found[OURS] - kept.found[WHOLE]).max() / np.ptp(kept.found[WHOLE]))
     return Gate(
-        f"{what} off by at most {100 * off:.2f} % of what the figure's scale spans", off <= 0.01
+        f"{what} off by at most {100 * off:.2f}% of what the figure's scale spans", off <= 0.01
     )

@@ -259,7 +259,7 @@ class Visitor:
 
 
 def p95(seconds: list[float]) -> float:
-    """The 95 % quantile of times given in seconds, in milliseconds."""
+    """The 95% quantile of times given in seconds, in milliseconds."""
     return float(1000 * np.quantile(seconds, 0.95))
 
 

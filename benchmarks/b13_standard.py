@@ -1,4 +1,4 @@
-"""B13: standard training to 94 % accuracy on CIFAR-10 on a GPU, against airbench94."""
+"""B13: standard training to 94% accuracy on CIFAR-10 on a GPU, against airbench94."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def against(
     times = race(racers, rounds, str(config.device))
     gates = tuple(
         Gate(
-            f"{name}: {statistics.mean(accuracies[1:]):.2f} % on average of {len(accuracies) - 1}"
+            f"{name}: {statistics.mean(accuracies[1:]):.2f}% on average of {len(accuracies) - 1}"
             f" trainings ({min(accuracies[1:]):.2f} to {max(accuracies[1:]):.2f}), wanted"
-            f" {MARK:g} %",
+            f" {MARK:g}%",
             statistics.mean(accuracies[1:]) >= MARK,
         )
         for name, accuracies in reached.items()

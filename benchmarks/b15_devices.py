@@ -71,8 +71,8 @@ def against(here: Place, there: Place, most: int, rounds: int, note: str = "") -
     mine, theirs = (torch.cat(parts) for parts in held.values())
     gap = 100 * (float(mine.float().mean()) - float(theirs.float().mean()))
     says = (
-        f"robust accuracy {100 * float(mine.float().mean()):.2f} % ({here[0]}) and"
-        f" {100 * float(theirs.float().mean()):.2f} % ({there[0]}) of {seen:,} images, which"
+        f"robust accuracy {100 * float(mine.float().mean()):.2f}% ({here[0]}) and"
+        f" {100 * float(theirs.float().mean()):.2f}% ({there[0]}) of {seen:,} images, which"
         f" {int((mine != theirs).sum())} of them decide; at most {CLOSE} points apart"
     )
     some, labels = x[:TIMED], y[:TIMED]

@@ -32,7 +32,7 @@ from robustviz.views.tour.steps import DATA, steps
 PHONES, MOVES = 40, 3  # MOVES: slider moves after each guess
 STEPS = len(steps(*networks.defaults(networks.on(DATA))))
 PAUSE = 4.0  # seconds between an answer and the next touch, on average
-WAIT = 300.0  # milliseconds within which 95 % of the answers should come
+WAIT = 300.0  # milliseconds within which 95% of the answers should come
 GUESS = "That is my guess"
 
 

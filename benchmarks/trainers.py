@@ -308,8 +308,8 @@ def _as_accurate(
     for one in formats:
         clean, robust = judged(Ours(dataclasses.replace(config, precision=one)).finish())
         says = (
-            f"{config.epochs} epochs: PGD-10 {robust:.1f} %, clean {clean:.1f} %; "
-            f"the usual loop {usual[1]:.1f} %, {usual[0]:.1f} % (n = {len(split):,})"
+            f"{config.epochs} epochs: PGD-10 {robust:.1f}%, clean {clean:.1f}%; "
+            f"the usual loop {usual[1]:.1f}%, {usual[0]:.1f}% (n = {len(split):,})"
         )
         gates[one] = Gate(says, abs(robust - usual[1]) <= CLOSE)
     return gates

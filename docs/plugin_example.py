@@ -193,7 +193,7 @@ def noise(run: Run, spec: NoiseSpec) -> Noise:
 
 @plugins.figure("noise")
 def curve(results: Noise | Mapping[str, Noise], *, template: str = "robustviz_light") -> go.Figure:
-    """Accuracy against the size of the noise with 95 % bands, one or two networks."""
+    """Accuracy against the size of the noise with 95% bands, one or two networks."""
     from robustviz.views.theme import COLOURS, DASHES, band, blank, finish, lines, named
 
     several, colour = named(results, ""), COLOURS[template]

@@ -261,8 +261,7 @@ def check_rule(rule: str) -> tuple[str, float]:
     if found := re.fullmatch(f"top{NUMBER}%", rule):
         if not 0 <= float(found[1]) <= 100:
             raise UserError(
-                f"The rule {rule} is impossible: the share of the pixels must be 0 to 100 %.",
-                code=2,
+                f"The rule {rule} is impossible: the share of the pixels must be 0 to 100%.", code=2
             )
         return "top", float(found[1])
     raise UserError(

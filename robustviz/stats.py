@@ -25,7 +25,7 @@ FEW = 100  # with fewer images a percentage says little
 
 
 def wilson(k: float, n: float, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % interval (low, high) of a proportion, as fractions, after `k` successes in `n`
+    """The 95% interval (low, high) of a proportion, as fractions, after `k` successes in `n`
     trials; (0, 1) for n = 0.
 
     Source: Wilson 1927, the score interval; unlike p ± 2σ it stays inside [0, 1] and is accurate
@@ -59,7 +59,7 @@ def mean_interval(
     values: Floats | Sequence[float], level: float = 0.95
 ) -> tuple[float, float, float]:
     """The mean of `values` (n,) and its interval by Student's t, as (mean, low, high). The level is
-    95 % by default; for a single value the interval is infinite. Raises UserError for no values,
+    95% by default; for a single value the interval is infinite. Raises UserError for no values,
     for anything but a row of finite numbers, for a level that is not between 0 and 1, and if scipy
     is not installed.
     """
@@ -80,7 +80,7 @@ def mean_interval(
 
 
 def share_interval(values: Floats | Sequence[float]) -> tuple[float, float, float]:
-    """`mean_interval` at 95 % of shares such as accuracies, with its ends cut to [0, 1], because no
+    """`mean_interval` at 95% of shares such as accuracies, with its ends cut to [0, 1], because no
     share lies outside; of a single value infinite as there. Raises UserError as there.
     """
     mean, low, high = mean_interval(values)
@@ -116,7 +116,7 @@ def _row(values: Any) -> Floats:
 
 
 def tango(b: int, c: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % interval (low, high) of (b − c)/n, the difference of two networks' accuracies on the
+    """The 95% interval (low, high) of (b − c)/n, the difference of two networks' accuracies on the
     same `n` images: `b` images are right only for the first network, `c` only for the second. (−1,
     1) for n = 0.
 
@@ -169,7 +169,7 @@ def finite_or_none(value: float) -> float | None:
 
 def auc(high: Floats, low: Floats, z: float = 1.959964) -> tuple[float, float, float, int, int]:
     """The AUC: the fraction of pairs in which a value of `high` exceeds one of `low` (ties count
-    half), with its 95 % interval and the two numbers of values. Returns (AUC, lower end, upper end,
+    half), with its 95% interval and the two numbers of values. Returns (AUC, lower end, upper end,
     len(high), len(low)).
 
     The first three are NaN if `high` or `low` is empty. Source: Hanley and McNeil 1982 (Radiology

@@ -171,7 +171,7 @@ heads: SLF, ALF, AFF
 Three ways to put a classifier on learned features: a linear head on clean images (SLF), on
 attacked images (ALF), or training everything on attacked images (AFF).
 
-interval: 95 % interval
+interval: 95% interval
 Where the true share plausibly lies, given how many images were counted (Wilson's score interval).
 
 iou: IoU, pointing game, energy

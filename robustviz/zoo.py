@@ -60,7 +60,7 @@ OTHERS = {
 # The number of training images of model alignment's witness, a small_cnn of seed 2. Trained on all
 # images, the witness would classify each of them correctly: its hard labels would be the true
 # labels, and the controls `witness_hard` and `label` the same network. With these numbers it
-# classifies 92 % of all training images correctly, on both data sets.
+# classifies 92% of all training images correctly, on both data sets.
 WITNESS = {"digits": 125, "shapes": 1200}
 # Networks of seed 0 whose weights are also saved every second epoch, in half precision, for a film.
 # Not AFA's network on shapes: trained again for the film, with the same seed on another processor,

@@ -25,7 +25,7 @@ class TIM(DIM):
     Differs: a kernel of 3×3 in place of 15×15. The paper's kernel is a twentieth of the side of a
     299-pixel image; on 8 and on 32 pixels that would be less than two, and 3 is the smallest kernel
     that smooths at all. σ follows the paper and not the authors' code (where a kernel side of 3
-    spans ±3σ, so that a 3×3 kernel has 1 % at its neighbours: no smoothing).
+    spans ±3σ, so that a 3×3 kernel has 1% at its neighbours: no smoothing).
     """
 
     kernel: int = option(3, "Side of the smoothing kernel in pixels, odd.", low=1, high=63)

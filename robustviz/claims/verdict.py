@@ -21,7 +21,7 @@ class Verdict:
     """The verdict on one expected difference.
 
     `word`: the verdict. `effect`: the mean over the seeds of A − B, or of B − A if A should be
-    lower, so that a positive value is as claimed. `low`, `high`: the ends of its 95 % confidence
+    lower, so that a positive value is as claimed. `low`, `high`: the ends of its 95% confidence
     interval, corrected for the number of claims. `seeds`: how many of `wanted` seeds both sides
     have. `smallest`, `not_worse`: as in `verdict`. `notices`: how large a true difference must be
     for these runs to call it *seen here* with probability 0.8; with `not_worse`, how large a true
@@ -68,7 +68,7 @@ def verdict(
     The numbers of a seed that both sides have form a pair, since the two networks share initial
     weights and batches. A should be higher than B (lower if `less`) by at least `smallest`. If
     `not_worse`, A may be worse by at most `smallest`. `top`: the best possible value, None if there
-    is none. `claims`: how many verdicts are given together; the intervals cover the truth 95 % of
+    is none. `claims`: how many verdicts are given together; the intervals cover the truth 95% of
     the time for all of them at once (Bonferroni). Raises UserError if `smallest` is not above 0,
     and for values that are NaN or infinite.
 

@@ -12,7 +12,7 @@ SHOWN = {"iou": "IoU", "pointing": "pointing"}
 HEAD = [
     "run",
     *(
-        f"{name} {kind} [95 %]"
+        f"{name} {kind} [95%]"
         for name in SHOWN.values()
         for kind in ("clean", "attacked", "random weights")
     ),

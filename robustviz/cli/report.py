@@ -14,12 +14,12 @@ from robustviz.training.ladder import Worst, best_ladder, worst
 from robustviz.types import JSON, UserError
 
 RUNGS = ("FGSM", "PGD-20", "PGD-100×5", "CW-100", "AutoAttack")
-EVERY = "every attack [95 %]"  # accuracy under all attacks that were run on the same images
+EVERY = "every attack [95%]"  # accuracy under all attacks that were run on the same images
 LADDER = ["run", "clean", *RUNGS, EVERY, "n", "doctor"]
 # two evaluations can be compared if they agree in these fields
 PROTOCOL = operator.attrgetter("printed", "eps", "n", "seed", "split")
 EVALUATIONS = [
-    *("run", "clean", "robust [95 %]", "attack", EVERY, "ε", "n", "images", "seed", "doctor")
+    *("run", "clean", "robust [95%]", "attack", EVERY, "ε", "n", "images", "seed", "doctor")
 ]
 NONE = "No evaluations yet: train a run first."
 APART = (

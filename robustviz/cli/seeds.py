@@ -40,7 +40,7 @@ COLUMNS = ("data", "method", "net", "eps")
 HEAD = ["data", "method", "net", "ε", "settings", "seeds", "n", "clean", *ATTACKS, "both"]
 NONE = "No evaluations yet: train a run first."
 NOTE = (
-    "Each cell: mean ± standard deviation over the seeds [95 % interval of the mean, Student's t,"
+    "Each cell: mean ± standard deviation over the seeds [95% interval of the mean, Student's t,"
     " cut to 0 and 1]."
     " *Both*: images on which the network is right untouched and under both attacks. The attacks"
     " have the ε of the training; all seeds of a row were evaluated on the same n test images."
@@ -204,7 +204,7 @@ def _measured(seeds: list[dict[str, Evaluation]]) -> dict[str, JSON]:
 
 def _over_seeds(values: list[float]) -> JSON:
     """The number of values, one for each seed, and their mean; for several seeds also the standard
-    deviation and the 95 % interval of the mean, by Student's t with its ends cut to [0, 1].
+    deviation and the 95% interval of the mean, by Student's t with its ends cut to [0, 1].
     """
     mean, low, high = share_interval(values)
     return {

@@ -27,7 +27,7 @@ class Digits(Source):
     """
 
     label = "Digits (8x8)"
-    # at 8/255 a standard network still has 96 % accuracy; at .15 the attack succeeds, though the
+    # at 8/255 a standard network still has 96% accuracy; at .15 the attack succeeds, though the
     # noise is visible
     default_eps = 0.15
     at_hand = True
@@ -61,7 +61,7 @@ class Digits(Source):
             tuple("0123456789"),
             card=f"{len(where):,} of 1,797 handwritten digits, 8x8 grey, 10 classes, from"
             " scikit-learn. A perturbation of eps 0.15 is visible; at 8/255 a standard network"
-            " still has about 96 % accuracy.",
+            " still has about 96% accuracy.",
         )
 
 

@@ -28,8 +28,8 @@ class Folder(Source):
     """The pictures in the folder `path`, stored as `class/name.png`.
 
     The class folders may lie in the folders `train` and `test`; if there is `val` but no `test`,
-    `val` is the test split. Unless there are both, the last 10 % of a seeded shuffle of train is
-    the val split. Without such folders, 70 / 10 / 20 % of the pictures are train, val and test by a
+    `val` is the test split. Unless there are both, the last 10% of a seeded shuffle of train is
+    the val split. Without such folders, 70 / 10 / 20% of the pictures are train, val and test by a
     hash of each file's content. Pictures are rotated upright, resized by their shorter side and
     cropped to the central square of `size` pixels. Pictures of more than 8 bits are scaled to 8, so
     that the value of white in their type becomes 255. Some are scaled by their own range of values
@@ -56,7 +56,7 @@ class Folder(Source):
 
         The classes are the names of the class folders, sorted; the split's `names` are file paths
         relative to `path`. Unreadable pictures are left out. Raises UserError if `path` is no
-        readable folder with pictures of at least two classes, if more than 5 % of the pictures
+        readable folder with pictures of at least two classes, if more than 5% of the pictures
         cannot be read, or if it is not clear which folders are the classes.
         """
         splits.check_split(split)

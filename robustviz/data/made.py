@@ -28,7 +28,7 @@ class Made(Source):
 
     The name is `train`, `val` or `test`. The function returns `(images, labels)` or `(images,
     labels, classes)`, a PyTorch data set of `(image, label)`, a `Dataset`, or None for `val`. If it
-    returns None, the last 10 % of a seeded shuffle of train become val.
+    returns None, the last 10% of a seeded shuffle of train become val.
 
     Images are arrays or tensors (N, H, W), (N, H, W, C) or (N, C, H, W), square and of one size,
     uint8 or floats in [0, 1]; those of a data set may be PIL images. Labels are integers from 0, of

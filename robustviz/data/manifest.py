@@ -27,8 +27,8 @@ class Manifest(Source):
     """The pictures that the CSV file `path` lists, one in each row.
 
     Its columns: `path` (relative to the folder of the CSV file, or absolute), `label` (any text),
-    and `split` (train, val or test). If no row is val, the last 10 % of a seeded shuffle of train
-    is val. If the column `split` is missing or empty, 70 / 10 / 20 % are train, val and test by a
+    and `split` (train, val or test). If no row is val, the last 10% of a seeded shuffle of train
+    is val. If the column `split` is missing or empty, 70 / 10 / 20% are train, val and test by a
     hash of each picture's content. Other columns are ignored. Pictures are read as in `Folder`.
     """
 

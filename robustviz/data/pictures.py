@@ -296,7 +296,7 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
 
     Returns the images, the indices in `files` (M,) int64 of those that could be read, and sentences
     for the card on resized, scaled and unreadable pictures. Raises UserError, naming the first
-    unreadable file, if more than 5 % of the files and more than one cannot be read, or if none can.
+    unreadable file, if more than 5% of the files and more than one cannot be read, or if none can.
     """
 
     images = torch.zeros(len(files), 3, size, size, dtype=torch.uint8)

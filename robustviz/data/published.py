@@ -25,7 +25,7 @@ Pick = Callable[[torch.Tensor], torch.Tensor]  # indices (M,) -> images uint8 (M
 class Published(Source):
     """The base class of sources whose files are published for download.
 
-    The splits train and val are both taken from the official training part: val is 10 % of it.
+    The splits train and val are both taken from the official training part: val is 10% of it.
     """
 
     @abstractmethod

@@ -64,7 +64,7 @@ def stratified_split(
 def train_and_val(y: torch.Tensor, split: str) -> torch.Tensor:
     """The indices of `split` (train or val) in an official training set with labels `y` (N,).
 
-    val is the last 10 % of a seeded shuffle within each class.
+    val is the last 10% of a seeded shuffle within each class.
     """
     train, val = stratified_split(y, round(len(y) / 10))
     return val if split == "val" else train
@@ -73,7 +73,7 @@ def train_and_val(y: torch.Tensor, split: str) -> torch.Tensor:
 def official(y: torch.Tensor, split: str, n: int | None) -> torch.Tensor:
     """The indices (M,) int64 of `split` in its official part with labels `y` (N,).
 
-    This is the training part for train and val, and the test part for test. val is the last 10 % of
+    This is the training part for train and val, and the test part for test. val is the last 10% of
     a seeded shuffle of each class in the training part; `n` limits train to its first `n` in
     class-balanced order.
     """

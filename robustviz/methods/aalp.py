@@ -77,7 +77,7 @@ class AALP(ALP):
     choices = (
         "No official code was found. Our reading: contribution h·W, the same mask for both"
         " images of a pair, drop rate 0 to .5, weight p(y|x'). Contributions have a sign: in"
-        " shipped networks, 84 to 99 % of those counted as low are negative, against the class."
+        " shipped networks, 84 to 99% of those counted as low are negative, against the class."
     )
 
     def check(self, config: Plan, split: Dataset, net: Classifier) -> None:

@@ -48,7 +48,7 @@ class ALP(Adversarial):
     paper = "Kannan, Kurakin, Goodfellow: Adversarial logit pairing (2018)"
     text = (
         "Trains on clean and attacked images together and pulls their logits together. On"
-        " ImageNet its published robustness fell to 0.1 % under a stronger attack (Engstrom et"
+        " ImageNet its published robustness fell to 0.1% under a stronger attack (Engstrom et"
         " al. 2018): test it with many steps and with Square."
     )
     choices = (

@@ -118,7 +118,7 @@ def _guessed(state: Mapping[str, Tensor], file: str, shape: Shape, say: Say) -> 
 
 def _near(state: Mapping[str, Tensor], shape: Shape, but: str) -> str:
     """Returns a sentence about the known network, other than `but`, that fits the weights best;
-    empty if the agreement is below 60 %.
+    empty if the agreement is below 60%.
     """
     shares = {
         source: checkpoint.agreement(state, known.shapes_of(other), source)

@@ -65,7 +65,7 @@ def evaluate(
     device: str | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Evaluation | Ladder:
-    """Measure how many images `net` classifies correctly, clean and under `attack`, with 95 %
+    """Measure how many images `net` classifies correctly, clean and under `attack`, with 95%
     intervals, and check whether the result can be believed (`training.doctor`, including its active
     test). With `attack="ladder"` it runs FGSM, PGD-20, PGD-100×5, CW-100 and AutoAttack one after
     the other. Returns an `Evaluation`, or a `Ladder`; nothing is written to disk.

@@ -73,8 +73,8 @@ class TrainConfig(Spec):
     weight_decay: float = option(5e-4, "Weight decay of SGD.", low=0, high=1, advanced=True)
     schedule: str | None = option(
         None,
-        "Learning-rate schedule. cyclic rises for the first 30 % of the training, then falls;"
-        " cyclic@1/2 peaks half-way. step divides it by 10 after 75 % and 90 %; step@1/2,3/4 after"
+        "Learning-rate schedule. cyclic rises for the first 30% of the training, then falls;"
+        " cyclic@1/2 peaks half-way. step divides it by 10 after 75% and 90%; step@1/2,3/4 after"
         " half and three quarters. Empty: cyclic, or the method's default.",
         advanced=True,
         kind="rule",

@@ -267,7 +267,7 @@ def _gradients(seen: Evidence) -> Finding:
         "gradients",
         gone <= SHARE,
         max(gone, broken),
-        f"{gone:.0%} of the images have a zero gradient (above 5 % the attack is unreliable)."
+        f"{gone:.0%} of the images have a zero gradient (above 5% the attack is unreliable)."
         + (
             f" {broken:.0%} have one with entries that are not numbers: the attack cannot step"
             " there."
@@ -348,7 +348,7 @@ def _moved(seen: Evidence) -> Finding:
         " nothing can change."
         if idle
         else f"{seen.stopped:.0%} of the images stay right, no nearer to an error than before."
-        " More than 5 % would mean that the attack stopped early.",
+        " More than 5% would mean that the attack stopped early.",
         warning=not idle and seen.stopped > SHARE,
     )
 
@@ -397,7 +397,7 @@ def _active(seen: Evidence) -> Finding:
         found >= FOUND * n,
         found / n,
         f"{seen.finder} finds {found} of {n} planted examples; {FOUND:.0%} must be found. Wilson's"
-        f" 95 % interval is {low:.0%} to {high:.0%}.",
+        f" 95% interval is {low:.0%} to {high:.0%}.",
     )
 
 

@@ -247,12 +247,12 @@ class Evaluation:
 
     @property
     def clean_interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of `clean_acc`."""
+        """Wilson's 95% interval of `clean_acc`."""
         return wilson(self.clean_k, self.n)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of `robust_acc`."""
+        """Wilson's 95% interval of `robust_acc`."""
         return wilson(self.robust_k, self.n)
 
     @property
@@ -279,7 +279,7 @@ class Evaluation:
         """A warning that the interval is wide if there are fewer than 100 images, else empty."""
         low, high = wilson(self.robust_k, self.n)
         return (
-            f"Only {self.n} images: the 95 % interval is {round(100 * (high - low))} points wide;"
+            f"Only {self.n} images: the 95% interval is {round(100 * (high - low))} points wide;"
             f" take at least {FEW}."
             if self.n < FEW
             else ""
@@ -332,7 +332,7 @@ class Evaluation:
         return unpack(self.clean_right, self.n), unpack(self.robust_right, self.n)
 
     def to_json(self) -> JSON:
-        """Returns all fields as plain values, and accuracies and 95 % intervals for people who read
+        """Returns all fields as plain values, and accuracies and 95% intervals for people who read
         the file.
         """
         return dataclasses.asdict(self) | {
@@ -406,7 +406,7 @@ class Paired:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Tango's 95 % score interval of `difference`."""
+        """Tango's 95% score interval of `difference`."""
         return tango(self.first_only, self.second_only, self.n)
 
     @property
@@ -442,7 +442,7 @@ class Paired:
             else f"The network {first} is {self.verdict} than {second}."
         ) + (
             f" The difference is {100 * self.difference:+.1f} points under {self.attack} at ε"
-            f" {eps_text(self.eps)}, 95 % interval [{100 * low:+.1f}, {100 * high:+.1f}]."
+            f" {eps_text(self.eps)}, 95% interval [{100 * low:+.1f}, {100 * high:+.1f}]."
             f" n = {self.n}: {self.first_only} images against {self.second_only}, exact McNemar p ="
             f" {self.p:.2g}."
         )

@@ -38,7 +38,7 @@ class Worst:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of `acc`."""
+        """Wilson's 95% interval of `acc`."""
         return wilson(self.k, self.n)
 
     @property
@@ -53,7 +53,7 @@ class Worst:
         """The worst-case accuracy, its interval and the attacks, as a sentence."""
         low, high = self.interval
         return (
-            f"{100 * self.acc:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {self.n} images are"
+            f"{100 * self.acc:.1f}% [{100 * low:.1f}, {100 * high:.1f}] of {self.n} images are"
             f" right under every attack run: {', '.join(self.attacks)}."
         )
 
@@ -158,7 +158,7 @@ class Ladder:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of `robust_acc`."""
+        """Wilson's 95% interval of `robust_acc`."""
         return wilson(self.robust_k, self.n)
 
     @property
@@ -209,7 +209,7 @@ class Ladder:
             else "The rungs are in order."
         )
         return (
-            f"{self.robust_k} of {self.n} images ({100 * self.robust_acc:.1f} % [{100 * low:.1f},"
+            f"{self.robust_k} of {self.n} images ({100 * self.robust_acc:.1f}% [{100 * low:.1f},"
             f" {100 * high:.1f}]) stay right under every rung up to {self.rungs[-1].printed} at ε"
             f" {eps_text(self.eps)}. {order} {' '.join((*self.warnings, self.left_out))}"
         ).strip()

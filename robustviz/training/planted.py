@@ -22,7 +22,7 @@ FEWEST = 10  # with fewer planted examples the test says nothing
 FURTHER = 0.05  # a planted example exceeds all inner points by this share of its gain over x
 INNER = 20  # random points of each ball that must be called untouched
 # The readout's threshold for "planted", from the highest inner point (0) to the planted example
-# (1). On every shipped network PGD-20 finds 95 % of the examples at this threshold.
+# (1). On every shipped network PGD-20 finds 95% of the examples at this threshold.
 CLOSE = 0.1
 DEEP = 10  # how far below 0 the readout's other logits lie, in units of a planted example's gain
 

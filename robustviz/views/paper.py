@@ -112,7 +112,7 @@ def for_paper(
     for axis in (*out.select_xaxes(), *out.select_yaxes()):
         axis.update(
             {"gridwidth": 0.5, "linewidth": 0.7, "tickwidth": 0.7, "zerolinewidth": 0.7},
-            # Plotly writes powers of ten 25 % larger
+            # Plotly writes powers of ten 25% larger
             tickfont={"size": px / 1.25 if axis.type == "log" else px},
             title={"font": {"size": px}, "standoff": 0.4 * px},
             ticklen=0 if axis.ticks == "" else 0.3 * px,
@@ -203,7 +203,7 @@ class _Change:
         """A copy of `value`, the part `name` of the figure, with the paper's colours and sizes."""
         if isinstance(value, Mapping):
             made = {key: self._sized(key, each, name) for key, each in value.items()}
-            if name == "colorbar":  # without a given size its title is 20 % larger
+            if name == "colorbar":  # without a given size its title is 20% larger
                 title = made.get("title") or {}
                 title = title if isinstance(title, dict) else {"text": title}
                 made |= {"title": title | {"font": {"size": self.px}}}

@@ -41,7 +41,7 @@ def held(
     radius; `seed`: that of its noise, or several if it is not the same everywhere. At ε = 0 the
     sentences are about clean images. `names`: of
     the networks; `alone`: the verb in "On 3 of 50 images only A is right"; `images`: what the
-    images are called. A difference is shown only if its paired 95 % interval excludes 0 and it does
+    images are called. A difference is shown only if its paired 95% interval excludes 0 and it does
     not round to 0 percentage points. Raises UserError if `a` and `b` differ in length.
     """
     if b is not None and a.shape != b.shape:
@@ -75,7 +75,7 @@ def held(
         f"On {only[0]:,} of {n:,} images only {names[0]} {alone}, on {only[1]:,} only {names[1]}.",
         f"{names[1]} minus {names[0]}: {points_text((second - first) / max(n, 1))} percentage"
         " points.",
-        f"Its 95 % interval (Tango, paired): {points_text(-high)} to {points_text(-low)}"
+        f"Its 95% interval (Tango, paired): {points_text(-high)} to {points_text(-low)}"
         " percentage points.",
         f"Exact McNemar test: p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}.",
     )
@@ -90,7 +90,7 @@ def _alone(k: int, n: int) -> tuple[str, ...]:
     low, high = wilson(k, n)
     return (
         "This is one network with one training seed: another seed may give another result.",
-        f"The 95 % interval is {low:.0%} to {high:.0%} (Wilson).",
+        f"The 95% interval is {low:.0%} to {high:.0%} (Wilson).",
     )
 
 

@@ -38,7 +38,7 @@ def test_forty_cards_at_once(page: Page, server: str, settled: Settled) -> None:
     page.keyboard.press("Enter")
     expect(page.get_by_text("No cards yet")).to_be_visible()
     send(page, settled, *students(40))
-    answer = page.get_by_text("Same settings, 40 seeds: 84.2 % to 85.8 %. The differences")
+    answer = page.get_by_text("Same settings, 40 seeds: 84.2% to 85.8%. The differences")
     expect(answer).to_be_visible()
     assert not in_memory(server)
     strips = page.locator(".strips")
@@ -48,7 +48,7 @@ def test_forty_cards_at_once(page: Page, server: str, settled: Settled) -> None:
     slider = page.locator("input[type=range]").last
     slider.focus()
     page.keyboard.press("End")
-    expect(page.get_by_text("Same settings, 40 seeds: 97.5 % to 99.2 %.")).to_be_visible()
+    expect(page.get_by_text("Same settings, 40 seeds: 97.5% to 99.2%.")).to_be_visible()
     settled(page)
     page.get_by_role("button", name="Remove all cards").click()
     expect(page.get_by_text("No cards yet")).to_be_visible()

@@ -26,7 +26,7 @@ def test_a_stroke_of_the_mouse_is_attacked_and_its_address_shows_the_same(
     page, server, settled, browser
 ):
     studio(page, f"{server}/attention?data=digits&img=4", settled)
-    expect(page.get_by_text("16 of 64 pixels allowed (25 %)")).to_be_visible()
+    expect(page.get_by_text("16 of 64 pixels allowed (25%)")).to_be_visible()
     page.get_by_role("application").scroll_into_view_if_needed()
     box = page.get_by_role("application").bounding_box()
     cell = box["width"] / 8
@@ -36,7 +36,7 @@ def test_a_stroke_of_the_mouse_is_attacked_and_its_address_shows_the_same(
     # The mouse jumps over the whole row, which must have no gaps.
     page.mouse.move(box["x"] + 7.5 * cell, box["y"] + cell / 2)
     page.mouse.up()
-    expect(page.get_by_text("24 of 64 pixels allowed (38 %)")).to_be_visible()
+    expect(page.get_by_text("24 of 64 pixels allowed (38%)")).to_be_visible()
     # One byte per row.
     assert (
         base64.urlsafe_b64encode(bytes([0xFF, 0, 0x3C, 0x3C, 0x3C, 0x3C, 0, 0])) == b"_wA8PDw8AAA="
@@ -53,7 +53,7 @@ def test_a_stroke_of_the_mouse_is_attacked_and_its_address_shows_the_same(
     other = browser.new_context().new_page()
     other.goto(page.url)
     settled(other)
-    expect(other.get_by_text("24 of 64 pixels allowed (38 %)")).to_be_visible()
+    expect(other.get_by_text("24 of 64 pixels allowed (38%)")).to_be_visible()
     settled(other)
     assert other.get_by_test_id("stMain").inner_text().split("Centre")[1] == seen
     other.context.close()
@@ -68,7 +68,7 @@ def test_everything_goes_by_keyboard(page, server, settled):
     for key in ("ArrowUp", "ArrowLeft", "Space"):
         canvas.press(key)
     expect(
-        page.get_by_text("Row 4, column 4: allowed. 1 of 64 pixels allowed (2 %)")
+        page.get_by_text("Row 4, column 4: allowed. 1 of 64 pixels allowed (2%)")
     ).to_be_visible()
     canvas.press("Space")
     canvas.press("ArrowRight")
@@ -77,7 +77,7 @@ def test_everything_goes_by_keyboard(page, server, settled):
     expect(page).to_have_url(re.compile(r"paint=AAAACAAAAAA"))
     settled(page)
     page.get_by_role("button", name="Edge", exact=True).press("Enter")
-    expect(page.get_by_text("28 of 64 pixels allowed (44 %)")).to_be_visible()
+    expect(page.get_by_text("28 of 64 pixels allowed (44%)")).to_be_visible()
     settled(page)
     page.get_by_role("button", name="Attack within this budget").press("Enter")
     expect(page.get_by_text("28 of 64 pixels (44%) may change by")).to_be_visible()

@@ -355,4 +355,4 @@ def test_the_share_that_speaks_against_the_class_is_what_the_text_says() -> None
     ]
     shares = [100 * against(run)[0] for run in runs]
     assert len(runs) >= 30
-    assert f"{min(shares):.0f} to {max(shares):.0f} % of those counted as low" in AALP.choices
+    assert f"{min(shares):.0f} to {max(shares):.0f}% of those counted as low" in AALP.choices

@@ -255,7 +255,7 @@ def test_a_umap_that_fails_meanwhile_says_so(visit, few, monkeypatch):
         {"map-dist": "nan"},
         {"map-also": "x", "map-colour": "y"},
         {"map-n": "50", "map": "pca", "map-eps": "0", "img": "49"},
-        {"way": "99 %"},
+        {"way": "99%"},
         {"map-n": "50", "img": "300"},
         {"b": ""},
     ],

@@ -172,7 +172,7 @@ def test_a_guess_is_revealed_with_the_numbers_of_the_study_and_of_the_paper(
     assert (
         said.startswith("You picked lower left")
         and said in words(sound(app))
-        and "upper left: 78.00 % clean, 47.69 % PGD-20" in words(app)
+        and "upper left: 78.00% clean, 47.69% PGD-20" in words(app)
     )
 
 

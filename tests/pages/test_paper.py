@@ -91,7 +91,7 @@ def test_the_attack_screen_s_curve_has_numbers_a_caption_and_the_lines_that_draw
     pictures, curve = caption.split(" Accuracy under PGD-20: ")
     assert pictures.endswith("; test image 5 of digits, PGD-10, seed 0.")
     assert curve.endswith(
-        "; 200 test images of digits, PGD-20, seed 0; bands: 95 % intervals (Wilson)."
+        "; 200 test images of digits, PGD-20, seed 0; bands: 95% intervals (Wilson)."
     )
     lines = [each.value for each in app.code if each.value.startswith("from robustviz")]
     assert [each.rpartition("\n")[2] for each in lines] == [

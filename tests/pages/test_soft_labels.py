@@ -73,7 +73,7 @@ def test_hard_or_soft_label_shows_the_shipped_alignment_and_its_numbers(visit):
     )
     assert not lacking(said)
     evaluation = folder.open_run(ALIGNED).evaluation()
-    assert f"{100 * evaluation.robust_acc:.1f} %" in words(opened(app, "loss"))
+    assert f"{100 * evaluation.robust_acc:.1f}%" in words(opened(app, "loss"))
 
 
 def test_an_image_that_the_witness_misreads_is_said_to_be_one(visit):

@@ -85,13 +85,13 @@ def test_what_is_said_of_single_seeds_and_of_the_budget_page_is_measured() -> No
         )
         if each.config.eps == 8 / 255
     }
-    first, *others = (f"{nearest(each)} %" for each in sorted(robust.values(), reverse=True))
+    first, *others = (f"{nearest(each)}%" for each in sorted(robust.values(), reverse=True))
     assert robust[0] == max(robust.values())  # the shipped B has seed 0
     (said,) = (row[4] for row in table("minutes") if row[0] == "25–40")
     assert said.endswith(f"B is the best, with {first}; the others have {' and '.join(others)}")
     found = family("shapes")
     ends = dict(zip(*found.mean(found.clean_k), strict=True))
-    assert max(ends) == 12 / 255 and f"`/budget` ends at {nearest(100 * ends[12 / 255])} %" in SHEET
+    assert max(ends) == 12 / 255 and f"`/budget` ends at {nearest(100 * ends[12 / 255])}%" in SHEET
 
 
 def nearest(percent: float) -> int:
@@ -108,7 +108,7 @@ def test_the_claims_seeds_are_those_that_were_kept() -> None:
     for label in ("Standard", "PGD-AT"):
         side = kept[label]
         assert side.seeds == 5
-        assert f"{100 * float(np.mean(side.both)):.1f} %" in SHEET
+        assert f"{100 * float(np.mean(side.both)):.1f}%" in SHEET
 
 
 def test_what_is_seen_is_what_the_tour_tells() -> None:
@@ -120,7 +120,7 @@ def test_what_is_seen_is_what_the_tour_tells() -> None:
     assert by["defend"].options[by["defend"].right] in rows["25–40"][3]
     for told in (by["explain"].intro, by["explain"].told):
         share = re.search(r"(\d+)%", told)
-        assert share and f"{share[1]} %" in rows["40–55"][3]
+        assert share and f"{share[1]}%" in rows["40–55"][3]
 
 
 def test_the_background_lesson_is_what_its_study_found() -> None:

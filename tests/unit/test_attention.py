@@ -172,7 +172,7 @@ def test_random_networks_differ_from_each_other_and_repeat(run) -> None:
     [
         ("index=360", "There is no image 360"),
         ("rule=z", "no rule called 'z'"),
-        ("rule=top200%", "0 to 100 %"),
+        ("rule=top200%", "0 to 100%"),
         ("rule=jet-compat", "single channel"),
         ("rule=oracle", "needs true object masks"),
         ("eps_low=0.5", "must be between 0 and eps"),

@@ -185,7 +185,7 @@ def test_every_sentence_of_the_screen_is_short(both) -> None:
         } - ({"a-image", "b-image"} if draw == "alone" else set()) | {
             f"{side}-spot {side}-seen" for side in "ab"
         }
-    assert "8 test images" in screen.sure[0] and "95 %" in screen.sure[1]
+    assert "8 test images" in screen.sure[0] and "95%" in screen.sure[1]
 
 
 def decoded(address: str) -> np.ndarray:

@@ -142,7 +142,7 @@ def test_where_no_gpu_was_at_hand_the_readme_says_so() -> None:
     ("held", "kept"),
     [
         ([1000.0, 1150, 1100, 1152], (True, True)),
-        ([1000.0, 1100, 1100, 1160], (True, False)),  # 5 % above 1100 are 1155
+        ([1000.0, 1100, 1100, 1160], (True, False)),  # 5% above 1100 are 1155
         ([1300.0, 1100, 1100, 1160], (False, True)),
     ],
 )

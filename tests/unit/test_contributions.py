@@ -389,7 +389,7 @@ def test_the_over_paired_corner_is_counted_by_its_rule() -> None:
     assert "1 of 4 images lie" in said(figure) and "median, 1.5" in sure(figure)
     weight = np.exp(-result.ce_adv)
     expected = 100 * (weight * result.pairing)[1] / (weight * result.pairing).sum()
-    assert f"hold 50 % of the pairing loss, {expected:.0f} % once" in said(figure)
+    assert f"hold 50% of the pairing loss, {expected:.0f}% once" in said(figure)
     numbers = {
         int(point[0]): trace.marker.symbol for trace in figure.data for point in trace.customdata
     }
@@ -403,10 +403,10 @@ def test_the_over_paired_corner_is_counted_by_its_rule() -> None:
 def test_opposition_says_less_or_more_only_where_the_interval_excludes_0() -> None:
     cosine = [-1.0] * 20 + [1.0] * 20
     less = figures.opposition({"A": pairs(cosine, [3.0, 4.0] * 10 + [0.1, 0.2] * 10, [1.0] * 40)})
-    assert "oppose each other on 50 % of 40 images" in said(less)
+    assert "oppose each other on 50% of 40 images" in said(less)
     assert "of the weight: less." in said(less)
     assert (
-        "50 % [35, 65] of the images oppose" in sure(less)
+        "50% [35, 65] of the images oppose" in sure(less)
         and "The change is −" in sure(less)
         and "w = p(y|x')" in sure(less)
     )
@@ -423,7 +423,7 @@ def test_opposition_says_less_or_more_only_where_the_interval_excludes_0() -> No
     )
     never = pairs([1.0] * 40, [1.0, 2.0] * 20, [1.0] * 40)
     assert (
-        "0 % [0, 9] of the images oppose" in sure(figures.opposition(never))
+        "0% [0, 9] of the images oppose" in sure(figures.opposition(never))
         and never.opposed("adversarial")[2] > 0.05
     )
 
@@ -561,11 +561,9 @@ def test_the_control_moves_a_marker_along_both_curves_and_the_bars_of_one_image(
     assert (
         kept[0] == 0 and kept == sorted(kept) and screen.control.values[screen.control.start] == "3"
     )
-    assert screen.moves["a-share"][1][kept.index(3)] == "A keeps 50 %"
-    assert screen.moves["b-share"][1][kept.index(3)] == "B keeps 75 %"
-    assert (
-        screen.moves["b-one"][1][kept.index(4)] == "B: 100 % of the positive contributions to dog"
-    )
+    assert screen.moves["a-share"][1][kept.index(3)] == "A keeps 50%"
+    assert screen.moves["b-share"][1][kept.index(3)] == "B keeps 75%"
+    assert screen.moves["b-one"][1][kept.index(4)] == "B: 100% of the positive contributions to dog"
     assert {len(values) for _, values in screen.moves.values()} == {len(kept)}
     for name in screen.moves:
         assert name in screen.picture

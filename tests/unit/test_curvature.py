@@ -281,7 +281,7 @@ def test_the_curvature_figure_says_what_is_decided_and_no_more() -> None:
     assert (
         "before: median 4.5 [1, 8]." in sure
         and "Its mean is 4.5." in sure
-        and "a lower value is 0 to 32 %" in sure
+        and "a lower value is 0 to 32%" in sure
         and not wordy(sure)
     )
     assert (

@@ -611,7 +611,7 @@ def test_the_report_says_which_rows_share_their_images(
     head, _, *rows = (
         [cell.strip() for cell in line.strip("| ").split("|")] for line in said.splitlines()
     )
-    every, images = head.index("every attack [95 %]"), head.index("images")
+    every, images = head.index("every attack [95%]"), head.index("images")
     assert "same images" not in said and len({row[images] for row in rows}) == 1
     assert len({row[every] for row in rows}) == 1 and "[" in rows[0][every]
     evaluate.evaluate(trained, FGSM(), eps=0.03, n=20)

@@ -644,19 +644,19 @@ def test_the_figure_of_distances_has_the_probes_means_and_intervals(run) -> None
     assert (
         low > 0
         and f"B PGD-AT keeps images nearer to their class than A Standard, by {mean:.2f}." in said
-        and f"B PGD-AT over A Standard: {mean:.2f}, 95 %: +{low:.2f} to +{high:.2f}" in sure
+        and f"B PGD-AT over A Standard: {mean:.2f}, 95%: +{low:.2f} to +{high:.2f}" in sure
     )
     right = [result.pred_adv == result.y for result in (a, b)]
     low, high = tango(int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum()), 60)
     assert (
         "B PGD-AT is more accurate than A Standard,"
         f" {100 * (right[1].mean() - right[0].mean()):.0f} percentage points apart"
-        f" (95 %: +{100 * low:.0f}" in sure
+        f" (95%: +{100 * low:.0f}" in sure
     )
     low, high = wilson(int(a.fooled.sum()), int(a.right.sum()))
     assert (
         f"Fooled on {a.fooled.sum()} of the {a.right.sum()} images that it classifies correctly"
-        f" (95 %: {low:.0%} to {high:.0%})" in sure
+        f" (95%: {low:.0%} to {high:.0%})" in sure
     )
     assert not wordy(said)
     # A map of the same images has the same distances.
@@ -672,7 +672,7 @@ def test_nothing_is_called_nearer_without_an_interval(run) -> None:
     same = figures.features({"A": one, "B": one}).layout.meta
     assert (
         "No difference shown between A and B" in same["sentence"]
-        and "A over B: 0.00, 95 %: +0.00 to +0.00" in same["sure"]
+        and "A over B: 0.00, 95%: +0.00 to +0.00" in same["sure"]
         and "neither is shown to be more accurate, 0 percentage points apart" in same["sure"]
     )
     assert "keeps images nearer" not in figures.features(one).layout.meta["sentence"]

@@ -170,7 +170,7 @@ def test_a_share_is_the_rate_over_the_products(monkeypatch):
     monkeypatch.setattr(roofline, "gemm_rate", lambda device, dtype, threads: 8e12)
     assert (
         roofline.share("ours", 0.5, 1e12, "cuda", torch.bfloat16)
-        == "ours: 2 TFLOP/s of needed work, 25 % of the bf16 GEMM rate (8 TFLOP/s)."
+        == "ours: 2 TFLOP/s of needed work, 25% of the bf16 GEMM rate (8 TFLOP/s)."
     )
 
 
@@ -370,7 +370,7 @@ def test_a_gate_on_accuracy_is_about_what_both_get_right(toy, monkeypatch, apart
     gate = trainers._as_accurate(toy, ("fp32",), lambda net: lambda x, y: x, 0)["fp32"]
     assert gate.held == (not apart)
     assert (
-        f"PGD-10 {100 - apart}.0 %, clean {100 - apart}.0 %; the usual loop 100.0 %, 100.0 % (n"
+        f"PGD-10 {100 - apart}.0%, clean {100 - apart}.0%; the usual loop 100.0%, 100.0% (n"
         " = 20)" in gate.says
     )
 
@@ -395,7 +395,7 @@ def test_b7s_judge_is_the_authors_autoattack(toy):
     (found,) = b07_autoattack.judged(
         dataclasses.replace(toy, eps=0.5, epochs=1, select="last"), "toy", 0.0, (6,)
     )
-    assert "AutoAttack leaves 0.00 % of the first 6" in found.gates[0].says
+    assert "AutoAttack leaves 0.00% of the first 6" in found.gates[0].says
 
 
 def test_one_of_b7s_trainings_refuses_a_cpu_in_one_sentence(capsys, monkeypatch):
@@ -432,7 +432,7 @@ def test_b13_races_whole_trainings_with_seeds_of_their_own(toy, monkeypatch):
     assert seeds == [0, 1, 2] and len(one.times) == 2  # The first training is a warm-up.
     mine, theirs = one.gates
     assert not mine.held and "of 2 trainings" in mine.says
-    assert theirs.held and theirs.says.startswith("airbench94: 95.00 %")
+    assert theirs.held and theirs.says.startswith("airbench94: 95.00%")
     alone = b13_standard.against(config, None, 1, "note")
     assert len(alone.times) == 1 and len(alone.gates) == 1 and not alone.wanted
 

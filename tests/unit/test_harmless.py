@@ -39,7 +39,7 @@ def test_nothing_is_left_that_anybody_would_act_on(text):
 
 
 def test_ordinary_names_stay_what_they_are():
-    for name in ("cat", "red_fox", "T-shirt/top", "naïve café", "狐", "a b (c) 50 % & more!"):
+    for name in ("cat", "red_fox", "T-shirt/top", "naïve café", "狐", "a b (c) 50% & more!"):
         assert harmless(name) == name
 
 

@@ -201,7 +201,7 @@ def test_half_of_one_class_s_labels_wrong(spoil, method, wrong) -> None:
                 "clean_k": 17,
                 "n": 20,
             },
-            "only 50 % of its",
+            "only 50% of its",
         ),
     ],
 )

@@ -159,7 +159,7 @@ def test_the_caption_tells_networks_data_images_attack_and_interval_in_one_sente
     said = caption(two())
     assert said == (
         "Accuracy under PGD-20: A PGD-AT (digits-pgd-at-1) and B TRADES (digits-trades-2); 50 test"
-        " images of digits, PGD-20, seed 3; bands: 95 % intervals (Wilson)."
+        " images of digits, PGD-20, seed 3; bands: 95% intervals (Wilson)."
     )
     assert caption(for_paper(two())) == said and caption(go.Figure()) == ""
 

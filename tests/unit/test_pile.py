@@ -56,7 +56,7 @@ def test_one_method_over_seeds_is_chance_and_nothing_else() -> None:
     layer = only([made("pgd_at", seed, 0.6 + 0.01 * seed) for seed in range(10)])
     assert [row.name for row in layer.rows] == ["PGD-AT"] and not layer.pairs
     assert strips.answer(layer) == (
-        "Same settings, 10 seeds: 60.0 % to 69.0 %. The differences are due to chance."
+        "Same settings, 10 seeds: 60.0% to 69.0%. The differences are due to chance."
     )
     mean, low, high = layer.rows[0].interval
     assert mean == pytest.approx(0.645) and low == pytest.approx(
@@ -64,7 +64,7 @@ def test_one_method_over_seeds_is_chance_and_nothing_else() -> None:
     )
     assert high - mean == pytest.approx(mean - low)
     layer = only([made("pgd_at", seed, share) for seed, share in enumerate((0.9, 1.0, 0.99))])
-    assert "95 % interval 82.7 % to 100.0 %" in strips.screen([layer]).picture
+    assert "95% interval 82.7% to 100.0%" in strips.screen([layer]).picture
 
 
 def test_seeds_of_one_method_never_yield_a_sentence_about_methods() -> None:
@@ -181,7 +181,7 @@ def test_what_was_measured_otherwise_is_kept_apart() -> None:
     screen = strips.screen(layers)
     assert screen.control and list(screen.control.values) == names
     assert "5 other ways of measuring are shown separately: move the control." in screen.sure
-    assert "90.0 %" not in screen.moves["strips"][1][0]
+    assert "90.0%" not in screen.moves["strips"][1][0]
 
 
 def test_forty_cards_are_a_picture_of_few_words() -> None:

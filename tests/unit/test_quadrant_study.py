@@ -246,7 +246,7 @@ def test_the_full_radius_is_told_apart_from_the_shipped_network() -> None:
     said, seed = sentence(result), result.meta["seeds"].index(0)
     at = result.names.index("full")
     means, ones = (
-        tuple(f"{100 * value:.1f} %" for value in pair)
+        tuple(f"{100 * value:.1f}%" for value in pair)
         for pair in (
             (result.clean[at].mean(), result.robust[at].mean()),
             (result.clean[at, seed], result.robust[at, seed]),
@@ -294,7 +294,7 @@ def test_the_figure_speaks_of_the_pick_first(study) -> None:
     assert [trace.marker.symbol for trace in figure.data] == ["circle", "x"]
     said = figure.layout.meta["sentence"]
     assert (
-        said.startswith("You picked lower left: PGD-20 accuracy 42.5 % [")
+        said.startswith("You picked lower left: PGD-20 accuracy 42.5% [")
         and "The best, upper left, is +5.0 [" in said
         and "no difference shown" in said
     )

@@ -683,7 +683,7 @@ def test_worst_is_what_withstood_every_attack_on_the_same_images() -> None:
         together = worst(found, one)
         assert together is not None and (together.k, together.n) == (brute, 120)
         assert together.attacks == ("PGD-20", "CW-20") and together.several
-        assert f"{100 * brute / 120:.1f} % [" in together.text
+        assert f"{100 * brute / 120:.1f}% [" in together.text
     told = together.to_json()
     assert told["worst_acc"] == brute / 120 and told["worst_attacks"] == ["PGD-20", "CW-20"]
     assert told["n"] == 120 and told["images"] == "abc"

@@ -33,7 +33,7 @@ def sample(**more) -> Screen:
         (f"{' '.join(['word'] * 15)}. {' '.join(['Word'] * 15)}!", 0),
         ("**A Standard**: this image flips at ε = 2.1/255; 43 of 100.", 0),
         ("- one two\n- " + " ".join(["word"] * 21), 1),
-        ("Accuracy 43.5 %, then 41.2 %, at last 12,5 %.", 0),
+        ("Accuracy 43.5%, then 41.2%, at last 12,5%.", 0),
     ],
 )
 def test_sentences_that_cannot_be_taken_in_at_a_glance_are_found(text, faults):

@@ -73,7 +73,7 @@ def test_each_cell_has_its_error_its_interval_and_its_n() -> None:
     assert np.isfinite(np.array(grey.z, float)).tolist() == [[True, True], [True, False]]
     assert grey.text[0] == map_.text[0] and grey.text[1][1] == ""
     low, high = (100 * value for value in wilson(5, 20))
-    assert map_.text[0][0] == f"25 %<br>[{low:.0f}, {high:.0f}]<br>n = 20"
+    assert map_.text[0][0] == f"25%<br>[{low:.0f}, {high:.0f}]<br>n = 20"
     (gap,) = figure.layout.annotations
     assert gap.text == "n = 0" and (gap.x, gap.y) == (1, 1)
     assert map_.y[1].startswith("B ") and not map_.y[0].startswith("B ")
@@ -83,26 +83,24 @@ def test_each_cell_has_its_error_its_interval_and_its_n() -> None:
         " qualifies." in sure
     )
     assert (
-        "Most often fooled is B small_cnn seed 2, by images of A before (100 %)" in text
-        and "of aligned (10 %)" in text
+        "Most often fooled is B small_cnn seed 2, by images of A before (100%)" in text
+        and "of aligned (10%)" in text
     )
-    assert (
-        "small_cnn seed 1: 5 to 25 % of all attacked images are misclassified, 10 % of the" in text
-    )
+    assert "small_cnn seed 1: 5 to 25% of all attacked images are misclassified, 10% of the" in text
     assert len(figure.to_json()) < 400 * 1024 and text in figure.layout.meta["alt"]
 
 
 def test_the_matrix_says_where_it_has_nothing_or_little_to_say() -> None:
     nothing = said(figures.transfer({"A": made("a", [0, 0], [5, 5])}))
     assert "None of the 20 images qualifies" in nothing and "larger ε" in nothing
-    assert "Every cell has the same error: 50 %" in said(
+    assert "Every cell has the same error: 50%" in said(
         figures.transfer({"A": made("a", [10, 8], [5, 4])})
     )
-    assert "Fooled is small_cnn seed 1, by images of A (50 %" in said(
+    assert "Fooled is small_cnn seed 1, by images of A (50%" in said(
         figures.transfer({"A": made("a", [10], [5], targets=("one",))})
     )
     tied = figures.transfer({"A": made("a", [10, 10, 10], [5, 5, 1], targets=("x", "y", "z"))})
-    assert "(50 %, as 1 other)" in said(tied) and "With fewer than 100" in tied.layout.meta["sure"]
+    assert "(50%, as 1 other)" in said(tied) and "With fewer than 100" in tied.layout.meta["sure"]
 
 
 def test_a_source_that_is_no_target_of_itself_leaves_its_cell_empty() -> None:
@@ -273,8 +271,8 @@ def test_a_bar_a_target_and_what_alignment_changes_is_counted_in_pairs() -> None
     assert first.counts(result, bars[-1], "a") == (4, 6)
     screen = first.screen(result, "a", bars)
     assert screen.answer == [
-        "Images attacked on A fool A on 85 %, its twin on 40 %, B on 4 %.",
-        "After soft labels, images attacked on A fool A on 70 %, its twin on 41 %, B on 4 %.",
+        "Images attacked on A fool A on 85%, its twin on 40%, B on 4%.",
+        "After soft labels, images attacked on A fool A on 70%, its twin on 41%, B on 4%.",
     ]
     assert screen.control is not None and screen.control.start == 0
     changes = [screen.moves[f"change{at}"][1] for at in range(4)]
@@ -301,9 +299,9 @@ def test_a_copy_as_a_starts_after_and_without_copies_nothing_moves() -> None:
     result = fooled(ATTACKED)
     copy = first.screen(result, "soft", first.targets(result, "b"))
     assert copy.control is not None and copy.control.start == 1
-    assert copy.answer[0].startswith("Before soft labels, images attacked on A fool A on 85 %")
+    assert copy.answer[0].startswith("Before soft labels, images attacked on A fool A on 85%")
     hard = first.screen(result, "label", first.targets(result, "b"))
-    assert hard.answer[1].startswith("After true labels, images attacked on A fool A on 0 %")
+    assert hard.answer[1].startswith("After true labels, images attacked on A fool A on 0%")
     alone = dataclasses.replace(result, sources=["a"])
     screen = first.screen(alone, "a", first.targets(alone))
     assert screen.control is None and not screen.moves and len(screen.answer) == 1

@@ -82,7 +82,7 @@ def accuracy_curve(
     here: float | None = None,
     template: str = LIGHT,
 ) -> go.Figure:
-    """Accuracy against ε with 95 % Wilson bands, for any number of networks.
+    """Accuracy against ε with 95% Wilson bands, for any number of networks.
 
     A vertical line marks each training ε (the data's default ε for a network trained in l2). With
     `here`, an ε in pixel units, a ring on each curve marks the measured ε nearest to it.
@@ -133,7 +133,7 @@ def accuracy_curve(
             annotation_text="training ε",
             annotation_position="top right",
         )
-    alt, bands = "Accuracy against the attack's radius.", "bands: 95 % intervals (Wilson)"
+    alt, bands = "Accuracy against the attack's radius.", "bands: 95% intervals (Wilson)"
     return finish(figure, alt, curves, *_held(curves), interval=bands)
 
 
@@ -152,7 +152,7 @@ def _held(curves: Mapping[str, AccuracyCurve]) -> tuple[str, str]:
     return " ".join(said), (
         "An attack that fails proves nothing: these are upper bounds, for one network each. n ="
         f" {first.n} test images, the same for all. {attack_name(first.meta['attack'])}, random"
-        f" start with seed {first.meta['seed']}. The band is a 95 % interval (Wilson)."
+        f" start with seed {first.meta['seed']}. The band is a 95% interval (Wilson)."
     )
 
 

@@ -150,7 +150,7 @@ class AccuracyCurve(Result):
 
     @property
     def interval(self) -> Floats:
-        """The Wilson 95 % interval of each accuracy, (E, 2), in [0, 1]."""
+        """The Wilson 95% interval of each accuracy, (E, 2), in [0, 1]."""
         return np.array([wilson(int(k), self.n) for k in self.k])
 
 

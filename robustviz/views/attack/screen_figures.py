@@ -198,7 +198,7 @@ def _pictures(first: AttackLevels) -> tuple[str, ...]:
 def _chart(
     curves: Mapping[str, AccuracyCurve], levels: np.ndarray, at: int
 ) -> tuple[str, dict[str, tuple[str, Sequence[str]]]]:
-    """Returns the chart of accuracy against ε with 95 % bands as SVG in HTML, in two sizes of which
+    """Returns the chart of accuracy against ε with 95% bands as SVG in HTML, in two sizes of which
     the browser shows the one that fits, and the values that their moving parts take at each level;
     "" and {} without curves.
     """

@@ -148,7 +148,7 @@ def _summary(result: Overlap) -> str:
     ]
     return (
         f"{'; '.join(parts)} ({meta['cam']}, {meta['rule']}, n = {meta['n']}, PGD-{meta['steps']}"
-        f" at ε = {eps_text(meta['eps'])}, seed {meta['seed']}; 95 %)"
+        f" at ε = {eps_text(meta['eps'])}, seed {meta['seed']}; 95%)"
     ) + (
         f"; {clean} clean and {adversarial} attacked maps are constant"
         if clean or adversarial
@@ -219,7 +219,7 @@ def road_scores(
     classes `y` (N,).
 
     A score is the mean of (softmax output with the least relevant pixels painted over − output with
-    the most relevant ones painted over) / 2, with 20, 40, 60 and 80 % of the pixels painted over
+    the most relevant ones painted over) / 2, with 20, 40, 60 and 80% of the pixels painted over
     (`REMOVED`). `size`: (H, W) of the images; `rng` orders pixels of equal value; `seed`: of the
     noise with which ROAD paints.
     """

@@ -22,7 +22,7 @@ SYMBOLS = {"clean": "circle", "attacked": "x", "random": "circle-open"}
 def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) -> go.Figure:
     """Mean IoU, pointing game and energy of maps against the true object, for one or two networks.
 
-    Bars are 95 % intervals. Filled circles: untouched images; ×: attacked; open circles: random
+    Bars are 95% intervals. Filled circles: untouched images; ×: attacked; open circles: random
     weights; dotted line: a blind guess.
     """
     several, places = named(results, ""), np.arange(len(OVERLAPS))
@@ -31,7 +31,7 @@ def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) 
     figure = blank(
         template,
         "Do the maps lie on the object?",
-        f"{meta['n']} test images; bars: 95 %",
+        f"{meta['n']} test images; bars: 95%",
         height=440,
         xaxis={
             "tickvals": [*range(len(OVERLAPS))],
@@ -71,7 +71,7 @@ def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) 
         several,
         "  \n".join(_overlap_lines(several)),
         _overlap_sure(several),
-        interval="bars: 95 % intervals over images (Student's t; the pointing game's: Wilson)",
+        interval="bars: 95% intervals over images (Student's t; the pointing game's: Wilson)",
     )
 
 
@@ -105,7 +105,7 @@ def _overlap_sure(several: Mapping[str, Overlap]) -> str:
     ]
     return "  \n".join(
         [
-            "Bars and brackets are 95 % intervals over images, not over training seeds.",
+            "Bars and brackets are 95% intervals over images, not over training seeds.",
             *parts,
             f"{METHODS[meta['cam']]}, class {meta['of']}, mask {meta['rule']}, n = {meta['n']},"
             f" PGD-{meta['steps']} at ε = {eps_text(meta['eps'])}, seed {meta['seed']}.",
@@ -130,7 +130,7 @@ def _gaps(several: Mapping[str, Overlap]) -> list[str]:
 
 
 def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Figure:
-    """Mean ROAD scores of maps and of two controls, for one or two networks, with 95 % intervals.
+    """Mean ROAD scores of maps and of two controls, for one or two networks, with 95% intervals.
 
     Above 0, the pixels that a map marks as important matter to the network. The controls are maps
     of random weights and of random numbers.
@@ -140,7 +140,7 @@ def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Fig
     figure = blank(
         template,
         "Does what the map shows matter?",
-        f"{len(first.index)} test images; bars: 95 %",
+        f"{len(first.index)} test images; bars: 95%",
         height=200 + 56 * len(several),
         showlegend=len(several) > 1,
         xaxis={"title": "ROAD (softmax output)", "zeroline": True},
@@ -172,7 +172,7 @@ def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Fig
         several,
         "  \n".join(lines(several, _road_sentence)),
         _road_sure(several),
-        interval="bars: 95 % intervals over images (Student's t)",
+        interval="bars: 95% intervals over images (Student's t)",
     )
 
 
@@ -196,7 +196,7 @@ def _road_sure(several: Mapping[str, Road]) -> str:
     ]
     return "  \n".join(
         [
-            "Brackets are 95 % intervals over images.",
+            "Brackets are 95% intervals over images.",
             *gaps,
             f"{METHODS[meta['cam']]}, class {meta['of']}, seed {meta['seed']}.",
         ]

@@ -385,7 +385,7 @@ def _on_many(name: str, result: Overlap) -> Sequence[str]:
     letter, (untouched, attacked) = name[:1], result.pointing[:2]
     _, low, high = (100 * value for value in mean_interval(attacked - untouched))
     shares = f"in {untouched.mean():.0%} untouched and {attacked.mean():.0%} attacked"
-    moved = f"95 % interval of the change: {low:+.0f} to {high:+.0f} percentage points".replace(
+    moved = f"95% interval of the change: {low:+.0f} to {high:+.0f} percentage points".replace(
         "-", "−"
     )
     shown = "" if low > 0 or high < 0 else ", so no difference is shown"

@@ -261,7 +261,7 @@ class Overlap(Result):
     y: Ints
 
     def interval(self, measure: str, row: int) -> tuple[float, float, float]:
-        """Returns the mean of a measure over the images, and its 95 % interval, as (mean, low,
+        """Returns the mean of a measure over the images, and its 95% interval, as (mean, low,
         high) in [0, 1]. `measure`: `iou`, `pointing` or `energy`; `row`: which maps, an index into
         `MAPS`. The interval is Wilson's for pointing, and Student's t for the other two, cut to
         [0, 1].
@@ -278,7 +278,7 @@ class Overlap(Result):
 
     def gap(self, other: Overlap, measure: str, row: int) -> tuple[float, float, float]:
         """Returns the mean difference (this network − `other`) of a measure on the same images, and
-        its 95 % t-interval: (mean, low, high); `measure` and `row` as in `interval`. Raises
+        its 95% t-interval: (mean, low, high); `measure` and `row` as in `interval`. Raises
         UserError if the two were not measured on the same images.
         """
         if (
@@ -347,7 +347,7 @@ class Road(Result):
     """Whether a map is faithful: how the output reacts when the pixels it marks are painted over.
 
     `score` (3,n), −0.5 to 0.5: the mean of (softmax output with the least relevant pixels painted
-    over − output with the most relevant ones painted over) / 2, with 20, 40, 60 and 80 % of the
+    over − output with the most relevant ones painted over) / 2, with 20, 40, 60 and 80% of the
     pixels painted over. Above 0, the pixels that the map marks matter to the network. The rows are
     the class activation map, the map of the same network with random weights, and a map of random
     numbers on the same grid. `index` (n,): image indices. Images whose map is constant are left

@@ -15,7 +15,7 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 
 def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
     """Accuracy against the training ε: clean, attacked with the data set's default ε, and attacked
-    with the network's training ε. Each network is a marker with its 95 % interval over test images;
+    with the network's training ε. Each network is a marker with its 95% interval over test images;
     lines join the means over those seeds that learned (`Family.learned`).
     """
     meta, colour = result.meta, COLOURS[template]
@@ -49,17 +49,17 @@ def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
         result,
         "With its training ε, each network faces a stronger attack than the one before. One ε for"
         " all networks shows the trade-off.",
-        sure=f"{meta['attack']}; bars are 95 % intervals over test images, lines are means of"
+        sure=f"{meta['attack']}; bars are 95% intervals over test images, lines are means of"
         " the seeds that learned."
         " The ordinary network is shown at ε = 0, where the attack changes nothing.",
-        interval="bars: 95 % intervals over test images (Wilson)",
+        interval="bars: 95% intervals over test images (Wilson)",
     )
 
 
 def _networks(
     figure: go.Figure, result: Family, counts: Ints, marker: dict[str, str], name: str
 ) -> None:
-    """Add to the figure a marker with its 95 % interval for each network.
+    """Add to the figure a marker with its 95% interval for each network.
     `counts` (N,): the number of images right; networks with −1 were not measured and are left out.
     """
     there = counts >= 0

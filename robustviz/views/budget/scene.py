@@ -16,7 +16,7 @@ from robustviz.views.screen import Control, Screen
 
 CLASSES = ("light-dark(#00805C, #2CC295)", "light-dark(#A8507F, #DE95C0)")
 DASH = "2 6"
-SHARES = tuple((share / 100, f"{share} %") for share in (0, 50, 100))
+SHARES = tuple((share / 100, f"{share}%") for share in (0, 50, 100))
 
 
 def first(found: Family, blobs: Balls) -> Screen:
@@ -52,7 +52,7 @@ def _start(blobs: Balls) -> int:
 
 def _fell(blobs: Balls, at: int) -> bool:
     """Whether clean accuracy at the radius with index `at` is below that at ε = 0.
-    The accuracies are the first network's, and their 95 % intervals must not overlap.
+    The accuracies are the first network's, and their 95% intervals must not overlap.
     """
     n, now, bare = (int(each) for each in (blobs.meta["n"], *blobs.clean_k[[at, 0], 0]))
     return wilson(now, n)[1] < wilson(bare, n)[0]
@@ -97,7 +97,7 @@ def lesson(found: Family) -> str:
 
 def costly(found: Family) -> Floats:
     """Those training ε at which networks lose clean accuracy, in ascending order; may be empty.
-    At such an ε and every larger one, the 95 % interval of every network's clean accuracy lies
+    At such an ε and every larger one, the 95% interval of every network's clean accuracy lies
     below the intervals of all ordinary networks (ε = 0).
     """
     ends = np.array([wilson(int(k), int(n)) for k, n in zip(found.clean_k, found.n, strict=True)])
@@ -148,7 +148,7 @@ def protocol(found: Family, blobs: Balls) -> list[str]:
         f" {eps_text(meta['usual'])}. An attack gives an upper bound on robustness.",
         f"For each ε {_seeds(found)}. Dots are networks. Lines are the means of those that"
         " learned.",
-        f"The same {int(found.n.max()):,} test images for all. A cost counts only where 95 %"
+        f"The same {int(found.n.max()):,} test images for all. A cost counts only where 95%"
         " intervals of every pair do not overlap.",
         *unlearned(found),
         *([f"{bare} of {len(found.n)} networks were not evaluated at that ε."] * bool(bare)),

@@ -65,7 +65,7 @@ class Row:
 
     @property
     def interval(self) -> tuple[float, float, float]:
-        """The mean over seeds and the two ends of its 95 % t-interval, which are cut to [0, 1], or
+        """The mean over seeds and the two ends of its 95% t-interval, which are cut to [0, 1], or
         infinite for a single seed.
         """
         return share_interval(self.values)
@@ -111,7 +111,7 @@ class Layer:
     def pairs(self) -> list[Pair]:
         """The comparisons of all pairs of rows with at least three seeds each.
         Pairs that cannot be compared are included, with the reason. The intervals hold jointly: all
-        of them together with 95 % (Bonferroni).
+        of them together with 95% (Bonferroni).
         """
         enough = [row for row in self.rows if len(row.kept) >= LEAST_SEEDS]
         both = [*itertools.combinations(enough, 2)]
@@ -231,7 +231,7 @@ def compared(a: Row, b: Row, claims: int = 1) -> Pair:
     Rows can be compared if each has at least three seeds, not all with the same value, and they
     differ in one setting only (if that is the method, also in `select`). If not, `why` of the pair
     is the reason and the interval is NaN. `claims`: the number of differences shown together; all
-    their intervals hold jointly with 95 %.
+    their intervals hold jointly with 95%.
 
     Source: Welch 1947, the interval of a difference of two means of unequal spread. Differs: its
     degrees of freedom are rounded down. Seeds that both rows have are not paired, so that every

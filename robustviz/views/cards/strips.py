@@ -37,7 +37,7 @@ def screen(layers: Sequence[Layer]) -> Screen:
         answer=[answer(layer) for layer in layers],
         picture=f'{STYLE}<div class="strips" data-move="strips">{shown[0]}</div>',
         alt="A row for each method: a dot for each seed, and below them the mean over seeds with"
-        " its 95 % interval.",
+        " its 95% interval.",
         sure=_sure(layers),
         control=Control(
             "Measured",
@@ -95,7 +95,7 @@ def _pair(pair: Pair, untouched: bool) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}%"
 
 
 def _chart(layer: Layer) -> str:
@@ -153,7 +153,7 @@ def _strip(row: Row, span: tuple[float, float], step: float, width: int, label: 
         plot.line(ends, (0.82, 0.82), "text", width=3)
         plot.dot(mean, 0.82, "text", radius=5)
     interval = (
-        f", mean {_percent(mean)}, 95 % interval {_percent(low)} to {_percent(high)}"
+        f", mean {_percent(mean)}, 95% interval {_percent(low)} to {_percent(high)}"
         if len(row.kept) >= LEAST_SEEDS
         else ""
     )
@@ -200,9 +200,9 @@ def _sure(layers: Sequence[Layer]) -> list[str]:
     twice = max(layer.twice for layer in layers)
     return [
         "A dot is one training; the dots of a row differ only in the seed.",
-        "Below them: the mean over seeds, and its 95 % interval by Student's t.",
+        "Below them: the mean over seeds, and its 95% interval by Student's t.",
         f"Two rows are compared if both have {LEAST_SEEDS} seeds and only one setting differs.",
-        "A difference has Welch's interval, at 95 % for all pairs of a picture together.",
+        "A difference has Welch's interval, at 95% for all pairs of a picture together.",
         "A card reports what its owner measured; its hash detects mistakes, not cheating.",
         *(
             [f"{len(layers) - 1} other ways of measuring are shown separately: move the control."]

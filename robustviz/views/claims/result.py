@@ -23,9 +23,9 @@ class Row:
     `claim`: the claim as a sentence; `says`: what is expected of the number `metric`, which
     `measured` describes. `word` and `text`: the verdict, short and in full. `effect`: the mean
     difference over the seeds, positive if it is as claimed; None without any seed. `low`, `high`:
-    the ends of its confidence interval (95 %, corrected for the number of claims). `notices`: the
+    the ends of its confidence interval (95%, corrected for the number of claims). `notices`: the
     difference, or with `not_worse` the loss, that these runs would notice with a probability of
-    80 %. These three are None with too few seeds. `seeds`: how many of the `wanted` seeds were
+    80%. These three are None with too few seeds. `seeds`: how many of the `wanted` seeds were
     measured. `smallest`: the smallest difference that counts, or with `not_worse` the largest loss
     allowed. `command` repeats the measurement.
     """

@@ -144,7 +144,7 @@ def _sure(found: Found) -> list[str]:
         "Solid line: no difference. Right of the dashed line, a difference counts as claimed.",
         "An arrow marks a value outside the chart; the table below has the number.",
         "A bar: the interval of the mean difference over seeds, paired by seed.",
-        f"Student's t at 95 %, corrected for {len(found.claims)} claims (Bonferroni).",
+        f"Student's t at 95%, corrected for {len(found.claims)} claims (Bonferroni).",
         "A hollow dot has too few seeds for an interval.",
         "A claim is seen here in full if everything that it expects is seen.",
         *(

@@ -133,7 +133,7 @@ def first(
             f"The attacks: {', '.join(board.attacks)}.",
             f"Vertical axis: share of {board.n} images right under all attacks up to the control.",
             "Horizontal axis: accuracy on all untouched test images that were evaluated.",
-            "Crosses: 95 % intervals over images (Wilson) of one network, not of its method.",
+            "Crosses: 95% intervals over images (Wilson) of one network, not of its method.",
             "Hollow marks have other images, another ε or fewer attacks: do not compare their"
             " heights.",
             "A larger mark was trained at a larger ε.",
@@ -218,7 +218,7 @@ def _chart(
 
 
 def _span(plot: Plot, one: Score, x: float, pair: tuple[int, int]) -> str:
-    """The SVG path of the cross around a mark: the 95 % intervals of both accuracies.
+    """The SVG path of the cross around a mark: the 95% intervals of both accuracies.
     Coordinates are relative to the mark. A mark at the left edge has no horizontal interval.
     """
     low, high = wilson(*pair)

@@ -159,7 +159,7 @@ SAID = {
 class Over:
     """What all seeds together show about two methods: the mean of B's robust accuracy minus A's.
     `lines`: one sentence each. `seeds`: the number of seeds that both methods have. `effect`, the
-    mean difference as a fraction, and its 95 % interval from `low` to `high` are None if nothing
+    mean difference as a fraction, and its 95% interval from `low` to `high` are None if nothing
     can be said about the methods.
     """
 
@@ -203,7 +203,7 @@ def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: 
     over the seeds that both have, second minus first, with its paired t interval. The effect is
     None if both methods are the same, if anything but method and seed differs, or with fewer than
     three common seeds; a line then says why. `every`: all runs to search for these seeds.
-    `at_once`: the number of pairs shown together: their intervals hold jointly with 95 %
+    `at_once`: the number of pairs shown together: their intervals hold jointly with 95%
     (Bonferroni).
     """
     if first.method == second.method:
@@ -238,7 +238,7 @@ def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: 
         (
             line,
             f"{names[1]} minus {names[0]}: {points_text(effect)} percentage points.",
-            f"Its 95 % interval over seeds (paired t): {points_text(low)} to"
+            f"Its 95% interval over seeds (paired t): {points_text(low)} to"
             f" {points_text(high)} percentage points.",
             *([f"It holds for all {at_once} pairs shown here together."] if at_once > 1 else []),
             where,

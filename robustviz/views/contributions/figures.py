@@ -26,7 +26,7 @@ WEIGHTS = {
 }
 OVER_PAIRED = (
     "Over-paired: the attacked image's cross-entropy is above ln 2, so its true class has less than"
-    " 50 %. And its pairing loss is above this network's median,"
+    " 50%. And its pairing loss is above this network's median,"
 )
 DROPPED = {
     "low": "the top {always} of {width}{by} are always kept",
@@ -41,7 +41,7 @@ def contributions(
     """Line chart: the share of the positive contributions that the k largest features make up.
 
     The x axis is k in % of all features. The curves are for one image or the mean of many, for any
-    number of networks; a ring marks where half is reached. With many images, A and B have 95 %
+    number of networks; a ring marks where half is reached. With many images, A and B have 95%
     bands.
     """
     found = named(results)
@@ -59,7 +59,7 @@ def contributions(
             "tickformat": ".0%",
         },
     )
-    reach = 10.0  # the axis ends where the last curve reaches 99 %
+    reach = 10.0  # the axis ends where the last curve reaches 99%
     for (name, result), (own, dash) in zip(found.items(), styles(found), strict=False):
         shares = result.shares[np.isfinite(result.half)]
         if len(shares):
@@ -73,10 +73,10 @@ def contributions(
         found,
         _carried(found),
         "A contribution is a feature times its weight for the true class; negative ones are left"
-        f" out. {_by_slope(found)}Bands are 95 % intervals of the mean. {_effective(found)}"
-        " Differences are on the same images, with 95 % intervals in brackets. Each curve is one"
+        f" out. {_by_slope(found)}Bands are 95% intervals of the mean. {_effective(found)}"
+        " Differences are on the same images, with 95% intervals in brackets. Each curve is one"
         " network; other seeds of a method may differ.",
-        interval="bands: 95 % intervals over images (Student's t)" * (len(first.y) > 1),
+        interval="bands: 95% intervals over images (Student's t)" * (len(first.y) > 1),
     )
 
 
@@ -92,8 +92,8 @@ def _effective(found: Mapping[str, Contributions]) -> str:
 def _curve(
     figure: go.Figure, name: str, shares: Floats, look: dict[str, str], shaded: bool, paper: str
 ) -> float:
-    """Draw the mean of `shares` (n,D+1), a ring where it reaches half, and with `shaded` its 95 %
-    band. Returns where the mean reaches 99 %, in % of the features.
+    """Draw the mean of `shares` (n,D+1), a ring where it reaches half, and with `shaded` its 95%
+    band. Returns where the mean reaches 99%, in % of the features.
     """
     count = shares.shape[1]
     x, mean = 100 * np.arange(count) / (count - 1), shares.mean(axis=0)
@@ -359,8 +359,8 @@ def _over_paired(result: Pairing, kind: str) -> str:
     corner, weighed = _over(result), result.weight(kind) * result.pairing
     said = f"{corner.sum()} of {len(corner)} images lie in the over-paired corner."
     return (
-        f"{said} They hold {100 * result.pairing[corner].sum() / float(result.pairing.sum()):.0f} %"
-        f" of the pairing loss, {100 * weighed[corner].sum() / float(weighed.sum()):.0f} % once"
+        f"{said} They hold {100 * result.pairing[corner].sum() / float(result.pairing.sum()):.0f}%"
+        f" of the pairing loss, {100 * weighed[corner].sum() / float(weighed.sum()):.0f}% once"
         " each pair is weighted."
         if corner.any() and float(weighed.sum()) > 0
         else said
@@ -413,7 +413,7 @@ def opposition(
             _opposed_surely(name, result, weight or str(result.meta["pair_weight"]))
             for name, result in found.items()
         )
-        + f" Intervals are 95 %. {_attack(first)}.",
+        + f" Intervals are 95%. {_attack(first)}.",
     )
 
 
@@ -428,7 +428,7 @@ def _opposed(name: str, result: Pairing, kind: str) -> str:
             " nonzero gradient."
         )
     share = 100 * result.opposed()[0]
-    text = f"{name}: the gradients oppose each other on {share:.0f} % of {there} images."
+    text = f"{name}: the gradients oppose each other on {share:.0f}% of {there} images."
     if kind == "ones":
         return text
     weighed, (_, least, most) = 100 * result.opposed(kind)[0], result.relief(kind)
@@ -438,22 +438,22 @@ def _opposed(name: str, result: Pairing, kind: str) -> str:
     return (
         f"{text} Fewer than {FEW} images say nothing about the weights."
         if there < FEW
-        else f"{text} These hold {weighed:.0f} % of the weight: {verdict}."
+        else f"{text} These hold {weighed:.0f}% of the weight: {verdict}."
     )
 
 
 def _opposed_surely(name: str, result: Pairing, kind: str) -> str:
-    """Returns a text with the shares of `_opposed`, their change, and 95 % intervals."""
+    """Returns a text with the shares of `_opposed`, their change, and 95% intervals."""
     share, low, high = (100 * value for value in result.opposed())
     weighed, below, above = (100 * value for value in result.opposed(kind))
     moved, least, most = (100 * value for value in result.relief(kind))
     if not math.isfinite(share):
         return ""
-    text = f"{name}: {share:.0f} % [{low:.0f}, {high:.0f}] of the images oppose."
+    text = f"{name}: {share:.0f}% [{low:.0f}, {high:.0f}] of the images oppose."
     if kind == "ones" or not math.isfinite(weighed) or not math.isfinite(moved):
         return text
     return (
-        f"{text} With the weights {weighed:.0f} % [{below:.0f}, {above:.0f}]. The change is"
+        f"{text} With the weights {weighed:.0f}% [{below:.0f}, {above:.0f}]. The change is"
         f" {moved:+.0f} [{least:+.0f}, {most:+.0f}] percentage points. The weights are"
         f" {WEIGHTS[kind]}."
     )

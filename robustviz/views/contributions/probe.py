@@ -176,9 +176,9 @@ def _opposing(result: Pairing) -> str:
     share, low, high = (100 * value for value in result.opposed())
     weighed, least, most = (100 * value for value in result.opposed("adversarial"))
     return (
-        f"the gradients of pairing and cross-entropy oppose each other on {share:.0f} %"
+        f"the gradients of pairing and cross-entropy oppose each other on {share:.0f}%"
         f" [{low:.0f}, {high:.0f}] of {there} images; with the weights p(y|x') these hold"
-        f" {weighed:.0f} % [{least:.0f}, {most:.0f}] of the weight"
+        f" {weighed:.0f}% [{least:.0f}, {most:.0f}] of the weight"
         if there and np.isfinite(weighed)
         else f"there is no image among {len(result.y)} on which both losses have a nonzero gradient"
     )

@@ -142,7 +142,7 @@ class Carried(Result):
 
     @property
     def interval(self) -> tuple[int, int]:
-        """The 95 % interval (low, high) of `median`, from order statistics; (0, 0) if no image
+        """The 95% interval (low, high) of `median`, from order statistics; (0, 0) if no image
         counts.
         """
         half = np.sort(self.half[self.counted])
@@ -209,7 +209,7 @@ class Pairing(Result):
 
         Opposing means a cosine below 0; images whose cosine is NaN are left out. `kind` as in
         `weight`, by default all weights are 1. The result is (share, low, high), with Wilson's
-        95 % interval for Kish's effective number of images; (NaN, 0, 1) if no pair has any weight.
+        95% interval for Kish's effective number of images; (NaN, 0, 1) if no pair has any weight.
         """
         there = np.isfinite(self.cosine)
         weight, against = self.weight(kind)[there].astype(np.float64), self.cosine[there] < 0
@@ -223,7 +223,7 @@ class Pairing(Result):
     def relief(self, kind: str) -> tuple[float, float, float]:
         """Returns by how much the weights `kind` change the share of `opposed`, and an interval.
 
-        The result is (share of `opposed(kind)` − share of `opposed()`, low, high), with a 95 %
+        The result is (share of `opposed(kind)` − share of `opposed()`, low, high), with a 95%
         interval over the images, cut to [−1, 1]; (NaN, −1, 1) for fewer than two images whose
         cosine is not NaN, and if no pair has any weight.
         """
@@ -296,7 +296,7 @@ class AttackSteps(Result):
 
     @property
     def interval(self) -> Floats:
-        """The Wilson 95 % interval of each accuracy, (S,2), in [0, 1]."""
+        """The Wilson 95% interval of each accuracy, (S,2), in [0, 1]."""
         return np.array([wilson(int(k), self.n) for k in self.right.sum(axis=1)])
 
 

@@ -65,7 +65,7 @@ def screen(
 
 def positions(many: Mapping[str, Carried]) -> list[int]:
     """Returns the slider's positions, each a number of features: from 0 to where every median curve
-    has reached 99 %, but at least to 8; at most 65 positions (`MOST` + 1).
+    has reached 99%, but at least to 8; at most 65 positions (`MOST` + 1).
     """
     reach = max(max(8, int((each.shares[1] >= 0.99).argmax())) for each in many.values())
     return sorted({round(k) for k in np.linspace(0, reach, min(reach, MOST) + 1)})
@@ -77,7 +77,7 @@ def _curves(
     """Returns the chart of the median curves as SVG, and the values that its moving parts take at
     each slider position in `kept`.
     """
-    ticks = [(0.0, "0 %"), (0.5, "50 %"), (1.0, "100 %")]
+    ticks = [(0.0, "0%"), (0.5, "50%"), (1.0, "100%")]
     step = max(1, round(kept[-1] / 6))
     plot = Plot(
         680,
@@ -110,10 +110,7 @@ def _curves(
         moves |= {
             f"{side}-cx": ("cx", [str(plot.px(min(k, each.width))) for k in kept]),
             f"{side}-cy": ("cy", [str(plot.py(share)) for share in at_k]),
-            f"{side}-share": (
-                "text",
-                [f"{side.upper()} keeps {_percent(share)}" for share in at_k],
-            ),
+            f"{side}-share": ("text", [f"{side.upper()} keeps {share:.0%}" for share in at_k]),
         }
         plot.text(
             kept[-1],
@@ -151,7 +148,7 @@ def _strip(
     moves[f"{side}-one"] = (
         "text",
         [
-            f"{side.upper()}: {_percent(shares[min(k, len(parts))])} of the positive"
+            f"{side.upper()}: {shares[min(k, len(parts))]:.0%} of the positive"
             f" contributions to {name}"
             if known
             else f"{side.upper()}: no positive contribution to {name}"
@@ -165,10 +162,6 @@ def _strip(
         f' height="150" width="0" data-move="{side}-clip"/></clipPath><g class="gone">{every}</g>'
         f'<g clip-path="url(#kept-{side})">{every}</g>{line}</svg>'
     )
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}".replace("%", " %")
 
 
 def shown(many: Mapping[str, Carried]) -> bool:
@@ -234,7 +227,7 @@ def sure(many: Mapping[str, Carried]) -> list[str]:
         ),
         f"n = {n if n == whole else f'{n} of {whole}'} test images.",
         *(
-            f"{side.upper()} is right on {int(each.counted.sum())} of {n}; the median's 95 %"
+            f"{side.upper()} is right on {int(each.counted.sum())} of {n}; the median's 95%"
             f" interval is {each.interval[0]} to {each.interval[1]} features."
             for side, each in many.items()
         ),

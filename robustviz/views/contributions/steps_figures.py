@@ -18,7 +18,7 @@ ALT = "Accuracy against the number of attack steps, and under Square."
 def attack_steps(
     results: AttackSteps | Mapping[str, AttackSteps], *, template: str = LIGHT
 ) -> go.Figure:
-    """Line chart of accuracy against the number of PGD steps with 95 % bands, and to its right the
+    """Line chart of accuracy against the number of PGD steps with 95% bands, and to its right the
     accuracy under Square, for one or two networks.
     """
     found, colours = named(results), COLOURS[template]
@@ -70,9 +70,9 @@ def attack_steps(
     sure = (
         f"PGD with steps of ε/4 at ε = {eps_text(first.meta['eps'])}, seed {first.meta['seed']}."
         " An image counts as fooled from the first count of steps at which it is misclassified."
-        " Bands are 95 % intervals (Wilson)."
+        " Bands are 95% intervals (Wilson)."
     )
-    return finish(figure, ALT, found, sentence, sure, interval="bands: 95 % intervals (Wilson)")
+    return finish(figure, ALT, found, sentence, sure, interval="bands: 95% intervals (Wilson)")
 
 
 def _masked(name: str, result: AttackSteps) -> str:

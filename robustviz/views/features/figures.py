@@ -23,7 +23,7 @@ Near = Features | FeatureMap
 
 def features(results: Near | Mapping[str, Near], *, template: str = LIGHT) -> go.Figure:
     """Draw, for clean, attacked and noisy images, the mean cosine to their own class's clean centre
-    (●) and to the nearest centre of another class (◇), with 95 % intervals; one or two networks.
+    (●) and to the nearest centre of another class (◇), with 95% intervals; one or two networks.
     Cosines are those in feature space, also if a map is given. Where ◇ is right of ●, images have
     left their class.
 
@@ -34,7 +34,7 @@ def features(results: Near | Mapping[str, Near], *, template: str = LIGHT) -> go
     figure = blank(
         template,
         "How near images stay to their class",
-        "mean with 95 % interval",
+        "mean with 95% interval",
         height=132 + 108 * len(networks),
         margin={"l": 8, "r": 28, "t": 72, "b": 92},
         xaxis={"title": "cosine", "zeroline": False},
@@ -75,7 +75,7 @@ def features(results: Near | Mapping[str, Near], *, template: str = LIGHT) -> go
                 + to
                 + " %{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f})<extra></extra>",
             )
-    bars = "bars: 95 % intervals over images (Student's t)"
+    bars = "bars: 95% intervals over images (Student's t)"
     sure = " ".join([*itertools.starmap(_near_sure, networks.items()), _judge(networks)])
     said = "  \n".join(_near_sentences(networks))
     alt = "Cosine of features to class centres."
@@ -136,7 +136,7 @@ def _near_sure(name: str, result: Near) -> str:
     k, m = int(result.fooled.sum()), int(result.right.sum())
     far = float(np.mean(moved)) if moved is not None else math.nan
     return (
-        f"{name}: own minus nearest other cosine {_signed(mean)}, 95 %: {_signed(low)} to"
+        f"{name}: own minus nearest other cosine {_signed(mean)}, 95%: {_signed(low)} to"
         f" {_signed(high)}. Own centre {result.cosines('adversarial')[0].mean():.2f}, with noise of"
         f" the same ε {result.cosines('noise')[0].mean():.2f}. "
         + (
@@ -158,7 +158,7 @@ def _judge(networks: Mapping[str, Near]) -> str:
         return ""
     a, b = networks.items()
     ahead, behind, lead, low, high = _ordered(a[0], b[0], *mean_interval(_lead(a[1]) - _lead(b[1])))
-    said = f"{ahead} over {behind}: {lead:.2f}, 95 %: {_signed(low)} to {_signed(high)}."
+    said = f"{ahead} over {behind}: {lead:.2f}, 95%: {_signed(low)} to {_signed(high)}."
     right, right_b = (result.pred_adv == result.y for _, result in (a, b))
     only, only_b, n = int((right & ~right_b).sum()), int((right_b & ~right).sum()), len(right)
     ahead, behind, lead, low, high = _ordered(
@@ -171,7 +171,7 @@ def _judge(networks: Mapping[str, Near]) -> str:
             if low > 0
             else "neither is shown to be more accurate"
         )
-        + f", {100 * lead:.0f} percentage points apart (95 %: {_signed(100 * low, 0)} to"
+        + f", {100 * lead:.0f} percentage points apart (95%: {_signed(100 * low, 0)} to"
         f" {_signed(100 * high, 0)})."
     )
 
@@ -196,8 +196,8 @@ def protocol(result: Features | FeatureMap | FeatureFilm) -> str:
 
 
 def percent(k: int, n: int) -> str:
-    """Wilson's 95 % interval of the share `k` of `n`, as text to append: ` (95 %: 2% to 9%)`."""
-    return " (95 %: {:.0%} to {:.0%})".format(*wilson(k, n))
+    """Wilson's 95% interval of the share `k` of `n`, as text to append: ` (95%: 2% to 9%)`."""
+    return " (95%: {:.0%} to {:.0%})".format(*wilson(k, n))
 
 
 def fooled_text(result: Near) -> str:

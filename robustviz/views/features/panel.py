@@ -215,7 +215,7 @@ def table(here: Context, asked: FeatureMapSpec) -> None:
 def _table(measured: Mapping[str, Features]) -> Iterator[str]:
     yield (
         "| images | cosine to own centre | to nearest other centre | moved |"
-        f" {next(iter(measured.values())).meta['k']}-NN accuracy among clean | correct (95 %) |"
+        f" {next(iter(measured.values())).meta['k']}-NN accuracy among clean | correct (95%) |"
     )
     yield "|:--|--:|--:|--:|--:|--:|"
     for name, result in measured.items():

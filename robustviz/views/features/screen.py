@@ -23,7 +23,7 @@ from robustviz.views.theme import CLASSES, COLOURS, LIGHT, SYMBOLS
 from robustviz.views.verdict import Verdict, held
 
 WIDE, HIGH, EDGE = 580, 368, 22  # size and margin of a map, in pixels of the drawing
-POSITIONS = ("untouched", *(f"{10 * tenth} %" for tenth in range(1, TENTHS)), "attacked")
+POSITIONS = ("untouched", *(f"{10 * tenth}%" for tenth in range(1, TENTHS)), "attacked")
 WAY = Control(
     "Attack added",
     POSITIONS,

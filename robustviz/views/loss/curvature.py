@@ -83,7 +83,7 @@ def top_eigenvalue(
 
     Source: docs/methods.md, Loss surfaces and curvature; Lanczos 1950, which uses all products of
     the power iteration instead of only the last one. 20 steps of plain power iteration are up to
-    100 % off where eigenvalues of opposite sign are similar in size (4 of 50 images of one
+    100% off where eigenvalues of opposite sign are similar in size (4 of 50 images of one
     network).
     """
     tiny = torch.finfo(x.dtype).tiny
@@ -314,7 +314,7 @@ def gradients(run: Run, spec: GradientsSpec) -> Gradients:
             n=len(few),
             labels=[label(each) for each in others],
             eps=radius(run),
-            summary=f"Over {len(few)} images, mean and 95 % interval: {'; '.join(said)}.",
+            summary=f"Over {len(few)} images, mean and 95% interval: {'; '.join(said)}.",
         ),
     )
 
@@ -363,10 +363,10 @@ def curvature(run: Run, spec: CurvatureSpec) -> Curvature:
     median = "{:.3g} [{:.3g}, {:.3g}]".format(*median_interval(value))
     result.meta["summary"] = (
         "Top eigenvalue of the Hessian of the cross-entropy with respect to the pixels, over"
-        f" {len(few)} images: median and its 95 % interval {median}, mean {value.mean():.3g},"
+        f" {len(few)} images: median and its 95% interval {median}, mean {value.mean():.3g},"
         f" {int((value < 0).sum())} negative. {smoothing(result)} The measured copy predicts the"
         f" network's class on {int(same.sum())} of {len(few)} images; {spec.iterations} Lanczos"
-        f" steps, residual below 1 % on {int((residual < 0.01).sum())} of {len(few)}"
+        f" steps, residual below 1% on {int((residual < 0.01).sum())} of {len(few)}"
     )
     return result
 

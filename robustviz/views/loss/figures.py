@@ -145,7 +145,7 @@ def _doubt(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool, witne
 
 
 def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = LIGHT) -> go.Figure:
-    """Draw means over the images, with 95 % intervals: the gradient's share on the true object,
+    """Draw means over the images, with 95% intervals: the gradient's share on the true object,
     beside the object's area, and its cosine with other networks' gradients. The text compares the
     first two networks image by image. Raises UserError if the data has no masks and there is no
     other network.
@@ -190,11 +190,11 @@ def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = L
     return finish(
         figure,
         "How much of the input gradients lies on the object, and which gradients they resemble:"
-        f" means over {len(first.index)} images with 95 % intervals.",
+        f" means over {len(first.index)} images with 95% intervals.",
         found,
         f"{_on_object(found)} {_verdict(found)}".strip(),
         f"{_intervals(found)}\n\n{_moved(found)}".strip(),
-        interval="bars: 95 % intervals over images (Student's t)",
+        interval="bars: 95% intervals over images (Student's t)",
     )
 
 
@@ -223,7 +223,7 @@ def _measures(result: Gradients) -> dict[str, Floats]:
 
 
 def change(before: Floats, after: Floats) -> str:
-    """The mean difference between values of the same images with its 95 % interval, in words:
+    """The mean difference between values of the same images with its 95% interval, in words:
     `+0.020 [+0.010, +0.030]`. "no significant difference" is added where the interval contains 0.
     """
     mean, low, high = mean_interval(after - before)
@@ -239,21 +239,21 @@ def _on_object(found: Mapping[str, Gradients]) -> str:
     first = next(iter(found.values()))
     if not first.share.size:
         return "This data has no object masks, so where the gradient lies is not measured."
-    said = [f"The object covers {100 * float(first.area.mean()):.1f} % of the image."]
+    said = [f"The object covers {100 * float(first.area.mean()):.1f}% of the image."]
     for name, result in found.items():
         _, below, above = mean_interval(result.share - result.area)
         off = "above" if below > 0 else "below" if above < 0 else "not significantly different from"
         said.append(
-            f"{short(name)}: {100 * float(result.share.mean()):.1f} % of the gradient's absolute"
+            f"{short(name)}: {100 * float(result.share.mean()):.1f}% of the gradient's absolute"
             f" size lies on it ({off} the area)."
         )
     return " ".join(said)
 
 
 def _intervals(found: Mapping[str, Gradients]) -> str:
-    """Each network's share on the object with its 95 % interval, in words."""
+    """Each network's share on the object with its 95% interval, in words."""
     return "\n\n".join(
-        f"{short(name)}: {spread(*mean_interval(100 * result.share), '.1f')} % on the object."
+        f"{short(name)}: {spread(*mean_interval(100 * result.share), '.1f')}% on the object."
         for name, result in found.items()
         if result.share.size
     )
@@ -302,7 +302,7 @@ def _pair(found: Mapping[str, R]) -> list[tuple[str, R]] | None:
 
 def fewer(before: Floats, after: Floats) -> str:
     """In words: on how many of the images whose value changed it fell, and whether that is most,
-    few or undecided (Wilson's 95 % interval above, below or across one half). A count suits values
+    few or undecided (Wilson's 95% interval above, below or across one half). A count suits values
     with a long tail better than a mean.
     """
     n, k = int((before != after).sum()), int((after < before).sum())
@@ -320,13 +320,13 @@ def fewer(before: Floats, after: Floats) -> str:
 
 
 def _decided(before: Floats, after: Floats) -> str:
-    """Wilson's 95 % interval of the share of images on which the value fell, in words."""
+    """Wilson's 95% interval of the share of images on which the value fell, in words."""
     if not (n := int((before != after).sum())):
         return "The values are equal on every image."
     low, high = wilson(int((after < before).sum()), n)
     return (
-        f"The 95 % interval of the share of images with a lower value is {100 * low:.0f} to"
-        f" {100 * high:.0f} %."
+        f"The 95% interval of the share of images with a lower value is {100 * low:.0f} to"
+        f" {100 * high:.0f}%."
     )
 
 
@@ -334,7 +334,7 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
     """Draw each image's top Hessian eigenvalue, one row per network, on a logarithmic axis of its
     absolute value; the marker of a negative one is hollow.
 
-    A bar marks the median and its 95 % interval, if the median is positive. The `customdata` of
+    A bar marks the median and its 95% interval, if the median is positive. The `customdata` of
     each point starts with the index of its image, so that images can be selected.
     """
     found, jitter = named(results, ""), np.random.default_rng(0)
@@ -383,14 +383,14 @@ def curvature(results: Curvature | Mapping[str, Curvature], *, template: str = L
     what = (
         "Top eigenvalue of the Hessian of the loss with respect to the pixels, one point per image"
     )
-    alt, bars = f"{what}, n = {len(first.index)}.", "bars: 95 % intervals of the median"
+    alt, bars = f"{what}, n = {len(first.index)}.", "bars: 95% intervals of the median"
     return finish(figure, alt, found, _bent(found), _tails(found), interval=bars)
 
 
 def _median_bar(
     figure: go.Figure, name: str, result: Curvature, y: float, floor: float, colour: str
 ) -> None:
-    """Draw the median with its 95 % interval at height `y`; draw nothing if the median is not
+    """Draw the median with its 95% interval at height `y`; draw nothing if the median is not
     positive, because the axis is logarithmic.
     """
     middle, low, high = median_interval(result.eigenvalue)
@@ -422,7 +422,7 @@ def _bent(found: Mapping[str, Curvature]) -> str:
 
 def _tails(found: Mapping[str, Curvature]) -> str:
     """The medians with their intervals, the means, and on how many images λ is negative, is more
-    than 1 % off, or was measured on a copy that predicts another class, in words.
+    than 1% off, or was measured on a copy that predicts another class, in words.
     """
     first = next(iter(found.values()))
     said = [
@@ -437,7 +437,7 @@ def _tails(found: Mapping[str, Curvature]) -> str:
     if pair := _pair(found):
         said.append(_decided(pair[0][1].eigenvalue, pair[1][1].eigenvalue))
     said.append(
-        "Intervals are 95 % intervals. That of the median uses the order of the values. A few"
+        "Intervals are 95% intervals. That of the median uses the order of the values. A few"
         " large values would dominate an interval of the mean."
     )
     return (
@@ -446,7 +446,7 @@ def _tails(found: Mapping[str, Curvature]) -> str:
             " Negative: {}.", {name: result.eigenvalue < 0 for name, result in found.items()}
         )
         + _counted(
-            " Not within 1 % of an eigenvalue: {}.",
+            " Not within 1% of an eigenvalue: {}.",
             {name: result.residual >= 0.01 for name, result in found.items()},
         )
         + _counted(

@@ -380,7 +380,7 @@ def accuracies(chosen: Cast) -> None:
     )
     line, sure = _compared(found)
     st.markdown(
-        f"Accuracy with 95 % intervals, at ε = {radii}, seed 0."
+        f"Accuracy with 95% intervals, at ε = {radii}, seed 0."
         + " Cells with another n were measured on other images." * (len(images) > 1)
         + f" {line}"
     )
@@ -421,7 +421,7 @@ def _cells(each: Mapping[str, Evaluation], kinds: Sequence[str]) -> list[str]:
 
 def _cell(k: int, n: int) -> str:
     low, high = wilson(k, n)
-    return f"{100 * k / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {n}"
+    return f"{100 * k / n:.1f}% [{100 * low:.1f}, {100 * high:.1f}] of {n}"
 
 
 def _compared(found: Mapping[str, Mapping[str, Evaluation]]) -> tuple[str, str]:

@@ -69,7 +69,7 @@ def refined(
 
     The first pass computes the points in which both row and column are at an edge or a multiple of
     four steps from the middle; then the spacing is halved twice. Second differences estimate the
-    error of linear interpolation in each cell. Where it exceeds 1 % of the range of the drawn
+    error of linear interpolation in each cell. Where it exceeds 1% of the range of the drawn
     quantities (`drawn` maps values (N,K) to these, (N,D)), all points of the cell are computed at
     the new spacing. The others come from the cubic through the four nearest points of the coarser
     grid along each direction. Last, up to 64 interpolated points, which `seed` selects, are

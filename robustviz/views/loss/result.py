@@ -87,9 +87,9 @@ def soft_label(logits: Floats, temperature: float) -> Floats:
 
 
 def median_interval(values: Floats) -> tuple[float, float, float]:
-    """The median of `values` (n,) and the two ends, low and high, of its interval of at least 95 %.
+    """The median of `values` (n,) and the two ends, low and high, of its interval of at least 95%.
     The ends are two of the values. With fewer than six values the interval spans all of them, and
-    its level is below 95 %. Raises IndexError for no values.
+    its level is below 95%. Raises IndexError for no values.
 
     Source: order statistics, the interval of the sign test. The number of values below the median
     is binomial, so the interval holds for any distribution; with a long tail, Student's interval of

@@ -26,8 +26,8 @@ COLOURS = (
 # The true class's probability at the edges between colours; the loss is −log of it.
 SHARES = np.array((0.99, 0.95, 0.9, 0.75, 0.5, 0.25, 0.1, 0.01, 0.0001))
 NAMES = (
-    *("0.01 (99 %)", "0.05 (95 %)", "0.1 (90 %)", "0.3 (75 %)", "0.7 (50 %)"),
-    *("1.4 (25 %)", "2.3 (10 %)", "4.6 (1 %)", "9.2"),
+    *("0.01 (99%)", "0.05 (95%)", "0.1 (90%)", "0.3 (75%)", "0.7 (50%)"),
+    *("1.4 (25%)", "2.3 (10%)", "4.6 (1%)", "9.2"),
 )
 TEMPERATURES = range(1, 21)
 POSITIONS = 80  # slider positions at most

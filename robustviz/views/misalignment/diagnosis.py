@@ -180,8 +180,8 @@ RULES = (
         LABELS,
         lambda e: e.excess <= UNLEARNED and e.learned < wilson(e.clean, e.n)[0],
         lambda e: (
-            f"only {100 * e.learned:.0f} % of its training images are classified as {e.name}, of"
-            f" its test images {100 * e.clean / e.n:.0f} %. The network memorised other labels"
+            f"only {100 * e.learned:.0f}% of its training images are classified as {e.name}, of"
+            f" its test images {100 * e.clean / e.n:.0f}%. The network memorised other labels"
             f" for the rest. {e.counts} Check its labels."
         ),
     ),

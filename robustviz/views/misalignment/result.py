@@ -92,7 +92,7 @@ class Misalignment(Answers):
     def auc(self) -> tuple[float, float, float, int, int]:
         """How well `misaligned` predicts which of the images that are right untouched are fooled.
 
-        It is (AUC, low, high, number of fooled images, number of others), with the AUC's 95 %
+        It is (AUC, low, high, number of fooled images, number of others), with the AUC's 95%
         interval. 0.5 is chance; the first three are NaN if all images were fooled or none.
         """
         return auc(self.misaligned[self.fooled], self.misaligned[self.right & ~self.fooled])

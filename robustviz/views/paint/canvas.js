@@ -102,7 +102,7 @@ export default function (component) {
   function say(where) {
     const count = my.cells.reduce((sum, cell) => sum + cell, 0);
     const percent = Math.round((100 * count) / my.cells.length);
-    const share = `${count} of ${my.cells.length} ${data.unit} allowed (${percent} %).`;
+    const share = `${count} of ${my.cells.length} ${data.unit} allowed (${percent}%).`;
     const state = allowed(my.row, my.column) ? "allowed" : "forbidden";
     const spot = `Row ${my.row + 1}, column ${my.column + 1}: ${state}. `;
     status.textContent = where ? spot + share : share;

@@ -14,7 +14,7 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish, spread
 
 def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> go.Figure:
     """Clean (circles) and attacked (×) accuracy: a row per quadrant that got the smaller radius in
-    training, and a row per control (one radius everywhere). Bars are 95 % t-intervals over seeds.
+    training, and a row per control (one radius everywhere). Bars are 95% t-intervals over seeds.
     If `picked` is the name of a quadrant, the sentence printed beside the figure starts with the
     result of that quadrant.
     """
@@ -31,7 +31,7 @@ def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> 
         f"Which quadrant gets {low} instead of {full}",
         f"{meta['net']} on {meta['data']}, {count} seed{'s' * (count != 1)}",
         height=48 * len(labels) + 190,
-        xaxis={"tickformat": ".0%", "title": "accuracy, mean and 95 % interval over seeds"},
+        xaxis={"tickformat": ".0%", "title": "accuracy, mean and 95% interval over seeds"},
         yaxis={"autorange": "reversed", "type": "category", "ticks": ""},
     )
     for name, table, side, symbol in (
@@ -59,10 +59,10 @@ def quadrants(result: Quadrants, *, picked: str = "", template: str = LIGHT) -> 
         "Dots of clean and attacked accuracy, a row a quadrant.",
         result,
         (f"{_of(result, picked)}  \n" if picked in result.names[:4] else "") + meta["summary"],
-        "Bars and brackets are 95 % intervals over seeds (Student's t). Those of a lead hold for"
+        "Bars and brackets are 95% intervals over seeds (Student's t). Those of a lead hold for"
         f" all six pairs together. {meta['attack']} at {eps_text(meta['test_eps'])} on {meta['n']}"
         " test images.",
-        interval="bars: 95 % intervals over seeds (Student's t)",
+        interval="bars: 95% intervals over seeds (Student's t)",
     )
 
 
@@ -90,4 +90,4 @@ def _of(result: Quadrants, picked: str) -> str:
 
 
 def _range(row: Floats) -> str:
-    return "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * float(value) for value in row))
+    return "{:.1f}% [{:.1f}, {:.1f}]".format(*(100 * float(value) for value in row))

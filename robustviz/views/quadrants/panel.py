@@ -93,7 +93,7 @@ def _answer(result: Quadrants, picked: str) -> None:
 def _paper(meta: JSON) -> str:
     """Sentences on the results that PART's authors report."""
     theirs = " ".join(
-        f"Smaller radius {name.replace('-', ' ')}: {clean:.2f} % clean, {robust:.2f} % PGD-20."
+        f"Smaller radius {name.replace('-', ' ')}: {clean:.2f}% clean, {robust:.2f}% PGD-20."
         for name, (clean, robust) in meta["paper"].items()
     )
     return (

@@ -19,9 +19,9 @@ class Quadrants(Result):
 
     `names` (V): the four quadrants in reading order, then those controls that were measured
     (`full`, `low`: one radius everywhere). `clean`, `robust` (V, S): accuracy of each network in
-    [0, 1]. `clean_interval`, `robust_interval` (V, 3): mean and 95 % t-interval over seeds.
+    [0, 1]. `clean_interval`, `robust_interval` (V, 3): mean and 95% t-interval over seeds.
     `clean_lead`, `robust_lead` (4, 3): accuracy of the best quadrant minus that of each, as mean
-    and t-interval of the differences paired by seed, at 95 % for all six pairs together; NaN for
+    and t-interval of the differences paired by seed, at 95% for all six pairs together; NaN for
     the best quadrant itself.
     """
 

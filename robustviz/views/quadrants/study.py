@@ -33,8 +33,8 @@ from robustviz.views.transfer.study import made
 FOLDER = paths.ROOT / "checkpoints" / "claims"
 PLACES = tuple(rule.removeprefix("all-but-") for rule in cam.QUADRANTS)  # in reading order
 # Level of each interval of a lead. Four quadrants make six pairs, and the best is known only
-# afterwards: at 95 % each, one of them often seems ahead by chance. At this level all six intervals
-# hold jointly with 95 % (Bonferroni's correction).
+# afterwards: at 95% each, one of them often seems ahead by chance. At this level all six intervals
+# hold jointly with 95% (Bonferroni's correction).
 PAIRS = 1 - 0.05 / 6
 CONTROLS = ("full", "low")  # one radius everywhere: ε, and the smaller one
 # ResNet-18 on CIFAR-10: clean and PGD-20 accuracy in %, by the quadrant with 6/255 where the others
@@ -48,7 +48,7 @@ class Study:
     """The settings of the study: 30 training runs of two minutes each on a quiet core.
 
     Differs: the paper's radii are 12/255 and 6/255. At 12/255 this small network has not learned
-    shapes after the recipe's 20 epochs (two runs of seed 1: 25 and 56 % clean accuracy), so the
+    shapes after the recipe's 20 epochs (two runs of seed 1: 25 and 56% clean accuracy), so the
     study would mostly measure which runs happened to start learning in time. Half of the recipe's
     own 8/255 keeps the paper's ratio.
     """
@@ -234,7 +234,7 @@ def sentence(result: Quadrants) -> str:
         )
         undecided = "no difference shown" if count > 1 else "one seed cannot decide that"
         parts.append(
-            f"Best {what}: {100 * table[at, 0]:.1f} %, with the smaller radius"
+            f"Best {what}: {100 * table[at, 0]:.1f}%, with the smaller radius"
             f" {result.names[at].replace('-', ' ')}. The others are"
             f" {least if least == most else f'{least} to {most}'} percentage points below:"
             f" {'each difference is clear' if decided else undecided}."
@@ -253,7 +253,7 @@ def _everywhere(result: Quadrants) -> list[str]:
     at, seed = result.names.index("full"), meta["seeds"].index(0)
     rows = (result.clean, result.robust)
     (clean, one_clean), (robust, one_robust) = (
-        (f"{100 * row[at].mean():.1f} %", f"{100 * row[at, seed]:.1f} %") for row in rows
+        (f"{100 * row[at].mean():.1f}%", f"{100 * row[at, seed]:.1f}%") for row in rows
     )
     return [
         f"{eps_text(meta['eps'])} everywhere: a mean of {clean} clean and {robust} under attack.",
@@ -288,7 +288,7 @@ def markdown(study: JSON) -> str:
     lines = [
         f"{meta['label']}, {meta['net']}: {meta['n_train']} training images, {meta['epochs']}"
         f" epochs, no warm-up; seeds {', '.join(map(str, meta['seeds']))}. Accuracy in % with"
-        " 95 % t-intervals over seeds; those of the leads hold for all six pairs together.",
+        " 95% t-intervals over seeds; those of the leads hold for all six pairs together.",
         "",
         f"| smaller radius | clean | {attack} | best clean − this | best {meta['attack']} − this |"
         " paper: clean | paper: PGD-20 |",

@@ -150,7 +150,7 @@ def attack_page(run: Run, index: int, eps: float) -> tuple[np.ndarray, JSON]:
 
 def _price(ordinary: Run, robust: Run) -> JSON:
     """How many clean test images only one of the two networks classifies correctly, as a dict.
-    `gained`: only the robust one; `lost`: only the ordinary one; `interval`: 95 % interval of the
+    `gained`: only the robust one; `lost`: only the ordinary one; `interval`: 95% interval of the
     difference in accuracy, robust minus ordinary. Raises UserError if the two were not evaluated on
     the same images.
     """

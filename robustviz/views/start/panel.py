@@ -228,7 +228,7 @@ def sure(pack: JSON) -> list[str]:
         "Each method has one network here: with other seeds the result may differ.",
         f"The attack: {pack['attack']}, ε = {pack['eps_text']}, seed {pack['seed']}, full knowledge"
         " of the weights.",
-        f"95 % interval of the robust network's share: {low}–{high} %.",
+        f"95% interval of the robust network's share: {low}–{high}%.",
         f"Untouched, {gained} images only the robust network gets right, {lost} only the ordinary"
         " one.",
         *(

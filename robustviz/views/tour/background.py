@@ -113,8 +113,8 @@ def screen(study: JSON) -> Screen:
         " predictions.",
         [
             "Each object is classified twice; only texture and tint of the background change.",
-            f"C's share on other backgrounds has a 95 % interval of {100 * low:.0f} to"
-            f" {100 * high:.0f} %: one network, over images.",
+            f"C's share on other backgrounds has a 95% interval of {100 * low:.0f} to"
+            f" {100 * high:.0f}%: one network, over images.",
             f"Under {protocol['attack']} C is right on {misled['own_attacked']} of {few} on"
             " backgrounds of their own class.",
             *(

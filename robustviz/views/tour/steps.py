@@ -206,7 +206,7 @@ def _explain(run: Run, levels: dict[str, Any], level: int, where: str) -> Step:
 
 def _gap(many: Any) -> tuple[float, float, float]:
     """The share of images whose map has its maximum on the object, attacked minus clean.
-    Returns the difference and the ends of its 95 % interval, paired by image.
+    Returns the difference and the ends of its 95% interval, paired by image.
     """
     before, after = (many.pointing[row] > 0.5 for row in (0, 1))
     gained, lost, n = int((after & ~before).sum()), int((before & ~after).sum()), len(before)

@@ -150,14 +150,14 @@ def compact(study: JSON) -> bytes:
 
 
 def markdown(study: JSON) -> str:
-    """The study's table as Markdown: accuracies in %, mean and 95 % t-interval over seeds."""
+    """The study's table as Markdown: accuracies in %, mean and 95% t-interval over seeds."""
     protocol = study["protocol"]
     n, few = protocol["n"], protocol["n_attacked"]
     columns = (("own", n), ("other", n), ("own_attacked", few), ("other_attacked", few))
     lines = [
         f"{protocol['net']} on {protocol['data']}: the same test objects on backgrounds of their"
         f" own class and of another, {n} untouched and {few} under {protocol['attack']} at"
-        f" {round(255 * protocol['eps'])}/255. Mean in % and 95 % t-interval over seeds.",
+        f" {round(255 * protocol['eps'])}/255. Mean in % and 95% t-interval over seeds.",
         "",
     ]
     rows = []

@@ -150,7 +150,7 @@ def _result(run: Run, test: Evaluation) -> None:
         low, high = stats.wilson(test.robust_k, test.n)
         st.markdown(
             "This is one network with one training seed: another seed may give another result."
-            f"  \nUnder {test.printed} the 95 % interval is {low:.1%} to {high:.1%} (Wilson)."
+            f"  \nUnder {test.printed} the 95% interval is {low:.1%} to {high:.1%} (Wilson)."
             f"  \nThe attack has ε = {eps_text(test.eps)}, its noise seed {test.seed}."
         )
         if together := headline(found, run.eps):

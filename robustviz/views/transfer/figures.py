@@ -27,7 +27,7 @@ WIDTH = 13  # letters of a line beside the matrix, which must fit on a phone
 
 class Cell(NamedTuple):
     """A cell of a matrix: its text, the number of images that it counts (−1: the target took part
-    in the training), its value (NaN for none), and the value's 95 % interval.
+    in the training), its value (NaN for none), and the value's 95% interval.
     """
 
     text: str = "used in training"
@@ -41,7 +41,7 @@ def transfer(
     results: Transfer | Mapping[str, Transfer], *, b: str = "", template: str = LIGHT
 ) -> go.Figure:
     """Draw a matrix: the error of each target (row) on the images attacked on each source (column),
-    with n and 95 % intervals in the cells.
+    with n and 95% intervals in the cells.
 
     Only images count that both networks classify correctly when clean and misclassify under their
     own attack (`Transfer.qualified`). `b`: the id of the target run that is marked as network B.
@@ -78,7 +78,7 @@ def _error(result: Transfer, target: str) -> Cell:
     if not result.n[at]:
         return Cell("n = 0", 0)
     error, (low, high), n = 100 * result.error[at], 100 * result.interval[at], result.n[at]
-    return Cell(f"{error:.0f} %<br>[{low:.0f}, {high:.0f}]<br>n = {n}", n, error, low, high)
+    return Cell(f"{error:.0f}%<br>[{low:.0f}, {high:.0f}]<br>n = {n}", n, error, low, high)
 
 
 def _extremes(
@@ -103,13 +103,13 @@ def _extremes(
         name = next(name for cell, name in every if cell.value == value)
         others = values.count(value) - 1
         tie = f", as {others} other{'s' if others > 1 else ''}" if others else ""
-        return f"{name} ({value:.0f} %{tie})"
+        return f"{name} ({value:.0f}%{tie})"
 
     most, least = max(values), min(values)
     if len(values) == 1:
         return f"Fooled is {cell_of(most)}."
     return (
-        f"Every cell has the same error: {most:.0f} %."
+        f"Every cell has the same error: {most:.0f}%."
         if most == least
         else f"Most often fooled is {cell_of(most)}. Least often {cell_of(least)}."
     )
@@ -159,8 +159,8 @@ def _resisting(found: Mapping[str, Transfer], labels: Mapping[str, str]) -> str:
         if target in untouched
     }
     said = [
-        f"\n- {labels[target]}: {' to '.join(errors)} % of all attacked images are misclassified,"
-        f" {untouched[target]:.0f} % of the untouched ones."
+        f"\n- {labels[target]}: {' to '.join(errors)}% of all attacked images are misclassified,"
+        f" {untouched[target]:.0f}% of the untouched ones."
         for target, errors in ends.items()
     ]
     return f"How robust are defended targets?\n{''.join(said)}" if said else ""
@@ -172,7 +172,7 @@ def transfer_difference(
     """Draw a matrix: the error on images of the source `of` minus that on images of each other
     source (column), for each target (row).
 
-    Compared are the images that qualify for both sources, in percentage points with Tango's 95 %
+    Compared are the images that qualify for both sources, in percentage points with Tango's 95%
     intervals; the colours are centred at 0. `of`: by default the first aligned source. Raises
     UserError if there is no such source, no other one, or the sources were attacked differently.
     """
@@ -208,7 +208,7 @@ def transfer_difference(
         "Matrix: the difference of transfer errors, around zero.",
         _meta(ours),
         said,
-        f"Compared on the {_span(cells)} images that qualify for both, with Tango's 95 %"
+        f"Compared on the {_span(cells)} images that qualify for both, with Tango's 95%"
         f" intervals. Attack: {_attack(ours)}, seed {ours.meta['seed']}. One source network says"
         " little about a method.",
     )
@@ -250,7 +250,7 @@ def alignment(
     result: Fooled, *, b: str = "", b_name: str = "B", template: str = LIGHT
 ) -> go.Figure:
     """Draw by how many percentage points the share of images that fool each target grows after
-    model alignment and after its two controls, with Tango's 95 % intervals. `b`: the run id of
+    model alignment and after its two controls, with Tango's 95% intervals. `b`: the run id of
     network B. Raises UserError for a network without an aligned copy.
     """
     shown = dict(zip(result.models, result.meta["shown"], strict=True))
@@ -304,7 +304,7 @@ def alignment(
         f"Unseen networks took no part in the alignment. n = {result.n} test images,"
         f" {_attack(result)}. Intervals are Tango's, for the same images before and after. The"
         " controls trained for as many epochs. One source network says little about a method.",
-        interval="bars: 95 % intervals (Tango)",
+        interval="bars: 95% intervals (Tango)",
     )
 
 

@@ -264,7 +264,7 @@ def _fooled(result: Transfer, row: int, name: str) -> str:
         return f"{name}: no image qualifies"
     low, high = result.interval[row]
     text = (
-        f"{name} {100 * result.error[row]:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of"
+        f"{name} {100 * result.error[row]:.1f}% [{100 * low:.1f}, {100 * high:.1f}] of"
         f" {result.n[row]}"
     )
     if not (result.aligned and result.paired[row, 0]):

@@ -36,7 +36,7 @@ MOVES = {
 @dataclass(frozen=True)
 class Shift:
     """A mean difference between transfer errors, as a fraction, over a number of source `networks`,
-    with its 95 % t-interval (infinite for one network).
+    with its 95% t-interval (infinite for one network).
     """
 
     mean: float
@@ -107,7 +107,7 @@ def sentence(study: JSON) -> str:
     return (
         f"On {protocol['label']}, aligning a source to a witness of its own architecture {lead} (to"
         f" unseen networks of other architectures, ε = {eps_text(protocol['eps'])}, mean over"
-        f" {count} sources, 95 % t-intervals): {'; '.join(details)}. Clean accuracy moves by"
+        f" {count} sources, 95% t-intervals): {'; '.join(details)}. Clean accuracy moves by"
         f" {min(moved):+.1f} to {max(moved):+.1f} points; on test images {nearer} of {count}"
         " sources come closer to the witness."
     )
@@ -149,7 +149,7 @@ def lines(study: JSON) -> tuple[list[str], ...]:
         "Witnesses share their source's architecture, the networks that are shown the images do"
         " not.",
         f"Mean over {count} sources, at ε = {eps_text(protocol['eps'])}.",
-        "Brackets are 95 % t-intervals over the sources.",
+        "Brackets are 95% t-intervals over the sources.",
         *sure,
     ]
     return tuple([re.sub(r"-(?=\d+\.)", "−", line) for line in each] for each in (said, sure))
@@ -160,7 +160,7 @@ def markdown(study: JSON) -> str:
     protocol, columns = study["protocol"], [NAMES[variant] for variant in VARIANTS]
     qualified = [cell["n"] for cell in study["cells"]]
     accuracy = ", ".join(
-        f"{target} {100 * share:.1f} %" for target, share in protocol["target_accuracy"].items()
+        f"{target} {100 * share:.1f}%" for target, share in protocol["target_accuracy"].items()
     )
     epochs = ", ".join(f"{name} {recipe['epochs']}" for name, recipe in protocol["recipes"].items())
     return "\n\n".join(
@@ -171,7 +171,7 @@ def markdown(study: JSON) -> str:
             f" {max(qualified)} qualify for all four networks of a source. Witness: the source's"
             f" architecture, seed {protocol['witness_seed']}. Targets, by architecture and seed,"
             f" those of the source's architecture left out; clean accuracy: {accuracy}.",
-            "Transfer error in %, mean over targets and seeds; differences in points with 95 %"
+            "Transfer error in %, mean over targets and seeds; differences in points with 95%"
             " t-intervals over the source networks. Every image: the error on all attacked images,"
             " qualified or not.",
             table(
@@ -184,7 +184,7 @@ def markdown(study: JSON) -> str:
                 _errors(study),
             ),
             "Each cell: aligned minus before on the images that qualify for all four, in points,"
-            " with Tango's 95 % interval; p is McNemar's.",
+            " with Tango's 95% interval; p is McNemar's.",
             table(
                 ["attack", "source", "seed", "target", "n", "before", "aligned", "difference", "p"],
                 (_cell(cell, protocol) for cell in study["cells"]),

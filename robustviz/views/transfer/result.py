@@ -71,7 +71,7 @@ class Transfer(Result):
 
     @property
     def interval(self) -> Floats:
-        """Wilson's 95 % interval (low, high) of each target's `error`, (T,2)."""
+        """Wilson's 95% interval (low, high) of each target's `error`, (T,2)."""
         return np.array([wilson(int(k), int(n)) for k, n in zip(self.k, self.n, strict=True)])
 
     @property
@@ -100,7 +100,7 @@ class Transfer(Result):
 
     @property
     def difference_interval(self) -> Floats:
-        """Tango's 95 % interval (low, high) of each target's `difference`, as an array (T,2)."""
+        """Tango's 95% interval (low, high) of each target's `difference`, as an array (T,2)."""
         return np.array([tango(int(b), int(c), int(n)) for n, b, c in self.paired]).reshape(-1, 2)
 
     @property

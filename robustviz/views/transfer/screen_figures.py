@@ -46,7 +46,7 @@ STYLE = """<style>
 KEY = (
     '<p class="key"><span><i></i>right untouched, fooled by the attack</span>'
     '<span><i style="opacity:.28"></i>misclassified even untouched</span>'
-    '<span><i style="height:3px;vertical-align:.25rem"></i>95 % interval</span></p>'
+    '<span><i style="height:3px;vertical-align:.25rem"></i>95% interval</span></p>'
 )
 
 
@@ -102,7 +102,7 @@ def screen(result: Fooled, a: str, bars: Sequence[Target]) -> Screen:
         moves[f"change{at}"] = ("text", ["", *(change(result, bar, one) for one in sources[1:])])
     picture = (
         f'{STYLE}<div class="fooled">{"".join(rows)}<span class="ends"></span>'
-        '<span class="ends"><span>0 %</span><span>50 %</span><span>100 %</span></span>'
+        '<span class="ends"><span>0%</span><span>50%</span><span>100%</span></span>'
         f'<span class="ends"></span></div>{KEY}'
     )
     answer = [_answer(result, bars, source, "Images attacked on A") for source in sources[:1]]
@@ -158,7 +158,7 @@ def counts(result: Fooled, bar: Target, source: str) -> tuple[int, int]:
 
 def moved(result: Fooled, bar: Target, after: str) -> tuple[float, float, float, float]:
     """By how much the share of images that fool a target grows if they are attacked on the copy
-    `after` instead of on the source: the difference as a fraction, its 95 % interval (Tango), and
+    `after` instead of on the source: the difference as a fraction, its 95% interval (Tango), and
     McNemar's p-value. For the bar of the source itself, the copy is then the target, too.
     """
     before = result.sources[0]
@@ -177,7 +177,7 @@ def change(result: Fooled, bar: Target, after: str) -> str:
 
 
 def _share(result: Fooled, bar: Target, source: str) -> str:
-    return f"{counts(result, bar, source)[0] / result.n:.0%}".replace("%", " %")
+    return f"{counts(result, bar, source)[0] / result.n:.0%}"
 
 
 def _bar(result: Fooled, bar: Target, source: str) -> str:
@@ -239,4 +239,4 @@ def _sure(result: Fooled, bars: Sequence[Target], after: str) -> list[str]:
             f" {points[2]}.",
             f"{bar.name}: McNemar's p {small}, on the same images.",
         ]
-    return [*out, "Intervals are 95 % intervals; those of changes are Tango's, for paired data."]
+    return [*out, "Intervals are 95% intervals; those of changes are Tango's, for paired data."]
