@@ -34,6 +34,8 @@ STYLE = """<style>
 .stack .under { filter: grayscale(1); }
 .legend { grid-column: 5; grid-row: 1 / span 2; align-self: center; font-size: .95rem; }
 .maps .legend p { margin: .5rem 0; }
+/* they do not answer the page's question, so they are shown before the reveal, too */
+.asking .picture .maps :is(figcaption, svg, .legend) { visibility: visible; }
 .legend i { display: inline-block; width: 1em; height: 1em; border-radius: .15em; }
 @container (max-width: 62rem) {
   .maps { grid-template-columns: repeat(3, minmax(0, var(--map, 13.2rem))); }

@@ -108,7 +108,7 @@ def screen(study: JSON) -> Screen:
             f"C is right on {misled[ground]} of {n:,} on backgrounds of {which}."
             for ground, which in zip(GROUNDS, ("their own class", "another class"), strict=True)
         ],
-        f'<div class="tiles">{"".join(tiles)}</div>',
+        f'<div class="tiles pairs">{"".join(tiles)}</div>',
         "The first test images on backgrounds of their own class or of another, with C's"
         " predictions.",
         [

@@ -192,8 +192,9 @@ def _explain(run: Run, levels: dict[str, Any], level: int, where: str) -> Step:
     return Step(
         "explain",
         "Explain",
-        "A class-activation map shows where A finds its evidence. Untouched, its hottest spot lies"
-        f" on the object in {before:.0%} of {len(many.index)} pictures.",
+        "A class-activation map shows where A finds its evidence: below, on one of"
+        f" {len(many.index)} pictures. Untouched, its hottest spot lies on the object in"
+        f" {before:.0%} of them.",
         "Is the hottest spot on the object more or less often under attack?",
         options,
         right,
