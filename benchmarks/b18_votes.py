@@ -112,7 +112,7 @@ class Phone(Visitor):
     def told(self) -> dict[str, int]:
         """The votes of the class as the page shows them, by option."""
         line = next((one for one in self.text if one.startswith("The class:")), "")
-        found = re.findall(r"(\d+) (?:of (\d+) say )?\*([^*]+)\*", line)
+        found = re.findall(r"(\d+) (?:of (\d+) )?(?:says? )\*([^*]+)\*", line)
         counted = {option: int(count) for count, _, option in found}
         assert not found or sum(counted.values()) == int(found[0][1]), line
         return counted

@@ -1,6 +1,7 @@
 """The users' guesses. In a class the students' are counted together, one vote per person and
 question, and stored in memory until the teacher clears them or the server ends. The teacher's
-guesses, and all outside a class, are stored in their session and are no votes.
+guesses, and all outside a class, are stored in their session and are no votes. The teacher may let
+the students' pages wait with each answer until the teacher's page shows it.
 
 A person is identified by Streamlit's cookie in the browser, without it by the session.
 """
@@ -23,6 +24,8 @@ COOKIE = "_streamlit_xsrf"
 MOST = 2000  # the most persons per question
 _turn = threading.Lock()
 _votes: dict[str, dict[str, int]] = {}  # question -> person -> position of the option
+# the questions that the teacher has answered; None: the students' pages do not wait for that
+_answered: set[str] | None = None
 
 
 def mine() -> dict[str, int]:
@@ -51,6 +54,37 @@ def cast(question: str, option: int) -> None:
         cast_so_far[voter] = option
 
 
+def hold(wait: bool) -> None:
+    """Let the students' pages wait with each answer until the teacher's page shows it, or, if
+    `wait` is False, show it after each student's own guess. Raises UserError if this session may
+    not act; in a class only the teacher may.
+    """
+    global _answered
+    rights.check("hold the answers back")
+    with _turn:
+        _answered = set(st.session_state.get("revealed", ())) | {*mine()} if wait else None
+
+
+def answered(question: str) -> None:
+    """Note that this session's page shows the answer to a question: if it is the teacher's, the
+    students' pages show it, too.
+    """
+    with _turn:
+        if rights.may_act() and _answered is not None:
+            _answered.add(question)
+
+
+def waits(question: str) -> bool:
+    """Whether this student's page must not show the answer to this question yet."""
+    with _turn:
+        return _counted() and _answered is not None and question not in _answered
+
+
+def held() -> bool:
+    """Whether the students' pages wait for the teacher's."""
+    return _answered is not None
+
+
 def count(question: str) -> str:
     """How many have voted on a question, as a sentence; empty outside a class."""
     if rights.mode() != "class":
@@ -61,8 +95,8 @@ def count(question: str) -> str:
 
 
 def told(question: str, options: Sequence[str]) -> str:
-    """How the class voted, the most frequent option first, as Markdown: `31 of 40 say *17 of 200*,
-    9 *100 of 200*.`; empty outside a class and before the first vote.
+    """How the class voted, the most frequent option first, as Markdown: `31 of 40 say *17 of 200* ·
+    9 say *100 of 200*.`; empty outside a class and before the first vote.
     """
     if rights.mode() != "class":
         return ""
@@ -72,10 +106,10 @@ def told(question: str, options: Sequence[str]) -> str:
     each = [
         f"{count} of {total} say *{options[option]}*"
         if not place
-        else f"{count} *{options[option]}*"
+        else f"{count} say{'s' * (count == 1)} *{options[option]}*"
         for place, (option, count) in enumerate(counted.most_common())
     ]
-    return f"{', '.join(each)}." if each else ""
+    return f"{' · '.join(each)}." if each else ""
 
 
 def clear() -> None:
@@ -87,6 +121,8 @@ def clear() -> None:
         st.session_state.pop(name, None)
     with _turn:
         _votes.clear()
+        if _answered is not None:
+            _answered.clear()
 
 
 def _counted() -> bool:

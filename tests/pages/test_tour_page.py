@@ -93,7 +93,7 @@ def test_a_class_sees_its_votes_and_each_person_has_one(visit: Visit, monkeypatc
     for app, option in zip(people, (0, 0, 1), strict=True):
         app = guess(app, option)
     said = words(people[-1])
-    assert f"2 of 3 say {step.options[0]}, 1 {step.options[1]}." in said.replace("*", "")
+    assert f"2 of 3 say {step.options[0]} · 1 says {step.options[1]}." in said.replace("*", "")
 
 
 def test_a_phone_that_slept_finds_what_it_guessed_and_adds_no_vote(
@@ -136,6 +136,34 @@ def test_a_class_guesses_again_once_the_teacher_cleared_the_votes(
     for app in students:
         assert sound(app.run()).radio
     assert "1 of 1 say" in words(guess(students[1], 0))
+
+
+def test_a_teacher_lets_the_phones_wait_for_the_answer(visit: Visit, monkeypatch: Any) -> None:
+    monkeypatch.setattr(votes, "_votes", {})
+    monkeypatch.setattr(votes, "_answered", None)
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
+    step = STEPS[2]
+    with pytest.raises(UserError, match="Only the teacher may hold the answers back"):
+        votes.hold(True)
+    teacher = visit("tour", step=3)
+    teacher.session_state[rights.TEACHER] = True
+    sound(teacher.run())
+    teacher.toggle(key="hold-answers").set_value(True).run()
+    student = guess(sound(visit("tour", step=3)), step.right)
+    assert "Your lecturer will show the answer" in words(student) and not student.radio
+    assert step.told not in words(student)
+    assert "1 of 1" not in words(student) and screen(student)["asking"] is True
+    teacher = guess(sound(teacher.run()), 0)
+    assert "The class: 1 of 1 say" in words(teacher)
+    student = sound(student.run())
+    assert f"Yes. {step.told}" in words(student) and screen(student)["asking"] is False
+    # The next class waits again, until the teacher has answered or lets it go on alone.
+    votes_button = next(each for each in teacher.button if each.label.startswith("Clear"))
+    sound(votes_button.click().run())
+    student = guess(sound(student.run()), 0)
+    assert "Your lecturer will show the answer" in words(student)
+    teacher.toggle(key="hold-answers").set_value(False).run()
+    assert step.told in words(sound(student.run()))
 
 
 def test_outside_a_class_nothing_is_pooled(visit: Visit, monkeypatch: Any) -> None:

@@ -64,7 +64,9 @@ def test_what_was_attacked_otherwise_is_not_compared_silently() -> None:
     assert not found.alike(found.scores[sip], found.attacks)
     assert found.alike(found.scores[sip], found.attacks[:-1])
     line = found.verdict(a, sip, last).line
-    assert line.endswith("A on 17. Not run on both: AutoAttack.")
+    assert line.endswith(
+        "A on 17. Not run on both: AutoAttack. A's mark shows another measurement, 15 of 200."
+    )
     assert found.verdict(a, "no-such-run", last).line.startswith("B has not been attacked yet")
 
 
@@ -86,7 +88,9 @@ def test_a_run_with_the_plain_evaluation_only_has_that(monkeypatch: pytest.Monke
     assert line.startswith(
         "B is more robust: it is right on 743 of 1,000 attacked images, A on 121."
     )
-    assert line.endswith("Only PGD-20 was run on both.")
+    assert line.endswith(
+        "Only PGD-20 was run on both. A's mark shows another measurement, 15 of 200."
+    )
     sure = found.verdict(a, run.id, 5).sure
     assert not [each for each in sure if "epochs" in each]
     monkeypatch.setitem(run.info, "epochs", 3)

@@ -166,7 +166,7 @@ def _axes(board: Board, width: int, height: int) -> Plot:
         (low / 20, high / 20 + 0.005),
         (-0.02, 1.02),
         "accuracy on untouched images",
-        "right under attack",
+        "right under the attacks so far",
         [(value, f"{value:.0%}") for value in marks],
         [(value, f"{value:.0%}") for value in (0, 0.25, 0.5, 0.75, 1)],
         left=72,
@@ -188,6 +188,9 @@ def _chart(
     """
     plot, tips, rules = _axes(board, width, height), [], []
     positions = range(len(board.attacks) + 1)
+    # A's letter is left of its ring if A is left of B, so that no letter stands on the other's ring
+    clean = [board.scores[side].plain.clean_acc for side in sides if side in board.scores]
+    outward = -1 if clean == sorted(clean) else 1
     # A and B last, so that they are drawn on top
     order = sorted(board.scores.values(), key=lambda one: (one.run.id in sides, -one.trained))
     for number, one in enumerate(order):
@@ -204,7 +207,9 @@ def _chart(
             "class",
             ["net" + " apart" * (not board.alike(one, board.attacks[:at])) for at in positions],
         )
-        plot.parts.append(_mark(one, names[one.run.id], sides, name, number, plot, board.on.eps))
+        plot.parts.append(
+            _mark(one, names[one.run.id], sides, outward, name, number, plot, board.on.eps)
+        )
         tips.append(_tip(plot, one, names[one.run.id], name, number, x, images))
         rules.append(f"svg:has(#{name}:is(:hover, :focus-visible)) #{name}-tip")
     shown = f"<style>{', '.join(rules)} {{ display: block }}</style>"
@@ -254,19 +259,30 @@ def _notes(one: Score, plot: Plot, usual: float) -> list[str]:
 
 
 def _mark(
-    one: Score, name: Name, sides: tuple[str, str], own: str, number: int, plot: Plot, usual: float
+    one: Score,
+    name: Name,
+    sides: tuple[str, str],
+    outward: int,
+    own: str,
+    number: int,
+    plot: Plot,
+    usual: float,
 ) -> str:
+    """The SVG of one mark. `outward`: on which side of its ring A's letter stands, -1 for left and
+    1 for right; B's is on the other side.
+    """
     colour, shape = mark(one.run.method_key)
     size = radius(one.trained)
     rings = "".join(
         f'<circle class="ring" r="{size + 6 + 4 * at:g}" stroke="var(--{letter})"/>'
-        f'<text x="{(size + 9) * (1 - 2 * at):g}" y="{-size - 6:g}" style="fill:var(--{letter});'
-        f'font-weight:700" text-anchor="{"end" if at else "start"}">{letter.upper()}</text>'
-        for at, (letter, run_id) in enumerate(zip("ab", sides, strict=True))
+        f'<text x="{sign * (size + 11 + 4 * at):g}" y="5" style="fill:var(--{letter});'
+        f'font-weight:700" text-anchor="{"end" if sign < 0 else "start"}">{letter.upper()}</text>'
+        for at, letter, run_id, sign in zip((0, 1), "ab", sides, (outward, -outward), strict=True)
         if run_id == one.run.id
     )
+    beside = size + 8 if rings else 12
     notes = "".join(
-        f'<text x="12" y="{16 + 14 * at}" class="note">{note}</text>'
+        f'<text x="{beside:g}" y="{beside + 4 + 14 * at:g}" class="note">{note}</text>'
         for at, note in enumerate(_notes(one, plot, usual))
     )
     said = f"{name.whole}: {one.plain.clean_k} of {one.plain.n} right untouched"

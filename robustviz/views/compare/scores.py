@@ -186,16 +186,22 @@ class Board:
         if not shared:
             return Verdict(_unlike(first, second), ())
         met, on = max(shared, key=lambda one: (len(one[0]), one[1] == self.on))
+        right = [_right(each.found[on], met) for each in (first, second)]
         verdict = held(
-            _right(first.found[on], met),
-            _right(second.found[on], met),
+            *right,
             attack=_all(met),
             eps=on.eps if met else 0,
             seed={each.found[on][name].seed for each in (first, second) for name in met},
             images=_images(met),
         )
         verdict = dataclasses.replace(verdict, sure=(*verdict.sure, *_longer(first, second)))
-        return _noted(verdict, met, wanted, "Both")
+        said = _noted(verdict, met, wanted, "Both")
+        elsewhere = [
+            " {}'s mark shows another measurement, {} of {}.".format(side, *self.counted(one, at))
+            for side, one, each in zip("AB", (first, second), right, strict=True)
+            if self.counted(one, at) != (each.sum(), len(each))
+        ]
+        return dataclasses.replace(said, line=said.line + "".join(elsewhere))
 
 
 def _longer(first: Score, second: Score) -> list[str]:

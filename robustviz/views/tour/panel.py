@@ -28,7 +28,8 @@ def page() -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
         st.title("Seven steps: what would you guess?", anchor=False, width="stretch")
         if guesses:
-            st.markdown(score(every, [guesses.get(each.key) for each in every]))
+            known = [None if votes.waits(each.key) else guesses.get(each.key) for each in every]
+            st.markdown(score(every, known))
     linked = shell.linked("step", 1, range(1, len(every) + 1))
     st.segmented_control(
         "Step",
@@ -40,11 +41,16 @@ def page() -> None:
     )
     step = every[int(st.session_state["step"]) - 1]
     st.markdown(step.intro)
-    asking = _asking(step)
-    if asking:
+    asking = _asking(step) or votes.waits(step.key)
+    if _asking(step):
         _ask(step)
+    elif asking:
+        _wait(step, guesses[step.key])
     else:
+        votes.answered(step.key)
         _told(step, guesses.get(step.key), last=step is every[-1])
+    if rights.mode() == "class" and rights.may_act():
+        _lead(step)
     screen = step.before if asking and step.before else step.screen
     control = screen.control
     if control is not None:  # its position must not be shared with the page that the screen is from
@@ -84,6 +90,29 @@ def _ask(step: Step) -> None:
         _count(step)
 
 
+@st.fragment(run_every=POOLED)
+def _wait(step: Step, guess: int) -> None:
+    """Draw that a student's guess is counted, until the teacher's page shows the answer."""
+    if _asking(step) or not votes.waits(step.key):
+        st.rerun()
+    st.markdown(
+        f"You said *{step.options[guess]}*. Your lecturer will show the answer to all together."
+    )
+
+
+def _lead(step: Step) -> None:
+    """Draw what only the teacher may do with the class's votes."""
+    with st.popover("Votes", type="tertiary"):
+        st.toggle(
+            "Students see each answer only when I do",
+            value=votes.held(),
+            key="hold-answers",
+            on_change=lambda: votes.hold(st.session_state["hold-answers"]),
+        )
+        st.button("Clear the class's votes", on_click=_clear, args=(step,))
+        st.caption("Clearing removes the guesses at all steps, on all phones.")
+
+
 def _told(step: Step, guess: int | None, last: bool) -> None:
     """Draw the answer. `guess`: the index of the guessed option; None if it was only revealed."""
     mine = verdict = ""
@@ -97,8 +126,6 @@ def _told(step: Step, guess: int | None, last: bool) -> None:
         name, _, query = step.address.partition("?")
         if not last:
             st.button("Next step", key="onward", type="primary", on_click=_next)
-        if rights.mode() == "class" and rights.may_act():
-            st.button("Clear the class's votes", type="tertiary", on_click=_clear, args=(step,))
         if st.button(f"Continue on the page {name.capitalize()}", type="tertiary"):
             for key, value in (each.split("=") for each in query.split("&")):
                 st.session_state[key] = int(value) if key == "img" else value

@@ -154,7 +154,13 @@ def _predict(first: AttackLevels, untouched: Screen, screen: Screen, where: str)
         if wrong
         else "A is right at every ε that was tried here.",
         f"attack?{where}&eps={fell}",
-        screen,
+        dataclasses.replace(
+            screen,
+            answer=[
+                f"At ε = {level}/255 A says {first.meta['classes'][said]}."
+                for level, said in zip(first.levels, first.answers, strict=True)
+            ],
+        ),
         reveals=list(first.levels).index(fell) if wrong else None,
         before=untouched,
     )
@@ -227,6 +233,8 @@ def _compare(a: Run, b: Run) -> Step:
     low, high = tango(gained, lost, mine.n)
     options = ["B is right on fewer", "no difference shown", "B is right on more"]
     right = 1 if low <= 0 <= high else 0 if high < 0 else 2
+    counts = f"A is right on {mine.clean_k:,} of {mine.n:,}, B on {theirs.clean_k:,}"
+    screen = _board(a, b)
     return Step(
         "compare",
         "Compare",
@@ -234,10 +242,10 @@ def _compare(a: Run, b: Run) -> Step:
         "How does B compare with A on untouched pictures?",
         options,
         right,
-        f"A is right on {mine.clean_k:,} of {mine.n:,}, B on {theirs.clean_k:,}: {options[right]}."
-        + _cost(),
+        f"{counts}: {options[right]}." + _cost(),
         f"compare?data={DATA}",
-        _board(a, b),
+        # the board counts fewer images, those that were attacked
+        dataclasses.replace(screen, answer=[f"Untouched, {counts}.", *screen.answer[1:]]),
         reveals=0,
     )
 
