@@ -19,6 +19,7 @@ def view() -> None:
     with row, stage.settings():
         asked = features.settings(here)
     with spot:
+        asked = features.allowed(here, asked)
         sides = features.first(here, asked, row)
     if sides:
         misaligned.why(here, asked, sides)

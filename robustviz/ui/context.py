@@ -29,6 +29,11 @@ class Context:
         """The chosen networks as (side, run id) pairs, where side is "a" or "b"."""
         return [(side, run) for side, run in (("a", self.a), ("b", self.b)) if run]
 
+    @property
+    def own(self) -> bool:
+        """Whether the image is the user's own picture. As `data.singles.is_own`, without torch."""
+        return self.img >= 1_000_000
+
 
 def choose(index: int) -> None:
     """A Streamlit callback: select the test image with this index, or the user's own picture with

@@ -9,13 +9,15 @@ import dataclasses
 import io
 import threading
 
+import numpy as np
 import pytest
 from conftest import eventually
 
 from robustviz import embedder, figures, probes
+from robustviz.data import sent, singles
 from robustviz.probes import FeatureMapSpec, FeaturesSpec
 from robustviz.types import UserError
-from robustviz.ui import cache, stage, widgets
+from robustviz.ui import cache, networks, stage, widgets
 from robustviz.views.features import embedding, panel as features
 from robustviz.views.features.result import FeatureTilesSpec
 from robustviz.views.misalignment.result import MisalignmentSpec
@@ -271,6 +273,39 @@ def test_no_address_breaks_the_page(visit, few, quick, address):
             "Image 300 is not among the 50 images of this map"
             in screens(app)[0]["moves"]["near-a"][1][0]
         )
+
+
+def test_an_own_picture_leaves_the_map_as_it_is_with_a_sentence(visit, few, quick):
+    png, digest = sent.packed(np.zeros((20, 20, 3), np.uint8))
+    one = singles.add(png, digest, "mine.png", "3", "digits")
+    app = sound(visit("features", data="digits", img=one.number, **FEW))
+    said, drawn = words(app), screens(app)[0]
+    assert "Your own picture is not shown on this map: it has only test images." in said
+    assert not wordy(said) and str(one.number) not in said + str(drawn)
+    run = ordinary("digits", "standard")
+    mark = networks.default_image(run.id, ordinary("digits", "pgd_at").id)
+    assert f"Marked is test image {mark}." in said
+    assert str(one.number) not in words(opened(app, "features"))
+    shipped = screens(sound(visit("features", data="digits", img=mark, **FEW)))[0]
+    assert (drawn["picture"], drawn["moves"]) == (shipped["picture"], shipped["moves"])
+
+
+def test_in_a_class_a_larger_map_than_is_measured_is_replaced_by_the_usual_one(
+    visit, few, quick, monkeypatch
+):
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
+    many = {"map-n": 300}
+    app = sound(visit("features", data="digits", img=3, **many))
+    said = words(app)
+    assert "The map of 300 images after 20 steps of PGD is not measured yet. Only the" in said
+    assert "Here are 200 images after 20 steps." in said and not wordy(said)
+    shown = screens(app)[0]
+    assert shown["answer"] == screens(visit("features", data="digits", img=3))[0]["answer"]
+    monkeypatch.delenv("ROBUSTVIZ_MODE")
+    sound(visit("features", data="digits", img=3, **many))  # On one's own computer it is measured.
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
+    app = sound(visit("features", data="digits", img=3, **many))
+    assert "not measured yet" not in words(app) and " of 300 " in screens(app)[0]["answer"][0]
 
 
 def test_a_network_that_cannot_be_drawn_gets_a_sentence_and_the_page_goes_on(

@@ -10,6 +10,7 @@ import pytest
 from robustviz.data import sent, singles
 from robustviz.runs import folder
 from robustviz.types import UserError
+from robustviz.ui.context import Context
 from robustviz.views.attack.result import AttackLevelsSpec, SmallestEpsSpec
 from robustviz.views.attention.result import AttentionLevelsSpec
 from robustviz.views.contributions.result import ContributionsSpec
@@ -36,6 +37,9 @@ def test_it_comes_as_the_networks_other_images_do(one):
     assert x.shape == (1, 1, 8, 8) and int(y) == 3 and split.classes == digits().classes
     assert (x * 255).round().byte().numpy()[0].tolist() == one.pixels(1, 8).tolist()
     assert split.names == ("mine.png",) and len(split) == 1
+    assert Context("digits", "", "", one.number).own
+    for img in (0, singles.FIRST - 1, singles.FIRST):
+        assert Context("digits", "", "", img).own == singles.is_own(img)
 
 
 @pytest.mark.long

@@ -16,7 +16,7 @@ from robustviz.runs import catalogue, folder
 from robustviz.stats import wilson
 from robustviz.terms import term
 from robustviz.types import JSON, eps_text
-from robustviz.ui import cache, rights, stage, widgets
+from robustviz.ui import cache, networks, rights, stage, widgets
 from robustviz.ui.context import Context, choose
 from robustviz.ui.shell import linked, theme, write_address
 from robustviz.ui.widgets import Frame
@@ -94,6 +94,25 @@ def settings(here: Context) -> FeatureMapSpec:
     )
 
 
+def allowed(here: Context, asked: FeatureMapSpec) -> FeatureMapSpec:
+    """Returns `asked`. If its maps are not measured, and this session may not start that, the usual
+    numbers of images and steps replace its own, with a message.
+    """
+    runs = [run_id for _, run_id in here.sides]
+    if not _cost(asked) or any(
+        all(cache.kept(run_id, spec) for run_id in runs) for spec in (asked, _meanwhile(asked))
+    ):
+        return asked
+    usual = FeatureMapSpec()
+    st.info(
+        f"The map of {asked.n} images after {asked.steps} steps of PGD is not measured yet."
+        f" {rights.who()} may start measurements that take {_cost(asked)}."
+        f" Here are {usual.n} images after {usual.steps} steps.",
+        icon=":material/info:",
+    )
+    return replace(asked, n=usual.n, steps=usual.steps)
+
+
 def first(here: Context, asked: FeatureMapSpec, row: DeltaGenerator) -> list[screen.Side]:
     """Draw the first screen; return each network whose map could be measured, with its map and
     pictures. `row`: the container for the screen's *Take home* menu.
@@ -109,7 +128,13 @@ def first(here: Context, asked: FeatureMapSpec, row: DeltaGenerator) -> list[scr
                 sides.append(screen.Side(name[0].lower(), name, found, tiles))
     if not sides:
         return sides
-    drawn = screen.first(sides, here.img, theme())
+    mark = networks.default_image(here.a, here.b) if here.own else here.img
+    if here.own:
+        st.markdown(
+            "Your own picture is not shown on this map: it has only test images. Marked is test"
+            f" image {mark}."
+        )
+    drawn = screen.first(sides, mark, theme())
     seen = stage.show("features", drawn)
     if seen.clicked.isdecimal():
         choose(int(seen.clicked))
@@ -358,6 +383,8 @@ def _image(here: Context, shown: Mapping[str, FeatureMap], choice: Choice) -> No
     """Draw the image that is selected on the page: where it lies in each map, how it is classified,
     and the image attacked on its own.
     """
+    if here.own:
+        return
     st.subheader(f"Image {here.img}")
     for column, (name, result) in zip(
         st.columns(len(shown), gap="medium"), shown.items(), strict=True
