@@ -282,6 +282,25 @@ def test_each_state_of_a_job_is_shown_with_what_can_be_done(
     assert ("Pause" in offered) == (state == "queued")
 
 
+@pytest.mark.parametrize("state", ["queued", "paused", "interrupted", "stopped", "done"])
+def test_the_newest_unfinished_run_is_shown_first_unless_another_is_chosen(
+    visit, no_process, untimed, tmp_path, monkeypatch, state
+):
+    monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path / "runs"))
+    old, run, done = (
+        runs.create(TrainConfig(data="digits", method="standard", seed=seed))
+        for seed in (76, 77, 78)
+    )
+    for at, (each, its) in enumerate(((old, "paused"), (run, state), (done, "done"))):
+        each.set_status(state=its, queued=1.0 + at)
+    over = state in ("stopped", "done")
+    app = sound(visit("train"))
+    first, shown = (old, "paused") if over else (run, state)
+    assert f"`{first.id}` · **{shown}**" in words(app)
+    assert ("resume" in {button.key for button in app.button}) == (shown != "queued")
+    assert f"`{done.id}` · **done**" in words(sound(visit("train", job=done.id)))
+
+
 def test_a_shipped_recipe_is_trained_with_the_next_seed(visit, no_process):
     app = visit("train")
     app.selectbox(key="train-data").set_value("digits")

@@ -58,6 +58,7 @@ def _list() -> None:
         column_config=dict.fromkeys(("clean", "PGD-20", "every attack"), percent),
         alt=f"{len(rows)} runs with state and accuracies",
     )["selection"]["rows"]
+    st.caption("Tick the box before a run to show it at the top of the page.")
     if "plug-in missing" in [row["state"] for row in rows]:
         st.markdown(
             "Some runs need a plug-in that is not here. Select one: its plug-in is named above."

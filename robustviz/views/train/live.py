@@ -41,8 +41,9 @@ def show(job: str, beside: str = "") -> None:
 
 def current() -> Run | None:
     """The run to show: the one named in the page's address, else a running one, else the one that
-    was running here before, else None. If the named run cannot be opened, the reason is drawn, with
-    a button that removes it if it is the user's own, and a running one is returned instead.
+    was shown here before, else the user's newest unfinished one, else None. If the named run cannot
+    be opened, the reason is drawn, with a button that removes it if it is the user's own, and the
+    next of these is returned.
     """
     if wanted := st.query_params.get("job", ""):
         try:
@@ -57,7 +58,9 @@ def current() -> Run | None:
             if named and own.is_dir():
                 _removal(Run(own))
     state = st.session_state
-    for run in queue.running()[:1]:
+    waits = ("queued", "paused", "interrupted")
+    left = [run for run, status in queue.states() if status["state"] in waits]
+    for run in queue.running()[:1] or ([] if "watched" in state else left[-1:]):
         state["watched"] = run.id
     try:
         return cache.open_by_id(state["watched"]) if "watched" in state else None
