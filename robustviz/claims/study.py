@@ -14,6 +14,7 @@ from robustviz.runs import folder, sweeps
 from robustviz.runs.files import to_bytes, write_file
 from robustviz.runs.naming import method_label
 from robustviz.stats import finite_or_none
+from robustviz.training.config import TrainConfig
 from robustviz.types import JSON, UserError
 from robustviz.views.claims import result
 from robustviz.views.claims.result import FILE
@@ -70,9 +71,9 @@ def _side(side: dict[str, object], metric: str, setup: Setup) -> dict[int, float
 class Side:
     """One line of the table of networks: a method with its special settings, on one data set.
 
-    `clean`: accuracies on clean images, `both`: accuracies under PGD-20 and CW-100 together (an
-    image counts if it is right under both), in [0, 1], one for each of the `seeds` seeds measured;
-    `wanted` is the planned number of seeds.
+    `both`: accuracies under PGD-20 and CW-100 together (an image counts if it is right under both),
+    in [0, 1], one for each of the `seeds` seeds measured; `clean`: those on clean images, empty if
+    they were not measured for all these seeds. `wanted` is the planned number of seeds.
     """
 
     data: str
@@ -99,13 +100,13 @@ def _line(setup: Setup, side: JSON) -> Side:
         if path != "method" and not isinstance(value, dict)
     ]
     label = method_label(side["method"]) + (f" ({', '.join(named)})" if named else "")
-    seeds = sorted(both.keys() & clean.keys())
+    seeds = sorted(both)
     return Side(
         setup.data,
         label,
         len(seeds),
         len(setup.seeds),
-        tuple(clean[seed] for seed in seeds),
+        tuple(clean[seed] for seed in seeds) if both.keys() <= clean.keys() else (),
         tuple(both[seed] for seed in seeds),
     )
 
@@ -127,11 +128,11 @@ def make(
             if data and setup.data not in data:
                 continue
             wanted = list(claim.trainings(every, setup))
-            if any(_missing(one.run_id, metrics) for one, metrics in wanted):
-                sweeps.follow([one for one, _ in wanted], tell)
+            if lacking := _to_train(setup, wanted):
+                sweeps.follow(lacking, tell)
             for one, metrics in wanted:
                 run = measure.finished(one.run_id)
-                if run and _missing(one.run_id, metrics):
+                if run and metrics - measure.numbers(one.run_id).keys():
                     try:
                         say(f"{run.id} {measure.measure(run, metrics, setup, one.seed)}")
                     except UserError as error:
@@ -139,8 +140,18 @@ def make(
     write()
 
 
-def _missing(run_id: str, metrics: frozenset[str]) -> bool:
-    return not metrics <= measure.numbers(run_id).keys()
+def _to_train(setup: Setup, wanted: list[tuple[TrainConfig, frozenset[str]]]) -> list[TrainConfig]:
+    """Those of the trainings `wanted` of which numbers are missing, and those that they need: the
+    runs that they start from, and the target of the metric `transfer`.
+    """
+    needed = set[str]()
+    for one, metrics in reversed(wanted):  # what a training starts from comes before it
+        missing = metrics - measure.numbers(one.run_id).keys()
+        if missing or one.run_id in needed:
+            needed |= {one.run_id, *sweeps.sources(one)}
+        if "transfer" in missing:
+            needed.add(claim.config(setup, *claim.unseen(one.seed)).run_id)
+    return [one for one, _ in wanted if one.run_id in needed]
 
 
 def write() -> None:

@@ -4,6 +4,7 @@ the findings and never edited by hand.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,10 +53,16 @@ def counts(found: Found) -> str:
     lines = []
     for data in found.data:
         every = [found.of(name, data) for name in found.claims]
-        words, parts = [whole(rows) for rows in every], sum(bool(in_part(rows)) for rows in every)
-        if set(words) != {"not decided"}:
-            told = ", ".join(f"{words.count(word)} {word}" for word in ORDER if word in words)
-            lines.append(f"- `{data}`: of {len(words)} claims {told}; {parts} are seen in part.")
+        words = Counter(whole(rows) for rows in every)
+        parts = Counter(whole(rows) for rows in every if in_part(rows))
+        if words.keys() != {"not decided"}:
+            told = (
+                f"{words[word]} {word}"
+                + f" ({parts[word]} of them seen in part)" * bool(parts[word])
+                for word in ORDER
+                if word in words
+            )
+            lines.append(f"- `{data}`: of {len(every)} claims {', '.join(told)}.")
     return "\n".join(lines)
 
 
@@ -107,7 +114,8 @@ def networks(sides: Sequence[Side]) -> str:
     """A Markdown table with one row for each network of the claims that was measured, with its
     accuracies on clean images and under PGD-20 and CW-100.
 
-    It shows the mean over the seeds and, for several seeds, the lowest and the highest value.
+    It shows the mean over the seeds and, for several seeds, the lowest and the highest value; `–`
+    where the accuracy on clean images was not measured.
     """
     lines = (
         [
@@ -123,5 +131,7 @@ def networks(sides: Sequence[Side]) -> str:
 
 
 def _span(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
     mean = f"{sum(values) / len(values):.3f}"
     return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"

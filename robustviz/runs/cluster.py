@@ -20,14 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from robustviz import registry
 from robustviz.callbacks import AfterEpoch
 from robustviz.imports import load
 from robustviz.runs import folder, queue, travel
 from robustviz.runs.files import write_file
 from robustviz.runs.folder import Run
 from robustviz.runs.inside import OVER
-from robustviz.runs.sweeps import Now, estimate
+from robustviz.runs.sweeps import Now, estimate, sources
 from robustviz.training.config import TrainConfig
 from robustviz.types import JSON, UserError, harmless
 
@@ -256,11 +255,9 @@ def _sources(config: TrainConfig) -> list[str]:
     """Returns the ids or paths of the runs that a training starts from: those that its method
     names, and the one whose weights it begins with (`init`).
     """
-    names = registry.of_kind(type(config.method), *registry.RUNS)
-    found = [str(value) for name in names if (value := getattr(config.method, name))]
     init = config.init or ""
     start = init.rpartition("#")[0] or init
-    return [*found, start] if start and not Path(start).is_file() else found
+    return [*sorted(sources(config)), *([start] if start and not Path(start).is_file() else [])]
 
 
 def _shipped(name: str) -> bool:

@@ -167,7 +167,9 @@ def follow(
     waiting = {name for name in total if Run(folder.home() / name).status()["state"] not in OVER}
     while waiting:
         left = estimate([total[name] for name in waiting])
-        name = min(waiting, key=lambda name: (_needs(total[name], waiting), left[name], name))
+        name = min(
+            waiting, key=lambda name: (bool(sources(total[name]) & waiting), left[name], name)
+        )
         waiting.remove(name)
         later = sum(left[other] for other in waiting)
         try:
@@ -188,10 +190,10 @@ def follow(
     return refused
 
 
-def _needs(config: TrainConfig, waiting: set[str]) -> bool:
-    """Whether the config's method starts from a run whose id is in `waiting`."""
+def sources(config: TrainConfig) -> set[str]:
+    """The ids or paths of the runs that the config's method starts from."""
     names = registry.of_kind(type(config.method), *registry.RUNS)
-    return any(getattr(config.method, name) in waiting for name in names)
+    return {str(value) for name in names if (value := getattr(config.method, name))}
 
 
 # How long a training takes.

@@ -56,6 +56,29 @@ def test_every_kept_run_is_one_that_a_claim_needs():
         assert json.loads(path.read_text())["numbers"].keys() <= needed[path.stem], path.name
 
 
+@pytest.mark.parametrize("method", ["fgsm_rs", "model_alignment"])
+def test_only_what_has_no_file_is_trained_again(method, monkeypatch, tmp_path):
+    """With it only the runs that it starts from and is measured against are trained."""
+    digits = next(setup for setup in SETUPS if setup.data == "digits")
+    every = list(claim.trainings(CLAIMS, digits))
+    gone = next(one for one, _ in every if one.method.key == method and one.seed == 10)
+    for one, metrics in every:
+        if metrics and one.run_id != gone.run_id:
+            numbers = {"numbers": dict.fromkeys(metrics, 0.5)}
+            (tmp_path / f"{one.run_id}.json").write_text(json.dumps(numbers))
+    monkeypatch.setattr(measure, "RUNS", tmp_path)
+    monkeypatch.setattr(study, "write", lambda: None)
+    trained: list[str] = []
+    monkeypatch.setattr(
+        study.sweeps,
+        "follow",
+        lambda configs, tell: trained.extend(one.method.key for one in configs),
+    )
+    study.make(["digits"])
+    needed = {"fgsm_rs": [], "model_alignment": ["standard", "standard", "standard"]}[method]
+    assert sorted(trained) == sorted([*needed, method])
+
+
 def test_sources_come_before_what_starts_from_them():
     for setup in SETUPS:
         seen: set[str] = set()
@@ -119,10 +142,12 @@ def test_a_claim_that_is_seen_in_part_says_what_is_seen():
         f"On {seen.data}, 0 of 1 claims are seen here in full, 1 in part. 0 expect something that"
         " is not seen, and for 1 these runs cannot tell."
     ]
+    assert screen.picture.count('<small class="told"') == 1
     assert "? 1 of 2 seen<" in screen.picture and "Seen: robust.<" in screen.picture
     assert "1 of 2 seen" in written.summary(known)
     assert (
-        written.counts(known) == f"- `{seen.data}`: of 1 claims 1 cannot tell; 1 are seen in part."
+        written.counts(known)
+        == f"- `{seen.data}`: of 1 claims 1 cannot tell (1 of them seen in part)."
     )
     assert "Seen" not in screen_figures.screen(result.Found((seen,), {}), 0).picture
 
@@ -159,7 +184,9 @@ def test_a_claim_that_is_not_measured_on_a_data_set_does_not_hide_the_others():
         assert f"of {len(known.claims) - 1} claims" in screen.answer[place]
         assert "not measured" in screen.moves[f"word-{number}"][1][place]
         assert screen.moves[f"plot-{number}"][1][place] == ""
-        assert first in found.claims and screen.picture.count('class="word"') == len(known.claims)
+        assert first in found.claims and screen.picture.count('class="word told"') == len(
+            known.claims
+        )
 
 
 def test_how_sure_is_said_for_every_data_set_wherever_the_control_is():
