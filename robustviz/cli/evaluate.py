@@ -115,15 +115,17 @@ def _ladder(args: argparse.Namespace, run: folder.Run) -> int:
             " --restarts and --set.",
             code=2,
         )
+    # Each attack's result is shown as soon as it is there: the last attack may take an hour.
+    tell = say if args.json else functools.partial(print, flush=True)
+    before = {one.key: one.seconds for one in run.evaluations()}
     result = ladder(
-        run,
-        eps=args.eps,
-        n=args.n,
-        seed=args.seed,
-        device=args.device,
-        # Each attack's result is shown as soon as it is there: the last attack may take an hour.
-        say=say if args.json else functools.partial(print, flush=True),
+        run, eps=args.eps, n=args.n, seed=args.seed, device=args.device, say=tell, again=args.again
     )
+    if old := sum(before.get(one.key) == one.seconds for one in result.rungs):
+        tell(
+            f"Measured before and not repeated: {old} of {len(result.rungs)} rungs; --again"
+            " measures all of them anew."
+        )
     together = worst(run.evaluations(), result.rungs[-1])
     facts = result.to_json() | (together.to_json() if together else {})
     more = together.text if together and len(together.attacks) > len(result.rungs) else ""
@@ -168,6 +170,10 @@ COMMANDS = (
                 "metavar": "FILE.csv",
                 "help": "one row for each image: file, label, predictions clean and attacked,"
                 " distance",
+            },
+            "--again": {
+                "action": "store_true",
+                "help": "measure also those rungs of the ladder that were measured before",
             },
             "--device": {**DEVICE, "default": "auto"},
         },

@@ -325,10 +325,12 @@ def ladder(
     tick: Tick | None = None,
     say: Callable[[str], object] | None = None,
     rungs: Sequence[Attack] | None = None,
+    again: bool = False,
 ) -> Ladder:
     """Evaluate a run under the attacks of `LADDER` (or `rungs`, weakest first), all on the same
     test images. Each attack's evaluation is written into the run's `eval.json` when it is finished;
-    one that is already in this file for these weights, images, settings and seed is not repeated.
+    one that is already in this file for these weights, images, settings and seed is repeated only
+    if `again` is set.
 
     `eps` and `n` as in `evaluate`; the norm is the run's. `say` is called with one line per attack.
     An attack that is not defined for so few classes (AutoAttack needs four) is left out, and the
@@ -343,7 +345,7 @@ def ladder(
             seed=seed,
             tick=tick,
             say=say,
-            found=run.evaluations,
+            found=tuple if again else run.evaluations,
             keep=run.add_evaluation,
             method=run.method_key,
         )

@@ -493,12 +493,34 @@ def test_the_command_line_climbs_the_ladder(
     assert (
         status == 0
         and err == ""
-        and len(out.splitlines()) == 5
+        and len(out.splitlines()) == 6
         and "stay right under every rung" in out
         and "Only 30 images" in out
+        and "\nMeasured before and not repeated: 3 of 3 rungs; --again measures" in out
     )
     status, out, err = output(capsys, "evaluate", trained.id, "--attack", "ladder", "--steps", "3")
     assert status == 2 and "fixed" in err
+
+
+def test_the_ladder_says_what_it_does_not_repeat_and_repeats_it_when_asked(
+    trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[str] = []
+    whole = evaluate.measure
+
+    def counted(net, split, attack, **k):  # type: ignore[no-untyped-def]
+        made.append(attack.key)
+        return whole(net, split, attack, **k)
+
+    monkeypatch.setattr(evaluate, "measure", counted)
+    monkeypatch.setattr(evaluate, "LADDER", QUICK)
+    line = ("evaluate", trained.id, "--attack", "ladder", "--n", "30", "--eps", "0.025")
+    evaluate.ladder(trained, n=30, eps=0.025, rungs=QUICK[:2])  # as if it was interrupted
+    assert "not repeated: 2 of 3 rungs; --again" in output(capsys, *line)[1] and len(made) == 3
+    status, out, err = output(capsys, *line, "--again", "--json")
+    assert status == 0 and len(json.loads(out)["rungs"]) == 3 and "not repeated" not in err
+    assert made == 2 * ["fgsm", "pgd", "pgd"]
+    assert sorted(one.rung for one in trained.evaluations()) == [1, 2, 3]
 
 
 def test_the_command_line_sets_what_an_attack_has_and_says_what_it_has_not(
