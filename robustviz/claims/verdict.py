@@ -47,7 +47,8 @@ class Verdict:
             plural = "seed" if self.wanted == 1 else "seeds"
             return f"not decided ({self.seeds} of {self.wanted} {plural}{few})"
         if self.word == "cannot tell":
-            allowed = f"a loss of {self.smallest:.2g} is allowed, " if self.not_worse else ""
+            seen = "is seen, and one " if self.high < 0 else ""
+            allowed = f"a loss {seen}of {self.smallest:.2g} is allowed, " if self.not_worse else ""
             return f"cannot tell ({allowed}these runs would notice {self.notices:.2g} or more)"
         return self.word
 
