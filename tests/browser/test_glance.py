@@ -92,6 +92,19 @@ def test_a_lecture_asks_first_and_goes_on_by_arrow_keys(page, server, settled):
     settled(page)
 
 
+@pytest.mark.parametrize("name", ["transfer", "contributions", "claims", "budget"])
+def test_a_lecture_shows_no_number_of_the_answer_in_the_picture_before_it(
+    page, server, settled, name
+):
+    shown(page, server, settled, name, present="1")
+    told = page.locator(".screen .picture .told")
+    seen = "all => all.map((one) => one.checkVisibility({ visibilityProperty: true }))"
+    expect(told.first).to_be_attached()
+    assert not any(told.evaluate_all(seen))
+    page.get_by_role("button", name="Reveal").click()
+    assert all(told.evaluate_all(seen))
+
+
 def test_a_lecture_reveals_the_steps_of_the_tour_without_a_guess(page, server, settled):
     page.set_viewport_size({"width": 1280, "height": HEIGHT})
     page.goto(f"{server}/tour?present=1")

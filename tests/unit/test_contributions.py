@@ -10,6 +10,7 @@ import importlib
 import itertools
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -563,13 +564,15 @@ def test_the_control_moves_a_marker_along_both_curves_and_the_bars_of_one_image(
     )
     assert screen.moves["a-share"][1][kept.index(3)] == "A keeps 50%"
     assert screen.moves["b-share"][1][kept.index(3)] == "B keeps 75%"
-    assert screen.moves["b-one"][1][kept.index(4)] == "B: 100% of the positive contributions to dog"
+    assert screen.moves["b-one"][1][kept.index(4)] == ": 100% of the positive contributions to dog"
+    for what in ("half: 3<", "half: 2<", "a-share", "b-share", "a-one", "b-one"):
+        assert re.search(f'class="told"[^<]*{what}', screen.picture)  # hidden before *Reveal*
     assert {len(values) for _, values in screen.moves.values()} == {len(kept)}
     for name in screen.moves:
         assert name in screen.picture
     mute = dataclasses.replace(one["a"], parts=-np.ones((1, 10)))
     silent = first.screen({"a": many([3] * 40)}, {"a": mute})
-    assert set(silent.moves["a-one"][1]) == {"A: no positive contribution to dog"}
+    assert set(silent.moves["a-one"][1]) == {": no positive contribution to dog"}
     assert silent.answer == ["About 3 of 10 features make up half of A's answer."]
 
 

@@ -282,6 +282,8 @@ def test_a_bar_a_target_and_what_alignment_changes_is_counted_in_pairs() -> None
         "+20 points",
         "no difference shown",
     ]
+    for at in range(4):  # a lecture hides both before *Reveal*
+        assert f'<span class="told"><b data-move="share{at}">' in screen.picture
     low, high = tango(20, 0, 100)
     assert first.moved(result, bars[2], "soft") == (0.2, low, high, mcnemar(20, 0))
     low, high = wilson(40, 100)

@@ -306,7 +306,9 @@ def _curve(blobs: Balls) -> tuple[str, dict[str, tuple[str, list[str]]]]:
     if blobs.first < len(eps):
         start = eps[blobs.first]
         plot.band([start, eps[-1]], [0.5, 0.5], [1, 1], "faint")
-        plot.text(start, 0.5, "squares of the two classes overlap", shift=(8, -8))
+        plot.text(
+            start, 0.5, "squares of the two classes overlap", shift=(8, -8), more='class="told"'
+        )
     for name, counts in names.items():
         share, hollow = counts.mean(axis=1) / n, name == "held"
         plot.line(eps, share, dash=DASH if hollow else "")

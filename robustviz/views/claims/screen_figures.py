@@ -53,9 +53,9 @@ def screen(found: Found, start: int) -> Screen:
         moves[f"seen-{number}"] = ("text", seen)
         cells.append(
             f"<div><b>{escape(first.label)}</b></div><div>{escape(first.claim)}"
-            f'<small data-move="seen-{number}">{escape(seen[start])}</small></div>'
+            f'<small class="told" data-move="seen-{number}">{escape(seen[start])}</small></div>'
             f'<div data-move="plot-{number}">{plots[start]}</div>'
-            f'<div class="word" data-move="word-{number}">{escape(words[start])}</div>'
+            f'<div class="word told" data-move="word-{number}">{escape(words[start])}</div>'
         )
     return Screen(
         answer=[_answer(found, data) for data in names],

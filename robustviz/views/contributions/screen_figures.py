@@ -16,6 +16,7 @@ from robustviz.views.screen import Control, Screen
 
 DASHES = {"a": "", "b": "9 5"}
 MOST = 64  # at most this many positions of the slider besides 0
+TOLD = 'class="told"'  # what says the answer: a lecture hides it until *Reveal*
 LEVEL = 0.05  # significance level of the sign test
 STYLE = """<style>
 .carried { display: grid; grid-template-columns: minmax(18rem, 3fr) minmax(15rem, 2fr);
@@ -23,6 +24,7 @@ STYLE = """<style>
 .carried h2 { font-size: 1.05rem; font-weight: 600; margin: 0 0 .3rem; padding: 0; }
 .carried p { margin: .5rem 0 .1rem; }
 .carried svg .gone { opacity: .28; }
+.asking:has(.carried) output { visibility: hidden; }
 @container (max-width: 46rem) { .carried { grid-template-columns: 1fr; } }
 </style>"""
 
@@ -103,8 +105,13 @@ def _curves(
         if each.median:
             ring = each.median, float(each.shares[1, each.median])
             way = (12, 24) if at else (-12, -14)
-            plot.dot(*ring, side, radius=9, hollow=True).text(
-                *ring, f"half: {each.median}", side, shift=way, anchor="start" if at else "end"
+            plot.dot(*ring, side, radius=9, hollow=True, more=TOLD).text(
+                *ring,
+                f"half: {each.median}",
+                side,
+                shift=way,
+                anchor="start" if at else "end",
+                more=TOLD,
             )
         plot.dot(0, 0, side, radius=5, move=side)
         moves |= {
@@ -118,7 +125,7 @@ def _curves(
             "",
             side,
             anchor="end",
-            more=f'data-move="{side}-share" font-weight="600" font-size="20"',
+            more=f'{TOLD} data-move="{side}-share" font-weight="600" font-size="20"',
         )
     return plot.html(), moves
 
@@ -148,17 +155,17 @@ def _strip(
     moves[f"{side}-one"] = (
         "text",
         [
-            f"{side.upper()}: {shares[min(k, len(parts))]:.0%} of the positive"
-            f" contributions to {name}"
+            f": {shares[min(k, len(parts))]:.0%} of the positive contributions to {name}"
             if known
-            else f"{side.upper()}: no positive contribution to {name}"
+            else f": no positive contribution to {name}"
             for k in kept
         ],
     )
     every = "".join(bars)
     return (
-        f'<p class="{side}" data-move="{side}-one"></p><svg viewBox="0 0 {width} 150"'
-        f' width="{width}" aria-hidden="true"><clipPath id="kept-{side}"><rect x="0" y="0"'
+        f'<p class="{side}">{side.upper()}<span {TOLD} data-move="{side}-one"></span></p>'
+        f'<svg viewBox="0 0 {width} 150" width="{width}" aria-hidden="true">'
+        f'<clipPath id="kept-{side}"><rect x="0" y="0"'
         f' height="150" width="0" data-move="{side}-clip"/></clipPath><g class="gone">{every}</g>'
         f'<g clip-path="url(#kept-{side})">{every}</g>{line}</svg>'
     )

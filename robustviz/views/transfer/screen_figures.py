@@ -193,7 +193,7 @@ def _row(result: Fooled, bar: Target, source: str, at: int) -> str:
         f'<b class="{bar.colour.replace("faint", "")}">{escape(bar.name)}</b>'
         f'<span class="track {bar.colour}" data-move="bar{at}" style="{_bar(result, bar, source)}">'
         '<i class="solid"></i><i class="pale"></i><i class="whisker"></i></span>'
-        f'<span><b data-move="share{at}">{_share(result, bar, source)}</b>'
+        f'<span class="told"><b data-move="share{at}">{_share(result, bar, source)}</b>'
         f'<small data-move="change{at}"></small></span>'
     )
 
