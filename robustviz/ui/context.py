@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from robustviz.runs.folder import Run
 from robustviz.ui import networks, shell
 
 OWN = "Choose freely"  # the option of the Train page for no recipe
@@ -42,6 +43,13 @@ def choose(index: int) -> None:
     st.session_state["img"] = int(index)
     st.session_state.setdefault("choices", {})["img"] = int(index)
     st.session_state["chosen"] = True
+
+
+def attack(run: Run) -> None:
+    """Go to the Attack page with this network, as in `networks.pair`, and the default image."""
+    shell.forget("img")
+    st.session_state.update(networks.pair(run, str(st.session_state.get("a", ""))))
+    shell.go("attack")
 
 
 def follow() -> None:

@@ -16,8 +16,9 @@ from PIL import Image
 from safetensors.torch import save
 
 from robustviz.data import own, singles
+from robustviz.data.sent import packed
 from robustviz.runs import folder as runs
-from robustviz.ui import guard
+from robustviz.ui import guard, networks
 from tests.pages.conftest import words
 
 RNG = np.random.default_rng(0)
@@ -133,8 +134,13 @@ def test_weights_become_a_run_that_can_be_attacked(visit):
     assert not app.error, faults(app)
     (run,) = [run for run in runs.all_runs() if not run.shipped]
     assert run.imported and "](http" not in run.label and run.id in words(app)
+    png, digest = packed(np.zeros((20, 20, 3), np.uint8))
+    one = singles.add(png, digest, "earlier.png", "3", "digits")
+    app.session_state["img"], app.session_state["choices"] = one.number, {"img": one.number}
     press(app, "Attack it")
     assert app.query_params["b"] == run.id
+    usual = networks.default_image(app.session_state["a"], run.id)
+    assert app.session_state["img"] == usual != one.number
 
 
 class Evil:

@@ -211,7 +211,22 @@ def test_where_the_nearest_eps_differs_it_is_said_and_where_none_is_known_it_is_
     screen = first.screen(given, few, None, control(), 9)
     assert screen.answer[9].startswith("At the nearest ε measured, 8/255: B is more robust")
     assert wordy(screen.answer[9]) == []
-    assert "Below, measure on how many" in first.screen(given, {}, None, control(), 8).answer[0]
+    assert "Above, measure on how many" in first.screen(given, {}, None, control(), 8).answer[0]
+
+
+def test_a_network_without_answers_is_named_whatever_is_known_of_the_other(runs_home) -> None:
+    given = {"A Standard": levels(3), "B PGD-AT": levels(99)}
+    curves = {"A Standard": answers(20)}
+    alone = first.screen(given, curves, None, control(), 8).answer
+    assert alone[8] == "A is right on 30 of 200 attacked images. B is not measured yet: see above."
+    said = first.measured(*(digits(method).evaluations() for method in ("standard", "pgd_at")))
+    assert said is not None
+    (both,) = first.screen(given, curves, said, control(), 8).answer
+    assert both == f"{said.line} At other ε, B is not measured yet: see above."
+    (both,) = first.screen(given, {}, said, control(), 8).answer
+    assert both == f"{said.line} At other ε, A and B are not measured yet: see above."
+    for line in (*alone, both):
+        assert wordy(line) == []
 
 
 def test_two_shipped_networks_have_a_verdict_before_anything_is_measured(runs_home) -> None:

@@ -152,7 +152,7 @@ def settings(here: Context) -> Choice:
 
 
 def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, AttackLevels]:
-    """Draw the first screen and, in `row` below it, the button for measuring, the checks of each
+    """Draw the button for measuring, the first screen and, in `row` below it, the checks of each
     network (`doctor`) and the download menu. Returns the attacks on the displayed image at every ε,
     as a dict by the networks' names, such as `A PGD-AT`; a network that cannot be measured is left
     out.
@@ -160,8 +160,7 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, Attac
     found = widgets.measured(here, chosen.levels, "the image at every ε")
     if not found:
         return found
-    with row:
-        answers = widgets.measured(here, chosen.answers, "every ε", "about 30 s")
+    answers = widgets.measured(here, chosen.answers, "every ε", "about 30 s")
     named = widgets.names(here)
     curves: dict[str, AccuracyCurve] = dict(answers)
     if len(curves) < len(found):  # shipped networks come with this curve
@@ -365,7 +364,7 @@ def classes(here: Context, chosen: Choice) -> None:
     st.subheader("Class by class")
     results = _answered(here, chosen)
     if not results:
-        st.markdown("Measure the accuracy at every ε first: the button is below the first screen.")
+        st.markdown("Measure the accuracy at every ε first: the button is at the top.")
         return
     widgets.draw(
         figures.classes_held, results, widgets.Frame("classes", chosen.answers), eps=chosen.eps

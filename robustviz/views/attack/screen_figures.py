@@ -48,9 +48,10 @@ def screen(
     at: int,
 ) -> Screen:
     """Returns the first screen for one or two networks; `found` has their names, which begin with A
-    and B, as keys. `curves`: accuracy against ε, of the networks for which it is known. If all of
-    these are `Answers`, they give the screen's answer at every ε; otherwise the answer is the line
-    of `said` or, if that is None, a request to measure. `at`: the slider's position, an index.
+    and B, as keys. `curves`: accuracy against ε, of the networks for which it is known. If all have
+    `Answers`, these give the screen's answer at every ε; otherwise the answer is the line of
+    `said`, the answers of one network, or a request to measure. `at`: the slider's position, an
+    index.
     """
     first = next(iter(found.values()))
     index, classes = first.meta["index"], first.meta["classes"]
@@ -89,7 +90,7 @@ def screen(
             )
             moves |= {f"{key}-src": ("src", pictures), f"{key}-below": ("text", words)}
     chart, more = _chart(curves, first.levels, at)
-    lines, sure = _answer(curves, said, first, at)
+    lines, sure = _answer(found, curves, said, at)
     return Screen(
         lines,
         f'{STYLE}<div class="tiles pair">{"".join(tiles)}</div>{chart}',
@@ -148,20 +149,27 @@ def measured(*sides: Sequence[Evaluation]) -> verdict.Verdict | None:
 
 
 def _answer(
-    curves: Mapping[str, AccuracyCurve], said: verdict.Verdict | None, first: AttackLevels, at: int
+    found: Mapping[str, AttackLevels],
+    curves: Mapping[str, AccuracyCurve],
+    said: verdict.Verdict | None,
+    at: int,
 ) -> tuple[Sequence[str], tuple[str, ...]]:
-    """Returns the verdict lines (from `curves`, one for each level, if all are `Answers`; else the
-    single line of `said`, or a request to measure), and sentences on how certain the line at level
-    `at` is.
+    """Returns the verdict lines (one for each level, if all of `curves` are `Answers`, and if they
+    are of all networks or `said` is None; else the single line of `said`, or a request to measure),
+    and sentences on how certain the line at level `at` is. Networks without a curve are named.
     """
     known = [curve for curve in curves.values() if isinstance(curve, Answers)]
-    if known and len(known) == len(curves):
+    lacking = [_side(who).upper() for who in found if who not in curves]
+    are = f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not measured yet"
+    if known and len(known) == len(curves) and not (lacking and said):
         letters = (*(_side(who).upper() for who in curves), "")
-        each = [_held(known, letters[:2], float(level / 255)) for level in first.levels]
-        return [one.line for one in each], each[at].sure
+        levels = next(iter(found.values())).levels
+        each = [_held(known, letters[:2], float(level / 255)) for level in levels]
+        more = f" {are}: see above." if lacking else ""
+        return [one.line + more for one in each], each[at].sure
     if said:
-        return [said.line], said.sure
-    return ["Below, measure on how many attacked images each network is right."], ()
+        return [said.line + (f" At other ε, {are}: see above." if lacking else "")], said.sure
+    return ["Above, measure on how many attacked images each network is right."], ()
 
 
 def _held(known: Sequence[Answers], names: Sequence[str], eps: float) -> verdict.Verdict:

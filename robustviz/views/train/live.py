@@ -21,7 +21,8 @@ from robustviz.training.evaluate import DOCTOR_IMAGES
 from robustviz.training.evaluation import Evaluation
 from robustviz.training.ladder import best_ladder, headline
 from robustviz.types import UserError, eps_text
-from robustviz.ui import absent, cache, networks, rights, shell
+from robustviz.ui import absent, cache, rights, shell
+from robustviz.ui.context import attack
 from robustviz.views.attack.result import Strip
 from robustviz.views.train.estimate import duration
 
@@ -247,8 +248,7 @@ def _buttons(run: Run, state: State) -> None:
         elif state == "done" and st.button(
             "Attack it", key="attack-it", icon=":material/bolt:", type="primary"
         ):
-            st.session_state.update(networks.pair(run, str(st.session_state.get("a", ""))))
-            shell.go("attack")
+            attack(run)
         if state == "done" and rights.may_act():  # the notebook contains paths of this computer
             st.download_button(
                 "Notebook that repeats it",

@@ -21,7 +21,7 @@ from robustviz.imports import load
 from robustviz.runs import folder, queue
 from robustviz.types import UserError, harmless
 from robustviz.ui import networks, rights, shell, widgets
-from robustviz.ui.context import OWN
+from robustviz.ui.context import OWN, attack
 from robustviz.ui.line import LONG
 from robustviz.ui.uploads import take
 from robustviz.views.pictures import png
@@ -407,8 +407,7 @@ def _network() -> None:
         st.success(f"`{run.id}` is here.")
         st.markdown("\n".join(f"- {shell.spoken(UserError(line))}" for line in said))
         if st.button("Attack it", type="primary", key="your-net-attack", icon=":material/bolt:"):
-            st.session_state.update(networks.pair(run, str(st.session_state.get("a", ""))))
-            shell.go("attack")
+            attack(run)
 
 
 def _placed(key: str) -> bool:
