@@ -141,6 +141,10 @@ def test_the_answer_says_what_the_spots_do(both, a, b, says) -> None:
     assert said[0].startswith("Untouched, ") and "attack" not in said[0]
     alone = overlay.answer({"A Standard": case["A Standard"]}, 8)
     assert alone.startswith("On this image, A's hottest spot") and "B" not in alone
+    if a == b:  # of what, too
+        assert re.search(
+            r"A's (fades|grows) to \d+% of its untouched value, B's .*to \d+%", said[8]
+        )
 
 
 def test_a_spot_that_goes_from_one_place_beside_the_object_to_another_does_not_stay(both):

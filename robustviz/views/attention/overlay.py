@@ -331,7 +331,10 @@ def _fading(letters: Sequence[str], results: Sequence[AttentionLevels], at: int)
     (one, a), (two, b) = (
         ("fades" if now <= was else "grows", f"{now / was:.0%}") for was, now in heights
     )
-    return f"; {letters[0]}'s {one} to {a}, {letters[1]}'s{f' {two}' * (two != one)} to {b}"
+    return (
+        f"; {letters[0]}'s {one} to {a} of its untouched value,"
+        f" {letters[1]}'s{f' {two}' * (two != one)} to {b}"
+    )
 
 
 def _short(phrase: str) -> str:
