@@ -34,7 +34,7 @@ def shown(app: AppTest) -> str:
 
 
 @pytest.mark.parametrize(
-    ("where", "key", "value"), [("claims", "claims-data", "shapes"), ("budget", "squares", "0.1")]
+    ("where", "key", "value"), [("claims", "claims-data", "digits"), ("budget", "squares", "0.1")]
 )
 def test_a_moved_slider_is_in_the_address_and_the_address_moves_it(visit, where, key, value):
     app = sound(visit(where))
@@ -47,22 +47,23 @@ def test_a_moved_slider_is_in_the_address_and_the_address_moves_it(visit, where,
 
 
 def test_claims_shows_the_data_that_the_address_names_and_leads_to_it(visit):
-    app = sound(visit("claims", data="shapes"))
-    assert shown(app) == "shapes" and address(app) == {"claims-data": "shapes"}
-    app = moved(app, "claims-data", "digits")  # it may show other data than the other pages
-    assert shown(app) == "digits" and not address(app)
+    assert shown(sound(visit("claims"))) == "shapes"  # as the other pages
+    app = sound(visit("claims", data="digits"))
+    assert shown(app) == "digits" and address(app) == {"claims-data": "digits"}
+    app = moved(app, "claims-data", "shapes")  # it may show other data than the other pages
+    assert shown(app) == "shapes" and not address(app)
     assert shown(sound(visit("claims", data="shapes", **{"claims-data": "cifar10"}))) == "cifar10"
     assert VAIN not in words(app)
 
 
 def test_claims_and_budget_follow_the_data_of_the_other_pages(visit, few):
-    app = sound(visit("attack", data="shapes"))
+    app = sound(visit("attack", data="digits"))
     go = "../../pages/{}.py".format
     app = sound(app.switch_page(go("claims")).run())
-    assert shown(app) == "shapes" and address(app) == {"claims-data": "shapes"}
-    app = moved(app, "claims-data", "digits")
+    assert shown(app) == "digits" and address(app) == {"claims-data": "digits"}
+    app = moved(app, "claims-data", "shapes")
     app = sound(app.switch_page(go("budget")).run())
-    assert "PGD-AT on shapes" in screen(app)["picture"] and VAIN not in words(app)
+    assert "PGD-AT on digits" in screen(app)["picture"] and VAIN not in words(app)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_claims_and_budget_follow_the_data_of_the_other_pages(visit, few):
         ("attack", "cats", "data", "shapes"),
         ("attack", "![x](http://evil.example/x.png)", "attack", "pgd"),
         ("attention", "-1", "steps", "10"),
-        ("claims", "cats", "data", "digits"),
+        ("claims", "cats", "data", "shapes"),
         ("budget", "9", "squares", ""),
         ("tour", "8", "step", "1"),
     ],

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -139,8 +140,8 @@ def test_a_claim_that_is_seen_in_part_says_what_is_seen():
     known = result.Found((seen, unclear), {})
     screen = screen_figures.screen(known, 0)
     assert screen.answer == [
-        f"On {seen.data}, 0 of 1 claims are seen here in full, 1 in part. 0 expect something that"
-        " is not seen, and for 1 these runs cannot tell."
+        f"On {seen.data}, 0 of 1 claims are seen here in full, and 1 in part. Nothing is seen of"
+        " 0, and for 0 these runs cannot tell."
     ]
     assert screen.picture.count('<small class="told"') == 1
     assert "? 1 of 2 seen<" in screen.picture and "Seen: robust.<" in screen.picture
@@ -166,10 +167,28 @@ def test_runs_that_are_not_finished_are_not_said_to_be_unable_to_tell():
     rows = tuple(row(name=name, word=next(words), data="shapes") for name in known.claims)
     screen = screen_figures.screen(result.Found(rows, known.pilots), 0)
     assert screen.answer == [
-        f"On shapes, 1 of {len(rows)} claims are seen here in full, 0 in part. 0 expect something"
-        " that is not seen, and for 1 these runs cannot tell."
+        f"On shapes, 1 of {len(rows)} claims are seen here in full, and 0 in part. Nothing is"
+        " seen of 0, and for 1 these runs cannot tell."
         f" The runs for {len(rows) - 2} are not finished."
     ]
+
+
+def test_each_claim_is_counted_once_in_the_answer():
+    known = result.found()
+    for said in screen_figures.screen(known, 0).answer:
+        if "no claim can be decided" not in said:
+            full, total, *others = map(int, re.findall(r"\b\d+\b", said))
+            assert full + sum(others) == total == len(known.claims)
+
+
+def test_a_claim_with_unfinished_runs_says_what_is_seen_or_which_seeds_there_are():
+    seen, some, none = (
+        row(word=word, seeds=seeds, wanted=5)
+        for word, seeds in (("seen here", 5), ("not decided", 4), ("not decided", 0))
+    )
+    assert screen_figures._word([some, none]) == "… 0 to 4 of 5 seeds"
+    assert screen_figures._word([some, some]) == "… 4 of 5 seeds"
+    assert screen_figures._word([seen, none]) == "… 1 of 2 seen"
 
 
 def test_a_claim_that_is_not_measured_on_a_data_set_does_not_hide_the_others():

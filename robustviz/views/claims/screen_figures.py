@@ -30,11 +30,14 @@ STYLE = """<style>
 .claims .word { font-weight: 600; }
 .claims small { display: block; }
 .claims .how + * { grid-column: 1; }
-.claims .how { grid-column: 3; font-size: .8rem; }
+.claims .how { grid-column: 2 / -1; font-size: .8rem; text-align: right; }
 @container (max-width: 46rem) { .claims { grid-template-columns: 1fr; } .claims > * { border: 0; }
   .claims .how { grid-column: 1; } }
 </style>"""
-HOW = '<div class="how">solid line: no difference · right of the dashed: as claimed</div>'
+HOW = (
+    '<div class="how">solid line: no difference · right of the dashed: as claimed · hollow: too few'
+    " seeds</div>"
+)
 
 
 def screen(found: Found, start: int) -> Screen:
@@ -70,28 +73,29 @@ def screen(found: Found, start: int) -> Screen:
 
 def _answer(found: Found, data: str) -> str:
     measured = [rows for claim in found.claims if (rows := found.of(claim, data))]
-    words = Counter(map(whole, measured))
-    total = len(measured)
+    words = Counter("part" if in_part(rows) else whole(rows) for rows in measured)
     undecided = words["not decided"]
-    if undecided == total:
+    if undecided == len(measured):
         return f"On {data} no claim can be decided yet: more seeds must be trained."
     unclear = words["cannot tell"] + words["cannot tell (ceiling)"]
     more = f" The runs for {undecided} are not finished." if undecided else ""
-    parts = sum(bool(in_part(rows)) for rows in measured)
     return (
-        f"On {data}, {words['seen here']} of {total} claims are seen here in full, {parts} in part."
-        f" {words['not seen here']} expect something that is not seen, and for {unclear} these runs"
-        f" cannot tell.{more}"
+        f"On {data}, {words['seen here']} of {len(measured)} claims are seen here in full, and"
+        f" {words['part']} in part. Nothing is seen of {words['not seen here']}, and for {unclear}"
+        f" these runs cannot tell.{more}"
     )
 
 
 def _word(rows: Sequence[Row]) -> str:
+    """The verdict on a claim with its sign; where it is not decided and nothing is seen yet, how
+    many seeds its expectations have.
+    """
     if not rows:
         return f"{SIGNS['not decided']} not measured"
-    word = whole(rows)
-    if word == "not decided":
-        least = min(rows, key=lambda row: row.seeds)
-        return f"{SIGNS[word]} {least.seeds} of {least.wanted} seeds"
+    word, seeds = whole(rows), [row.seeds for row in rows]
+    if word == "not decided" and not in_part(rows):
+        few = dict.fromkeys((min(seeds), max(seeds)))
+        return f"{SIGNS[word]} {' to '.join(map(str, few))} of {rows[0].wanted} seeds"
     return f"{SIGNS[word]} {in_part(rows) or word}"
 
 

@@ -146,9 +146,6 @@ def _strip(
         f' fill="var(--{side})"/>'
         for at, value in enumerate(parts.tolist())
     ]
-    line = (
-        f'<line x1="4" x2="{width - 4}" y1="{plot.py(0)}" y2="{plot.py(0)}" stroke="var(--text)"/>'
-    )
     shares, name = one.shares[0], one.class_name
     known = bool(np.isfinite(shares).all())
     moves[f"{side}-clip"] = ("width", [str(plot.px(min(k, len(parts)))) for k in kept])
@@ -167,7 +164,8 @@ def _strip(
         f'<svg viewBox="0 0 {width} 150" width="{width}" aria-hidden="true">'
         f'<clipPath id="kept-{side}"><rect x="0" y="0"'
         f' height="150" width="0" data-move="{side}-clip"/></clipPath><g class="gone">{every}</g>'
-        f'<g clip-path="url(#kept-{side})">{every}</g>{line}</svg>'
+        f'<g clip-path="url(#kept-{side})">{every}</g><line x1="4" x2="{width - 4}"'
+        f' y1="{plot.py(0)}" y2="{plot.py(0)}" stroke="var(--text)"/></svg>'
     )
 
 
