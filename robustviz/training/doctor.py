@@ -322,7 +322,7 @@ def _unbounded(seen: Evidence) -> Finding:
         right <= chance + FEW / len(seen.y),
         right,
         f"With an unlimited perturbation {right:.0%} of the images stay right. A working attack"
-        f" leaves at most the share of the largest class ({chance:.0%}).",
+        f" leaves at most the share of the largest class ({chance:.0%}) and {FEW} images.",
     )
 
 
@@ -332,8 +332,8 @@ def _more_steps(seen: Evidence) -> Finding:
         "more steps",
         long <= short + FEW / len(seen.y),
         long - short,
-        f"PGD-60 leaves {long:.0%} of the images right, PGD-20 {short:.0%}: more steps must not"
-        " leave more.",
+        f"PGD-60 leaves {long:.0%} of the images right, PGD-20 {short:.0%}. With more steps at most"
+        f" {FEW} images more may be right, which can be chance.",
     )
 
 
@@ -415,7 +415,7 @@ def _black_box(seen: Evidence) -> Finding:
         square >= seen.white - FEW,
         (square - seen.white) / len(seen.y),
         f"Square, a gradient-free attack with {QUERIES} queries, leaves {square} of {len(seen.y)}"
-        f" right, {seen.name} {seen.white}: Square must not leave fewer.",
+        f" right, {seen.name} {seen.white}. Up to {FEW} fewer can be chance.",
     )
 
 
