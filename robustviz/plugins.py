@@ -211,10 +211,10 @@ def trust(source: str | os.PathLike[str]) -> None:
 
 def take(named: Iterable[str]) -> None:
     """Load and remember the plug-ins that a person names now. Raises UserError for the first that
-    cannot be loaded.
+    cannot be loaded, or that is a file and imports files beside it.
     """
     for source in named:
-        use(source)
+        _use_named(source)
         trust(source)
 
 
@@ -250,8 +250,8 @@ def resolve(source: str, *, asked_by: str = "", sha256: str = "") -> Callable[..
     does. If `asked_by` is given, the code must be loaded already, under that name or with the same
     `sha256`, or be trusted on this computer and unchanged since.
 
-    Raises UserError if there is no such function, and if its code is not trusted here or cannot be
-    loaded.
+    Raises UserError if there is no such function, if its code is not trusted here or cannot be
+    loaded, and if a person names a file that imports files beside it.
     """
     place, colon, name = source.rpartition(":")
     if not colon or not place or not name.isidentifier():
@@ -260,7 +260,7 @@ def resolve(source: str, *, asked_by: str = "", sha256: str = "") -> Callable[..
             code=2,
         )
     if not asked_by:
-        plugin = use(place)
+        plugin = _use_named(place)
     elif lack := lacking([{"source": place, "sha256": sha256}], asked_by):
         raise UserError(lack)
     else:
@@ -338,6 +338,16 @@ def changed(asked: Iterable[Mapping[str, object]]) -> str:
 
 
 # Helpers.
+
+
+def _use_named(source: str) -> Plugin:
+    """Load a plug-in that a person names now. Raises UserError, besides when it cannot be loaded,
+    if it is a file that imports another one beside it: other processes would not find that.
+    """
+    name, path = trusted.find(source)
+    if Path(name).is_absolute() and (said := trusted.beside(path)):
+        raise UserError(said, code=2)
+    return use(source)
 
 
 def _use_trusted(source: str) -> Plugin:
@@ -458,7 +468,8 @@ def _sentence(found: Plugin, error: BaseException) -> str:
     line = error.lineno if isinstance(error, SyntaxError) else next(reversed(inside), None)
     where = f"The plug-in {found.source} cannot be loaded"
     if isinstance(error, ModuleNotFoundError):
-        return f"{where}: it needs the package {error.name}, which is not installed."
+        lack = f"it needs the package {error.name}, which is not installed."
+        return f"{where}: {trusted.beside(found.path) or lack}"
     if isinstance(error, (UserError, registry.Taken)):
         return f"{where}: {error}"
     said = harmless(error.msg if isinstance(error, SyntaxError) else error)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import json
@@ -60,6 +61,28 @@ def code_of(module: str) -> Path | None:
             return file
     file = Path(spec.origin) if spec and spec.origin else Path()
     return file if not rest and file.suffix == ".py" and file.is_file() else None
+
+
+def beside(path: Path) -> str:
+    """What to do about a Python file that imports a module which lies beside it, as one or two
+    sentences; empty if it imports none.
+    """
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (OSError, SyntaxError, ValueError):  # a folder, or a file that `use` will refuse
+        return ""
+    names = [
+        str(each.module) for each in nodes if isinstance(each, ast.ImportFrom) if not each.level
+    ]
+    names += [each.name for node in nodes if isinstance(node, ast.Import) for each in node.names]
+    for name in (each.partition(".")[0] for each in names):
+        beside = path.with_name(f"{name}.py"), path.with_name(name)
+        if any(map(Path.exists, beside)) and code_of(name) in (None, *beside):
+            return (
+                f"{path} imports {name}, which lies beside it and is not found from other folders."
+                f" In that folder, write {path.stem} instead of {path.name}."
+            )
+    return ""
 
 
 def sha256(path: Path) -> str:

@@ -239,6 +239,28 @@ def test_a_module_is_found_where_it_was_named_and_nowhere_else(
     assert "is now found at" in said[0] and not plugins.loaded()
 
 
+def test_a_file_that_imports_one_beside_it_must_be_named_as_a_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = tmp_path / "near"
+    write(near / "plugin_net.py", "def make():\n    return 42\n")
+    write(near / "types.py", "1 / 0")  # never found by this name, because Python has its own
+    write(near / "plugin_parts.py", "import os, types\n")
+    file = write(near / "plugin_whole.py", "import os, types\nfrom plugin_net import make\n")
+    said = "imports plugin_net, which lies beside it .*write plugin_whole instead of plugin_whole"
+    with pytest.raises(UserError, match=said):
+        plugins.use(file)  # as a run's plug-in that was named by an earlier version
+    for _ in range(2):  # from another folder and then from its own, where Python would find it
+        with pytest.raises(UserError, match=said):
+            plugins.take([str(file)])
+        with pytest.raises(UserError, match=said):
+            plugins.resolve(f"{file}:make")
+        assert not plugins.loaded() and not trusted.every()
+        monkeypatch.syspath_prepend(str(near))
+    plugins.take([str(near / "plugin_parts.py"), "plugin_whole"])
+    assert plugins.resolve("plugin_whole:make")() == 42
+
+
 def test_an_installed_package_may_say_that_it_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
