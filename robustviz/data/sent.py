@@ -18,6 +18,7 @@ from robustviz.types import UserError, harmless
 
 MOST_BYTES = 50_000_000  # of one picture file
 LEAST_SIDE, MOST_SIDE = 8, 224
+NO_PICTURE = "it is not a picture, despite its name"
 # pictures with more pixels are read one at a time, because each takes a lot of memory
 LARGE = 16_000_000
 # formats that Pillow decodes itself; for others it starts programs or opens further files
@@ -50,8 +51,9 @@ def read(content: bytes, temporary: Path) -> Picture:
     with a few words as text, if it is not a picture, or too small or too large; for a broken file
     Pillow raises many types of error, mostly OSError.
     """
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"it is larger than {MOST_BYTES // 1_000_000} MB")
+    if not 0 < len(content) <= MOST_BYTES:
+        larger = f"it is larger than {MOST_BYTES // 1_000_000} MB"
+        raise ValueError(larger if content else "the file is empty")
     try:
         temporary.write_bytes(content)
         short, pixels, done = _looked_at(temporary)
@@ -75,9 +77,8 @@ def read_one(content: bytes, temporary: Path, name: str) -> Picture:
         return read(content, temporary)
     except Exception as error:  # Pillow raises many types of error for a broken file
         why = harmless(" ".join(str(error).split())[:120] or type(error).__name__)
-        raise UserError(
-            f"{harmless(name)} cannot be taken: {why}. PNG, JPEG, GIF, WebP, BMP and TIFF are read."
-        ) from error
+        formats = " PNG, JPEG, GIF, WebP, BMP and TIFF are read." * (why == NO_PICTURE)
+        raise UserError(f"{harmless(name)} cannot be taken: {why}.{formats}") from error
 
 
 def packed(pixels: np.ndarray) -> tuple[bytes, str]:
@@ -97,7 +98,7 @@ def _looked_at(path: Path) -> tuple[int, int, set[str]]:
     except Image.DecompressionBombError as error:
         raise ValueError(_too_many()) from error
     except Exception as error:
-        raise ValueError("it is not a picture, despite its name") from error
+        raise ValueError(NO_PICTURE) from error
     with opened:
         width, height = opened.size
         if width * height > pictures.MOST_PIXELS:

@@ -19,7 +19,9 @@ from robustviz.data import own, singles
 from robustviz.data.sent import packed
 from robustviz.runs import folder as runs
 from robustviz.ui import guard, networks
-from tests.pages.conftest import words
+from robustviz.views.attack.result import AttackLevelsSpec
+from robustviz.views.measure import measure
+from tests.pages.conftest import ordinary, words
 
 RNG = np.random.default_rng(0)
 
@@ -113,12 +115,24 @@ def test_the_range_doctor_undoes_a_normalisation(visit):
 
 def test_one_picture_goes_to_the_attack_page(visit):
     app = visit("your_data", bring="one")
-    app = sent(app, ("me.png", picture(), "image/png"))
+    assert app.file_uploader[0].proto.max_upload_size_mb == 50
+    content = picture()
+    app = sent(app, ("me.png", content, "image/png"))
     app.selectbox(key="your-label-shapes").set_value("moon").run()
+    said = words(app)
     press(app, "Attack it")
     (one,) = singles.every()
     assert (one.label, one.data, one.name) == ("moon", "shapes", "me.png")
     assert app.query_params["img"] == str(one.number)
+    shares = []
+    for method in ("standard", "pgd_at"):
+        found = measure(ordinary("shapes", method), AttackLevelsSpec(one.number))
+        best = int(found.answers[0])
+        shares.append((found.meta["classes"][best], f"{found.probs[0, best]:.0%}"))
+    (a, first), (b, second) = shares
+    both = f"Standard and PGD-AT both predict **{a}** ({first}, {second})."
+    apart = f"Standard predicts **{a}** ({first}), PGD-AT predicts **{b}** ({second})."
+    assert (both if a == b else apart) in said
     app = visit("your_data")
     app.button(key=f"remove-{one.number}").click().run()
     assert not singles.every()

@@ -44,8 +44,8 @@ HOW = {
 }
 FEW = 200  # test images used to find out which input normalisation a network expects
 LARGER = (
-    "Up to 200 MB and 20,000 pictures. For more, run on the computer with robustviz: `python -m"
-    " robustviz data add folder:PATH --name NAME`."
+    "Up to 20,000 pictures of at most 50 MB. A zip may have 200 MB. For more, run on the computer"
+    " with robustviz: `python -m robustviz data add folder:PATH --name NAME`."
 )
 
 
@@ -78,7 +78,7 @@ def _bring() -> None:
     )
     st.markdown(HOW[str(kind)])
     if kind == "one":
-        take("A picture", "one", partial(_used, _take_one))
+        take("A picture", "one", partial(_used, _take_one), megabytes=sent.MOST_BYTES // 10**6)
         _faults()
         _one()
         return
@@ -320,7 +320,7 @@ def _take_one(files: list[UploadedFile]) -> None:
 
 
 def _one() -> None:
-    """Draw a preview of one picture, a picker for its class, and a button that attacks it."""
+    """Draw a preview of one picture with its predictions, and a button that attacks it."""
     draft, digest, name = st.session_state.get("your-one", ("", "", ""))
     file = Path(draft) / "one.png"
     if not draft or not file.is_file():
@@ -333,15 +333,17 @@ def _one() -> None:
     left, right = st.columns(2)
     start = names.index(networks.FIRST["data"]) if networks.FIRST["data"] in names else 0
     data = str(left.selectbox("Networks trained on", names, start, key="your-on"))
-    run = next(iter(networks.on(data).values()))
+    run = next(iter((here := networks.on(data)).values()))
     label = str(right.selectbox("What is on it?", list(run.classes), key=f"your-label-{data}"))
     shape, content = run.info["images"], file.read_bytes()
     if shape["channels"] == 1 and st.toggle("Invert brightness", key="your-invert"):
         content = singles.inverted(content)
     seen = preview.seen_one(content, int(shape["channels"]), int(shape["size"]))
     st.markdown(f"As these networks see it, {shape['size']}×{shape['size']} pixels:")
-    with st.container(width=192):
-        widgets.fitted(png(seen), f"Your picture {name}, as these networks see it")
+    with st.container(horizontal=True, vertical_alignment="center"), widgets.place():
+        alt = f"Your picture {name}, as these networks see it"
+        st.container(width=192).image(png(seen), width="stretch", alt=alt)
+        st.markdown(preview.predicted(seen, [here[one] for one in networks.defaults(here) if one]))
     st.markdown(
         f"They have {len(run.classes)} classes and assign every picture to one of them."
         " For an object of another class, every prediction is wrong."
@@ -372,8 +374,7 @@ def _chosen(**linked: Any) -> None:
 
 def _network() -> None:
     """Draw the form that imports weights of a known architecture as a run. Others need the CLI."""
-    ours = [key for key in registry.keys("data") if not _placed(key)]
-    names = [*own.every(), *ours]
+    names = [*own.every(), *(key for key in registry.keys("data") if not _placed(key))]
     left, middle, right = st.columns(3)
     data = left.selectbox("Evaluate on", names, names.index("shapes"), key="your-net-data")
     kinds = ["", *registry.keys("net")]

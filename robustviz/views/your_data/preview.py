@@ -1,5 +1,5 @@
-"""Previews of pictures before they are stored: how a network will see them, how many there are, and
-how they will be split.
+"""Previews of pictures before they are stored: how a network will see them and classify one, how
+many there are, and how they will be split.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from robustviz.data import arrays, folder, pictures, singles, splits, uploads
+from robustviz.runs.folder import Run
+from robustviz.runs.naming import labels
 from robustviz.training.evaluation import UNEQUAL
+from robustviz.views.measure import net_of
 from robustviz.views.pictures import sheet
 
 SHOWN = 8  # pictures shown per class
@@ -123,3 +126,18 @@ def readings(found: arrays.Arrays) -> Sequence[str]:
 def seen_one(content: bytes, channels: int, size: int) -> NDArray[np.float32]:
     """A PNG as networks with `channels` channels see it, (channels, size, size) in [0, 1]."""
     return singles.fitted(content, channels, size).astype(np.float32) / np.float32(255)
+
+
+def predicted(seen: NDArray[np.float32], networks: Sequence[Run]) -> str:
+    """What one or two networks predict for a picture as they see it, as a sentence in Markdown.
+
+    Raises UserError if the weights cannot be read.
+    """
+    names, shares, said = labels(networks), list[str](), list[str]()
+    for run in networks:
+        share, best = net_of(run)(torch.from_numpy(seen)[None]).softmax(1)[0].max(0)
+        shares.append(f"{float(share):.0%}")
+        said.append(f"**{run.classes[int(best)]}**")
+    if len(set(said)) == 1 < len(said):
+        return f"{' and '.join(names)} both predict {said[0]} ({', '.join(shares)})."
+    return f"{', '.join(map('{} predicts {} ({})'.format, names, said, shares))}."
