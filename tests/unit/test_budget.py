@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -90,6 +91,21 @@ def test_whether_the_data_demand_it_is_measured_on_their_images():
     far, near = (family([970, 500], [0.0, 0.2], apart=apart) for apart in (1.0, 0.1))
     assert "require no loss" in scene.lesson(far)
     assert "require no loss" not in scene.lesson(near)
+    # both halves argue the same: overlap costs accuracy, and where there is none, the training does
+    assert "Unlike the points' squares" in scene.lesson(far)
+    assert "So the training costs accuracy here." in scene.lesson(far)
+    assert "So the training" not in scene.lesson(near)
+    assert "So the training" not in scene.lesson(family([970, 968], [0.0, 0.2]))
+
+
+@pytest.mark.parametrize("key", DATA)
+def test_no_name_of_a_curve_lies_in_the_chart_of_the_networks(key):
+    found = result.family(key)
+    for width in (500, 360):  # the second for phones: fewer numbers, as large as the others
+        texts = re.findall(r"<text[^>]*>([^<]*)<", scene._family(found, width))
+        assert texts[-2].startswith("ε in training") and texts[-1] == "test images right"
+        assert all(re.match(r"[\d.]+%?$", each) for each in texts[:-2])
+    assert "attacked with ε = " in scene.first(found, BLOBS).picture
 
 
 def test_a_network_that_learned_nothing_is_said():

@@ -169,7 +169,7 @@ def test_runs_that_are_not_finished_are_not_said_to_be_unable_to_tell():
     assert screen.answer == [
         f"On shapes, 1 of {len(rows)} claims are seen here in full, and 0 in part. Nothing is"
         " seen of 0, and for 1 these runs cannot tell."
-        f" The runs for {len(rows) - 2} are not finished."
+        f" The runs for the other {len(rows) - 2} are not finished."
     ]
 
 

@@ -25,21 +25,23 @@ def first(found: Family, blobs: Balls) -> Screen:
     """
     names = [f"{eps:g}" for eps in blobs.eps]
     plane, moves = _plane(blobs)
-    curve, more = _curve(blobs)
+    curve, more = _curve(blobs, 640, "")
+    small, some = _curve(blobs, 360, "small-")
     half = "width:min({}px,100%);margin:0"
     return Screen(
         answer=[answer(blobs, at) for at in range(len(names))],
         picture=f'<div class="tiles" style="gap:1.6rem"><figure style="{half.format(500)}">'
         f'<p class="above">{_name(found)}, with increasing ε, {_seeds(found)}</p>'
-        f"{_family(found)}"
+        f'{_key(found)}<div class="wide">{_family(found, 500)}</div>'
+        f'<div class="small">{_family(found, 360)}</div>'
         f'<figcaption>{lesson(found)}</figcaption></figure><figure style="{half.format(640)}">'
         '<p class="above">Two classes of points. A square: what an attack may reach</p>'
-        f"{plane}{curve}</figure></div>",
+        f'{plane}<div class="wide">{curve}</div><div class="small">{small}</div></figure></div>',
         alt=f"Left: {lesson(found)} Right: 60 points of two classes in squares that grow, the"
         " boundary that a network learns, and the share of new points that it gets right.",
         sure=protocol(found, blobs),
         control=Control("ε of the squares", names, _start(blobs), "squares"),
-        moves=moves | more,
+        moves=moves | more | some,
     )
 
 
@@ -62,20 +64,19 @@ def answer(blobs: Balls, at: int) -> str:
     """The screen's answer at the radius with index `at`: whether the squares of the two classes
     overlap, and on how many test points the first network is right without an attack.
     """
-    n, right = blobs.meta["n"], int(blobs.clean_k[at, 0])
-    share, meeting = f"{right:,} of {n:,}", int(blobs.meeting[at])
+    share = f"{blobs.clean_k[at, 0]:,} of {blobs.meta['n']:,}"
     if not blobs.eps[at]:
         return (
             f"At ε = 0 the network uses the gap between the classes: {share} new points are right."
         )
-    if not meeting:
+    if not blobs.meeting[at]:
         return (
             "The squares of the two classes do not overlap, so robustness need not cost accuracy:"
             f" {share} new points are right."
         )
     return (
-        f"The squares of {meeting} of {len(blobs.y)} points overlap the other class: no network can"
-        f" be right on all of them. New points right: {'only ' * _fell(blobs, at)}{share}."
+        "Where squares of both classes overlap, no network can be right on all of them. Untouched,"
+        f" {'only ' * _fell(blobs, at)}{share} new points are right."
     )
 
 
@@ -90,9 +91,10 @@ def lesson(found: Family) -> str:
             f"With ε = {eps_text(costs[0])} or more, every network is worse on untouched images"
             " than each ordinary one."
         )
-    if lost:
-        said += f" {lost} of {len(found.n)} learned nothing (pale dots)."
-    return f"{said} {apart(found)}"
+    said += f" {apart(found)}"
+    if len(costs) and found.meta["apart"] / 2 >= found.eps.max():
+        said += " So the training costs accuracy here."
+    return said + f" {lost} of {len(found.n)} learned nothing (pale dots)." * bool(lost)
 
 
 def costly(found: Family) -> Floats:
@@ -111,16 +113,16 @@ def costly(found: Family) -> Floats:
 
 
 def apart(found: Family) -> str:
-    """A sentence on the ε from which balls around training images of different classes overlap.
+    """A sentence on the ε from which squares (ℓ∞ balls) of training images of two classes overlap.
     If they do not overlap at the ε studied, a loss of accuracy is due to learning, not to the data.
     """
     half, largest = found.meta["apart"] / 2, float(found.eps.max())
     if half >= largest:
         return (
-            f"Balls around training images of two classes overlap only from ε = {eps_text(half)}"
-            " on: the data require no loss."
+            f"Unlike the points' squares, those of images overlap only from ε ="
+            f" {eps_text(half)} on: the data require no loss."
         )
-    return f"Balls around training images of two classes overlap from ε = {eps_text(half)} on."
+    return f"Squares of training images of two classes overlap from ε = {eps_text(half)} on."
 
 
 def unlearned(found: Family) -> list[str]:
@@ -177,36 +179,39 @@ def _level(eps: float) -> str:
     return f"{round(level)}" if abs(level - round(level)) < 1e-3 else f"{eps:.3g}"
 
 
-def _family(found: Family) -> str:
-    """SVG chart of clean accuracy and accuracy under the usual attack by training ε."""
-    radii, usual = np.unique(found.eps), found.meta["usual"]
+def _key(found: Family) -> str:
+    """What the marks and lines of the chart of the networks mean, as HTML."""
+    marks = ["● untouched", f"○ attacked with ε = {eps_text(found.meta['usual'])} (dashed line)"]
+    pale = '<span class="faint">● learned nothing</span>' * (not found.learned.all())
+    spans = "".join(f"<span>{mark}</span>" for mark in marks)
+    return f'<p style="display:flex;flex-wrap:wrap;gap:.2rem 1.2rem">{spans}{pale}</p>'
+
+
+def _family(found: Family, width: int) -> str:
+    """SVG chart of clean accuracy and accuracy under the usual attack by training ε.
+    A chart that is `width` pixels narrow has fewer numbers on its axis.
+    """
+    radii = np.unique(found.eps)
     grey = all(_level(eps).isdecimal() for eps in radii)
+    few = radii[(radii == 0) | (radii > radii.max() / 6)] if width < 400 else radii
     plot = Plot(
-        500,
-        305,
+        width,
+        290,
         (0, float(radii.max())),
         (0, 1),
-        f"ε in training{', of 255' if grey else ''} (dashed line: ε of the attack)",
+        f"ε in training{', of 255' if grey else ''}",
         "test images right",
-        [(eps, _level(eps)) for eps in radii],
+        [(eps, _level(eps)) for eps in few],
         SHARES,
         left=70,
         right=24,
     )
-    plot.upright(usual)
+    plot.upright(found.meta["usual"])
     for counts, hollow in ((found.clean_k, False), (found.usual_k, True)):
         plot.line(*(each.tolist() for each in found.mean(counts)), dash=DASH if hollow else "")
         for eps, k, n, good in zip(found.eps, counts, found.n, found.learned, strict=True):
             if k >= 0:
                 plot.dot(eps, k / n, "text" if good else "faint", radius=4, hollow=hollow)
-    middle = len(radii) // 2 - 1
-    plot.text(radii[middle], found.mean(found.clean_k)[1][middle], "untouched", shift=(0, 24))
-    last = found.eps[found.learned & (found.usual_k >= 0)].max()
-    share = dict(zip(*found.mean(found.usual_k), strict=True))[last]
-    said = f"attacked with {_level(usual)}{'/255' if grey else ''}"
-    plot.text(last, share, said, anchor="end", shift=(24 * (last < radii[-1]), 46))
-    if not found.learned.all():
-        plot.text(radii[-1], 0.03, "learned nothing", anchor="end", shift=(-12, 0))
     return plot.html()
 
 
@@ -285,13 +290,14 @@ def _edge(plot: Plot, blobs: Balls, at: int) -> Iterator[str]:
             yield f"M{start}L{stop}"
 
 
-def _curve(blobs: Balls) -> tuple[str, dict[str, tuple[str, list[str]]]]:
+def _curve(blobs: Balls, width: int, prefix: str) -> tuple[str, dict[str, tuple[str, list[str]]]]:
     """The SVG chart of the mean share of test points right at each radius, clean and attacked.
-    Also returns what the slider changes, in the form of `Screen.moves`.
+    Also returns what the slider changes, in the form of `Screen.moves`; these names begin with
+    `prefix`.
     """
     eps, n = [float(each) for each in blobs.eps], blobs.meta["n"]
     plot = Plot(
-        640,
+        width,
         140,
         (0, eps[-1]),
         (0.5, 1),
@@ -306,15 +312,13 @@ def _curve(blobs: Balls) -> tuple[str, dict[str, tuple[str, list[str]]]]:
     if blobs.first < len(eps):
         start = eps[blobs.first]
         plot.band([start, eps[-1]], [0.5, 0.5], [1, 1], "faint")
-        plot.text(
-            start, 0.5, "squares of the two classes overlap", shift=(8, -8), more='class="told"'
-        )
+        plot.text(start, 0.5, "squares overlap", shift=(8, -8), more='class="told"')
     for name, counts in names.items():
-        share, hollow = counts.mean(axis=1) / n, name == "held"
+        share, hollow, move = counts.mean(axis=1) / n, name == "held", prefix + name
         plot.line(eps, share, dash=DASH if hollow else "")
-        plot.dot(0, float(share[0]), radius=7, hollow=hollow, move=name)
-        moves[f"{name}-cx"] = "cx", [str(plot.px(each)) for each in eps]
-        moves[f"{name}-cy"] = "cy", [str(plot.py(float(each))) for each in share]
-        middle = len(eps) * 2 // 3
-        plot.text(eps[middle], share[middle], "attacked" if hollow else "untouched", shift=(0, 20))
+        plot.dot(0, float(share[0]), radius=7, hollow=hollow, move=move)
+        moves[f"{move}-cx"] = "cx", [str(plot.px(each)) for each in eps]
+        moves[f"{move}-cy"] = "cy", [str(plot.py(float(each))) for each in share]
+        said = "attacked" if hollow else "untouched"  # left of the end, where the line is higher
+        plot.text(eps[-1], share[-1], said, anchor="end", shift=(0, 20))
     return plot.html(), moves

@@ -78,7 +78,7 @@ def _answer(found: Found, data: str) -> str:
     if undecided == len(measured):
         return f"On {data} no claim can be decided yet: more seeds must be trained."
     unclear = words["cannot tell"] + words["cannot tell (ceiling)"]
-    more = f" The runs for {undecided} are not finished." if undecided else ""
+    more = f" The runs for the other {undecided} are not finished." if undecided else ""
     return (
         f"On {data}, {words['seen here']} of {len(measured)} claims are seen here in full, and"
         f" {words['part']} in part. Nothing is seen of {words['not seen here']}, and for {unclear}"
