@@ -7,7 +7,7 @@ from robustviz.cli import overlap, seeds, tables
 from robustviz.cli.tables import Row
 from robustviz.cli.terminal import Command, about, called, say, whose
 from robustviz.runs import folder
-from robustviz.runs.naming import SEEDS
+from robustviz.runs.naming import SEEDS, apart
 from robustviz.stats import wilson
 from robustviz.training.evaluation import Evaluation, paired, summary
 from robustviz.training.ladder import Worst, best_ladder, worst
@@ -133,7 +133,9 @@ def _against(run: folder.Run, evaluation: Evaluation, base: folder.Run) -> tuple
         "run": base.id,
         **about(base),
         **pairs.to_json(),
-        "sentence": pairs.sentence(run.id, base.id),
+        "sentence": " ".join(
+            [pairs.sentence(run.id, base.id), *apart(run, base, ("It", "the other"))]
+        ),
     }, pairs.cell
 
 

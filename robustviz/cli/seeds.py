@@ -64,7 +64,9 @@ def do(args: argparse.Namespace) -> int:
     """
     if args.ladder or args.overlap or args.against:
         raise UserError(
-            "--seeds is a table of its own: leave out --ladder, --overlap and --against.", code=2
+            "--seeds is a table of its own: leave out --ladder, --overlap and --against. The Compare"
+            " page compares two methods seed by seed.",
+            code=2,
         )
     groups: dict[str, dict[int, list[Seen]]] = defaultdict(lambda: defaultdict(list))
     for one in _seen([folder.open_run(name) for name in args.run]):

@@ -74,6 +74,24 @@ def labels(runs: Sequence[Run]) -> list[str]:
     ]
 
 
+def apart(first: Run, second: Run, names: Sequence[str] = ("A", "B")) -> list[str]:
+    """Returns a sentence on each thing besides the method that two runs differ in and that may
+    explain a difference between them: the network and the number of epochs. `names`: what to call
+    them.
+    """
+    a, b = names
+    nets = [architecture(run) for run in (first, second)]
+    epochs = [run.info.get("epochs") for run in (first, second)]
+    said = []
+    if nets[0] != nets[1]:
+        said += [f"{a} is a {nets[0]}, {b} a {nets[1]}: that can matter, too."]
+    if epochs[0] != epochs[1] and None not in epochs:
+        said += [
+            f"{a} was trained for {epochs[0]} epochs, {b} for {epochs[1]}: that can matter, too."
+        ]
+    return said
+
+
 def _said(path: str, value: object) -> str:
     name = path.rpartition(".")[2]
     if isinstance(value, float):

@@ -5,6 +5,7 @@ two networks.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustviz.registry import build, hints
+from robustviz.registry import build, get, hints
 from robustviz.stats import FEW, mcnemar, tango, wilson
 from robustviz.types import JSON, UserError, eps_text
 
@@ -140,6 +141,8 @@ def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
     """
     key = str(attack.get("key", "?"))
     pattern, usual = NAMES.get(key, key), USUAL | OTHERWISE.get(key, {})
+    with contextlib.suppress(UserError):  # of a plug-in that is not loaded only the key is known
+        pattern = NAMES.get(key) or str(get("attack", key).label)
     # a question mark for each setting that an entry of another version lacks
     name = pattern.format_map(
         defaultdict(

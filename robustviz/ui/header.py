@@ -155,7 +155,9 @@ def _close(name: str) -> None:
 
 
 def _short(run: folder.Run) -> str:
-    return " · ".join((run.label or method_label(run.method_key), *unusual(run)))
+    # an imported network is known by its name, of which the default begins with its data
+    called = run.id.rpartition("-imported-")[2] if run.imported else method_label(run.method_key)
+    return " · ".join((run.label or called, *unusual(run)))
 
 
 def _image(a: str, b: str, data: str) -> int:

@@ -15,7 +15,7 @@ import pytest
 
 from robustviz.runs import folder
 from robustviz.runs.folder import Run
-from robustviz.runs.naming import SEEDS, labels, unusual
+from robustviz.runs.naming import SEEDS, apart, labels, unusual
 from robustviz.training.config import TrainConfig
 from robustviz.training.evaluation import Paired
 
@@ -140,3 +140,15 @@ def test_a_label_is_a_network_s_name_and_stays_harmless(runs_home: Path) -> None
     # The label is not a setting and not part of the id.
     assert one.config == TrainConfig(data="digits", seed=0)
     assert plain.label == "" and one.label.startswith("!")
+
+
+def test_what_else_than_the_method_differs_is_said() -> None:
+    zoo = {run.id: run for run in folder.all_runs() if run.shipped}
+    one = next(run for run in zoo.values() if run.architecture == "small_resnet")
+    assert apart(one, one) == []
+    other = folder.Run(one.path)
+    other.__dict__["info"] = {**one.info, "net": "small_cnn", "epochs": 3}
+    assert apart(one, other, ("It", "the other")) == [
+        "It is a small_resnet, the other a small_cnn: that can matter, too.",
+        f"It was trained for {one.info['epochs']} epochs, the other for 3: that can matter, too.",
+    ]

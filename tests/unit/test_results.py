@@ -23,6 +23,7 @@ from scipy.special import xlogy
 from scipy.stats import binomtest
 
 from robustviz import registry
+from robustviz.attacks import PGD
 from robustviz.runs import folder
 from robustviz.stats import mcnemar, mean_interval, share_interval, t_quantile, tango, wilson
 from robustviz.training.evaluation import Evaluation, Finding, attack_name, pack, paired, unpack
@@ -396,6 +397,16 @@ def test_an_attack_with_its_own_settings_has_a_plain_name() -> None:
 )
 def test_an_attack_has_a_name_in_words(attack: dict[str, Any], classes: int, name: str) -> None:
     assert attack_name(attack, classes) == name
+
+
+def test_an_attack_that_is_not_shipped_has_its_label(unplugged: None) -> None:
+    assert attack_name({"key": "heavy"}) == "heavy"
+
+    @registry.register("attack/heavy")
+    class Heavy(PGD):
+        label, text = "Heavy PGD", "A test."
+
+    assert attack_name(registry.encode(Heavy())) == "Heavy PGD (steps 10)"
 
 
 def test_no_setting_of_an_attack_is_hidden_by_its_name() -> None:

@@ -167,12 +167,12 @@ def _row(found: Board, one: Score | None, run: Run, here: Context) -> JSON:
 
 def _columns() -> dict[str, Any]:
     column = st.column_config
-    grey = "In grey levels of 255. "
+    grey: Any = {"format": "%g/255"}
     return {
         "side": column.TextColumn("", help="Which network is A and which is B."),
         "network": column.TextColumn(help="Method, unusual settings, architecture, seed."),
         "trained at ε": column.NumberColumn(
-            help=f"{grey}0: trained without attacks. Empty: unknown."
+            help="0: trained without attacks. Empty: unknown.", **grey
         ),
         "untouched": column.NumberColumn(format="percent", help=term("clean accuracy")),
         "under attack": column.NumberColumn(
@@ -181,7 +181,7 @@ def _columns() -> dict[str, Any]:
         "kept": column.NumberColumn(help="Number of images right under every attack."),
         "of": column.NumberColumn(help="Number of images attacked."),
         "attacked at ε": column.NumberColumn(
-            help=f"{grey}Accuracy under attack cannot be compared between rows with different ε."
+            help="Accuracy under attack cannot be compared between rows with different ε.", **grey
         ),
         "attacks": column.NumberColumn(help="Number of attacks run on these images."),
         "hardest": column.TextColumn(help="The last of these attacks; AutoAttack is the hardest."),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from robustviz.runs.folder import Run
+from robustviz.runs.naming import apart
 from robustviz.stats import Bools
 from robustviz.training.evaluation import Evaluation
 from robustviz.training.ladder import headline
@@ -194,7 +195,7 @@ class Board:
             seed={each.found[on][name].seed for each in (first, second) for name in met},
             images=_images(met),
         )
-        verdict = dataclasses.replace(verdict, sure=(*verdict.sure, *_longer(first, second)))
+        verdict = dataclasses.replace(verdict, sure=(*verdict.sure, *apart(first.run, second.run)))
         said = _noted(verdict, met, wanted, "Both")
         elsewhere = [
             " {}'s mark shows another measurement, {} of {}.".format(side, *self.counted(one, at))
@@ -202,14 +203,6 @@ class Board:
             if self.counted(one, at) != (each.sum(), len(each))
         ]
         return dataclasses.replace(said, line=said.line + "".join(elsewhere))
-
-
-def _longer(first: Score, second: Score) -> list[str]:
-    """A sentence if the two networks were trained for different numbers of epochs."""
-    epochs = [one.run.info.get("epochs") for one in (first, second)]
-    if epochs[0] == epochs[1] or None in epochs:
-        return []
-    return [f"A was trained for {epochs[0]} epochs, B for {epochs[1]}: that can matter, too."]
 
 
 def _images(attacks: Sequence[str]) -> str:
