@@ -233,3 +233,17 @@ def test_an_address_that_names_a_alone_compares_it_with_another_and_the_same_twi
     assert any("report --seeds" in line for line in screen(app)["sure"])
     app = sound(visit("attack", data="digits", a=second, b=second))
     assert screen(app)["answer"] == ["A and B are the same network."]
+
+
+def test_what_is_taken_home_draws_the_measured_curve(visit, runs_home, monkeypatch):
+    """Where B is not measured, the lines of Python still measure A as the page does."""
+    like = ordinary("digits", "pgd_at")
+    shutil.copytree(like.path, runs_home / "mine", ignore=shutil.ignore_patterns("probes"))
+    taken = []
+    monkeypatch.setattr(panel.widgets, "take_home", lambda *given: taken.append(given))
+    standard = ordinary("digits", "standard").id
+    app = visit("attack", data="digits", a=standard, b="mine")
+    curves, recipe = taken[-1][-1]
+    assert list(curves) == list(recipe.runs) == ["A Standard"]
+    assert recipe.spec == AnswersSpec(recipe.spec.eps)
+    assert any("B is not measured yet" in line for line in screen(app)["answer"])

@@ -174,11 +174,11 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, Attac
     with row:
         for name in found:
             doctor(name[:1], named[name], found[name], chosen.at)
-        # the lines measure all networks alike, also where the screen has both kinds of curve
-        spec = chosen.answers if len(answers) == len(found) else AccuracyCurveSpec()
-        runs = {name: named[name] for name in curves}
+        # the lines draw curves of one kind; the one of networks that are measured goes before
+        taken, spec = (answers, chosen.answers) if answers else (curves, AccuracyCurveSpec())
+        runs = {name: named[name] for name in taken}
         recipe = Recipe(runs, spec, "accuracy_curve", {"here": chosen.eps})
-        chart = (curves, recipe) if curves else None
+        chart = (taken, recipe) if taken else None
         widgets.take_home("attack", QUESTION, screen, found, chosen.levels, chart)
     return found
 
