@@ -16,6 +16,7 @@ from robustviz.views.result import csv_of
 
 if TYPE_CHECKING:
     from robustviz.attacks import Attack
+    from robustviz.training.evaluation import Evaluation
     from robustviz.training.images import Images
 
 
@@ -53,6 +54,7 @@ def do(args: argparse.Namespace) -> int:
     lines = (
         f"{run.id}, split {result.split}",
         str(result),
+        *([f"  {said}"] if (said := _doubt(run, result)) else []),
         *([f"  {said}"] if (said := result.classwise(run.classes)) else []),
         *([f"  {together.text}"] if together and together.several else []),
         *([f"  {args.out}"] if args.out else []),
@@ -63,6 +65,16 @@ def do(args: argparse.Namespace) -> int:
         | (together.to_json() if together else {})
     )
     return show(args, {"run": str(run.path)} | about(run) | facts, "\n".join(lines))
+
+
+def _doubt(run: folder.Run, result: "Evaluation") -> str:
+    """What to check if an imported network is wrong on most untouched images; else empty."""
+    return (
+        f"Only {result.clean_k} of {result.n} untouched images are right: if the network expects"
+        " normalised images, import it again with --mean and --std."
+        if run.imported and 2 * result.clean_k < result.n
+        else ""
+    )
 
 
 def _write(out: str, run: folder.Run, images: "Images") -> None:
@@ -138,6 +150,7 @@ def _ladder(args: argparse.Namespace, run: folder.Run) -> int:
                 (
                     f"Clean {result.rungs[0].clean_k} of {result.n}. {result.verdict}",
                     more,
+                    _doubt(run, result.rungs[0]),
                     result.rungs[-1].note,
                 ),
             )

@@ -99,7 +99,7 @@ def pictured(
             " classes."
         )
     names = tuple(harmless(pictures.relative(chosen.files[i], base)) for i in kept.tolist())
-    found = Dataset(source.key, split, images, y, _names(listing.classes), names=names)
+    found = Dataset(source.called, split, images, y, _names(listing.classes), names=names)
     card = (
         f"{len(y):,} pictures of {len(listing.classes)} classes from the"
         f" {'folder' if place.is_dir() else 'table'} {place.name}, {size}x{size} RGB."

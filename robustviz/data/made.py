@@ -75,7 +75,7 @@ class Made(Source):
             f" {height}x{width} {'RGB' if found.images.shape[1] == 3 else 'grey'}."
         )
         card = " ".join(filter(None, (card, found.card, unequal(found))))
-        return replace(found, key=self.key, card=harmless(card))
+        return replace(found, key=self.called, card=harmless(card))
 
     def _made(self, make: Callable[..., Any], split: str) -> Dataset | None:
         try:

@@ -65,9 +65,14 @@ def shapes(
             raise UserError(f"shape={shape!r} is not the shape of an image: it must be (C,H,W).")
         return [sides]
     given = len(mean or std or ())
-    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
-    colours = [given] if given else [first.in_channels] if first is not None else [3, 1]
+    colours = [count] if (count := given or channels(module)) else [3, 1]
     return [(c, s, s) for s in ([size] if size else SIDES) for c in colours]
+
+
+def channels(module: nn.Module) -> int:
+    """The number of channels that the first convolution takes; 0 if there is no convolution."""
+    each = (layer.in_channels for layer in module.modules() if isinstance(layer, nn.Conv2d))
+    return next(each, 0)
 
 
 def checked_scale(

@@ -351,10 +351,8 @@ def _trial_images(
                 return x, normalise
             except UserError as raised:
                 error = error or raised
-    raise UserError(
-        f"{error} Give the shape of its images with shape=(C,H,W), and the size to which it needs"
-        " them resized with size=…"
-    ) from error
+    asks = "" if shape is not None else " Give the shape of its images with shape=(C,H,W)."
+    raise UserError(f"{error}{asks} If it needs them resized, give the size with size=…") from error
 
 
 def _logits(net: Wrapped, x: Tensor) -> Tensor:

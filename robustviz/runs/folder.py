@@ -414,8 +414,8 @@ def find_run(name: str | None, *, data: Source | None = None, net: str = "", rol
         ):
             return run
     raise UserError(
-        f"robustviz comes with no ordinary {net} on {data.key if data else 'this data'} to use as"
-        f" the {role}: train one with the method standard and the net {net}, and name its run as"
+        f"robustviz comes with no ordinary {net} on {data.called if data else 'this data'} to use"
+        f" as the {role}: train one with the method standard and the net {net}, and name its run as"
         f" the {role} (on the command line: --set method.{role}=RUN)."
     )
 

@@ -88,7 +88,7 @@ def import_run(
     found = found_in(net, model, entry, shape, say)
     asked = dict(maps=maps, features=features, head=head, logits=logits, grid=grid, size=size)
     found.told |= {key: value for key, value in asked.items() if value is not None}
-    ours = looked_into(found, shape, say).eval().to(pick_device(device))
+    ours = looked_into(found, shape, say, source.called).eval().to(pick_device(device))
     few = split.take(n)
     _check(ours, few, classes)
     verdict = _read(ours, few, reading, *((mean, std) if mean or std else (found.mean, found.std)))
@@ -101,7 +101,14 @@ def import_run(
 
 
 def _tell(verdict: readings.Verdict, say: Say) -> None:
-    advice = "" if verdict.clear else " If you know it, import again with mean and std, or reading."
+    advice = (
+        " No others were tried. If you know yours, give mean and std, or reading (on the command"
+        " line --mean and --std, or --reading)."
+        if len(verdict.right) > 1
+        else " That is less than half: do mean, std and the order of the classes fit?"
+        if 2 * sum(verdict.right.values()) < verdict.n
+        else ""
+    )
     for line in (*(verdict.lines if len(verdict.right) > 1 else ()), verdict.text + advice):
         say(line)
 

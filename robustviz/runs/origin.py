@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustviz import plugins
-from robustviz.nets import known
+from robustviz.nets import asked, known
 from robustviz.nets.attackable import device_of
 from robustviz.nets.base import Classifier, frozen
 from robustviz.nets.wrapped import Wrapped
@@ -189,10 +189,11 @@ def _answer(net: nn.Module, x: Tensor) -> object:
     return out.cpu() if isinstance(out, Tensor) else out
 
 
-def looked_into(found: Found, shape: Shape, say: Say) -> Classifier:
+def looked_into(found: Found, shape: Shape, say: Say, called: str) -> Classifier:
     """Returns the module as a `Classifier`, and adds how it is wrapped to `found.told`. If it
     cannot read images of the data's size, they are resized inside to a size that it can read.
-    `shape`, `say` as in `found_in`. Raises UserError if there is no such size.
+    `shape`, `say` as in `found_in`; `called`: the data's name. Raises UserError if there is no such
+    size, or if the network takes another number of channels.
     """
     told = found.told | {"shape": (shape[1], shape[2], shape[2])}
     bare = isinstance(found.module, Classifier) and not found.told.keys() & {*known.TOLD}
@@ -211,7 +212,13 @@ def looked_into(found: Found, shape: Shape, say: Say) -> Classifier:
             say(f"This network only accepts images of {side} pixels, so they are resized inside.")
             break
         else:
-            raise refused from None
+            takes = asked.channels(found.module)
+            if takes in (0, shape[1]):
+                raise refused from None
+            raise UserError(
+                f"This network takes {takes}-channel images, and {called} has {shape[1]}-channel"
+                " ones: choose other data."
+            ) from None
     assert isinstance(ours, Wrapped)
     found.told |= ours.description()
     return ours

@@ -199,7 +199,7 @@ def _verdict(found: Mapping[Reading, Bools], classes: int) -> Verdict:
         best = next((one for one in (best, *alike) if not one.flip), best)
         text = f"Unclear: {names} cannot be told apart on {n} images; {best.name} is used."
     else:
-        text = f"{best.name} is the likely one: {k} of {n} right."
+        text = f"{best.name} is the best of the usual ones: {k} of {n} right."
     return Verdict(best, not text.startswith("Unclear"), text, right, n)
 
 

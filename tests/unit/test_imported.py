@@ -149,7 +149,7 @@ def test_blue_first_is_found_where_colour_tells() -> None:
     net = nets.Classifier(readings.Normalise(3, None, None), head)
     found = readings.likely(net, x, y, 3)
     assert found.reading.flip and found.clear and found.reading.name.startswith("bgr-"), found.lines
-    assert "is the likely one: 90 of 90 right" in found.text
+    assert "is the best of the usual ones: 90 of 90 right" in found.text
 
 
 def test_a_network_that_reads_blue_first_becomes_one_of_ours(runs_home: Path) -> None:
@@ -176,12 +176,47 @@ def test_what_cannot_be_told_apart_is_said(runs_home: Path) -> None:
     net = nets.build("small_cnn", 10, 1, 8)
     run = import_run(net, data="digits", n=40, say=said.append)
     assert "Unclear: no reading is better than chance" in str(said[-1])
+    assert "No others were tried. If you know yours, give mean and std" in str(said[-1])
     assert run.info["network"]["reading"] == "raw"
     hits = {readings.Reading("a"): [True] * 30 + [False] * 10,
             readings.Reading("b"): [True] * 29 + [False] * 11,
             readings.Reading("c"): [False] * 40}  # fmt: skip
     verdict = readings._verdict({one: np.array(each) for one, each in hits.items()}, 10)
     assert not verdict.clear and "Unclear: a, b cannot be told apart on 40 images" in verdict.text
+
+
+def test_a_network_that_is_mostly_wrong_is_asked_for_its_normalisation(
+    runs_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[object] = []
+    net = nets.build("small_cnn", 10, 1, 8)
+    run = import_run(net, data="digits", reading="raw", n=40, say=said.append)
+    assert "That is less than half: do mean, std and the order of the classes fit?" in str(said[-1])
+    assert cli.main(["evaluate", run.id, "--n", "20", "--attack", "fgsm"]) == 0
+    asks = "of 20 untouched images are right: if the network expects normalised images, import it"
+    assert asks in capsys.readouterr().out
+    right = import_run(ordinary("digits").net(), data="digits", n=40, say=said.append)
+    assert str(said[-1]).endswith(" of 40 right.")
+    assert cli.main(["evaluate", right.id, "--n", "20", "--attack", "fgsm"]) == 0
+    assert "if the network expects" not in capsys.readouterr().out
+
+
+def test_messages_name_the_data_as_its_user_does(code: Path) -> None:
+    made = code.with_name("seven.py")
+    made.write_text(
+        "import torch\ndef make(split):\n"
+        "    return torch.zeros(70, 8, 8), torch.arange(70) % 7, list('abcdefg')\n",
+        encoding="utf-8",
+    )
+    plugins.take([str(made)])
+    data.own.add("sevens", data.Made(make=f"{made}:make"))
+    assert data.load("sevens", "test").key == "sevens"
+    code.write_text(f"{CODE}\ndef fixed():\n    return Net(10, 1)\n", encoding="utf-8")
+    net = plugins.resolve(f"{code}:fixed")()
+    said = "This network has 10 classes, but sevens has 7"
+    refused(net, said, model=f"{code}:fixed", data="sevens")
+    said = "This network takes 1-channel images, and shapes has 3-channel ones"
+    refused(net, said, model=f"{code}:fixed", data="shapes")
 
 
 def test_weights_say_what_they_are_of(runs_home: Path, tmp_path: Path) -> None:
