@@ -557,7 +557,9 @@ def test_a_data_set_of_the_user_s_own_is_chosen_by_its_name(
 
 def test_before_a_training_stands_what_it_will_look_like(visit, untimed):
     app = sound(visit("train"))
-    assert "timed a moment ago" in words(app) and "The curves get one point per epoch" in words(app)
+    said = words(app)
+    assert "timed a moment ago. It takes longer while other work" in said
+    assert "The curves get one point per epoch" in said
     assert len(app.get("vega_lite_chart")) == 1
     assert not wordy("\n".join(each.value for each in app.markdown[:2]))
 

@@ -41,7 +41,8 @@ def estimate(config: TrainConfig) -> str:
         seconds, batches = _seconds(json.dumps(config.to_json(), sort_keys=True))
         return (
             f"About **{duration(seconds)}** on this computer, including the final evaluation:"
-            f" {config.epochs} epochs of {batches} steps, timed a moment ago."
+            f" {config.epochs} epochs of {batches} steps, timed a moment ago. It takes longer while"
+            " other work keeps the computer busy."
         )
     if registry.of_kind(type(config.data), "folder"):
         # report at once what is wrong with the folder

@@ -47,6 +47,7 @@ def _list() -> None:
         }
         for (run, status, test, worst), fault in zip(told, faults, strict=True)
     ]
+    st.caption("Tick the box before a run to show it at the top of the page.")
     percent = st.column_config.NumberColumn(format="percent")
     chosen = st.dataframe(
         pd.DataFrame(rows),
@@ -58,7 +59,6 @@ def _list() -> None:
         column_config=dict.fromkeys(("clean", "PGD-20", "every attack"), percent),
         alt=f"{len(rows)} runs with state and accuracies",
     )["selection"]["rows"]
-    st.caption("Tick the box before a run to show it at the top of the page.")
     if "plug-in missing" in [row["state"] for row in rows]:
         st.markdown(
             "Some runs need a plug-in that is not here. Select one: its plug-in is named above."
