@@ -120,7 +120,8 @@ def _hinted(finding: Finding) -> Finding:
 
 def _images(data: Any, run: Run | None) -> tuple[Dataset, float | None]:
     """Returns the images to evaluate on and the default ε for them: the ε of `run` if there is one,
-    else that of the named data set, else None. Raises UserError if both `data` and `run` are None.
+    else that of the named data set, else None. Raises UserError if both `data` and `run` are None,
+    and for the name of an attack.
     """
     if data is None:
         if run is None:
@@ -130,6 +131,8 @@ def _images(data: Any, run: Run | None) -> tuple[Dataset, float | None]:
             )
         data = run.config.data
     if isinstance(data, str):
+        if data in ("ladder", *registry.keys("attack")) and data not in sources.own.every():
+            raise UserError(f"{data!r} is an attack, not a data set: write attack={data!r}.")
         data = sources.source(data)
     if isinstance(data, Source):
         usual = run.eps if run else data.default_eps

@@ -231,6 +231,8 @@ class Same(nn.Module):
             "an ε is given as eps=",
         ),
         (lambda t: robustviz.evaluate(t.net, 5, eps=EPS), "not as int"),
+        (lambda t: robustviz.evaluate(t.net, "ladder"), "not a data set: write attack='ladder'"),
+        (lambda t: robustviz.evaluate(t.net, "apgd", n=5), "write attack='apgd'"),
         (lambda t: robustviz.evaluate(t.net), "needs images as well as a network"),
         (lambda t: robustviz.evaluate("x", (t.x, t.y), eps=EPS), "or a run, and this is a str"),
         (lambda t: robustviz.evaluate(t.net, (t.x, t.y), eps=8), "so write 8/255"),
