@@ -20,12 +20,15 @@ SAMPLE = 256  # number of images that `diagnose` looks at
 # mean distance to the nearest whole grey level below which a reading is certain; for random values
 # this distance is 0.25
 GRID = 0.04
+EXACT = 0.001  # and above which numbers are rounded, beyond what floats themselves round
 SLACK = 0.004
 BLUE = 0.02  # blue may be this much brighter than red on average before a warning is given
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 LABELS = ("y", "label", "labels", "target", "targets")
 NAMES = ("classes", "names", "class_names", "classnames")
+
+ROUNDED = " They are rounded to 256 grey levels."
 
 RGB, BGR = "red, green, blue", "blue, green, red"
 
@@ -258,10 +261,12 @@ def diagnose(x: NDArray[Any]) -> Verdict:
             f"{span}, which is neither 0 to 1 nor 0 to 255, -1 to 1, or normalised as for ImageNet,"
             " CIFAR-10 or MNIST: undo what was done to them before saving."
         )
-    if low >= 0 and "unit" in fitting:  # numbers in [0, 1] need no explanation
-        return Verdict("unit", True, f"{span}.")
+    rounded = {key: ROUNDED if off > EXACT else "" for key, off in fitting.items()}
+    if low >= 0 and "unit" in fitting:  # numbers in [0, 1] need no other explanation
+        return Verdict("unit", True, f"{span}.{rounded['unit']}")
     if low >= 0 and "grey" in fitting:
-        return Verdict("grey", high > 2, f"{span}: grey levels, which are divided by 255.")
+        text = f"{span}: grey levels, which are divided by 255.{rounded['grey']}"
+        return Verdict("grey", high > 2, text)
     best = min(fitting, key=fitting.__getitem__)
     label = READINGS[best].label
     if fitting[best] < GRID:
@@ -272,7 +277,8 @@ def diagnose(x: NDArray[Any]) -> Verdict:
     return Verdict(
         best,
         not others,
-        f"{span}: {label} fits" + (f", but so does {others}. Look at the pictures." * bool(others)),
+        f"{span}: {label} fits{f', but so does {others}. Look at the pictures' if others else ''}."
+        + rounded[best],
     )
 
 

@@ -122,9 +122,16 @@ def _dataset(given: Any, split: str) -> Dataset:
     if not verdict.sure:
         raise UserError(f"{verdict.sentence} Give bytes, or floats from 0 to 1.")
     pixels = np.ascontiguousarray(arrays.to_bytes(x, verdict.reading).transpose(0, 3, 1, 2))
-    told = "" if verdict.reading in ("unit", "grey") else verdict.sentence
+    usual = verdict.reading in ("unit", "grey") and arrays.ROUNDED not in verdict.sentence
     positions = torch.from_numpy(y.astype(np.int64))
-    return Dataset("made", split, torch.from_numpy(pixels), positions, classes, card=told)
+    return Dataset(
+        "made",
+        split,
+        torch.from_numpy(pixels),
+        positions,
+        classes,
+        card="" if usual else verdict.sentence,
+    )
 
 
 def _parts(given: Any) -> tuple[Any, Any, Sequence[str]]:

@@ -47,6 +47,14 @@ def test_bytes_and_whole_numbers_say_it_themselves():
     assert arrays.diagnose(BYTES > 99).reading == "unit"
 
 
+def test_numbers_between_grey_levels_are_said_to_be_rounded():
+    # k/16, of which most are 0, and k/10 grey levels; whole levels of any float type are not.
+    for x in (BYTES % 4 // 3 * (BYTES % 17) / 16, BYTES / 10 + 2, normalised("cifar") * 0.5):
+        assert arrays.ROUNDED in arrays.diagnose(x).sentence
+    for x in (BYTES / 255, (BYTES / 255).astype(np.float32), BYTES * 1.0, normalised("cifar")):
+        assert arrays.ROUNDED not in arrays.diagnose(x).sentence
+
+
 def test_what_fits_two_readings_is_not_sure():
     # These values are not multiples of 1/255.
     smooth = RNG.random((20, 9, 8, 3)).astype(np.float32) * 0.5 + 0.25

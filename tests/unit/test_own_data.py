@@ -261,7 +261,8 @@ def test_a_function_is_called_only_where_a_person_named_it(
     assert source == data.Made(make=f"{code}:make")
     with pytest.raises(UserError, match=r"--plugin .*mine\.py"):
         data.load(source, "test")
-    assert "synth" in said(["data", "add", "mine.py:make", "--name", "synth"], capsys)
+    added = said(["data", "add", "mine.py:make", "--name", "synth"], capsys)
+    assert "synth" in added and "They are rounded to 256 grey levels." in added
     made = data.load("synth", "test")
     assert made.classes == ("low", "mid", "high") and made.images.shape == (12, 1, 8, 8)
     assert made.images.unique().tolist() == [64, 128, 191]
@@ -276,6 +277,7 @@ def test_what_a_function_gives_is_read_or_refused(
     wide = data.load(data.Made(make=f"{code}:channels_last"), "test")
     assert wide.images.shape == (12, 3, 8, 8) and wide.images[0, :, 0, 1].tolist() == [3, 4, 5]
     items = data.load(data.Made(make=f"{code}:items"), "test")
+    assert "rounded" not in wide.card + items.card
     assert items.classes == ("a", "b") and items.images[9].unique().tolist() == [180]
     for name, says in (
         ("odd", "run from 700 to 700"),
