@@ -25,20 +25,21 @@ def page() -> None:
     """Draw the whole page."""
     every = _steps(*networks.defaults(networks.on(DATA)))
     guesses = votes.mine()
+    linked = shell.linked("step", 1, range(1, len(every) + 1))
     with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
-        st.title("Seven steps: what would you guess?", anchor=False, width="stretch")
+        st.title("Seven steps: what would you guess?", anchor=False, width="content")
+        st.segmented_control(
+            "Step",
+            range(1, len(every) + 1),
+            required=True,
+            format_func=lambda number: f"{number} {every[number - 1].title}",
+            label_visibility="collapsed",
+            wrap=True,
+            **linked,
+        )
         if guesses:
             known = [None if votes.waits(each.key) else guesses.get(each.key) for each in every]
-            st.markdown(score(every, known))
-    linked = shell.linked("step", 1, range(1, len(every) + 1))
-    st.segmented_control(
-        "Step",
-        range(1, len(every) + 1),
-        required=True,
-        format_func=lambda number: f"{number} {every[number - 1].title}",
-        label_visibility="collapsed",
-        **linked,
-    )
+            st.markdown(score(every, known), width="content")
     step = every[int(st.session_state["step"]) - 1]
     st.markdown(step.intro)
     asking = _asking(step) or votes.waits(step.key)
