@@ -148,6 +148,8 @@ def test_a_guess_outlives_a_reload_until_somebody_else_begins(files, student):
     page.reload()
     expect(page.locator(".told")).to_have_text(f"Yes. {STEPS[0].told}")
     page.get_by_role("button", name="Your answers").click()
+    page.reload()  # It stays where the student was.
+    expect(page.locator(".sum")).to_contain_text("1 of 1 guesses right")
     page.locator(".again").press("Enter")
     expect(page.locator("legend")).to_have_text(STEPS[0].question)
     expect(page.locator(".told")).to_have_text("")

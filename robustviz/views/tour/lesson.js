@@ -26,6 +26,7 @@ function score() {
 
 function go(number, focus = true) {
   at = number;
+  try { history.replaceState(null, "", `#${at + 1}`); } catch { /* a viewer without addresses begins again at step 1 */ }
   const done = at === lesson.length;
   [...steps, last].forEach((button, place) => (place === at ? button.setAttribute("aria-current", "step") : button.removeAttribute("aria-current")));
   find(".step").hidden = done;
@@ -95,4 +96,4 @@ find(".again").onclick = () => {
   try { localStorage.removeItem(KEY); } catch { /* as above */ }
   go(0);
 };
-go(0, false);
+go(Math.min(Math.max(parseInt(location.hash.slice(1)) || 1, 1), lesson.length + 1) - 1, false);  // where a reload left it
