@@ -305,7 +305,7 @@ def linked(key: str, start: Any, allowed: Container[Any], *, told: bool = False)
             else said
         )
         if state[key] not in allowed and not told:
-            _note_astray(key, start)
+            note_astray(key, start)
     spans = state.setdefault("spans", {})
     span = repr(allowed) if isinstance(allowed, (range, list, tuple, dict)) else ""
     if state[key] not in allowed:
@@ -327,7 +327,7 @@ def follow_data(key: str, names: Sequence[str]) -> None:
     if asked in names:
         state["data"] = asked
     elif asked is not None:
-        _note_astray("data", names[0])
+        note_astray("data", names[0])
     st.query_params.pop("data", None)  # from here on, `key` says it
     data = state.get("data")
     if data in names and data != state.get(f"{key}-follows") and key not in st.query_params:
@@ -335,9 +335,9 @@ def follow_data(key: str, names: Sequence[str]) -> None:
     state[f"{key}-follows"] = data
 
 
-def _note_astray(key: str, shown: Any) -> None:
+def note_astray(key: str, shown: Any) -> None:
     """Note that the address has a value under `key` that does not exist, for `_tell`. `shown`: what
-    is shown instead.
+    is shown instead; None if the page left it out.
     """
     said = harmless(st.query_params[key])[:60]
     st.session_state.setdefault("astray", {})[key] = (said, "" if shown is None else str(shown))

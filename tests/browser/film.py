@@ -20,7 +20,7 @@ from conftest import ARGUMENTS, REPOSITORY, Server, chromium, wait_until_settled
 SIZE = (960, 540)
 # How many milliseconds a picture is shown while the slider moves, and at the slider's ends.
 STEP, REST = 220, 1600
-PAGES = ("attack?img=2&eps=0", "features?eps=0")
+PAGES = ("attack?img=2&eps=0", "features")
 
 
 def pictures(page: Page, address: str) -> list[tuple[Image.Image, int]]:

@@ -89,6 +89,13 @@ def test_what_the_address_asks_for_in_vain_is_said_once(visit, few, where, said,
     assert VAIN not in words(left) and key not in address(left)
 
 
+def test_features_says_that_it_has_no_eps_of_its_own(visit, few):
+    app = sound(visit("features", data="digits", eps="abc", **{"map-n": 50, "map-steps": 2}))
+    (told,) = [each.value for each in app.info if VAIN in each.value]
+    assert told == "The address asked for `eps=abc`, which is not there: the page left it out."
+    assert told in words(sound(app.run()))  # Still there after another interaction.
+
+
 def test_an_address_without_a_mistake_or_with_settings_of_other_pages_is_not_blamed(visit, few):
     app = visit("attack", img=0, eps=2, b="", step=3, squares="0.1", nonsense="x")
     assert VAIN not in words(sound(app))

@@ -18,7 +18,7 @@ from robustviz.terms import term
 from robustviz.types import JSON, eps_text
 from robustviz.ui import cache, networks, rights, stage, widgets
 from robustviz.ui.context import Context, choose
-from robustviz.ui.shell import linked, theme, write_address
+from robustviz.ui.shell import linked, note_astray, theme, write_address
 from robustviz.ui.widgets import Frame
 from robustviz.views import pictures
 from robustviz.views.attack.result import AdversarialSpec
@@ -80,6 +80,8 @@ def settings(here: Context) -> FeatureMapSpec:
     )
     packed = st.select_slider("UMAP: min_dist", PACKED, **linked("map-dist", "0.1", PACKED))
     write_address()  # here too: a fragment's rerun does not reach the page's end
+    if "eps" in st.query_params:  # of Attack and Attention; here it would be a multiple, `map-eps`
+        note_astray("eps", None)
     radii = [catalogue.radius(folder.open_model(run_id)) for _, run_id in here.sides]
     # both networks are attacked at the same ε
     eps = None if share == "1" and len(set(radii)) == 1 else SHARES[str(share)] * radii[0]
