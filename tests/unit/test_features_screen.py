@@ -1,5 +1,5 @@
 """Tests the first screen of Features: its sentence is counted in feature space, its points move and
-are crossed out where the network misclassifies them, and its pictures show the images.
+are hollow where the network misclassifies them, and its pictures show the images.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def test_the_line_counts_in_feature_space_what_an_independent_count_does(sides) 
     assert any("PGD-4" in text for text in drawn.sure)
 
 
-def test_a_point_is_crossed_out_from_the_tenth_on_that_misreads_it(sides) -> None:
+def test_a_point_is_hollow_from_the_tenth_on_that_misreads_it(sides) -> None:
     run, tiles = ordinary("digits", "standard"), sides[0].tiles
     seen = probes.feature_tiles(run, SPEC.alike(FeatureTilesSpec))
     x = images_of(run).take(torch.arange(60)).x
@@ -118,6 +118,10 @@ def test_every_image_is_a_mark_that_can_be_reached_clicked_and_pictured(sides) -
     assert set(re.findall(r'fill="(#\w+)"', drawn.picture)) == set(CLASSES["robustviz_light"])
     dark = screen.first(sides, 3, "robustviz_dark").picture
     assert set(re.findall(r'fill="(#\w+)"', dark)) == set(CLASSES["robustviz_dark"])
+    # A fooled image keeps its class's colour and shape: a hollow mark covers the full one.
+    both = r'<path d="([^"]+)" stroke="var\(--paper\)"[^>]*><g class="f"[^>]*><path d="([^"]+)"'
+    full = re.findall(rf'fill="(#\w+)" tabindex[^>]*>{both} stroke="([^"]+)"', drawn.picture)
+    assert full and all((a, b) == (d, c) for a, b, c, d in full)
     # The marked image moves together with its point.
     style = re.search(r'style="([^"]*)"[^>]*data-click="3"', drawn.picture)
     assert style and style[1] in drawn.moves["mark-a"][1][0]

@@ -55,13 +55,16 @@ STYLE = """<style>
   paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
 .pt { transform: translate(
   calc(var(--p) + var(--at) * var(--x)), calc(var(--q) + var(--at) * var(--y))); }
-.pt .f { opacity: calc((var(--at) - var(--c)) * 1000);
-  fill: none; stroke: var(--text); stroke-width: 1.6; }
+.pt .f { opacity: calc((var(--at) - var(--c)) * 1000); fill: var(--paper); stroke-width: 1.8; }
 .pt:focus { outline: none; }
 .pt:is(:hover, :focus) > path, .mark circle { stroke: var(--text); stroke-width: 2.5; }
 .strip { display: flex; flex-wrap: wrap; gap: .3rem 1rem; min-height: 5.2rem; }
 .strip p { font-size: .9rem; }
-.presenting .strip p { font-size: .8rem; }
+.strip span::before { content: "; "; }
+.presenting .map { max-width: min(52rem, max(82vh, 24rem)); }
+.presenting .strip p { font-size: 1rem; line-height: 1.2; }
+.presenting .strip span { display: block; }
+.presenting .strip span::before { content: none; }
 .picture .strip button { padding: 0; border: 0; line-height: 0; margin: 0 0 0 2px; --size: 34px; }
 @container (max-width: 40rem) {
   .picture .map svg text { font-size: 21px; }
@@ -137,7 +140,7 @@ def sure(sides: Sequence[Side], found: Verdict) -> list[str]:
         "Nearest means: the cosine to the own class's clean centre is larger than to any other.",
         f"{flat}: axes, gaps between groups and lengths of lines have no meaning.",
         *(("Positions in A's map and in B's cannot be compared.",) if len(sides) > 1 else ()),
-        "A ring with a cross appears at the strength from which on the image is misclassified.",
+        "A mark is hollow from the strength on at which its image is misclassified.",
         *found.sure,
         *(
             f"{side.side.upper()}'s map has trustworthiness {side.map.trust:.2f} of 1."
@@ -213,7 +216,7 @@ def _map(side: Side, template: str) -> Iterator[str]:
         )
     yield (
         f'<div class="map"><p class="head"><b class="{letter}">{escape(side.name)}</b>'
-        '<span class="faint">⊗ misclassified · ○ selected image</span>'
+        '<span class="faint">hollow: wrong · ring: selected</span>'
         f'<span data-move="count-{letter}"></span></p>'
         f'<svg viewBox="0 0 {WIDE} {HIGH}" role="group" aria-label="Map of {escape(side.name)}:'
         ' arrow keys go from image to image">'
@@ -253,8 +256,8 @@ def looks(y: Ints, pred_adv: Ints, meta: JSON, template: str) -> dict[int, tuple
 
 
 def _point(side: Side, row: int, ends: Floats, shade: str, symbol: str) -> Iterator[str]:
-    """Yield the SVG of one image's mark, which moves, and of the sign that appears where the image
-    is misclassified. `ends` (2,2): its clean and attacked positions.
+    """Yield the SVG of one image's mark, which moves, and of the hollow mark that covers it where
+    the image is misclassified. `ends` (2,2): its clean and attacked positions.
     """
     found, tiles = side.map, side.tiles
     names, index = list(found.meta["classes"]), int(found.index[row])
@@ -272,8 +275,8 @@ def _point(side: Side, row: int, ends: Floats, shade: str, symbol: str) -> Itera
     lost = int(tiles.lost[row]) if tiles is not None else _lost(found, row)
     if lost <= TENTHS:
         yield (
-            f'<g class="f" style="--c:{(lost - 0.5) / TENTHS:.2f}"><circle r="6.5"/>'
-            '<path d="M-4.6-4.6L4.6 4.6M-4.6 4.6L4.6-4.6"/></g>'
+            f'<g class="f" style="--c:{(lost - 0.5) / TENTHS:.2f}">'
+            f'<path d="{MARKS[symbol]}" stroke="{shade}"/></g>'
         )
     yield "</g>"
 
@@ -364,7 +367,7 @@ def _strip(side: Side, mark: int) -> Iterator[str]:
         counts = Counter(names[found.y[other]] for other in near)
         beside = ", ".join(f"{count} × {name}" for name, count in counts.most_common(2))
         yield (
-            f"<div><p>{when}: predicted <b>{read}</b>; nearest: {escape(beside)}</p>"
+            f"<div><p>{when}: predicted <b>{read}</b><span>nearest: {escape(beside)}</span></p>"
             f"{_tile(side.side, at, f'Image {mark}, a {own}, {when}, predicted {read}', 56)} "
         )
         for other in near:
