@@ -570,6 +570,8 @@ def test_the_control_moves_a_marker_along_both_curves_and_the_bars_of_one_image(
     assert {len(values) for _, values in screen.moves.values()} == {len(kept)}
     for name in screen.moves:
         assert name in screen.picture
+    for size in ("680 400", "360 300"):  # the second for phones, where the first would be tiny
+        assert f'><svg viewBox="0 0 {size}"' in screen.picture
     mute = dataclasses.replace(one["a"], parts=-np.ones((1, 10)))
     silent = first.screen({"a": many([3] * 40)}, {"a": mute})
     assert set(silent.moves["a-one"][1]) == {": no positive contribution to dog"}

@@ -390,6 +390,8 @@ def test_all_panels_share_scale_and_lines() -> None:
         "on the whole plane: 1.80 (to the true class), 5.40 (to the witness's soft label)" in sure
     )
     relief = figures.surfaces({"before": flat(1, 5), "after": flat(2, 1)}, kind="3d")
+    for each in (figure, relief):  # on a phone, a scale beside the panels left only strips of them
+        assert each.layout.coloraxis.colorbar.orientation == "h" and each.layout.margin.b > 100
     scenes = [relief.layout.scene, relief.layout.scene2]
     assert scenes[0].camera == scenes[1].camera and scenes[0].zaxis.range == scenes[1].zaxis.range
 

@@ -327,6 +327,7 @@ def test_the_figure_of_alignment_has_every_interval() -> None:
     )
     meta = figure.layout.meta
     assert not wordy(meta["sentence"]) and not wordy(meta["sure"])
+    assert len(figure.layout.xaxis.title.text) <= 42  # fits a phone
 
 
 @pytest.mark.parametrize("aligned", [False, True])

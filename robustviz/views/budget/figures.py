@@ -22,8 +22,8 @@ def budget(result: Family, *, template: str = LIGHT) -> go.Figure:
     usual = eps_text(meta["usual"])
     figure = blank(
         template,
-        "The same networks, also attacked with their training ε",
-        "That attack gets stronger with the training ε, so its line falls in any case",
+        "Also attacked with their training ε",
+        "A stronger attack for each: this line falls in any case",
         xaxis={
             "title": "ε in training",
             "tickvals": 255 * np.unique(result.eps),

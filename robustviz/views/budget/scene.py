@@ -32,7 +32,7 @@ def first(found: Family, blobs: Balls) -> Screen:
         answer=[answer(blobs, at) for at in range(len(names))],
         picture=f'<div class="tiles" style="gap:1.6rem"><figure style="{half.format(500)}">'
         f'<p class="above">{_name(found)}, with increasing ε, {_seeds(found)}</p>'
-        f'{_key(found)}<div class="wide">{_family(found, 500)}</div>'
+        f'<div class="wide">{_family(found, 500)}</div>'
         f'<div class="small">{_family(found, 360)}</div>'
         f'<figcaption>{lesson(found)}</figcaption></figure><figure style="{half.format(640)}">'
         '<p class="above">Two classes of points. A square: what an attack may reach</p>'
@@ -179,14 +179,6 @@ def _level(eps: float) -> str:
     return f"{round(level)}" if abs(level - round(level)) < 1e-3 else f"{eps:.3g}"
 
 
-def _key(found: Family) -> str:
-    """What the marks and lines of the chart of the networks mean, as HTML."""
-    marks = ["● untouched", f"○ attacked with ε = {eps_text(found.meta['usual'])} (dashed line)"]
-    pale = '<span class="faint">● learned nothing</span>' * (not found.learned.all())
-    spans = "".join(f"<span>{mark}</span>" for mark in marks)
-    return f'<p style="display:flex;flex-wrap:wrap;gap:.2rem 1.2rem">{spans}{pale}</p>'
-
-
 def _family(found: Family, width: int) -> str:
     """SVG chart of clean accuracy and accuracy under the usual attack by training ε.
     A chart that is `width` pixels narrow has fewer numbers on its axis.
@@ -196,7 +188,7 @@ def _family(found: Family, width: int) -> str:
     few = radii[(radii == 0) | (radii > radii.max() / 6)] if width < 400 else radii
     plot = Plot(
         width,
-        290,
+        315,
         (0, float(radii.max())),
         (0, 1),
         f"ε in training{', of 255' if grey else ''}",
@@ -205,6 +197,14 @@ def _family(found: Family, width: int) -> str:
         SHARES,
         left=70,
         right=24,
+        top=34 if width > 400 else 54,
+    )
+    where = 'dx="14"' if width > 400 else 'x="0" dy="20"'
+    pale = f'<tspan {where} style="fill:var(--faint)">● learned nothing</tspan>'
+    plot.parts.append(
+        '<text y="14"><tspan>● untouched</tspan><tspan dx="14">○ attacked,'
+        f" ε = {eps_text(found.meta['usual'])} (dashed)</tspan>"
+        f"{pale * (not found.learned.all())}</text>"
     )
     plot.upright(found.meta["usual"])
     for counts, hollow in ((found.clean_k, False), (found.usual_k, True)):

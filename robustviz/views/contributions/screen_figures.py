@@ -40,7 +40,9 @@ def screen(
     """
     kept = positions(many)
     widths = {each.width for each in many.values()}
-    plot, moves = _curves(many, kept)
+    plot, moves = _curves(many, kept, 680, 400)
+    small, more = _curves(many, kept, 360, 300)
+    moves |= more
     strips = [_strip(side, each, kept, moves) for side, each in one.items()]
     named = next((f"Image {each.index[0]}: {each.class_name}" for each in one.values()), "")
     seen = f'<img src="{uri(thumbnail)}" width="64" alt="{escape(named)}">' if thumbnail else ""
@@ -48,7 +50,8 @@ def screen(
     said = answer(many)
     return Screen(
         [said],
-        f'{STYLE}<div class="carried"><div><h2>Many images, their median</h2>{plot}</div>'
+        f'{STYLE}<div class="carried"><div><h2>Many images, their median</h2>'
+        f'<div class="wide">{plot}</div><div class="small">{small}</div></div>'
         f"{right}</div>",
         "Curves: the share of the positive contributions to the right class against the number"
         f" of features kept. Bars: each feature's part on one image. {said}",
@@ -74,7 +77,7 @@ def positions(many: Mapping[str, Carried]) -> list[int]:
 
 
 def _curves(
-    many: Mapping[str, Carried], kept: Sequence[int]
+    many: Mapping[str, Carried], kept: Sequence[int], width: int, height: int
 ) -> tuple[str, dict[str, tuple[str, Sequence[str]]]]:
     """Returns the chart of the median curves as SVG, and the values that its moving parts take at
     each slider position in `kept`.
@@ -82,8 +85,8 @@ def _curves(
     ticks = [(0.0, "0%"), (0.5, "50%"), (1.0, "100%")]
     step = max(1, round(kept[-1] / 6))
     plot = Plot(
-        680,
-        400,
+        width,
+        height,
         (0, kept[-1]),
         (0, 1.02),
         "features kept, the largest first",
@@ -93,9 +96,12 @@ def _curves(
         left=64,
     )
     moves: dict[str, tuple[str, Sequence[str]]] = {
-        "kept-x": ("transform", [f"translate({plot.px(k) - plot.px(0):.1f} 0)" for k in kept])
+        f"kept{width}-x": (
+            "transform",
+            [f"translate({plot.px(k) - plot.px(0):.1f} 0)" for k in kept],
+        )
     }
-    plot.upright(0, move="kept")
+    plot.upright(0, move=f"kept{width}")
     for side, each in many.items():
         xs = list(range(min(kept[-1], each.width) + 1))
         low, middle, high = (row[: len(xs)].tolist() for row in each.shares)
@@ -113,10 +119,10 @@ def _curves(
                 anchor="start" if at else "end",
                 more=TOLD,
             )
-        plot.dot(0, 0, side, radius=5, move=side)
+        plot.dot(0, 0, side, radius=5, move=f"{side}{width}")
         moves |= {
-            f"{side}-cx": ("cx", [str(plot.px(min(k, each.width))) for k in kept]),
-            f"{side}-cy": ("cy", [str(plot.py(share)) for share in at_k]),
+            f"{side}{width}-cx": ("cx", [str(plot.px(min(k, each.width))) for k in kept]),
+            f"{side}{width}-cy": ("cy", [str(plot.py(share)) for share in at_k]),
             f"{side}-share": ("text", [f"{side.upper()} keeps {share:.0%}" for share in at_k]),
         }
         plot.text(

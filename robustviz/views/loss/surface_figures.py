@@ -358,13 +358,15 @@ def _frame(
     high = max(float(np.max(losses)), low + 1e-6)
     figure.update_layout(
         template=template,
-        height=(390 if flat else 430) * rows + (40 if rows > 1 else 0),
-        margin={"l": 8, "r": 8, "t": 76, "b": 48},
+        height=(390 if flat else 430) * rows + (40 if rows > 1 else 0) + 90,
+        margin={"l": 8, "r": 8, "t": 76, "b": 138},
         coloraxis={
             "colorscale": "Cividis",
             "cmin": low,
             "cmax": high,
-            "colorbar": {"title": z_title, "thickness": 14},
+            # below: beside the panels it would take a phone's width, under the toolbar
+            "colorbar": {"title": {"text": z_title, "side": "top"}, "thickness": 14}
+            | {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "ypad": 24},
         },
     )
     if flat:

@@ -264,10 +264,7 @@ def alignment(
         template,
         "What does alignment change?",
         height=150 + 64 * len(bars),
-        xaxis={
-            "title": "change in the share fooled, in percentage points (after minus before)",
-            "zeroline": False,
-        },
+        xaxis={"title": "share fooled: change in percentage points", "zeroline": False},
         yaxis={"range": [len(bars) - 0.5, -0.5], "zeroline": False, "tickvals": [*range(len(bars))]}
         | {"ticktext": [_wrapped(bar.name) for bar in bars], "showgrid": False},
     )
