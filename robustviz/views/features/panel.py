@@ -100,9 +100,9 @@ def allowed(here: Context, asked: FeatureMapSpec) -> FeatureMapSpec:
     """Returns `asked`. If its maps are not measured, and this session may not start that, the usual
     numbers of images and steps replace its own, with a message.
     """
-    runs = [run_id for _, run_id in here.sides]
     if not _cost(asked) or any(
-        all(cache.kept(run_id, spec) for run_id in runs) for spec in (asked, _meanwhile(asked))
+        all(cache.kept(run_id, spec) for _, run_id in here.sides)
+        for spec in (asked, _meanwhile(asked))
     ):
         return asked
     usual = FeatureMapSpec()

@@ -133,11 +133,10 @@ def predicted(seen: NDArray[np.float32], networks: Sequence[Run]) -> str:
 
     Raises UserError if the weights cannot be read.
     """
-    names, shares, said = labels(networks), list[str](), list[str]()
-    for run in networks:
-        share, best = net_of(run)(torch.from_numpy(seen)[None]).softmax(1)[0].max(0)
-        shares.append(f"{float(share):.0%}")
-        said.append(f"**{run.classes[int(best)]}**")
+    x = torch.from_numpy(seen)[None]
+    best = [net_of(run)(x).softmax(1)[0].max(0) for run in networks]
+    names, shares = labels(networks), [f"{float(share):.0%}" for share, _ in best]
+    said = [f"**{run.classes[int(at)]}**" for run, (_, at) in zip(networks, best, strict=True)]
     if len(set(said)) == 1 < len(said):
         return f"{' and '.join(names)} both predict {said[0]} ({', '.join(shares)})."
     return f"{', '.join(map('{} predicts {} ({})'.format, names, said, shares))}."
