@@ -171,8 +171,9 @@ def menu(pages: Sequence[Page], chosen: Page) -> None:
             _lecture(pages, chosen)
         else:
             _links(pages, chosen)
-            if rights.mode() == "class" and rights.may_act():
-                _join()
+        if rights.mode() == "class" and rights.may_act():
+            _join()
+        if not present:
             if st.button("Present", key="lecture", type="tertiary", help="Large type, arrow keys."):
                 st.query_params["present"] = "1"
                 st.rerun()

@@ -112,5 +112,6 @@ def test_only_the_teachers_menu_shows_where_a_class_joins(visit, monkeypatch):
     assert "Join at" not in words(sound(visit("glossary")))
     monkeypatch.setattr(rights, "may_act", lambda: True)
     assert "Join at **http://192.0.2.9:" in words(sound(visit("glossary")))
+    assert "Join at **http://192.0.2.9:" in words(sound(visit("glossary", present=1)))
     monkeypatch.setenv("ROBUSTVIZ_MODE", "own")
     assert "Join at" not in words(sound(visit("glossary")))
