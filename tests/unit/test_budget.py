@@ -67,6 +67,8 @@ def test_every_sentence_is_short(key):
     figure = budget(found)
     for text in (*screen.answer, *screen.sure, scene.lesson(found), panel.PAPERS):
         assert wordy(text) == []
+    title = figure.layout.title  # fits a phone
+    assert len(title.text) <= 42 and len(title.subtitle.text) <= 56
     for said in (figure.layout.meta["sentence"], figure.layout.meta["sure"]):
         assert wordy(said) == []
 

@@ -365,7 +365,7 @@ def _frame(
             "cmin": low,
             "cmax": high,
             # below: beside the panels it would take a phone's width, under the toolbar
-            "colorbar": {"title": {"text": z_title, "side": "top"}, "thickness": 14}
+            "colorbar": {"title": {"text": z_title, "side": "right"}, "thickness": 14}
             | {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "ypad": 24},
         },
     )
