@@ -379,8 +379,9 @@ def _use_trusted(source: str) -> Plugin:
     try:
         return use(source)
     except UserError as error:
-        _failed[source, sha] = str(error)
-        raise
+        stop = f"To stop loading it: python -m robustviz plugins forget {source}"
+        _failed[source, sha] = f"{error} {stop}"
+        raise UserError(_failed[source, sha]) from error
 
 
 def _say(line: str) -> None:
@@ -468,8 +469,10 @@ def _sentence(found: Plugin, error: BaseException) -> str:
     line = error.lineno if isinstance(error, SyntaxError) else next(reversed(inside), None)
     where = f"The plug-in {found.source} cannot be loaded"
     if isinstance(error, ModuleNotFoundError):
-        lack = f"it needs the package {error.name}, which is not installed."
-        return f"{where}: {trusted.beside(found.path) or lack}"
+        return f"{where}: " + (
+            trusted.beside(found.path)
+            or f"it needs the package {error.name}, which is not installed."
+        )
     if isinstance(error, (UserError, registry.Taken)):
         return f"{where}: {error}"
     said = harmless(error.msg if isinstance(error, SyntaxError) else error)

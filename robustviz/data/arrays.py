@@ -265,8 +265,7 @@ def diagnose(x: NDArray[Any]) -> Verdict:
     if low >= 0 and "unit" in fitting:  # numbers in [0, 1] need no other explanation
         return Verdict("unit", True, f"{span}.{rounded['unit']}")
     if low >= 0 and "grey" in fitting:
-        text = f"{span}: grey levels, which are divided by 255.{rounded['grey']}"
-        return Verdict("grey", high > 2, text)
+        return Verdict("grey", high > 2, f"{span}: grey levels, divided by 255.{rounded['grey']}")
     best = min(fitting, key=fitting.__getitem__)
     label = READINGS[best].label
     if fitting[best] < GRID:

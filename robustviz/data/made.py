@@ -122,16 +122,10 @@ def _dataset(given: Any, split: str) -> Dataset:
     if not verdict.sure:
         raise UserError(f"{verdict.sentence} Give bytes, or floats from 0 to 1.")
     pixels = np.ascontiguousarray(arrays.to_bytes(x, verdict.reading).transpose(0, 3, 1, 2))
-    usual = verdict.reading in ("unit", "grey") and arrays.ROUNDED not in verdict.sentence
+    tells = verdict.reading not in ("unit", "grey") or arrays.ROUNDED in verdict.sentence
+    told = verdict.sentence if tells else ""
     positions = torch.from_numpy(y.astype(np.int64))
-    return Dataset(
-        "made",
-        split,
-        torch.from_numpy(pixels),
-        positions,
-        classes,
-        card="" if usual else verdict.sentence,
-    )
+    return Dataset("made", split, torch.from_numpy(pixels), positions, classes, card=told)
 
 
 def _parts(given: Any) -> tuple[Any, Any, Sequence[str]]:

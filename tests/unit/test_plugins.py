@@ -210,6 +210,11 @@ def test_what_was_named_before_is_loaded_and_what_cannot_be_stops_nobody(
     plugins.load_all(tell=said.append)
     assert [each.source for each in plugins.loaded()] == [str(mine)]
     assert len(said) == 2 and "no.py does not exist" in said[0] and "no longer exists" in said[1]
+    broken = write(tmp_path / "broken.py", "1 / 0")
+    plugins.trust(broken)
+    plugins.load_all(tell=said.append)
+    assert said[-1].endswith(f"To stop loading it: python -m robustviz plugins forget {broken}")
+    trusted.forget(broken)
     trusted.forget(gone)
     assert list(trusted.every()) == [str(mine)]
     with pytest.raises(UserError, match="no remembered plug-in"):
