@@ -64,8 +64,8 @@ def do(args: argparse.Namespace) -> int:
     """
     if args.ladder or args.overlap or args.against:
         raise UserError(
-            "--seeds is a table of its own: leave out --ladder, --overlap and --against. The Compare"
-            " page compares two methods seed by seed.",
+            "--seeds is a table of its own: leave out --ladder, --overlap and --against. Compare,"
+            " in the app, compares two methods seed by seed.",
             code=2,
         )
     groups: dict[str, dict[int, list[Seen]]] = defaultdict(lambda: defaultdict(list))

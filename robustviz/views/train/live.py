@@ -129,7 +129,7 @@ def _panel(run_id: str, was_live: bool) -> None:
     for show, words in ((st.error, status["error"]), (st.info, status["note"])):
         if words:
             show(words)
-    if wrong := folder.fault(run):
+    if wrong := folder.fault(run) or run.lacks:
         st.warning(shell.spoken(UserError(wrong)))
     _buttons(run, state)
     if test := evaluation_or_none(run):
