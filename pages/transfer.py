@@ -40,7 +40,7 @@ def view() -> None:
         transfer.aligned(here, chosen, found)
     st.page_link(
         str(paths.ROOT / "pages" / "soft_labels.py"),
-        label="What a soft label does to the loss: choose *Hard or soft label* on the page Loss.",
+        label="What a soft label does: *Hard or soft label* on Loss",
         icon=":material/arrow_forward:",
     )
     with stage.more("transfer") as more:
