@@ -55,14 +55,14 @@ def cast(question: str, option: int) -> None:
 
 
 def hold(wait: bool) -> None:
-    """Let the students' pages wait with each answer until the teacher's page shows it, or, if
-    `wait` is False, show it after each student's own guess. Raises UserError if this session may
-    not act; in a class only the teacher may.
+    """Let the students' pages wait with each answer until the teacher's page shows it from now on,
+    or, if `wait` is False, show it after each student's own guess. Raises UserError if this
+    session may not act; in a class only the teacher may.
     """
     global _answered
     rights.check("hold the answers back")
     with _turn:
-        _answered = set(st.session_state.get("revealed", ())) | {*mine()} if wait else None
+        _answered = (_answered or set()) if wait else None
 
 
 def answered(question: str) -> None:

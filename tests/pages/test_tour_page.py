@@ -147,21 +147,25 @@ def test_a_teacher_lets_the_phones_wait_for_the_answer(visit: Visit, monkeypatch
         votes.hold(True)
     teacher = visit("tour", step=3)
     teacher.session_state[rights.TEACHER] = True
-    sound(teacher.run())
-    teacher.toggle(key="hold-answers").set_value(True).run()
+    teacher = guess(sound(teacher.run()), 0)  # A rehearsal: what was answered then waits again.
+    teacher.session_state["step"] = 4
+    sound(teacher.run()).toggle(key="hold-answers").set_value(True).run()
+    # Neither a guess nor *Reveal* shows a student the answer before the teacher's page does.
+    projector = sound(visit("tour", step=3, present=1))
+    assert not [each for each in projector.button if each.label == "Reveal"]
     student = guess(sound(visit("tour", step=3)), step.right)
-    assert "Your lecturer will show the answer" in words(student) and not student.radio
+    assert "The teacher's page will show the answer" in words(student) and not student.radio
     assert step.told not in words(student)
-    assert "1 of 1" not in words(student) and screen(student)["asking"] is True
-    teacher = guess(sound(teacher.run()), 0)
-    assert "The class: 1 of 1 say" in words(teacher)
+    assert "guesses right" not in words(student) and screen(student)["asking"] is True
+    teacher.session_state["step"] = 3
+    assert "The class: 1 of 1 say" in words(sound(teacher.run()))
     student = sound(student.run())
     assert f"Yes. {step.told}" in words(student) and screen(student)["asking"] is False
     # The next class waits again, until the teacher has answered or lets it go on alone.
     votes_button = next(each for each in teacher.button if each.label.startswith("Clear"))
     sound(votes_button.click().run())
     student = guess(sound(student.run()), 0)
-    assert "Your lecturer will show the answer" in words(student)
+    assert "The teacher's page will show the answer" in words(student)
     teacher.toggle(key="hold-answers").set_value(False).run()
     assert step.told in words(sound(student.run()))
 

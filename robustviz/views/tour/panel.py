@@ -37,9 +37,8 @@ def page() -> None:
             wrap=True,
             **linked,
         )
-        if guesses:
-            known = [None if votes.waits(each.key) else guesses.get(each.key) for each in every]
-            st.markdown(score(every, known), width="content")
+        if known := {key: at for key, at in guesses.items() if not votes.waits(key)}:
+            st.markdown(score(every, [known.get(each.key) for each in every]), width="content")
     step = every[int(st.session_state["step"]) - 1]
     st.markdown(step.intro)
     asking = _asking(step) or votes.waits(step.key)
@@ -65,8 +64,11 @@ def page() -> None:
 
 
 def _asking(step: Step) -> bool:
-    """Whether the step's answer is still hidden: nobody has guessed or revealed it here."""
-    return step.key not in {*votes.mine(), *st.session_state.get("revealed", ())}
+    """Whether the step's question is open: nobody has guessed or revealed it here. Where answers
+    wait for the teacher's page, nobody else can reveal one.
+    """
+    revealed = not votes.waits(step.key) and step.key in st.session_state.get("revealed", ())
+    return step.key not in votes.mine() and not revealed
 
 
 def _reveal(step: Step) -> None:
@@ -83,9 +85,12 @@ def _ask(step: Step) -> None:
                 st.markdown("Choose one first.")
             else:
                 votes.cast(step.key, list(step.options).index(said))
-                _move(step, step.reveals)
+                if not votes.waits(step.key):
+                    _move(step, step.reveals)
                 st.rerun()
-    if shell.presenting():
+    if votes.waits(step.key):
+        st.markdown("The teacher's page will show the answer.")
+    elif shell.presenting():
         st.button("Reveal", key="onward", on_click=_reveal, args=(step,))
     if rights.mode() == "class":
         _count(step)
@@ -94,19 +99,20 @@ def _ask(step: Step) -> None:
 @st.fragment(run_every=POOLED)
 def _wait(step: Step, guess: int) -> None:
     """Draw that a student's guess is counted, until the teacher's page shows the answer."""
-    if _asking(step) or not votes.waits(step.key):
+    if not votes.waits(step.key):
+        _move(step, step.reveals)
         st.rerun()
-    st.markdown(
-        f"You said *{step.options[guess]}*. Your lecturer will show the answer to all together."
-    )
+    if _asking(step):
+        st.rerun()
+    st.markdown(f"You said *{step.options[guess]}*. The teacher's page will show the answer.")
 
 
 def _lead(step: Step) -> None:
     """Draw what only the teacher may do with the class's votes."""
+    st.session_state["hold-answers"] = votes.held()  # another page of the teacher may change it
     with st.popover("Votes", type="tertiary"):
         st.toggle(
             "Students see each answer only when I do",
-            value=votes.held(),
             key="hold-answers",
             on_change=lambda: votes.hold(st.session_state["hold-answers"]),
         )
