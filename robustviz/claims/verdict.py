@@ -23,10 +23,10 @@ class Verdict:
     `word`: the verdict. `effect`: the mean over the seeds of A − B, or of B − A if A should be
     lower, so that a positive value is as claimed. `low`, `high`: the ends of its 95% confidence
     interval, corrected for the number of claims. `seeds`: how many of `wanted` seeds both sides
-    have. `smallest`, `not_worse`: as in `verdict`. `notices`: how large a true difference must be
-    for these runs to call it *seen here* with probability 0.8; with `not_worse`, how large a true
-    loss for *not seen here*. If the verdict is `not decided`, `low`, `high` and `notices` are NaN,
-    and `effect` is NaN without any seed.
+    have. `smallest`, `not_worse`: as in `verdict`. `notices`: the smallest true difference that
+    such runs call *seen here* with probability 0.8; with `not_worse`, the smallest true loss that
+    they call *not seen here* with that probability. If the verdict is `not decided`, `low`, `high`
+    and `notices` are NaN, and `effect` is NaN without any seed.
     """
 
     word: Word
@@ -47,8 +47,8 @@ class Verdict:
             plural = "seed" if self.wanted == 1 else "seeds"
             return f"not decided ({self.seeds} of {self.wanted} {plural}{few})"
         if self.word == "cannot tell":
-            seen = "is seen, and one " if self.high < 0 else ""
-            allowed = f"a loss {seen}of {self.smallest:.2g} is allowed, " if self.not_worse else ""
+            seen = " is seen; one" * (self.high < 0)
+            allowed = f"a loss{seen} of {self.smallest:.2g} is allowed; " if self.not_worse else ""
             return f"cannot tell ({allowed}these runs would notice {self.notices:.2g} or more)"
         return self.word
 

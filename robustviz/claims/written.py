@@ -45,25 +45,19 @@ def between(file: Path, mark: str, text: str) -> str:
 
 
 def counts(found: Found) -> str:
-    """For the README: one line for each data set, which says how many claims have each verdict, and
-    how many are seen in part.
-
-    Data sets on which no claim is decided are left out.
+    """For the README: a Markdown table of how many claims have each verdict, and how many of these
+    are seen in part; one row for each data set on which a claim is decided.
     """
-    lines = []
+    head = ["data", "claims", *reversed(ORDER), "of these, seen in part"]
+    rows = []
     for data in found.data:
         every = [found.of(name, data) for name in found.claims]
-        words = Counter(whole(rows) for rows in every)
-        parts = Counter(whole(rows) for rows in every if in_part(rows))
+        words = Counter(map(whole, every))
         if words.keys() != {"not decided"}:
-            told = (
-                f"{words[word]} {word}"
-                + f" ({parts[word]} of them seen in part)" * bool(parts[word])
-                for word in ORDER
-                if word in words
-            )
-            lines.append(f"- `{data}`: of {len(every)} claims {', '.join(told)}.")
-    return "\n".join(lines)
+            each = (str(words[word]) for word in reversed(ORDER))
+            parts = sum(bool(in_part(claim)) for claim in every)
+            rows.append([data, str(len(every)), *each, str(parts)])
+    return table(head, rows)
 
 
 def summary(found: Found) -> str:

@@ -84,7 +84,7 @@ def test_a_loss_that_may_be_too_large_is_told_with_the_loss_that_is_allowed():
     found = verdict(a, dict.fromkeys(a, 0.6), wanted=5, smallest=0.02, not_worse=True, claims=9)
     assert found.high < 0 and found.notices == pytest.approx(0.02 + 0.01922 + 0.00333, abs=1e-4)
     assert found.text == (
-        "cannot tell (a loss is seen, and one of 0.02 is allowed, these runs would notice 0.043 or"
+        "cannot tell (a loss is seen; one of 0.02 is allowed; these runs would notice 0.043 or"
         " more)"
     )
 

@@ -95,7 +95,8 @@ def _word(rows: Sequence[Row]) -> str:
     word, seeds = whole(rows), [row.seeds for row in rows]
     if word == "not decided" and not in_part(rows):
         few = dict.fromkeys((min(seeds), max(seeds)))
-        return f"{SIGNS[word]} {' to '.join(map(str, few))} of {rows[0].wanted} seeds"
+        seeds_of = "seed" if rows[0].wanted == 1 else "seeds"
+        return f"{SIGNS[word]} {' to '.join(map(str, few))} of {rows[0].wanted} {seeds_of}"
     return f"{SIGNS[word]} {in_part(rows) or word}"
 
 
