@@ -247,8 +247,9 @@ class Trial:
 
 def try_out(net: nn.Module, x: Tensor) -> Trial:
     """Run `net` on three images: the first of `x` (N, C, H, W), in [0, 1], the second at half its
-    brightness, and noise. If `x` has fewer than two images, run it on one, and `at_once` is 1. No
-    other thread may change `net` meanwhile. Returns a `Trial`.
+    brightness, and noise. If `x` has fewer than two images, only one is run (a grey one if `x` is
+    empty): `at_once` of the result is then 1, and it is not checked whether the logits of an image
+    depend on the others. No other thread may change `net` meanwhile. Returns a `Trial`.
 
     Raises UserError where `net` cannot process them, its output is not logits, its backward pass
     fails, or the logits of an image depend on the other images of the batch: then no image could be

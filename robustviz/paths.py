@@ -30,19 +30,19 @@ def users(name: str, variable: str, in_checkout: str) -> Path:
 
 def roots() -> tuple[Path, ...]:
     """The folders below which people's data may be read: those listed in `ROBUSTVIZ_FOLDERS`,
-    separated by `:` (`;` on Windows), and the folder of uploads. Empty if the variable is not set;
-    then everything may be read.
+    separated by `:` (`;` on Windows), and the folder of uploads. Empty if the variable is not set
+    or empty; then everything may be read.
     """
-    named = [
-        one for one in os.environ.get("ROBUSTVIZ_FOLDERS", "").split(os.pathsep) if one.strip()
-    ]
+    said = os.environ.get("ROBUSTVIZ_FOLDERS", "")
+    named = [one for one in said.split(os.pathsep) if one.strip()]
     uploaded = users("runs", "ROBUSTVIZ_RUNS", "checkpoints/runs") / ".data"
-    return tuple(Path(one).expanduser().resolve() for one in (*named, str(uploaded)) if named)
+    return tuple(Path(one).expanduser().resolve() for one in (*named, str(uploaded)) if said)
 
 
 def open_to(path: Path, allowed: tuple[Path, ...] | None = None) -> bool:
-    """Whether a file or folder, with symbolic links resolved, lies below one of the `allowed` roots
-    (None: `roots()`); true if there are no roots.
+    """Whether a file or folder, with symbolic links resolved, may be read: it must be one of the
+    `allowed` roots (resolved paths; None: `roots()`) or lie below one. If there are no roots, as
+    with `allowed=()`, everything may be read.
     """
     allowed = roots() if allowed is None else allowed
     return not allowed or any(path.resolve().is_relative_to(root) for root in allowed)

@@ -135,8 +135,9 @@ def _together(found: Worst | None, shown: Evaluation, every: Sequence[Evaluation
 
 def summary(run: folder.Run) -> JSON:
     """What a list of runs shows about `run`: its id, path, state (`shipped` for a run that came
-    with robustviz), data, method and net, its accuracies if it was evaluated, and a `note` for
-    people. For a damaged run: the state `damaged`, and as note what is wrong.
+    with robustviz), data, method and net. If it was evaluated with PGD-20 at its ε also its
+    accuracies; other evaluations are only in the `note` for people, which is missing if there is
+    nothing to say. For a damaged run: the state `damaged`, and as note what is wrong.
     """
     out: JSON = {"run": run.id} | about(run)
     try:

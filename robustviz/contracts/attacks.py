@@ -198,7 +198,7 @@ def it_aims(attack: Attack) -> str | None:
 
 @promise("attack")
 def its_way(attack: Attack) -> None:
-    """The trace (the start, then the images after each step) stays inside the ball and ends at the
+    """The trace has one entry more than there are steps, stays inside the ball and ends at the
     attack's result.
     """
     net, x, y = conv(), images(), labels()

@@ -61,7 +61,7 @@ def shapes(
         )
     if shape is not None:
         sides = tuple(plain(side) for side in shape)
-        if len(sides) != 3 or not all(isinstance(side, int) and side > 0 for side in sides):
+        if len(sides) != 3 or not all(type(side) is int and side > 0 for side in sides):
             raise UserError(f"shape={shape!r} is not the shape of an image: it must be (C,H,W).")
         return [sides]
     given = len(mean or std or ())
@@ -101,7 +101,7 @@ def checked_grid(grid: Sequence[int] | None) -> tuple[int, int] | None:
     if grid is None:
         return None
     sides = [plain(side) for side in grid] if isinstance(grid, (tuple, list)) else []
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         raise UserError(f"grid={grid!r} is not a grid of tokens: it must be (rows, columns).")
     return sides[0], sides[1]
 

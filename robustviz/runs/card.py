@@ -52,7 +52,9 @@ class Number(TypedDict):
 
 
 class Settings(TypedDict):
-    """The settings of a run on its card. Other settings may be present, all plain values."""
+    """The settings of a run in its card, a small file to compare runs with. Other settings may be
+    present, all plain values.
+    """
 
     data: JSON
     method: JSON

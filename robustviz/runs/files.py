@@ -18,6 +18,7 @@ from pathlib import Path
 
 from robustviz.types import JSON, UserError
 
+OF_A_RUN = ("config.json", "status.json", "eval.json", "control.json")
 SETTLED = 2_000_000_000  # nanoseconds, see `settled`
 
 
@@ -89,22 +90,23 @@ def read_json(path: Path) -> JSON:
     """Returns the JSON object in `path`. Raises UserError if the file is missing or damaged, or
     holds another kind of value.
     """
-    whose = f"the run folder {path.parent.name} is"
+    run = f"the run folder {path.parent.name} is"
+    whose, advice = (
+        (run, "Remove it, or restore the file")
+        if path.name in OF_A_RUN
+        else ("it is", "Restore the file")
+    )
     try:
         text = path.read_text(encoding="utf-8")
         value = json.loads(text)
         if "\\u" in text:  # an escape may be half a character, which cannot be shown
             json.dumps(value, ensure_ascii=False).encode()
     except FileNotFoundError as error:
-        raise UserError(
-            f"{path} is missing: {whose} incomplete. Remove it, or restore the file."
-        ) from error
+        raise UserError(f"{path} is missing: {whose} incomplete. {advice}.") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} cannot be read as JSON: {whose} damaged. Remove it, or restore the file."
-        ) from error
+        raise UserError(f"{path} cannot be read as JSON: {whose} damaged. {advice}.") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object: {whose} damaged.")
+        raise UserError(f"{path} does not hold a JSON object: {whose} damaged. {advice}.")
     return value
 
 

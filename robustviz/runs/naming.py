@@ -84,7 +84,7 @@ def apart(first: Run, second: Run, names: Sequence[str] = ("A", "B")) -> list[st
     epochs = [run.info.get("epochs") for run in (first, second)]
     said = []
     if nets[0] != nets[1]:
-        said += [f"{a} is a {nets[0]}, {b} a {nets[1]}: that can matter, too."]
+        said += [f"{a} has the network {nets[0]}, {b} {nets[1]}: that can matter, too."]
     if epochs[0] != epochs[1] and None not in epochs:
         said += [
             f"{a} was trained for {epochs[0]} epochs, {b} for {epochs[1]}: that can matter, too."

@@ -77,8 +77,9 @@ class Verdict:
 
 
 def usual(channels: int) -> tuple[Reading, ...]:
-    """Returns the readings that are tried for this number of channels. For three channels `likely`
-    also tries the best one with flipped channels.
+    """Returns the readings (how a network may expect its images to be normalised) that are tried
+    for this number of channels. For three channels `likely` also tries the best of them with the
+    channels in reverse order.
     """
     return {1: GREY, 3: COLOUR}.get(channels, COLOUR[:1])
 

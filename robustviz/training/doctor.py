@@ -322,7 +322,7 @@ def _unbounded(seen: Evidence) -> Finding:
         right <= chance + FEW / len(seen.y),
         right,
         f"With an unlimited perturbation {right:.0%} of the images stay right. A working attack"
-        f" leaves at most the share of the largest class ({chance:.0%}) and {FEW} images.",
+        f" leaves at most {FEW} images more than the share of the largest class ({chance:.0%}).",
     )
 
 

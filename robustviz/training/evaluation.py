@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
     key = str(attack.get("key", "?"))
     pattern, usual = NAMES.get(key, key), USUAL | OTHERWISE.get(key, {})
     with contextlib.suppress(UserError):  # of a plug-in that is not loaded only the key is known
-        pattern = NAMES.get(key) or str(get("attack", key).label)
+        pattern = NAMES.get(key) or re.sub(r"[{}]", r"\g<0>\g<0>", str(get("attack", key).label))
     # a question mark for each setting that an entry of another version lacks
     name = pattern.format_map(
         defaultdict(

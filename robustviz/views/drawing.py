@@ -57,7 +57,8 @@ class Plot:
     """A chart of `width` by `height` pixels with linear axis ranges `x` and `y`, each (low, high).
     Ticks are (value, label). `left`, `right` and `top` are margins in pixels. The drawing methods
     add SVG text to `parts` and return the plot itself, so calls can be chained. Their `colour` is
-    a CSS variable such as `a` (network A) or `text`, or an SVG colour such as `#2A8C6C`.
+    the name of a CSS variable, such as `a` (network A) or `text`, or begins with `#`, `rgb` or
+    `none`, such as `#2A8C6C`.
     """
 
     width: int

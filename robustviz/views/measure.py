@@ -150,7 +150,7 @@ def images_of(run: Run) -> Dataset:
 
 def class_counts(run: Run, found: Evaluation) -> tuple[tuple[int, ...], ...]:
     """For each class, three numbers of images in the evaluation `found` of `run`: (all, right when
-    clean, right when attacked). Evaluations of older versions lack these counts, so they are
+    clean, right under its attack). Evaluations of older versions lack these counts, so they are
     computed from the labels of the test split. Returns () if that is not possible: the evaluation
     has no per-image results, or the test images have changed since. Raises UserError if the test
     images cannot be read.

@@ -564,6 +564,9 @@ def test_what_lies_elsewhere_is_not_read_where_folders_are_named(
     for path in (tmp_path, flat / "..", Path("/etc")):
         with pytest.raises(UserError, match="is not below /nowhere or"):
             Folder(path=str(path)).load("train")
+    monkeypatch.setenv("ROBUSTVIZ_FOLDERS", os.pathsep)  # Set, but it names no folder.
+    with pytest.raises(UserError, match="is not below"):
+        Folder(path=str(flat)).load("train")
 
 
 def test_a_file_that_would_fill_the_memory_is_counted_and_not_read(

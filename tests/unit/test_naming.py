@@ -149,6 +149,6 @@ def test_what_else_than_the_method_differs_is_said() -> None:
     other = folder.Run(one.path)
     other.__dict__["info"] = {**one.info, "net": "small_cnn", "epochs": 3}
     assert apart(one, other, ("It", "the other")) == [
-        "It is a small_resnet, the other a small_cnn: that can matter, too.",
+        "It has the network small_resnet, the other small_cnn: that can matter, too.",
         f"It was trained for {one.info['epochs']} epochs, the other for 3: that can matter, too.",
     ]

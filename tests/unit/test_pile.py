@@ -127,6 +127,13 @@ def test_methods_need_three_seeds_a_side_and_one_thing_that_differs() -> None:
     layer = only([*few[:3], *same])
     assert [row.name for row in layer.rows] == ["PGD-AT, epochs 30", "PGD-AT, epochs 20"]
     assert strips.answer(layer).startswith("PGD-AT, epochs 30 is right on attacked images 40.0 ")
+    method = {"key": "pgd_at", "awp": 0.01, "attack": {"key": "pgd", "steps": 20}}
+    both = [made("pgd_at", seed, 0.9 + seed / 100) for seed in range(3)]
+    both = [dataclasses.replace(one, settings=one.settings | {"method": method}) for one in both]  # type: ignore[operator]
+    assert strips.answer(only([*few[:3], *both])) == (
+        "Methods cannot be compared: they differ in more than one setting (method.attack,"
+        " method.awp)."
+    )
     constant = [made("trades", seed, 0.9) for seed in range(3)]
     assert "their variation is unknown" in strips.answer(only([*few[:3], *constant]))
 

@@ -404,9 +404,9 @@ def test_an_attack_that_is_not_shipped_has_its_label(unplugged: None) -> None:
 
     @registry.register("attack/heavy")
     class Heavy(PGD):
-        label, text = "Heavy PGD", "A test."
+        label, text = "Heavy {PGD}", "A test."
 
-    assert attack_name(registry.encode(Heavy())) == "Heavy PGD (steps 10)"
+    assert attack_name(registry.encode(Heavy())) == "Heavy {PGD} (steps 10)"
 
 
 def test_no_setting_of_an_attack_is_hidden_by_its_name() -> None:

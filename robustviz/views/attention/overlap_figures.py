@@ -130,10 +130,11 @@ def _gaps(several: Mapping[str, Overlap]) -> list[str]:
 
 
 def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Figure:
-    """Mean ROAD scores of maps and of two controls, for one or two networks, with 95% intervals.
+    """Mean ROAD scores of maps and of two controls, with 95% intervals.
 
-    Above 0, the pixels that a map marks as important matter to the network. The controls are maps
-    of random weights and of random numbers.
+    `results`: of one network, or of two by name. A score, −0.5 to 0.5, is above 0 if the pixels
+    that a map marks as important matter to the network (see `Road`). The controls are maps of the
+    same architecture with random weights, and maps of random numbers.
     """
     several = named(results, "")
     colour, first = COLOURS[template], next(iter(several.values()))

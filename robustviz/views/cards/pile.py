@@ -214,10 +214,13 @@ def _why_not(a: Row, b: Row) -> str:
     """The reason why two rows cannot be compared, as text; empty if they can."""
     if min(len(a.kept), len(b.kept)) < LEAST_SEEDS:
         return f"one has fewer than {LEAST_SEEDS} seeds"
-    names = sorted(a.settings.keys() | b.settings.keys())
-    apart = [name for name in names if a.settings.get(name) != b.settings.get(name)]
-    if a.settings["method"]["key"] != b.settings["method"]["key"] and "select" in apart:
-        apart.remove("select")  # its default depends on the method
+    one, other = dict(a.settings), dict(b.settings)
+    if one["method"]["key"] == other["method"]["key"]:
+        for each in (one, other):
+            each |= {f"method.{name}": value for name, value in each.pop("method").items()}
+    else:  # the method is one setting, and the default of `select` depends on it
+        one["select"] = other["select"] = None
+    apart = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
     if len(apart) > 1:
         return f"they differ in more than one setting ({', '.join(apart[:4])})"
     if len(set(a.values)) == 1 or len(set(b.values)) == 1:
@@ -229,13 +232,15 @@ def compared(a: Row, b: Row, claims: int = 1) -> Pair:
     """Compares two rows: the mean over seeds of `a` minus that of `b`, with its interval.
 
     Rows can be compared if each has at least three seeds, not all with the same value, and they
-    differ in one setting only (if that is the method, also in `select`). If not, `why` of the pair
-    is the reason and the interval is NaN. `claims`: the number of differences shown together; all
-    their intervals hold jointly with 95%.
+    differ in at most one setting. Another method with its settings counts as one, and then
+    `select`, whose default depends on the method, may differ, too. If rows cannot be compared,
+    `why` of the pair is the reason and the interval is NaN. `claims`: the number of differences
+    shown together; all their intervals hold jointly with 95%.
 
     Source: Welch 1947, the interval of a difference of two means of unequal spread. Differs: its
-    degrees of freedom are rounded down. Seeds that both rows have are not paired, so that every
-    card counts: if the results of a seed are correlated, the interval is wider than necessary.
+    degrees of freedom are rounded down. Seeds that both rows have are not paired, so that seeds
+    that only one row has count as well. If the results of both rows rise and fall together with
+    the seed, the interval is wider than necessary.
     """
     first, second = np.array(a.values), np.array(b.values)
     difference = float(first.mean() - second.mean())

@@ -18,9 +18,9 @@ class Alongside(Result):
     `epochs` (F,): the epoch of each frame, 0 for the best weights; `index`, `y` (n,): index and
     class of each image; `pred`, `pred_adv` (F, n): the predictions, clean and under the attack on
     that frame's own network; `clean`, `adversarial` (F, n, 2): features projected onto the plane of
-    the class centres of the last frame. Pictures exist of the first s images: `x` (s, C, H, W) and
-    `x_adv` (F, s, C, H, W), uint8; `heat` (F, s, h, w): the signed class activation map of the
-    clean image for its true class, with h = w = 0 if the network has none.
+    the class centres of the last frame. Only the first s images are stored as pictures: `x` (s, C,
+    H, W) and `x_adv` (F, s, C, H, W), uint8; `heat` (F, s, h, w): the signed class activation map
+    of the clean image for its true class, with h = w = 0 if the network has none.
     """
 
     epochs: Ints

@@ -198,7 +198,9 @@ class Board:
         verdict = dataclasses.replace(verdict, sure=(*verdict.sure, *apart(first.run, second.run)))
         said = _noted(verdict, met, wanted, "Both")
         elsewhere = [
-            " {}'s mark shows another measurement, {} of {}.".format(side, *self.counted(one, at))
+            " {}'s mark shows another measurement, {:,} of {:,}.".format(
+                side, *self.counted(one, at)
+            )
             for side, one, each in zip("AB", (first, second), right, strict=True)
             if self.counted(one, at) != (each.sum(), len(each))
         ]

@@ -55,8 +55,8 @@ class Choice:
 
     @property
     def weight(self) -> str:
-        """The weight of a pair as the figures expect it: a value of AALP's `pair_weight`, or "" for
-        the run's own.
+        """The weight of a pair (a clean image and its attacked copy), as the figures expect it: a
+        value of AALP's `pair_weight`, or "" for the run's own.
         """
         return "" if self.pair_weight == "own" else self.pair_weight
 

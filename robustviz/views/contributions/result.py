@@ -92,10 +92,11 @@ class Contributions(Result):
 @register("probe/contributions")
 @dataclass(frozen=True)
 class ContributionsSpec(OfImages[Contributions]):
-    """What each feature adds to the true class's logit, and which ones guided dropout would drop.
+    """What each feature adds to the true class's logit, and which ones guided dropout drops in one
+    random draw.
 
-    The images are clean. Dropout is drawn once, at its full rate, with the run's own settings if it
-    was trained with AALP, else AALP's defaults.
+    The images are clean. The draw has the rate of the end of training and the run's own settings if
+    it was trained with AALP, else AALP's defaults.
     """
 
     seed: int = option(0, "Seed of the draw.", low=0)
@@ -127,8 +128,8 @@ class Carried(Result):
 
     @property
     def counted(self) -> Bools:
-        """Which images count, (n,) bool: those that are classified correctly and have a positive
-        part.
+        """Which images count, (n,) bool: those that are classified correctly and of which at least
+        one feature adds to the true class's logit.
         """
         return self.right & (self.half >= 0)
 

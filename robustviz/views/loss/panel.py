@@ -50,8 +50,10 @@ STATES = {"clean": "Untouched", "attacked": "Attacked"}
 
 @dataclass(frozen=True)
 class Cast:
-    """The networks on the page. `named`: their run ids by name; `witness`: the witness's run id, ""
-    for none. If the witness is in `named`, the others are one network before and after alignment.
+    """The networks on the page: their run ids by name (`named`), and the run id of the `witness`.
+
+    The witness is the network whose outputs an aligned network learned; "" if there is none. If
+    `named` has the name `Witness`, its other two are one network before and after alignment.
     """
 
     named: dict[str, str]
@@ -64,9 +66,7 @@ class Cast:
 
     @property
     def frozen(self) -> str:
-        """The name on the page of the witness, the network that the alignment did not change;
-        empty if it is not in `named`.
-        """
+        """The name `Witness` if `named` has it, else "". Alignment does not change that network."""
         return WITNESS if WITNESS in self.named else ""
 
 

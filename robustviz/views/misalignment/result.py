@@ -90,7 +90,8 @@ class Misalignment(Answers):
 
     @property
     def auc(self) -> tuple[float, float, float, int, int]:
-        """How well `misaligned` predicts which of the images that are right untouched are fooled.
+        """How well `misaligned` predicts which images are fooled, of those that are right when
+        clean.
 
         It is (AUC, low, high, number of fooled images, number of others), with the AUC's 95%
         interval. 0.5 is chance; the first three are NaN if all images were fooled or none.

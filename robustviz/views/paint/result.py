@@ -31,7 +31,9 @@ def grid(height: int, width: int) -> tuple[int, int, int]:
 
 
 def to_text(cells: Bools) -> str:
-    """Encodes a mask (rows, columns) as text: 11 characters for 8 × 8 cells, 171 for 32 × 32."""
+    """Encodes a mask (rows, columns) as base64url, one bit a cell: 11 characters for 8 × 8 cells,
+    171 for 32 × 32.
+    """
     return base64.urlsafe_b64encode(np.packbits(cells).tobytes()).decode().rstrip("=")
 
 

@@ -64,7 +64,10 @@ class Study:
     epochs: int | None = None
 
     def config(self, variant: str, seed: int) -> TrainConfig:
-        """The training settings for a variant: a quadrant with the smaller radius, or a control."""
+        """The training settings for a variant and a seed. `variant`: the quadrant of the image that
+        is attacked with the smaller radius, such as `upper-left`, or a control with one radius
+        everywhere: `full` (ε) or `low` (the smaller one).
+        """
         return TrainConfig(
             data=data.source(self.data),
             method=methods.PGDAT()

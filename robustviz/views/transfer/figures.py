@@ -179,7 +179,8 @@ def transfer_difference(
     of = of or next((name for name, result in found.items() if result.aligned), "")
     if of not in found or len(found) < 2:
         raise UserError(
-            "The difference view needs an aligned source and one more to compare it with."
+            f"The difference view needs an aligned source{f', not {of}' if of else ''}, and one"
+            " more to compare it with."
         )
     ours, rest = found[of], {name: result for name, result in found.items() if name != of}
     if any(_protocol(result) != _protocol(ours) for result in rest.values()):

@@ -56,7 +56,7 @@ class Transfer(Result):
 
     @property
     def n(self) -> Ints:
-        """How many images qualify for each target, (T,)."""
+        """How many images qualify (see `qualified`) for each target, (T,)."""
         return np.asarray(self.qualified.sum(axis=1))
 
     @property
