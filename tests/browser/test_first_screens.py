@@ -5,7 +5,7 @@ windows. Each page is opened once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -17,15 +17,17 @@ MOVING = ("attack", "attention", "features", "soft-labels", "contributions", "bu
 SCREENS = (*MOVING, "transfer", "compare")
 FIRST = (*SCREENS, *(name for name in PAGES if name not in SCREENS))
 ON_SHAPES = [f"{name}?data=shapes" for name in FIRST]
-# A page that all tests below use is opened once only if each list begins as the longest one does.
-EVERY = [*ON_SHAPES, *(f"{name}?data=digits" for name in (*SCREENS, "train"))]
+ON_DIGITS = [f"{name}?data=digits" for name in (*SCREENS, "train")]
 SIZE = {"width": 1280, "height": 720}
 
 
-def on(addresses: list[str]) -> pytest.MarkDecorator:
-    """Runs a test on the pages at these addresses."""
-    names = [address.replace("?data=", "-").removeprefix("-") for address in addresses]
-    return pytest.mark.parametrize("_opened", addresses, indirect=True, ids=names)
+def on(addresses: list[str], also: Sequence[str] = ()) -> pytest.MarkDecorator:
+    """Runs a test on the pages at these addresses, and in the slow suite on those of `also`. A page
+    that all tests below use is opened once only if each list begins as the longest one does.
+    """
+    every = [*addresses, *(pytest.param(each, marks=pytest.mark.slow) for each in also)]
+    names = [each.replace("?data=", "-").removeprefix("-") for each in (*addresses, *also)]
+    return pytest.mark.parametrize("_opened", every, indirect=True, ids=names)
 
 
 # The right edge of the widest of these elements, in pixels from the left.
@@ -45,7 +47,7 @@ def name_of(page: Page) -> str:
     return page.url.partition("?")[0].rpartition("/")[2]
 
 
-@on(EVERY)
+@on(ON_SHAPES, ON_DIGITS)
 def test_question_answer_picture_and_control_need_no_scrolling(opened: Page) -> None:
     name, parts = name_of(opened), [opened.locator("h1").first]
     if name in SCREENS:
@@ -60,7 +62,7 @@ def test_question_answer_picture_and_control_need_no_scrolling(opened: Page) -> 
         )
 
 
-@on(EVERY)
+@on(ON_SHAPES, ON_DIGITS)
 def test_what_is_written_can_be_taken_in_at_a_glance(opened: Page) -> None:
     written = "[data-testid=stMain] [data-testid=stMarkdownContainer]:visible > :is(p, ul)"
     texts = opened.locator(f"{written}, .screen .answer").all_inner_texts()
