@@ -470,7 +470,7 @@ def _sentence(found: Plugin, error: BaseException) -> str:
     where = f"The plug-in {found.source} cannot be loaded"
     if isinstance(error, ModuleNotFoundError):
         return f"{where}: " + (
-            trusted.beside(found.path)
+            trusted.beside(found.path, error.name)
             or f"it needs the package {error.name}, which is not installed."
         )
     if isinstance(error, (UserError, registry.Taken)):

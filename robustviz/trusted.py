@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,8 +27,13 @@ def find(source: str) -> tuple[str, Path]:
     if source.endswith(".py") or path.is_dir() or {os.sep, os.altsep} & set(source):
         path = path.resolve()
         if not (path / "__init__.py").is_file() and not (path.is_file() and path.suffix == ".py"):
-            what = "has no __init__.py" if path.is_dir() else "is not a Python file"
-            what = what if path.exists() else "does not exist"
+            what = (
+                "has no __init__.py"
+                if path.is_dir()
+                else "is not a Python file"
+                if path.exists()
+                else "does not exist"
+            )
             raise UserError(
                 f"{path} {what}, so it is not a plug-in: name a file FILE.py, a folder with an"
                 " __init__.py, or a module.",
@@ -63,24 +69,36 @@ def code_of(module: str) -> Path | None:
     return file if not rest and file.suffix == ".py" and file.is_file() else None
 
 
-def beside(path: Path) -> str:
-    """What to do about a Python file that imports a module which lies beside it, as one or two
-    sentences; empty if it imports none.
+def beside(path: Path, only: str | None = "") -> str:
+    """What to do about a Python file that imports, at its top level, a module which lies beside it
+    and is not found from everywhere, as two sentences; empty if it imports none. `only`: the one
+    module to look for; "": any.
     """
     try:
-        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+        nodes = ast.parse(path.read_bytes()).body
     except (OSError, SyntaxError, ValueError):  # a folder, or a file that `use` will refuse
         return ""
-    names = [
-        str(each.module) for each in nodes if isinstance(each, ast.ImportFrom) if not each.level
+    imported = [
+        *(str(each.module) for each in nodes if isinstance(each, ast.ImportFrom) if not each.level),
+        *(each.name for node in nodes if isinstance(node, ast.Import) for each in node.names),
     ]
-    names += [each.name for node in nodes if isinstance(node, ast.Import) for each in node.names]
-    for name in (each.partition(".")[0] for each in names):
-        beside = path.with_name(f"{name}.py"), path.with_name(name)
-        if any(map(Path.exists, beside)) and code_of(name) in (None, *beside):
+    elsewhere = sys.path[sys.path[0] in ("", os.getcwd()) :]
+    for name in (each.partition(".")[0] for each in imported):
+        if (
+            only in ("", name)
+            and name not in {"robustviz", *sys.stdlib_module_names}
+            and (path.with_name(f"{name}.py").is_file() or any(path.parent.glob(f"{name}/**/*.py")))
+            and not any(finder.find_spec(name, elsewhere) for finder in sys.meta_path)
+        ):
             return (
                 f"{path} imports {name}, which lies beside it and is not found from other folders."
-                f" In that folder, write {path.stem} instead of {path.name}."
+                + (
+                    f" In that folder, write {path.stem} instead of {path.name}."
+                    if re.fullmatch(r"[A-Za-z_]\w*", path.stem)
+                    and path.stem not in sys.stdlib_module_names
+                    else f" Rename {path.name}, for example to mine.py, and write mine in that"
+                    " folder."
+                )
             )
     return ""
 

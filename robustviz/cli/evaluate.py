@@ -68,11 +68,14 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _doubt(run: folder.Run, result: "Evaluation") -> str:
-    """What to check if an imported network is wrong on most untouched images; else empty."""
+    """What to check if an imported network is less than a quarter of the way from the share of the
+    largest class to all untouched images; else empty.
+    """
     return (
-        f"Only {result.clean_k} of {result.n} untouched images are right: if the network expects"
-        " normalised images, import it again with --mean and --std."
-        if run.imported and 2 * result.clean_k < result.n
+        f"Only {result.clean_k} of {result.n} untouched images are right. Do its mean, std and"
+        " order of classes fit? See docs/import.md."
+        if run.imported
+        and 4 * result.clean_k < result.n + 3 * max((n for n, *_ in result.by_class), default=0)
         else ""
     )
 
@@ -129,7 +132,7 @@ def _ladder(args: argparse.Namespace, run: folder.Run) -> int:
         )
     # Each attack's result is shown as soon as it is there: the last attack may take an hour.
     tell = say if args.json else functools.partial(print, flush=True)
-    before = {one.key: one.seconds for one in run.evaluations()}
+    before = {} if args.again else {one.key: one.seconds for one in run.evaluations()}
     result = ladder(
         run, eps=args.eps, n=args.n, seed=args.seed, device=args.device, say=tell, again=args.again
     )
@@ -140,7 +143,6 @@ def _ladder(args: argparse.Namespace, run: folder.Run) -> int:
         )
     together = worst(run.evaluations(), result.rungs[-1])
     facts = result.to_json() | (together.to_json() if together else {})
-    more = together.text if together and len(together.attacks) > len(result.rungs) else ""
     return show(
         args,
         {"run": str(run.path)} | about(run) | facts,
@@ -149,7 +151,7 @@ def _ladder(args: argparse.Namespace, run: folder.Run) -> int:
                 None,
                 (
                     f"Clean {result.rungs[0].clean_k} of {result.n}. {result.verdict}",
-                    more,
+                    together.text if together and len(together.attacks) > len(result.rungs) else "",
                     _doubt(run, result.rungs[0]),
                     result.rungs[-1].note,
                 ),

@@ -20,7 +20,9 @@ SAMPLE = 256  # number of images that `diagnose` looks at
 # mean distance to the nearest whole grey level below which a reading is certain; for random values
 # this distance is 0.25
 GRID = 0.04
-EXACT = 0.001  # and above which numbers are rounded, beyond what floats themselves round
+# and above which numbers are rounded, more than floats themselves are: at least EXACT, and FLOAT
+# times the eps of their type, which is more for float16
+EXACT, FLOAT = 0.001, 32
 SLACK = 0.004
 BLUE = 0.02  # blue may be this much brighter than red on average before a warning is given
 
@@ -249,8 +251,11 @@ def diagnose(x: NDArray[Any]) -> Verdict:
     if x.dtype.kind in "iu" and (low < 0 or high > 255):
         raise UserError(f"{span}, not from 0 to 255 or 0 to 1: scale them before saving.")
     if x.dtype.kind in "iu":
-        unit = high <= 1 and x.dtype.itemsize > 1
-        return Verdict("unit" if unit else "grey", high > 1, f"{span}, whole grey levels.")
+        return Verdict(
+            "unit" if high <= 1 and x.dtype.itemsize > 1 else "grey",
+            high > 1,
+            f"{span}, whole grey levels.",
+        )
     fitting = {
         key: distance
         for key, reading in READINGS.items()
@@ -261,7 +266,10 @@ def diagnose(x: NDArray[Any]) -> Verdict:
             f"{span}, which is neither 0 to 1 nor 0 to 255, -1 to 1, or normalised as for ImageNet,"
             " CIFAR-10 or MNIST: undo what was done to them before saving."
         )
-    rounded = {key: ROUNDED if off > EXACT else "" for key, off in fitting.items()}
+    rounded = {
+        key: ROUNDED if off > max(EXACT, FLOAT * np.finfo(x.dtype).eps) else ""
+        for key, off in fitting.items()
+    }
     if low >= 0 and "unit" in fitting:  # numbers in [0, 1] need no other explanation
         return Verdict("unit", True, f"{span}.{rounded['unit']}")
     if low >= 0 and "grey" in fitting:

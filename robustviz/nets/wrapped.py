@@ -352,7 +352,9 @@ def _trial_images(
             except UserError as raised:
                 error = error or raised
     asks = "" if shape is not None else " Give the shape of its images with shape=(C,H,W)."
-    raise UserError(f"{error}{asks} If it needs them resized, give the size with size=…") from error
+    raise UserError(
+        f"{error}{asks} If the network needs its images resized, give the size with size=…"
+    ) from error
 
 
 def _logits(net: Wrapped, x: Tensor) -> Tensor:

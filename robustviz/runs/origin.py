@@ -196,8 +196,7 @@ def looked_into(found: Found, shape: Shape, say: Say, called: str) -> Classifier
     size, or if the network takes another number of channels.
     """
     told = found.told | {"shape": (shape[1], shape[2], shape[2])}
-    bare = isinstance(found.module, Classifier) and not found.told.keys() & {*known.TOLD}
-    if bare:
+    if isinstance(found.module, Classifier) and not found.told.keys() & {*known.TOLD}:
         return known.looked_into(found.module, {})
     try:
         ours = known.looked_into(found.module, told)
@@ -213,11 +212,12 @@ def looked_into(found: Found, shape: Shape, say: Say, called: str) -> Classifier
             break
         else:
             takes = asked.channels(found.module)
-            if takes in (0, shape[1]):
-                raise refused from None
             raise UserError(
-                f"This network takes {takes}-channel images, and {called} has {shape[1]}-channel"
-                " ones: choose other data."
+                str(refused)
+                if takes in (0, shape[1])
+                else f"{refused} Its first convolution takes {takes} channel{'s' * (takes > 1)};"
+                f" {called} has {shape[1]}.",
+                code=refused.code,
             ) from None
     assert isinstance(ours, Wrapped)
     found.told |= ours.description()

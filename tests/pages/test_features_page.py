@@ -280,7 +280,7 @@ def test_an_own_picture_leaves_the_map_as_it_is_with_a_sentence(visit, few, quic
     one = singles.add(png, digest, "mine.png", "3", "digits")
     app = sound(visit("features", data="digits", img=one.number, **FEW))
     said, drawn = words(app), screens(app)[0]
-    assert "Your own picture is not shown on this map: it has only test images." in said
+    assert "The maps have only test images, not your own picture." in said
     assert not wordy(said) and str(one.number) not in said + str(drawn)
     run = ordinary("digits", "standard")
     mark = networks.default_image(run.id, ordinary("digits", "pgd_at").id)
@@ -306,6 +306,23 @@ def test_in_a_class_a_larger_map_than_is_measured_is_replaced_by_the_usual_one(
     monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
     app = sound(visit("features", data="digits", img=3, **many))
     assert "not measured yet" not in words(app) and " of 300 " in screens(app)[0]["answer"][0]
+
+
+def test_in_a_class_a_network_that_cannot_be_read_is_left_out_alone(visit, few, quick, monkeypatch):
+    monkeypatch.setenv("ROBUSTVIZ_MODE", "class")
+    broken, kept = ordinary("digits", "pgd_at").id, cache.kept
+
+    def damaged(run_id, spec):
+        if run_id == broken:
+            raise UserError("The weights cannot be read.")
+        return kept(run_id, spec)
+
+    monkeypatch.setattr(cache, "kept", damaged)
+    # Another seed, because Streamlit caches what earlier tests drew.
+    app = sound(visit("features", data="digits", img=3, **{"map-n": 300, "map-seed": 78}))
+    said, moves = words(app), screens(app)[0]["moves"]
+    assert "The weights cannot be read." in said and "Here are 200 images after 20 steps." in said
+    assert "near-a" in moves and "near-b" not in moves
 
 
 def test_a_network_that_cannot_be_drawn_gets_a_sentence_and_the_page_goes_on(

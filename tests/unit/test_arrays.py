@@ -51,8 +51,11 @@ def test_numbers_between_grey_levels_are_said_to_be_rounded():
     # k/16, of which most are 0, and k/10 grey levels; whole levels of any float type are not.
     for x in (BYTES % 4 // 3 * (BYTES % 17) / 16, BYTES / 10 + 2, normalised("cifar") * 0.5):
         assert arrays.ROUNDED in arrays.diagnose(x).sentence
-    for x in (BYTES / 255, (BYTES / 255).astype(np.float32), BYTES * 1.0, normalised("cifar")):
-        assert arrays.ROUNDED not in arrays.diagnose(x).sentence
+    for x in (BYTES / 255, BYTES * 1.0, normalised("cifar"), normalised("signed")):
+        for kind in (np.float16, np.float32, np.float64):
+            assert arrays.ROUNDED not in arrays.diagnose(x.astype(kind)).sentence
+    for x in (BYTES / 10 + 2, BYTES % 4 // 3 * (BYTES % 17) / 16):
+        assert arrays.ROUNDED in arrays.diagnose(x.astype(np.float16)).sentence
 
 
 def test_what_fits_two_readings_is_not_sure():

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ import torch
 from torch import nn
 
 from robustviz import cli, data, import_run, nets, open_run, plugins, registry, trusted
+from robustviz.cli.evaluate import _doubt
 from robustviz.nets import known
 from robustviz.nets.wrapped import wrap
-from robustviz.runs import folder, readings
+from robustviz.runs import folder, origin, readings
 from robustviz.runs.folder import Run
 from robustviz.runs.naming import architecture, labels
 from robustviz.training.evaluate import evaluate
@@ -193,12 +195,16 @@ def test_a_network_that_is_mostly_wrong_is_asked_for_its_normalisation(
     run = import_run(net, data="digits", reading="raw", n=40, say=said.append)
     assert "That is less than half: do mean, std and the order of the classes fit?" in str(said[-1])
     assert cli.main(["evaluate", run.id, "--n", "20", "--attack", "fgsm"]) == 0
-    asks = "of 20 untouched images are right: if the network expects normalised images, import it"
+    asks = "of 20 untouched images are right. Do its mean, std and order of classes fit? See docs/"
     assert asks in capsys.readouterr().out
     right = import_run(ordinary("digits").net(), data="digits", n=40, say=said.append)
     assert str(said[-1]).endswith(" of 40 right.")
     assert cli.main(["evaluate", right.id, "--n", "20", "--attack", "fgsm"]) == 0
-    assert "if the network expects" not in capsys.readouterr().out
+    assert "untouched images are right. Do" not in capsys.readouterr().out
+    for hits, classes, doubted in ((16, 10, True), (45, 100, False), (60, 2, True), (90, 2, False)):
+        rows = ((100 // classes, 0, 0),) * classes
+        found: Any = SimpleNamespace(clean_k=hits, n=100, by_class=rows)
+        assert bool(_doubt(right, found)) == doubted, (hits, classes)
 
 
 def test_messages_name_the_data_as_its_user_does(code: Path) -> None:
@@ -215,8 +221,27 @@ def test_messages_name_the_data_as_its_user_does(code: Path) -> None:
     net = plugins.resolve(f"{code}:fixed")()
     said = "This network has 10 classes, but sevens has 7"
     refused(net, said, model=f"{code}:fixed", data="sevens")
-    said = "This network takes 1-channel images, and shapes has 3-channel ones"
+    said = " Its first convolution takes 1 channel; shapes has 3."
     refused(net, said, model=f"{code}:fixed", data="shapes")
+
+
+def test_what_a_network_says_is_told_also_if_its_first_convolution_is_not_its_entry() -> None:
+    class Late(nn.Module):
+        def __init__(self, spare: int) -> None:
+            super().__init__()
+            self.spare = nn.Conv2d(spare, 4, 1)  # first to be registered, last to be used
+            self.body = nn.Conv2d(3, spare, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.spare(self.body(x)).mean((2, 3)).reshape(7, -1, 7)
+
+    for spare, more in ((5, " Its first convolution takes 5 channels; shapes has 3."), (3, "")):
+        with pytest.raises(UserError) as error:
+            origin.looked_into(origin.Found(Late(spare), "mine"), (10, 3, 32), print, "shapes")
+        said = str(error.value)
+        assert "invalid for input of size" in said and said.endswith(
+            more or "give the size with size=…"
+        )
 
 
 def test_weights_say_what_they_are_of(runs_home: Path, tmp_path: Path) -> None:

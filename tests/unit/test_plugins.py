@@ -252,18 +252,81 @@ def test_a_file_that_imports_one_beside_it_must_be_named_as_a_module(
     write(near / "types.py", "1 / 0")  # never found by this name, because Python has its own
     write(near / "plugin_parts.py", "import os, types\n")
     file = write(near / "plugin_whole.py", "import os, types\nfrom plugin_net import make\n")
-    said = "imports plugin_net, which lies beside it .*write plugin_whole instead of plugin_whole"
+    said = (
+        r"imports plugin_net, which lies beside it .*write plugin_whole instead of plugin_whole\.py"
+    )
     with pytest.raises(UserError, match=said):
         plugins.use(file)  # as a run's plug-in that was named by an earlier version
-    for _ in range(2):  # from another folder and then from its own, where Python would find it
+    for inside in (False, True):  # from another folder, and from its own, where Python finds it
+        if inside:
+            monkeypatch.chdir(near)
+            monkeypatch.syspath_prepend(str(near))
         with pytest.raises(UserError, match=said):
             plugins.take([str(file)])
         with pytest.raises(UserError, match=said):
             plugins.resolve(f"{file}:make")
         assert not plugins.loaded() and not trusted.every()
-        monkeypatch.syspath_prepend(str(near))
+    for name in ("plugin-whole.py", "json.py", "2.py"):  # which are no module's names
+        with pytest.raises(
+            UserError, match=f"Rename {name}, for example to mine.py, and write mine"
+        ):
+            plugins.take([str(write(near / name, "import plugin_net\n"))])
+        (near / name).unlink()
     plugins.take([str(near / "plugin_parts.py"), "plugin_whole"])
     assert plugins.resolve("plugin_whole:make")() == 42
+
+
+@pytest.mark.parametrize(
+    ("code", "near"),
+    [
+        ("from robustviz import register", "robustviz/__init__.py"),  # in the root of a checkout
+        ("import io", "io/x.py"),
+        ("import math, sys, zipimport", "math.py"),
+        ("import plugin_log", "plugin_log/run.txt"),
+        ("try:\n    import plugin_log\nexcept ImportError:\n    pass", "plugin_log/run.py"),
+        ("if __name__ == '__main__':\n    import plugin_log", "plugin_log.py"),
+        ("TYPE_CHECKING = False\nif TYPE_CHECKING:\n    import plugin_log", "plugin_log.py"),
+        ("import torch.nn", "torch.py"),
+        ("from . import plugin_log", "plugin_log.py"),
+    ],
+)
+def test_a_file_that_is_found_from_everywhere_may_lie_beside_a_plug_in(
+    code: str, near: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / near, "")
+    file = write(tmp_path / "mine.py", code)
+    assert not trusted.beside(file)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not trusted.beside(file)
+
+
+def test_a_neighbour_on_pythonpath_is_found_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "plugin_near" / "__init__.py", "")
+    write(tmp_path / "plugin_bare" / "deep" / "a.py", "")  # a package without an __init__.py
+    file = write(tmp_path / "mine.py", "import plugin_near.b\nfrom plugin_bare.deep import a")
+    assert "imports plugin_bare, which" in trusted.beside(file)
+    assert "imports plugin_near, which" in trusted.beside(file, "plugin_near")
+    monkeypatch.chdir(tmp_path)
+    # `python -m` puts the working folder before PYTHONPATH, which has it, too, through a link
+    link = tmp_path.with_name(f"{tmp_path.name}-link")
+    link.symlink_to(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert trusted.beside(file)
+    monkeypatch.setattr(sys, "path", [sys.path[0], str(link), *sys.path[1:]])
+    assert not trusted.beside(file)
+
+
+def test_what_is_not_installed_is_not_blamed_on_a_neighbour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "plugin_near.py", "")
+    with pytest.raises(UserError, match="needs the package plugin_absent, which is not installed"):
+        plugins.use(write(tmp_path / "mine.py", "import plugin_absent, plugin_near"))
+    with pytest.raises(UserError, match="imports plugin_near, which lies beside it"):
+        plugins.use(write(tmp_path / "other.py", "import plugin_near, plugin_absent"))
 
 
 def test_an_installed_package_may_say_that_it_is_one(

@@ -399,7 +399,11 @@ class Hidden(ByHand):
         (ByHand, {"size": 0}, "not a number of pixels"),
         (ByHand, {"grid": (3,)}, "not a grid of tokens"),
         (ByHand, {"shape": (1, 48, 48)}, "fails on images of shape (2, 1, 48, 48)"),
-        (lambda: MAKERS["vit_tiny"](), {"shape": (3, 40, 40)}, "give the size with size=…"),
+        (
+            lambda: MAKERS["vit_tiny"](),
+            {"shape": (3, 40, 40)},
+            "If the network needs its images resized, give the size with size=…",
+        ),
         (lambda: MAKERS["vit_tiny"](), {"maps": "blocks.1.norm1", "grid": (9, 9)}, "fill the grid"),
     ],
 )

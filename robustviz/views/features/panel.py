@@ -15,7 +15,7 @@ from robustviz import embedder
 from robustviz.runs import catalogue, folder
 from robustviz.stats import wilson
 from robustviz.terms import term
-from robustviz.types import JSON, eps_text
+from robustviz.types import JSON, UserError, eps_text
 from robustviz.ui import cache, networks, rights, stage, widgets
 from robustviz.ui.context import Context, choose
 from robustviz.ui.shell import linked, note_astray, theme, write_address
@@ -101,7 +101,7 @@ def allowed(here: Context, asked: FeatureMapSpec) -> FeatureMapSpec:
     numbers of images and steps replace its own, with a message.
     """
     if not _cost(asked) or any(
-        all(cache.kept(run_id, spec) for _, run_id in here.sides)
+        all(_measured(run_id, spec) for _, run_id in here.sides)
         for spec in (asked, _meanwhile(asked))
     ):
         return asked
@@ -113,6 +113,14 @@ def allowed(here: Context, asked: FeatureMapSpec) -> FeatureMapSpec:
         icon=":material/info:",
     )
     return replace(asked, n=usual.n, steps=usual.steps)
+
+
+def _measured(run_id: str, spec: FeatureMapSpec) -> bool:
+    """Whether a run's map is measured, or cannot be looked up, which `first` says in its place."""
+    try:
+        return cache.kept(run_id, spec) is not None
+    except UserError:
+        return True
 
 
 def first(here: Context, asked: FeatureMapSpec, row: DeltaGenerator) -> list[screen.Side]:
@@ -133,8 +141,7 @@ def first(here: Context, asked: FeatureMapSpec, row: DeltaGenerator) -> list[scr
     mark = networks.default_image(here.a, here.b) if here.own else here.img
     if here.own:
         st.markdown(
-            "Your own picture is not shown on this map: it has only test images. Marked is test"
-            f" image {mark}."
+            f"The maps have only test images, not your own picture. Marked is test image {mark}."
         )
     drawn = screen.first(sides, mark, theme())
     seen = stage.show("features", drawn)
@@ -177,8 +184,11 @@ def _cost(asked: FeatureMapSpec) -> str:
     takes longer than usual; else empty, and there is no button.
     """
     usual = FeatureMapSpec()
-    more = asked.n * asked.steps > usual.n * usual.steps
-    return "more than a few seconds" if more and not rights.may_act() else ""
+    return (
+        "more than a few seconds"
+        if asked.n * asked.steps > usual.n * usual.steps and not rights.may_act()
+        else ""
+    )
 
 
 def _meanwhile(asked: FeatureMapSpec) -> FeatureMapSpec:
@@ -280,8 +290,7 @@ def controls(here: Context, asked: FeatureMapSpec) -> Choice:
     )
     write_address()  # here too: a fragment's rerun does not reach the page's end
     if kind != "umap":
-        usual = FeatureMapSpec()
-        asked = replace(asked, n_neighbors=usual.n_neighbors, min_dist=usual.min_dist)
+        asked = _meanwhile(asked)
     eps = catalogue.radius(folder.open_model(here.a)) if asked.eps is None else asked.eps
     beside = TIMES[also] * eps if also in TIMES else None
     return Choice(colour, also, replace(asked, projection=kind, place_eps=beside))

@@ -44,8 +44,8 @@ HOW = {
 }
 FEW = 200  # test images used to find out which input normalisation a network expects
 LARGER = (
-    "Up to 20,000 pictures of at most 50 MB. A zip may have 200 MB. For more, run on the computer"
-    " with robustviz: `python -m robustviz data add folder:PATH --name NAME`."
+    "Up to 20,000 pictures of at most 50 MB each. A zip or NumPy file may have 200 MB. For more,"
+    " run on the computer with robustviz: `python -m robustviz data add folder:PATH --name NAME`."
 )
 
 
