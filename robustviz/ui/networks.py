@@ -275,7 +275,7 @@ def right(run_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 def test_count(run_id: str) -> int:
     """The number of test images in the run's data set."""
     run = folder.open_model(run_id)
-    return catalogue.images(data_name(run)) or len(_images(run))
+    return catalogue.images(data_name(run)) or len(load("robustviz.views.measure").images_of(run))
 
 
 @memory.remembered(memory.ANSWERS)
@@ -287,7 +287,3 @@ def thumbnail(run_id: str, index: int) -> tuple[bytes, str]:
         return png(image / np.float32(255), 128), run.classes[int(y)]
     split, x, y = load("robustviz.views.measure").image_of(run, index)
     return png(x[0].numpy(), 128), split.classes[int(y[0])]
-
-
-def _images(run: folder.Run) -> Any:
-    return load("robustviz.views.measure").images_of(run)

@@ -40,7 +40,8 @@ def may_act() -> bool:
     if found == "own":
         return True
     if found == "lab":
-        return user() in _listed("ROBUSTVIZ_TEACHERS")
+        named = os.environ.get("ROBUSTVIZ_TEACHERS", "").split(",")
+        return user() in [one.strip() for one in named if one.strip()]
     return found == "class" and bool(st.session_state.get(TEACHER))
 
 
@@ -78,10 +79,6 @@ def who() -> str:
     return {"class": "Only the teacher", "lab": "Only users listed as teachers"}.get(
         mode(), "Nobody"
     )
-
-
-def _listed(name: str) -> list[str]:
-    return [one.strip() for one in os.environ.get(name, "").split(",") if one.strip()]
 
 
 def _same(one: str, other: str) -> bool:

@@ -267,9 +267,11 @@ def _board(a: Run, b: Run) -> Screen:
     found = scores.board(shown)
     if found is None:
         raise UserError("The shipped networks were not evaluated: run `make zoo`.")
-    names = {run.id: board.Name(_name(run), method_label(run.method_key)) for run in shown}
+    names = {
+        run.id: board.Name(
+            " · ".join((method_label(run.method_key), *unusual(run), run.architecture)),
+            method_label(run.method_key),
+        )
+        for run in shown
+    }
     return board.first(found, names, a.id, b.id)
-
-
-def _name(run: Run) -> str:
-    return " · ".join((method_label(run.method_key), *unusual(run), run.architecture))
