@@ -48,11 +48,11 @@ zoo: $(APP_READY)
 story: $(APP_READY)
 	@$(PY) -m robustviz.views.start.pack
 
-# One pytest session in two processes. All browser tests run in one of them, before its other tests. One thread each:
-# with two threads, linear algebra in one process would wait for a core that the other process uses.
+# One pytest session in three processes, for two cores: the one that runs all browser tests waits for the browser about half
+# of the time. One thread each: with two threads, linear algebra would wait for a core that another process uses.
 test: lint types
 	@$(PY) tests/browser/chromium.py
-	@$(ALONE) $(PY) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
+	@$(ALONE) $(PY) -m pytest -m "not slow" -n 3 --dist loadscope --no-loadscope-reorder
 
 test-fast: $(DEV_READY)
 	@$(ALONE) $(PY) -m pytest tests/unit tests/golden tests/contracts -m "not slow and not long" -n 2 --dist loadscope --no-loadscope-reorder
