@@ -190,6 +190,10 @@ def test_a_short_run_is_paused_survives_a_reload_resumes_and_ends(
     problems[:] = [problem for problem in problems if "/media/" not in problem]
 
 
+# Light is what the first screens are examined in; here it goes to the slow suite.
+THEMES = [pytest.param("light", marks=pytest.mark.slow), "dark"]
+
+
 def serious(page):
     """Returns the violations on the current page that axe calls serious or critical."""
     found = Axe().run(page).response["violations"]
@@ -200,7 +204,7 @@ def serious(page):
     ]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", THEMES)
 def test_the_red_team_is_told_from_the_defences_and_its_form_is_accessible(
     request, theme, server, settled
 ):
@@ -226,7 +230,7 @@ def test_what_is_chosen_in_settings_is_legible_in_dark(dark_page, server, settle
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", THEMES)
 def test_what_can_be_taken_home_is_legible(request, theme, server, settled):
     page: Page = request.getfixturevalue(f"{theme}_page")
     page.goto(f"{server}/attack?data=digits&img=5")

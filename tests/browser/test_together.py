@@ -11,7 +11,9 @@ from tests.browser.test_journeys import serious
 from tests.pages.conftest import ordinary
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 400), ("dark", 1280)])
+@pytest.mark.parametrize(
+    ("theme", "width"), [("light", 400), pytest.param("dark", 1280, marks=pytest.mark.slow)]
+)
 def test_one_scrubber_moves_three_networks_by_keyboard(request, theme, width, server, settled):
     page: Page = request.getfixturevalue(f"{theme}_page")
     page.set_viewport_size({"width": width, "height": 900})

@@ -64,7 +64,9 @@ def test_the_tour_goes_by_keyboard_alone_to_its_end(page, server, settled):
     expect(slider).to_have_value("1")
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 400), ("dark", 1280)])
+@pytest.mark.parametrize(
+    ("scheme", "width"), [("dark", 400), pytest.param("light", 1280, marks=pytest.mark.slow)]
+)
 def test_no_step_has_anything_that_axe_finds(scheme, width, request, server, settled):
     page: Page = request.getfixturevalue(f"{scheme}_page")
     page.set_viewport_size({"width": width, "height": 800})

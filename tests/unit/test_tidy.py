@@ -144,7 +144,7 @@ def test_an_empty_home_needs_no_tidying(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "nothing").exists()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_lesson_is_measured_once_and_kept_for_everybody(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pack, "FOLDER", tmp_path / "no-pack")
     monkeypatch.setenv("ROBUSTVIZ_RUNS", str(tmp_path))
