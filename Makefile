@@ -49,8 +49,9 @@ story: $(APP_READY)
 	@$(PY) -m robustviz.views.start.pack
 
 # One pytest session in three processes, for two cores: the one that runs all browser tests waits for the browser about half
-# of the time. One thread each: with two threads, linear algebra would wait for a core that another process uses.
-test: lint types
+# of the time. One thread each: with two threads, linear algebra would wait for a core that another process uses. A test checks
+# the types, beside the others.
+test: lint
 	@$(PY) tests/browser/chromium.py
 	@$(ALONE) $(PY) -m pytest -m "not slow" -n 3 --dist loadscope --no-loadscope-reorder
 

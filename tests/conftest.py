@@ -35,19 +35,32 @@ SHARED = REPOSITORY.parent / "shared" / "data"
 if not os.environ.get("ROBUSTVIZ_DATA") and SHARED.is_dir():
     os.environ["ROBUSTVIZ_DATA"] = str(SHARED)
 
+# Files whose tests share what takes long to make, such as a copy of the repository.
+TOGETHER = (
+    "test_adding",
+    "test_cpus",
+    "test_feature_map",
+    "test_instant",
+    "test_transfer",
+    "test_wheel",
+)
 collect_ignore = ["gpu"]  # These tests have their own configuration: `make gpu-check`.
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Lets any process run the next test, except that all browser tests run in the same process:
-    two cores can carry only one app and one Chromium.
+    """Lets any process run the next test, except that some run in the same process: all browser
+    tests, because two cores can carry only one app and one Chromium, and the tests of a file in
+    `TOGETHER`.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByNeed(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "browser" if nodeid.startswith("tests/browser/") else nodeid
+            file = nodeid.partition("::")[0]
+            if file.startswith("tests/browser/"):
+                return "browser"
+            return file if Path(file).stem in TOGETHER else nodeid
 
     return ByNeed(config, log)
 
