@@ -92,12 +92,17 @@ def import_run(
     few = split.take(n)
     _check(ours, few, classes)
     verdict = _read(ours, few, reading, *((mean, std) if mean or std else (found.mean, found.std)))
+    say(f"{split.card} The network's outputs are taken for {_few(classes or split.classes)}.")
     _tell(verdict, say)
     ours = _with(ours.cpu(), found, verdict.reading, shape)
     names = tuple(map(harmless, classes or split.classes))
     images = {"classes": shape[0], "channels": shape[1], "size": shape[2], "names": names}
     more = {"images": images} | ({"label": harmless(label)} if label else {})
     return _kept(ours, found, config, verdict, more, name)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(map(harmless, names[:9])) + ", …" * (len(names) > 9) + ", in this order"
 
 
 def _tell(verdict: readings.Verdict, say: Say) -> None:

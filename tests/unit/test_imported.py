@@ -197,8 +197,11 @@ def test_a_network_that_is_mostly_wrong_is_asked_for_its_normalisation(
     assert cli.main(["evaluate", run.id, "--n", "20", "--attack", "fgsm"]) == 0
     asks = "of 20 untouched images are right. Do its mean, std and order of classes fit? See docs/"
     assert asks in capsys.readouterr().out
+    said.clear()
     right = import_run(ordinary("digits").net(), data="digits", n=40, say=said.append)
     assert str(said[-1]).endswith(" of 40 right.")
+    order = "are taken for 0, 1, 2, 3, 4, 5, 6, 7, 8, …, in this order."
+    assert any("handwritten digits" in str(one) and order in str(one) for one in said)
     assert cli.main(["evaluate", right.id, "--n", "20", "--attack", "fgsm"]) == 0
     assert "untouched images are right. Do" not in capsys.readouterr().out
     for hits, classes, doubted in ((16, 10, True), (45, 100, False), (60, 2, True), (90, 2, False)):
