@@ -249,7 +249,7 @@ def items(split):
 
 
 @pytest.fixture
-def code(here: Path) -> Path:
+def code(here: Path, unplugged: None) -> Path:
     (here / "mine.py").write_text(CODE)
     return here / "mine.py"
 
