@@ -73,8 +73,8 @@ def hessian_vector(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
 def top_eigenvalue(
     loss: Loss, x: Tensor, iterations: int, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The eigenvalue λ of largest absolute value of each sample's Hessian, with its sign, and the
-    relative residual ‖Hv − λv‖/|λ|, both (N,).
+    """The Lanczos estimate λ of the eigenvalue of largest absolute value of each sample's Hessian,
+    with its sign, and the relative residual ‖Hv − λv‖/|λ|, both (N,).
 
     `loss` maps samples `x` (N, …) to losses (N,), each of which depends on its own sample only; it
     may be any loss of any network. `iterations` is the number of products H·v, starting from a
@@ -83,8 +83,7 @@ def top_eigenvalue(
 
     Source: docs/methods.md, Loss surfaces and curvature; Lanczos 1950, which uses all products of
     the power iteration instead of only the last one. 20 steps of plain power iteration are up to
-    100% off where eigenvalues of opposite sign are similar in size (4 of 50 images of one
-    network).
+    100% off where eigenvalues of opposite sign are similar in size (4 of 50 images of one network).
     """
     tiny = torch.finfo(x.dtype).tiny
     basis = [F.normalize(torch.randn(x.shape, generator=rng, dtype=x.dtype).flatten(1))]
@@ -186,7 +185,8 @@ def smoothed(net: nn.Module, beta: float) -> nn.Module:
     """A copy of a network in which softplus(β·x)/β replaces each ReLU, whether it is a layer or a
     call of a function such as `F.relu` in the network's forward. A ReLU network is piecewise
     linear, so without this replacement only the loss function would contribute curvature. Attention
-    in the copy runs without torch's fused kernels, which have no second derivative.
+    layers of torch and timm run in the copy without torch's fused kernels, which have no second
+    derivative.
     """
     net = copy.deepcopy(net)
     for module in list(net.modules()):
@@ -237,11 +237,11 @@ def _gradients(run: Run, split: Dataset, n: int) -> Tensor:
 
 
 def others_of(run: Run, spec: GradientsSpec) -> list[Run]:
-    """The runs whose gradients are compared with those of `run`: the runs in `spec.targets`.
-    If that is empty: the witness of an aligned `run`, and the shipped networks trained without a
+    """The runs whose gradients are compared with those of `run`: the runs in `spec.targets`. If
+    that is empty: the witness of an aligned `run`, and the shipped networks trained without a
     defence on the same data, except `run`, its source and its witness. There may be none. Raises
-    UserError for a named run trained on other images or classes, and, if none is named, where the
-    source or the witness of an aligned `run` is missing.
+    UserError for a named run that does not exist or was trained on other images or classes, and, if
+    none is named, where the source or the witness of an aligned `run` is missing.
     """
     if named := named_runs(run, spec.targets, "target"):
         return named
@@ -262,7 +262,7 @@ def _name(run: Run, spec: GradientsSpec) -> str:
 def gradients(run: Run, spec: GradientsSpec) -> Gradients:
     """Measure the gradient of the cross-entropy with respect to the pixels of the first `spec.n`
     test images: its norm, its share on the true object, and its cosine with the gradients of the
-    runs from `others_of`. Raises UserError where `others_of` does.
+    runs from `others_of`. Raises UserError where `others_of` does, and if a norm is not finite.
     """
     split, others = images_of(run), others_of(run, spec)
     index = torch.arange(min(spec.n, len(split)))

@@ -126,8 +126,8 @@ def _answers(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool) -> 
 
 
 def _doubt(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool, witness: str) -> str:
-    """Each network's entropy and its KL divergence from the witness's soft label, and how the
-    images were attacked, in words.
+    """Each network's entropy, its KL divergence from the witness's soft label, and with `attacked`
+    how the image was attacked, in words.
     """
     each = [f"{short(name)} has an entropy of {entropy(p):.2f} nats." for name, p in probs.items()]
     far = [
@@ -147,8 +147,8 @@ def _doubt(probs: Mapping[str, Floats], first: SoftLabels, attacked: bool, witne
 def gradients(results: Gradients | Mapping[str, Gradients], *, template: str = LIGHT) -> go.Figure:
     """Draw means over the images, with 95% intervals: the gradient's share on the true object,
     beside the object's area, and its cosine with other networks' gradients. The text compares the
-    first two networks image by image. Raises UserError if the data has no masks and there is no
-    other network.
+    first two networks image by image. Raises UserError if the data has no masks and no gradients of
+    other networks were measured.
     """
     found, faint = named(results, ""), COLOURS[template]["faint"]
     first = next(iter(found.values()))
@@ -223,7 +223,7 @@ def _measures(result: Gradients) -> dict[str, Floats]:
 
 
 def change(before: Floats, after: Floats) -> str:
-    """The mean difference between values of the same images with its 95% interval, in words:
+    """The mean of `after` − `before`, values of the same images, with its 95% interval, in words:
     `+0.020 [+0.010, +0.030]`. "no significant difference" is added where the interval contains 0.
     """
     mean, low, high = mean_interval(after - before)
@@ -233,8 +233,8 @@ def change(before: Floats, after: Floats) -> str:
 
 
 def _on_object(found: Mapping[str, Gradients]) -> str:
-    """Each network's share of the gradient on the true object, and whether that share is above the
-    object's area, in words.
+    """Each network's share of the gradient on the true object, and whether that share is above or
+    below the object's area, in words.
     """
     first = next(iter(found.values()))
     if not first.share.size:
@@ -275,7 +275,7 @@ def _verdict(found: Mapping[str, Gradients]) -> str:
 
 def _moved(found: Mapping[str, Gradients]) -> str:
     """How cosines, share on the object and gradient norm changed from the first network to the
-    second, image by image, in words; empty for one network and if the images differ.
+    second, image by image, in words; empty for one network and if their images differ.
     """
     if (pair := _pair(found)) is None:
         return ""
@@ -301,9 +301,9 @@ def _pair(found: Mapping[str, R]) -> list[tuple[str, R]] | None:
 
 
 def fewer(before: Floats, after: Floats) -> str:
-    """In words: on how many of the images whose value changed it fell, and whether that is most,
-    few or undecided (Wilson's 95% interval above, below or across one half). A count suits values
-    with a long tail better than a mean.
+    """In words: on how many images the value fell from `before` to `after`, of those where it
+    changed, and whether that is most, few or undecided (Wilson's 95% interval above, below or
+    across one half). A count suits values with a long tail better than a mean.
     """
     n, k = int((before != after).sum()), int((after < before).sum())
     if n == 0:
@@ -320,7 +320,9 @@ def fewer(before: Floats, after: Floats) -> str:
 
 
 def _decided(before: Floats, after: Floats) -> str:
-    """Wilson's 95% interval of the share of images on which the value fell, in words."""
+    """Wilson's 95% interval of the share of images on which the value fell, of those where it
+    changed, in words.
+    """
     if not (n := int((before != after).sum())):
         return "The values are equal on every image."
     low, high = wilson(int((after < before).sum()), n)

@@ -71,7 +71,7 @@ class Cast:
 
 
 def first(here: Context) -> tuple[Context, Cast]:
-    """Draw the first screen; return the context, with the image now displayed, and the networks."""
+    """Draw the first screen; return the context (`img`: the image shown) and the networks."""
     wanted = st.segmented_control(
         "Shown",
         list(COMPARED),
@@ -110,8 +110,8 @@ def _own(here: Context) -> None:
 
 def _aligned(here: Context, family: tuple[Run, Run, Run]) -> Context:
     """Draw the loss around the image for the source before and after its alignment; return the
-    context, with the image now displayed. If the image is only the page's default and the witness
-    misclassifies it, the first image that the witness classifies correctly replaces it.
+    context, with the displayed image as `img`. If the image is only the page's default and the
+    witness misclassifies it, the first image that the witness classifies correctly replaces it.
     """
     before, after, witness = family
     sides, asked = {BEFORE: before.id, AFTER: after.id}, here.img
@@ -151,7 +151,7 @@ def _aligned(here: Context, family: tuple[Run, Run, Run]) -> Context:
 
 
 def _misread(found: Mapping[str, WorstDirection]) -> bool:
-    """Whether the witness misclassifies the clean image."""
+    """Whether the witness misclassifies the clean image, according to its outputs in `found`."""
     return any(int(result.label.argmax()) != result.y for result in found.values())
 
 
@@ -172,8 +172,8 @@ def _first_right(run: Run) -> int | None:
 
 def _family(here: Context) -> tuple[Run, Run, Run] | None:
     """Returns (source before, source after, witness): of A or B if one is aligned, else of another
-    alignment on this data, preferably a shipped one to soft labels; None without any. An alignment
-    whose source or witness is missing is passed over with a message.
+    alignment on this data, preferably to soft labels, then a shipped one; None without any. An
+    alignment whose source or witness is missing is passed over with a message.
     """
     candidates = [
         *(folder.open_model(run_id) for _, run_id in here.sides),
@@ -233,8 +233,8 @@ def bars(here: Context, chosen: Cast, temperature: int) -> None:
 
 
 def _temperature(chosen: Cast) -> int:
-    """The temperature of all soft labels: the value of the first screen's control if there is one,
-    else of a slider drawn here.
+    """The temperature of all soft labels: that of the first screen's slider if the page shows an
+    alignment, else that of a slider drawn here.
     """
     if chosen.frozen:
         return int(st.session_state.get("T", "4"))
@@ -425,8 +425,8 @@ def _cell(k: int, n: int) -> str:
 
 
 def _compared(found: Mapping[str, Mapping[str, Evaluation]]) -> tuple[str, str]:
-    """Returns two texts that compare the second network with the first on the same images: a
-    sentence on the attack with the most images, and all sentences, on every attack that both were
+    """Returns two texts that compare the second network with the first on the same images: one
+    sentence, on the attack with the most images, and all sentences, on every attack that both were
     evaluated with and on clean images. Both are empty for one network.
     """
     if len(found) < 2:
@@ -453,7 +453,8 @@ def _compared(found: Mapping[str, Mapping[str, Evaluation]]) -> tuple[str, str]:
 
 
 def _clean(before: Evaluation, after: Evaluation) -> str:
-    """The change in clean accuracy from `before` to `after`, in words; empty if images differ."""
+    """The change in clean accuracy, in words; empty if images differ or were not stored one by one.
+    """
     if after.images != before.images or not (after.clean_right and before.clean_right):
         return ""
     mine, theirs = after.right()[0], before.right()[0]

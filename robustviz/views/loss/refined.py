@@ -15,8 +15,8 @@ from robustviz.training.evaluation import pack
 from robustviz.types import JSON
 
 FIRST = 4  # the first pass computes every fourth point
-# Cells that linear interpolation gets right to this fraction of the drawn range are not refined;
-# contour lines are 0.05 of it apart.
+# Cells that linear interpolation gets right to this fraction of the drawn range are not refined.
+# For comparison: contour lines are 0.05 of the range of the losses apart.
 SEEN = 0.01
 TRIED = 64  # interpolated points that are computed afterwards, to measure the error
 
@@ -26,8 +26,9 @@ class Refined:
     """A surface of which some points were computed and the others interpolated.
 
     `values` (G,G,K): the K values at each point; `computed` (G,G): True where a point was computed.
-    `tried` (T,2): row and column of the points that were interpolated first and then computed to
-    measure the error; `guess` (T,K): their interpolated values.
+    `tried` (T,2): row and column of the points that were interpolated first and then computed, to
+    measure the error; there, `values` has the computed ones, and `guess` (T,K) the interpolated
+    ones.
     """
 
     values: Floats
@@ -67,14 +68,14 @@ def refined(
     """Returns a surface of `grid` × `grid` points, computed where it bends and interpolated
     elsewhere. `compute` takes the rows and columns of P points and returns their values (P,K).
 
-    The first pass computes the points in which both row and column are at an edge or a multiple of
+    The first pass computes the points whose row and column are both at an edge or a multiple of
     four steps from the middle; then the spacing is halved twice. Second differences estimate the
     error of linear interpolation in each cell. Where it exceeds 1% of the range of the drawn
-    quantities (`drawn` maps values (N,K) to these, (N,D)), all points of the cell are computed at
-    the new spacing. The others come from the cubic through the four nearest points of the coarser
-    grid along each direction. Last, up to 64 interpolated points, which `seed` selects, are
-    computed to measure the error. If a value on one of the two coarser grids is not finite, all
-    points are computed.
+    quantities in the first pass (`drawn` maps values (N,K) to these, (N,D)), all points of the cell
+    are computed at the new spacing. The others come from the cubic through the four nearest points
+    of the coarser grid along each direction. Last, up to 64 interpolated points, which `seed`
+    selects, are computed to measure the error. If a value on one of the two coarser grids is not
+    finite, all points are computed.
     """
     nodes, spans = _lattice(grid, FIRST), None
     computed = _both(grid, nodes)
@@ -119,7 +120,7 @@ def refined(
 
 
 def _lattice(grid: int, step: int) -> Ints:
-    """The indices that are a multiple of `step` from the middle of the `grid`, and both ends."""
+    """The indices 0 to `grid` − 1 that are a multiple of `step` from the middle, and both ends."""
     return np.unique([0, *range(grid // 2 % step, grid, step), grid - 1])
 
 
@@ -137,7 +138,7 @@ def _bend(nodes: Ints, shown: Floats) -> Floats:
     second = (
         np.abs(np.diff(np.diff(shown, axis=0) / length, axis=0)) * 2 / (length[1:] + length[:-1])
     )
-    # the first and last node have no second difference: they take that of the next node
+    # the first and last node have no second difference: they take that of their neighbour
     second = np.pad(second, [(1, 1), (0, 0), (0, 0)], mode="edge")
     cell = np.maximum(second[1:], second[:-1]) * length**2 / 8
     return np.asarray(np.maximum(cell[:, 1:], cell[:, :-1]))

@@ -109,7 +109,9 @@ def entropy(p: Floats) -> float:
 
 
 def divergence(p: Floats, q: Floats) -> float:
-    """KL(p ‖ q) of two distributions (K,), in nats."""
+    """KL(p ‖ q) of two distributions (K,), in nats; finite, because probabilities below 1e-300
+    count as 1e-300.
+    """
     return float((p * (np.log(np.maximum(p, 1e-300)) - np.log(np.maximum(q, 1e-300)))).sum())
 
 
@@ -124,10 +126,11 @@ class Surface(Result):
     (G,G): cross-entropy with y. `soft` (G,G): T²·KL(q ‖ softmax(logits/T)), where q = `label` (K,)
     is the witness's softmax output at T for the clean image; `soft` and `label` are empty without a
     witness. `pred` (G,G): the predicted classes. `eps`: the run's ε, or its data's default ε if it
-    was trained in l2. With the option `refine`, some points are interpolated. Then
-    `meta["refined"]` says which points were computed (`where`, to be read with
-    `evaluation.unpack`), and how large the interpolation error is (`error`), measured at up to 64
-    points.
+    was trained in l2.
+
+    With the option `refine`, some points are interpolated. Then `meta["refined"]` says which points
+    were computed (`where`, to be read with `evaluation.unpack`), and how large the interpolation
+    errors of `hard` and `soft` are at most (`error`), measured at up to 64 points.
     """
 
     x: Floats
@@ -210,16 +213,17 @@ class SurfacesSpec(ProbeSpec[Surface]):
 @dataclass(frozen=True)
 class WorstDirection(Result):
     """The predictions of a network on a plane through one image. Row i and column j stand for the
-    image x + aᵢ·d + bⱼ·r, clipped to [0, 1], so that each is a valid image.
+    image x + aᵢ·d + bⱼ·r, clipped to [0, 1], so that each is a valid image. Here x has pixels in
+    [0, 1], d is the perturbation that PGD found, divided by ε, and r is ±1 at random.
 
-    `x` (C,H,W) uint8: the image. `d` (C,H,W) int8: 127 times the perturbation that PGD found,
-    divided by ε; r is ±1 at random and is not stored. `a`, `b` (G,) in pixel units: `a` from −ε to
-    2ε, `b` from −1.5ε to 1.5ε. `odds` (G,G): log((1 − p)/p), where p is the probability of the true
-    class `y`; the loss is log(1 + exp(odds)). `margin` (G,G): log-softmax of y minus the largest
-    log-softmax of another class, positive where the prediction is right. `line` (L,K): log-softmax
-    of the image moved by 0, 1, 2 … grey levels (1/255) along d, up to 2ε. With a witness, `label`
-    (K,) is the witness's log-softmax for the clean image, and `logp` (G,G,K) is this network's
-    log-softmax on the plane; both are empty without a witness.
+    `x` (C,H,W) uint8: 255·x. `d` (C,H,W) int8: 127·d, rounded. r is not stored. `a`, `b` (G,) in
+    pixel units: `a` from −ε to 2ε, `b` from −1.5ε to 1.5ε. `odds` (G,G): log((1 − p)/p), where p is
+    the probability of the true class `y`; the loss is log(1 + exp(odds)). `margin` (G,G):
+    log-softmax of y minus the largest log-softmax of another class, positive where the prediction
+    is right. `line` (L,K): log-softmax of the image moved by 0, 1, 2 … grey levels (1/255) along d
+    and clipped, up to 2ε. With a witness, `label` (K,) is the witness's log-softmax for the clean
+    image, and `logp` (G,G,K) is this network's log-softmax on the plane; both are empty without a
+    witness.
     """
 
     x: Ints
@@ -268,9 +272,9 @@ class WorstDirection(Result):
 class WorstDirectionSpec(ProbeSpec[WorstDirection]):
     """Predictions on a plane through a test image, along the network's worst direction.
 
-    The plane holds x + a·d + b·r, a from −ε to 2ε and b from −1.5ε to 1.5ε. d is the perturbation
-    of 20 PGD steps from a zero start, divided by ε, on the run's own network or on `reference`. r
-    is ±1 at random, the same for every network.
+    The plane holds x + a·d + b·r, clipped to [0, 1], for a from −ε to 2ε and b from −1.5ε to 1.5ε.
+    d is the perturbation of 20 PGD steps from a zero start, divided by ε, on the run's own network
+    or on `reference`. r is ±1 at random, the same for every network.
     """
 
     index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
@@ -296,7 +300,9 @@ class WorstDirectionSpec(ProbeSpec[WorstDirection]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[WorstDirection], ...]:
-    """The specs that the Loss page's first screen measures on each network, for one image."""
+    """The specs that the Loss page's first screen measures on networks A and B, for one image and
+    the radius `eps`: a tuple of one.
+    """
     return (WorstDirectionSpec(index=index, eps=eps),)
 
 

@@ -38,9 +38,9 @@ TARGETS = ("to the true class", "to the soft label")
 
 
 def enlarged(values: Floats, side: int, *, pixels: bool = False) -> Floats:
-    """Interpolate values (G,G) to (side, side) points with cubics. By default the outermost points
-    are the outermost values; with `pixels`, the points are instead the pixel centres of a picture
-    whose corners are the corner values.
+    """Interpolate values (G,G) to (side, side) points with cubics, as float32. By default the
+    outermost points lie on the outermost values. With `pixels`, the points are instead the centres
+    of the pixels of a picture whose corners lie on the corner values.
     """
     n = len(values)
     image = Image.fromarray(values.astype(np.float32))
@@ -50,8 +50,8 @@ def enlarged(values: Floats, side: int, *, pixels: bool = False) -> Floats:
 
 
 def bands(values: Floats, edges: Floats, side: int) -> bytes:
-    """Draw values (G,G) as filled contours between the ascending `edges` (9,), as the bytes of a
-    PNG of `side` × `side` pixels. The rows of `values` run along x, the columns along y, upwards.
+    """Draw values (G,G) as filled contours between the ascending `edges` (9,). Returns the bytes of
+    a PNG of `side` × `side` pixels. The rows of `values` run along x, the columns along y, upwards.
     """
     colour = np.searchsorted(edges, enlarged(values.T[::-1], side, pixels=True)).astype(np.uint8)
     picture = Image.fromarray(colour, "P")
@@ -84,9 +84,11 @@ def _map(
     result: WorstDirection, picture: bytes, plot: Plot, *, walks: str = "", moves: str = ""
 ) -> Plot:
     """Add to `plot` the map `picture`, a PNG, with the decision boundary and a ring for the image.
+    Returns `plot`.
 
-    `walks`: `a` or `b` adds a dot on the direction d that the screen's control moves. `moves`: the
-    name by which the control exchanges the picture. Empty: there is nothing to move or exchange.
+    `walks`: the side, `a` or `b`, of the dot on the line along d that the screen's slider moves;
+    empty: no dot and no line. `moves`: the name in `Screen.moves` under which the slider exchanges
+    the picture; empty: it does not.
     """
     (left, right), (low, high) = plot.x, plot.y
     box = plot.px(left), plot.py(high)
@@ -123,8 +125,8 @@ def _map(
 
 
 def _plot(result: WorstDirection, side: int, label: str, *, left: int = 30) -> Plot:
-    """Make empty axes in grey levels around a square of `side` pixels, with `label` below it. An
-    empty `label` leaves out the ticks, `left` = 0 the title of the vertical axis.
+    """Make empty axes in grey levels around a square of `side` pixels, with `label` below it. If
+    `label` is empty there are no ticks, if `left` is 0 no title of the vertical axis.
     """
     scale = result.eps * 255
     plot = Plot(
@@ -144,7 +146,7 @@ def _plot(result: WorstDirection, side: int, label: str, *, left: int = 30) -> P
 
 def legend(height: int) -> str:
     """Draw the ten colours in a column of `height` pixels, with the lowest losses at the bottom,
-    and the meaning of colours and line, as HTML.
+    and the meaning of colours and line. Returns HTML.
     """
     step = (height - 6) / len(COLOURS)
     parts = [
@@ -162,8 +164,8 @@ def legend(height: int) -> str:
 
 
 def _hard(result: WorstDirection, side: int) -> bytes:
-    """A PNG of the loss to the true class. The log-odds are interpolated instead of the loss,
-    because they are closer to linear.
+    """A PNG of the loss to the true class on the plane. The log-odds are interpolated instead of
+    the loss, because they are closer to linear.
     """
     return bands(result.odds, np.log1p(-SHARES) - np.log(SHARES), side)
 
@@ -182,8 +184,9 @@ def positions(eps: float) -> list[int]:
 
 def worst_direction(found: Mapping[str, WorstDirection]) -> Screen:
     """Draw a first screen: the loss around the image for each network along its own worst
-    direction, on one colour scale. The slider moves a dot along the direction, and the picture
-    beside the map is the image at the dot.
+    direction, on one colour scale. The slider moves a dot along the direction, from ε at the start,
+    and the picture beside the map is the image at the dot. The names in `found` begin with A or B,
+    in whose colour the network is drawn.
     """
     first = next(iter(found.values()))
     levels, classes = positions(first.eps), first.meta["classes"]
@@ -227,15 +230,17 @@ def worst_direction(found: Mapping[str, WorstDirection]) -> Screen:
 
 
 def _says(result: WorstDirection, level: int, classes: Sequence[str]) -> str:
-    """The prediction `level` grey levels along d, and its probability: `✗ cup, 98%`."""
+    """The prediction `level` grey levels along d, and its probability, as `✗ cup, 98%`; ✓ if it is
+    right.
+    """
     answer = int(result.answers[level])
     share = float(np.exp(result.line[level, answer]))
     return f"{'✓' if answer == result.y else '✗'} {classes[answer]}, {share:.0%}"
 
 
 def verdict(found: Mapping[str, WorstDirection]) -> str:
-    """One sentence: the grey level at which each network's prediction changes along its own worst
-    direction.
+    """One sentence: the smallest number of grey levels along its own worst direction at which each
+    network's prediction is wrong.
     """
     said = {name[:1]: result for name, result in found.items()}
     parts = [
@@ -329,8 +334,9 @@ def _bars(
     start: int,
     moves: dict[str, tuple[str, list[str]]],
 ) -> str:
-    """Draw the witness's soft label as bars, as SVG: its most probable classes, at most `SHOWN`, in
-    class order. Adds to `moves` how the bars change with the temperature.
+    """Draw the witness's soft label as bars, as SVG: at most `SHOWN` classes, those whose
+    probability is highest at any of `TEMPERATURES`, in class order. The bars are drawn at
+    temperature `start`. Adds to `moves` how they change with the temperature.
     """
     shares = np.stack([soft_label(result.label, t) for t in TEMPERATURES])
     shown = sorted(np.argsort(-shares.max(axis=0), kind="stable")[:SHOWN])

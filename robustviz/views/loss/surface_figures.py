@@ -43,8 +43,8 @@ def surfaces(
     frozen: str = "",
     template: str = LIGHT,
 ) -> go.Figure:
-    """Draw the loss on the plane through an image, one column per network, in grey levels along
-    both directions.
+    """Draw the loss on the plane through an image, one column per network; both directions are in
+    grey levels.
 
     `target`: the loss's target: the true class (`hard`), the witness's soft label (`soft`), or one
     row for each (`both`). `frozen`: the name in `results` of a network that the alignment did not
@@ -178,7 +178,7 @@ def _slopes(found: Mapping[str, Surface], target: str) -> str:
 
 def _box(found: Mapping[str, Surface], target: str) -> str:
     """The loss at ε along the random direction (the higher of both ways) and the highest loss in
-    the ε box, in words.
+    the ε box (both steps at most ε), in words.
     """
     said = [f"The loss {TARGETS[target]} elsewhere:"]
     for name, result in found.items():
@@ -224,8 +224,8 @@ def _apart(found: Mapping[str, Surface], targets: Sequence[str]) -> str:
 
 
 def _frozen(found: Mapping[str, Surface], frozen: str) -> list[str]:
-    """A list of one sentence, that the frozen network's surface is the same before and after the
-    alignment; empty if no network `frozen` is among the results.
+    """A list of one sentence, which says that the frozen network's surface is the same before and
+    after the alignment; empty if no network `frozen` is among the results.
     """
     same = "is not trained by the alignment, so its surface is the same before and after."
     return [f"The {frozen.lower()} {same}"] if frozen and frozen in found else []
@@ -235,7 +235,7 @@ def _interpolated(
     found: Mapping[str, Surface] | Mapping[str, WeightSurface], kinds: Sequence[str]
 ) -> str:
     """How many points were computed, and the largest interpolation error at the points tried, in
-    words; empty where all points were computed.
+    words; empty if no point was interpolated.
     """
     parts = [result.meta["refined"] for result in found.values() if "refined" in result.meta]
     points, computed, tried = (
@@ -262,9 +262,9 @@ def weight_surface(
     """Draw the mean loss of a set of images as the weights move along two filter-normalised
     directions, one column per network.
 
-    The colour is log₁₀ of the loss, because losses a few filter norms away are a hundred times
-    larger; a loss that is not finite is drawn as 10⁶. Raises UserError for results on different
-    grids.
+    The colour (in 3-D also the height) is log₁₀ of the loss, because losses a few filter norms away
+    are a hundred times larger. A loss that is not finite is drawn as 10⁶, one below 10⁻⁶ as 10⁻⁶.
+    Raises UserError for results on different grids.
     """
     found, flat = named(results, ""), kind == "contour"
     first = next(iter(found.values()))
@@ -341,7 +341,7 @@ def _frame(
     template: str,
 ) -> go.Figure:
     """Make empty panels, for contours if `flat`, else for 3-D surfaces, with one colour scale for
-    all `losses`. `titles`: of the columns; `axes`: the titles of x, y and the colour.
+    all `losses`. `titles`: of the columns; `axes`: the titles of x, y and the loss.
     """
     rows, columns, (x_title, y_title, z_title) = len(losses), len(losses[0]), axes
     figure = make_subplots(

@@ -96,11 +96,11 @@ def moved_weights(
     x: Tensor,
     y: Tensor,
 ) -> Tensor:
-    """The mean cross-entropy (P,) of images `x` (N,C,H,W) with labels `y` (N,) at the weights w +
-    aₚ·u + bₚ·v, in eval mode.
+    """The mean cross-entropy (P,) float64 of images `x` (N,C,H,W) with labels `y` (N,) at the
+    weights w + aₚ·u + bₚ·v, in eval mode.
 
-    `u` and `v` map parameter names to directions; `a`, `b` are (P,). The weights change in a copy,
-    because other threads use the network at the same time.
+    `u` and `v` map the name of each parameter to its direction; `a`, `b` are (P,). The weights
+    change in a copy, because other threads use the network at the same time.
     """
     own = copy.deepcopy(net)
     named = {
@@ -128,9 +128,10 @@ def rademacher(shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 def losses_at(flat: Floats, y: Tensor, wanted: Tensor | None, temperature: float) -> Floats:
-    """The losses of P images with logits `flat` (P,K), one row per image. The first column is the
-    cross-entropy with the true class `y` (1,). If the witness's logits `wanted` (1,K) are given,
-    there is a second column, T²·KL(softmax(wanted/T) ‖ softmax(flat/T)) with T = `temperature`.
+    """The losses of P images with logits `flat` (P,K): float32 (P,1) or (P,2), one row per image.
+    The first column is the cross-entropy with the true class `y` (1,). If the witness's logits
+    `wanted` (1,K) are given, there is a second column, T²·KL(softmax(wanted/T) ‖ softmax(flat/T))
+    with T = `temperature`.
     """
     logits = torch.from_numpy(flat).float()
     columns = [
@@ -156,8 +157,9 @@ def _shared(said: JSON) -> str:
 def networks_of(run: Run, spec: SurfacesSpec) -> tuple[Run, Run | None]:
     """Returns (reference, witness): the runs named in the spec. If none is named, the reference is
     the source of an aligned `run`, else `run` itself, and the witness is that of an aligned `run`,
-    else None. Raises UserError for a named run trained on other images or classes, and where the
-    source or the witness of an aligned `run` is missing and the spec does not name both.
+    else None. Raises UserError for a named run that does not exist or was trained on other images
+    or classes, and where the source or the witness of an aligned `run` is missing and the spec does
+    not name both.
     """
     # Not looked up if both are named, so that an aligned run whose source is gone can be shown.
     before, witness = relatives(run) if not (spec.reference and spec.witness) else (None, None)
@@ -231,15 +233,17 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
 
 
 def _temperature(run: Run) -> float:
-    """The T of the soft labels with which a network was aligned, 4 for other methods, in which
-    `temperature` is that of a contrastive loss.
+    """The temperature of the soft labels with which a run was aligned; 4 for runs of other methods,
+    even if they have a setting `temperature`, because that one belongs to a contrastive loss.
     """
     method = run.config.method
     return method.temperature if isinstance(method, ModelAlignment) else 4.0
 
 
 def _heights(hard: Floats, a: Tensor, eps: float, index: int) -> str:
-    """The cross-entropy at the image, and its maxima in the ε box and on the plane, in words."""
+    """The cross-entropy at the image, and its maxima where |a| and |b| are at most ε and on the
+    whole plane, in words.
+    """
     middle, inside = len(a) // 2, (a.abs() <= eps * (1 + 1e-6)).numpy()
     return (
         f"cross-entropy {float(hard[middle, middle]):.3f} at image {index}, up to"
@@ -250,9 +254,10 @@ def _heights(hard: Floats, a: Tensor, eps: float, index: int) -> str:
 
 def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSpec) -> Tensor:
     """The adversarial direction (C,H,W), with entries in [−1, 1], at an image `x` (1,C,H,W) of
-    class `y` (1,), computed on the reference network as `spec.direction` says. Raises UserError for
-    `sign` if the gradient is 0, and for `pgd` if the radius is 0. The radius is the reference's ε,
-    or the data's default ε if it was trained in l2.
+    class `y` (1,), computed on the reference network as `spec.direction` says. With `pgd` it is 0
+    everywhere if PGD does not move the image. Raises UserError for `sign` if the gradient is 0, and
+    for `pgd` if the radius is 0. The radius is the reference's ε, or the data's default ε if it was
+    trained in l2.
     """
     net = net_of(reference)
     if spec.direction == "pgd":
@@ -282,7 +287,9 @@ def pgd_direction(net: Classifier, x: Tensor, y: Tensor, eps: float) -> Tensor:
 
 
 def _slice_name(run: Run, spec: WorstDirectionSpec) -> str:
-    """The cache key, which includes the hashes of the reference's and witness's weights."""
+    """The cache key of a `WorstDirection`, which includes the hashes of the reference's and
+    witness's weights.
+    """
 
     def written(name: str, role: str) -> str:
         return f"{name}@{trained_alike(run, name, role).weights}" if name else ""
@@ -299,7 +306,7 @@ def _slice_name(run: Run, spec: WorstDirectionSpec) -> str:
 @probe(WorstDirectionSpec, name=_slice_name)
 def worst_direction(run: Run, spec: WorstDirectionSpec) -> WorstDirection:
     """Compute the predictions on a plane through one image, along the network's worst direction.
-    Raises UserError unless ε is above 0 and `spec.grid` − 1 a multiple of 6, if PGD does not move
+    Raises UserError unless 0 < ε ≤ 1 and `spec.grid` − 1 is a multiple of 6, if PGD does not move
     the image, and where `image_of` or `trained_alike` does.
     """
     split, x, y = image_of(run, spec.index)
@@ -354,7 +361,8 @@ def _around(
     net: Classifier, x: Tensor, y: int, d: Tensor, a: Tensor, eps: float, seed: int, whole: bool
 ) -> dict[str, Any]:
     """Computes the fields `odds`, `margin`, `logp` and `line` of a `WorstDirection` around the
-    image `x` (C,H,W) of class `y`. `logp` is empty unless `whole`.
+    image `x` (C,H,W) of class `y`, along `d` (C,H,W) in [−1, 1] and the random direction of `seed`.
+    `logp` is empty unless `whole`.
     """
     b, levels = a - eps / 2, torch.arange(math.floor(2 * eps * 255 + 1e-6) + 1) / 255
     along = torch.cat([a.repeat_interleave(len(b)), levels])
