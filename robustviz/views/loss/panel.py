@@ -453,7 +453,7 @@ def _compared(found: Mapping[str, Mapping[str, Evaluation]]) -> tuple[str, str]:
 
 
 def _clean(before: Evaluation, after: Evaluation) -> str:
-    """The change in clean accuracy, in words; empty if images differ or were not stored one by one.
+    """The change in clean accuracy, in words; empty without per-image results on the same images.
     """
     if after.images != before.images or not (after.clean_right and before.clean_right):
         return ""
