@@ -453,9 +453,7 @@ def _compared(found: Mapping[str, Mapping[str, Evaluation]]) -> tuple[str, str]:
 
 
 def _clean(before: Evaluation, after: Evaluation) -> str:
-    """The change in clean accuracy, in words; empty without results per image on the same
-    images.
-    """
+    """How clean accuracy changed, in words; empty without results per image on the same images."""
     if after.images != before.images or not (after.clean_right and before.clean_right):
         return ""
     mine, theirs = after.right()[0], before.right()[0]
