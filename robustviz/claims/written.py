@@ -45,19 +45,18 @@ def between(file: Path, mark: str, text: str) -> str:
 
 
 def counts(found: Found) -> str:
-    """For the README: a Markdown table of how many claims have each verdict, and how many of these
-    are seen in part; one row for each data set on which a claim is decided.
+    """For the README: a Markdown table of how many claims are seen, seen in part, or have another
+    verdict, counted as on the page; one row for each data set on which a claim is decided.
     """
-    head = ["data", "claims", *reversed(ORDER), "of these, seen in part"]
+    seen, *others = reversed(ORDER)
+    words = (seen, "seen in part", *others)
     rows = []
     for data in found.data:
         every = [found.of(name, data) for name in found.claims]
-        words = Counter(map(whole, every))
-        if words.keys() != {"not decided"}:
-            each = (str(words[word]) for word in reversed(ORDER))
-            parts = sum(bool(in_part(claim)) for claim in every)
-            rows.append([data, str(len(every)), *each, str(parts)])
-    return table(head, rows)
+        if {*map(whole, every)} != {"not decided"}:
+            counted = Counter("seen in part" if in_part(each) else whole(each) for each in every)
+            rows.append([data, str(len(every)), *(str(counted[word]) for word in words)])
+    return table(["data", "claims", *words], rows)
 
 
 def summary(found: Found) -> str:

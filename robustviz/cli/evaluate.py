@@ -97,6 +97,8 @@ def _attack(args: argparse.Namespace, run: folder.Run) -> "Attack":
     from robustviz.training.config import read_value
     from robustviz.training.evaluate import norm_of
 
+    if args.attack not in (known := registry.keys("attack")):
+        raise UserError(registry.unknown("attack", args.attack, (*known, "ladder")), code=2)
     attack: Attack = registry.build(
         registry.get("attack", args.attack),
         {"norm": norm_of(run.config)} | ({"steps": 20} if args.attack == "pgd" else {}),
@@ -109,12 +111,12 @@ def _attack(args: argparse.Namespace, run: folder.Run) -> "Attack":
         ),
         *((name.removeprefix("attack."), read_value(text)) for name, text in args.set),
     ]
-    known = registry.hints(type(attack))
+    fields = registry.hints(type(attack))
     for name, value in given:
-        if name.partition(".")[0] not in known:
+        if name.partition(".")[0] not in fields:
             raise UserError(
                 f"The attack {attack.key} has no setting called {name}; it has"
-                f" {', '.join(each for each in known if each not in ('norm', 'targeted'))}.",
+                f" {', '.join(each for each in fields if each not in ('norm', 'targeted'))}.",
                 code=2,
             )
         attack = registry.with_value(attack, name, value)

@@ -346,6 +346,12 @@ class _Apart:
             (
                 [
                     f"{name} is {_by(there)} in the file and {_by(here)} there"
+                    + (
+                        f": the file is of a network for {'grey' if there[1] == 1 else 'RGB'} images,"
+                        f" the data has {'grey' if here[1] == 1 else 'RGB'} ones"
+                        if len(there) == 4 and {there[1], here[1]} == {1, 3}
+                        else ""
+                    )
                     for name, (there, here) in self.shapes.items()
                 ],
                 "{} have another shape ({})",

@@ -47,12 +47,17 @@ def architecture(run: Run) -> str:
 
 def labels(runs: Sequence[Run]) -> list[str]:
     """Returns a display name for each run, different for different runs. It is the label that a
-    person gave the run, else its method's name; if there are several runs of a method, the settings
-    in which they differ are added (the first three), as in `PGD-AT, seed 1`. If two names are still
-    equal, the ids of the runs are added.
+    person gave the run; for an imported run without a label its id, without the data's name that
+    the default id begins with; else the method's name. If there are several such runs of a method,
+    the settings in which they differ are added (the first three), as in `PGD-AT, seed 1`. If two
+    names are still equal, the ids of the runs are added.
     """
-    names = {run.id: run.label for run in runs if run.label}
-    rest = [run for run in runs if not run.label]
+    names = {
+        run.id: run.label or run.id.rpartition("-imported-")[2]
+        for run in runs
+        if run.label or run.imported
+    }
+    rest = [run for run in runs if run.id not in names]
     for key in dict.fromkeys(run.method_key for run in rest):
         own = {run.id: run for run in rest if run.method_key == key}
         same = {run_id: _settings(run) if len(own) > 1 else {} for run_id, run in own.items()}

@@ -10,7 +10,7 @@ import streamlit as st
 
 from robustviz import imports
 from robustviz.runs import catalogue, folder
-from robustviz.runs.naming import method_label, unusual
+from robustviz.runs.naming import labels, method_label, unusual
 from robustviz.types import UserError, eps_text
 from robustviz.ui import absent, fetching, methods, networks, shell
 from robustviz.ui.context import OWN, Context, choose, follow_data
@@ -155,9 +155,7 @@ def _close(name: str) -> None:
 
 
 def _short(run: folder.Run) -> str:
-    # an imported network is known by its name, of which the default begins with its data
-    called = run.id.rpartition("-imported-")[2] if run.imported else method_label(run.method_key)
-    return " · ".join((run.label or called, *unusual(run)))
+    return " · ".join((*labels([run]), *unusual(run)))
 
 
 def _image(a: str, b: str, data: str) -> int:

@@ -15,7 +15,7 @@ from robustviz.views.drawing import Plot
 from robustviz.views.screen import Control, Screen
 
 CLASSES = ("light-dark(#00805C, #2CC295)", "light-dark(#A8507F, #DE95C0)")
-DASH = "2 6"
+DASH = "9 5"
 SHARES = tuple((share / 100, f"{share}%") for share in (0, 50, 100))
 
 

@@ -29,7 +29,7 @@ def _list() -> None:
     states = folder.of_user()[::-1]
     faults = [folder.fault(run) for run, _ in states]
     told = [
-        (run, status, test, headline(run.evaluations(), run.eps) if test else None)
+        (run, status, test, headline(run.evaluations(), test.eps) if test else None)
         for run, status in states
         for test in [evaluation_or_none(run)]
     ]

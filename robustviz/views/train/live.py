@@ -147,7 +147,7 @@ def _result(run: Run, test: Evaluation) -> None:
     st.success(
         f"Tested: {test.clean_k} of {test.n} right untouched, {test.robust_k} under {test.printed}."
     )
-    climbed = best_ladder(found, run.eps)
+    climbed = best_ladder(found, test.eps)
     for warning in climbed.warnings if climbed else ():
         st.warning(warning)
     with st.popover("How sure?", type="tertiary", key="train-sure"):
@@ -157,7 +157,7 @@ def _result(run: Run, test: Evaluation) -> None:
             f"  \nUnder {test.printed} the 95% interval is {low:.1%} to {high:.1%} (Wilson)."
             f"  \nThe attack has ε = {eps_text(test.eps)}, its noise seed {test.seed}."
         )
-        if together := headline(found, run.eps):
+        if together := headline(found, test.eps):
             st.markdown(together.beside(test))
 
 
@@ -369,10 +369,11 @@ def _strip(strip: Strip, names: tuple[str, ...]) -> None:
 
 
 def evaluation_or_none(run: Run) -> Evaluation | None:
-    """The run's evaluation, or None if there is none or its file is damaged.
-    Lists of runs use it, because a damaged run must not hide the others.
+    """The evaluation that tables show: PGD-20 at the run's ε, else the latest PGD-20 at another ε.
+    None if there is none or its file is damaged: a damaged run must not hide the others of a list.
     """
     try:
-        return run.evaluation()
+        another = (each for each in run.evaluations()[::-1] if each.printed == "PGD-20")
+        return run.evaluation() or next(another, None)
     except UserError:
         return None

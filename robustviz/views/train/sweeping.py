@@ -128,6 +128,6 @@ def _row(name: str, state: str, known: Going) -> dict[str, Any]:
     if name in known and state != "damaged":
         run, status = known[name]
         row["epochs"] = epochs(run, status)
-        if test := evaluation_or_none(run):
+        if (test := evaluation_or_none(run)) and test.eps == run.eps:
             row |= {"clean": test.clean_acc, "PGD-20": test.robust_acc, "n": test.n}
     return row
