@@ -1,5 +1,5 @@
-"""The attacks, one file each. They share the ascent loop of `base.py` and the balls of
-`balls.py`.
+"""The attacks, one file each. All derive from `Attack` in `base.py`; PGD and its relatives also
+share its ascent loop.
 """
 
 # isort: off

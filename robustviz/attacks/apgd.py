@@ -19,7 +19,9 @@ from robustviz.types import UserError
 # images (N, C, H, W) -> the loss (N,), its gradient, and whether the attack has succeeded (N,)
 Judge = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
-RISES = 0.75  # the step size is halved unless more than this share of the steps raised the loss
+# At a checkpoint an image's step size is halved if at most this share of the steps since the last
+# one raised the loss; also if it was not halved there and the best loss has not risen since.
+RISES = 0.75
 INERTIA = 0.25  # weight of the previous step in each update (momentum)
 
 
@@ -28,14 +30,14 @@ INERTIA = 0.25  # weight of the previous step in each update (momentum)
 class APGD(Attack):
     """PGD with momentum that starts with steps of 2ε and halves them when the loss stops rising.
 
-    Step sizes are halved for each image by itself, and its ascent then continues from the best
-    point found so far. Images that are misclassified already are returned unchanged. For every
-    other image the result is the first point that fooled the net or, if none did, the point with
-    the highest loss.
+    Each image has its own step size; when that is halved, the image's ascent continues from its
+    best point so far. Images on which the attack has succeeded without a step are returned
+    unchanged. For every other image the result is the first point that fooled the network or, if
+    none did, the point with the highest loss.
 
     `targets` = 9 with `loss` dlr is APGD-T: one run towards each of the nine wrong classes with the
-    highest logits on the clean image (towards all wrong classes if there are fewer), on the images
-    not fooled yet.
+    highest logits on the clean image (towards all wrong classes if there are fewer), each on the
+    images not fooled yet. An image counts as fooled whichever wrong class it is given.
 
     Source: Croce and Hein 2020 (arXiv 2003.01690), algorithm 1, DLR eq. 6, targeted DLR eq. 9; the
     checkpoints are those of the authors' `autopgd_base.py`. Differs: after the first step the
@@ -99,8 +101,10 @@ class APGD(Attack):
             )
 
     def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
-        """x + ε·t/‖t‖, clipped to [0, 1]: a step of length ε in a random direction t; length and
-        ‖t‖ are in the norm of the ball.
+        """The images after a random step of length ε, clipped to [0, 1]: x + ε·t/‖t‖.
+
+        Length and ‖t‖ are in the norm of the ball; the direction t is Gaussian for l2 and uniform
+        for linf.
         """
         if isinstance(ball, L2):
             t = torch.randn(ball.x.shape, generator=rng, dtype=ball.x.dtype, device=ball.x.device)
@@ -152,19 +156,19 @@ class APGD(Attack):
         return out
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
-        """Maps images to the loss, (N,): cross-entropy or DLR, negated if targeted.
-
-        `targets` is ignored: the loss is never APGD-T's targeted DLR.
+        """Returns a function from images to their loss (N,): cross-entropy or DLR, negated if
+        targeted. `targets` is ignored: the loss is never APGD-T's targeted DLR.
         """
         return lambda z: self._loss(logits_of(net, z), y, None)
 
     # The engine: how one run is carried out.
 
     def _before(self, case: Case) -> tuple[Tensor, list[Tensor] | list[None]]:
-        """Returns which images are fooled without an attack, (N,) bool, and the runs to make.
+        """Returns on which images the attack has succeeded without a step, (N,) bool, and a list.
 
-        The list of runs has one entry per run: the images' target classes (N,) in this run, or None
-        if the attack has no target classes.
+        The list has an entry for each of the `targets`: the target class of every image, (N,), the
+        most likely wrong class first. Without targets it is [None]. `restarts` runs are made for
+        each entry.
         """
         logits = all_logits(case.net, case.x, case.trial.at_once)
         wrong = logits.scatter(1, case.y[:, None], -torch.inf)
@@ -186,7 +190,8 @@ class APGD(Attack):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns what `_climb` returns for the images with indices `left`.
 
-        `target` (N,): the class towards which each image is moved; None: no target classes.
+        `target` (N,): the class towards which each image of the case, not only of `left`, is to be
+        moved; None: no target classes.
         """
 
         y, aims = case.y[left], None if target is None else target[left]
@@ -230,7 +235,7 @@ class APGD(Attack):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the results of one run (N, C, H, W), the highest losses (N,) and which are fooled
         (N,). A result is the first point that fools, else the one with the highest loss; `path`
-        collects the results after each step.
+        collects the results after 0, 1, … steps. The run ends early once all images are fooled.
         """
         ball = self._ball(x, eps)
         size, marks = 2 * ball.eps, set(checkpoints(self.steps))
@@ -266,7 +271,7 @@ class APGD(Attack):
 
 
 def checkpoints(steps: int) -> tuple[int, ...]:
-    """The numbers of steps after which step sizes may be halved.
+    """The numbers of steps after which step sizes may be halved, ascending and at most `steps`.
 
     With `steps` = 100 these are 22, 41, 57, 70, 80, 87, 93 and 99.
     """
@@ -282,7 +287,7 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 def _evaluate(
     height: Callable[[Tensor], tuple[Tensor, Tensor]], z: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the loss at `z`, its gradient (as in `input_gradient`) and which images are fooled.
+    """Returns the loss at `z`, its gradient (as in `with_gradient`) and which images are fooled.
 
     A loss of NaN counts as −∞, so that such a point is never the best one.
     """

@@ -64,7 +64,8 @@ class AutoAttack(Attack):
         """Returns x_adv (N, C, H, W) for `case`, as `Attack.run` does; `search` has no effect.
 
         The package's seed is drawn from the case's generator, and torch's global random state is
-        restored afterwards. Raises UserError if pyautoattack is not installed.
+        restored afterwards. With ε = 0 the images are returned unchanged. Raises UserError if
+        pyautoattack is not installed.
         """
         eps, x, out = float(self._radius(None)), case.x, case.x.clone()
         try:
@@ -117,7 +118,9 @@ class AutoAttack(Attack):
 
 
 class _Single(nn.Module):
-    """Makes a network of any `dtype` take and return float32, the package's only dtype."""
+    """Makes a network that takes images of any `dtype` take and return float32, as the package
+    needs.
+    """
 
     def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -129,9 +132,10 @@ class _Single(nn.Module):
 
 @contextmanager
 def _contained(device: torch.device) -> Iterator[None]:
-    """Undoes the package's global side effects: torch's random state, tracing and the log.
+    """A context in which to run the package: it turns the package's log off and at the end restores
+    what the package changes, torch's random state and the trace function (`sys.settrace`).
 
-    Runs in one thread at a time, since these belong to the whole process.
+    Only one thread at a time is in it, since most of these belong to the whole process.
     """
     with _alone:
         tracer, log = sys.gettrace(), logging.getLogger("auto-attack")

@@ -17,7 +17,7 @@ TINY = 1e-12
 def scaled(gradient: Tensor) -> Tensor:
     """`gradient` (N, C, H, W) with every image scaled so that its largest absolute entry is 1.
 
-    This keeps the norm from underflowing or overflowing. A gradient of 0 stays 0.
+    A norm computed of the result can neither underflow nor overflow. A gradient of 0 stays 0.
     """
     largest = gradient.abs().amax((1, 2, 3), keepdim=True)
     return gradient / torch.where(largest > 0, largest, 1)
@@ -26,10 +26,10 @@ def scaled(gradient: Tensor) -> Tensor:
 def bounds(eps: float | Tensor, x: Tensor, norm: str = "linf") -> Tensor:
     """`eps` as a tensor that broadcasts against `x` (N, C, H, W), in its dtype and on its device.
 
-    Accepts a number or a tensor (N,), (N,1,1,1), (N,1,H,W) or (N,C,H,W). Raises UserError for a
-    radius that is not valid in this norm, and for a shape that does not fit. The values of a tensor
-    on a GPU are not checked, because reading them would make training wait for the GPU in every
-    step.
+    `eps`: a number, one radius per image (N,), or a tensor of four dimensions that broadcasts, such
+    as (N,1,H,W). Raises UserError for a radius that is not valid in this norm, and for a shape that
+    does not fit. The values of such a tensor on a GPU are not checked, because reading them would
+    make training wait for the GPU in every step.
     """
     if not isinstance(eps, Tensor) or eps.ndim == 0:
         return torch.full(
@@ -81,7 +81,7 @@ class Linf:
         )
 
     def advance(self, z: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
-        """`step` followed by `project`, bit-identical, but with a single new tensor.
+        """The same as `step` followed by `project`, bit for bit, but with a single new tensor.
 
         For large batches memory access, not arithmetic, takes the time.
         """
@@ -111,11 +111,11 @@ class L2:
             )
 
     def project(self, z: Tensor) -> Tensor:
-        """`z` scaled back onto the sphere if it lies outside the ball, then clipped to [0, 1].
+        """x + δ, with δ = z − x shortened to length ε if it is longer, then clipped to [0, 1].
 
         Clipping moves every pixel towards x, which lies in [0, 1], so the point stays inside the
-        ball. Differs: this is not exactly the nearest point of the intersection of ball and [0, 1],
-        but the usual choice (torchattacks, foolbox).
+        ball. Differs: this is not exactly the point of the ball within [0, 1] that is nearest to
+        `z`, but the usual choice (torchattacks, foolbox).
         """
         delta = z - self.x
         return (self.x + delta * (self.eps / self._norm(delta).clamp(min=TINY)).clamp(max=1)).clamp(

@@ -1,4 +1,4 @@
-"""The ascent loop shared by all attacks; training, evaluation and the app's pages use it.
+"""`Attack`, the base class of all attacks, with the ascent loop that most of them use.
 
 An attack is a frozen dataclass of settings that is used in two ways: `attack(net, x, y, rng)`
 attacks a classifier, and `attack.maximise(objective, x, …)` maximises any objective with one value
@@ -47,8 +47,9 @@ BUCKET = 64
 class Case:
     """The checked input of one attack: images `x` (N, C, H, W) and labels `y` (N,), int64.
 
-    `net`, for gradients, equals the caller's network up to rounding or, if so asked, computes in
-    bf16; `exact()` returns a network bit-identical to the caller's. `trial`: result of `try_out`.
+    `net`, used for gradients, gives the logits of the caller's network up to rounding (to that of
+    bf16 if `prepared` was called with `bf16`). `exact()` returns a network that gives them bit for
+    bit. `trial`: what `try_out` returned.
     """
 
     net: nn.Module
@@ -60,7 +61,7 @@ class Case:
 
     @functools.cached_property
     def judge(self) -> nn.Module:
-        """A network bit-identical to the caller's, used to decide whether an image is fooled."""
+        """A network with exactly the caller's logits, used to decide whether an image is fooled."""
         return self.exact()
 
     def misread(self, z: Tensor, y: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ class Case:
 def answers(net: nn.Module, x: Tensor, at_once: int | None = None) -> Tensor:
     """The class that `net` predicts for each image, (N,) int64; −1 where a logit is NaN.
 
-    At most `at_once` images are computed together.
+    At most `at_once` images (None: all) are computed together.
     """
     logits = all_logits(net, x, at_once)
     return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
@@ -84,7 +85,7 @@ class Attack(Spec):
     The network must return logits. `eps` None stands for the ε of the training run, which
     `bound(eps)` fills in. A subclass defines its starting points and may define a default step size
     of its own; one that does not ascend step by step defines its own `run`, `trace` and `maximise`.
-    If a subclass overrides `__call__`, an evaluation counts whatever that method returns.
+    If a subclass overrides `__call__`, `search` calls it, so evaluations count what it returns.
     """
 
     norm: Literal["linf", "l2"] = option(
@@ -148,8 +149,8 @@ class Attack(Spec):
     def default_step(self, eps: N) -> N:
         """The step size used where none is set: ε/4 for up to 20 steps, else ε/8.
 
-        With a fixed step of 2/255 at ε = .15, measured robust accuracy is 5 to 15 percentage points
-        too high.
+        It grows with ε: with a fixed step of 2/255 at ε = 0.15, the measured robust accuracy is 5
+        to 15 percentage points too high.
         """
         return eps / 4 if self.count <= 20 else eps / 8
 
@@ -183,16 +184,15 @@ class Attack(Spec):
     def __call__(
         self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """Returns adversarial images x_adv (N, C, H, W), detached, inside the ball and [0, 1].
+        """Returns adversarial images (N, C, H, W), detached, in [0, 1] and in the ball around `x`.
 
         `x`: floats in [0, 1]; 16-bit images are converted to float32 and returned so. `y` (N,), of
         any integer dtype: the true labels or, if `targeted`, the classes to reach. `rng` None: a
-        generator on x's device with seed 0. With restarts, each sample's result is the first that
-        succeeded, else the one with the highest loss. A gradient of NaN or infinity counts as 0 at
-        that pixel. The network's mode, parameters and their gradients are untouched. Raises
-        UserError if `eps` is missing, if images, labels or the network are not valid, if the logits
-        of an image depend on the rest of the batch, and if a gradient-based attack is given a
-        network without gradients.
+        generator on x's device with seed 0. With restarts, each image's result is that of the first
+        run that succeeded, else the one with the highest `objective`. A gradient of NaN or infinity
+        counts as 0 at that pixel. Afterwards the network is as before. Raises UserError if `eps` is
+        missing, if images, labels or network are not valid, if an image's logits depend on the rest
+        of the batch, and if the attack needs a gradient and the network has none.
         """
         with self.prepared(net, x, y, rng) as case:
             return self.run(case)
@@ -205,11 +205,11 @@ class Attack(Spec):
         rng: torch.Generator | None = None,
         bf16: bool = False,
     ) -> Tensor:
-        """Returns x_adv like `__call__`, but faster, for callers that only count fooled images.
+        """Returns images as `__call__` does, but faster; for callers that only count fooled images.
 
-        If steps depend on nothing but the current point (no momentum or random transformation),
-        images on which the attack has succeeded take no further steps; this is checked every 5
-        steps. `bf16`: gradients may be computed in bf16 (linf only).
+        An image found fooled takes no further steps, so `__call__` may return another point for it;
+        the check is made after every 5 steps, and not for attacks with momentum or a random
+        transformation. `bf16`: gradients may be computed in bf16 (linf only).
         """
         if type(self).__call__ is not Attack.__call__:
             return self(net, x, y, rng)
@@ -226,9 +226,9 @@ class Attack(Spec):
         *,
         bf16: bool = False,
     ) -> Iterator[Case]:
-        """A context with the checked input as a `Case`; nothing done in it changes `net`.
+        """A context that yields the checked input as a `Case`; attacking it does not change `net`.
 
-        Raises UserError as `__call__` does.
+        `bf16` as in `search`. Raises UserError as `__call__` does.
         """
         self._radius(None)
         if rng is not None and not isinstance(rng, torch.Generator):
@@ -264,8 +264,7 @@ class Attack(Spec):
         leaving, y = search and self._follows_gradient, case.y
 
         def climb(left: Tensor | slice) -> Tensor:
-            # Draw noise for all images, so that an image's start does not depend on which ones are
-            # left.
+            # Draw noise for all images: an image's start must not depend on which are left.
             start = self.starting_points(self._ball(case.x, None), case.rng)[left]
             return (
                 self._walk_until_misread(case, case.x[left], start, y[left])
@@ -309,11 +308,12 @@ class Attack(Spec):
     ) -> Tensor:
         """Returns images (N, C, H, W) in the ball around `x`, detached, with a high `objective`.
 
-        `objective` maps images to one value each, (N,); with restarts, each image's result is the
-        one of highest value. `eps` overrides the attack's own: a number, one radius per sample (N,)
-        or, for linf, a map (N,1,H,W) or (N,C,H,W). If `step_size` is not set, it follows from the
-        attack's own `eps`; an attack without one takes this `eps`, which then must not be a map.
-        The caller sets the network's mode (see `frozen`).
+        `x`, `rng`: as in `__call__`, but on a GPU `x` keeps its dtype and its values are not
+        checked. `objective` maps images to one value each, (N,); with restarts, each image's result
+        is the one of highest value. `eps` overrides the attack's own: a number, one radius per
+        image (N,) or, for linf, a map (N,1,H,W) or (N,C,H,W). Without `step_size`, the step size
+        follows from the attack's own `eps` or, if it has none, from this `eps`, which then must not
+        be a map. The caller sets the network's mode (see `frozen`). Raises UserError for bad input.
         """
         check_shape(x)
         with torch.inference_mode(False):
@@ -338,7 +338,7 @@ class Attack(Spec):
     # The ascent loop.
 
     def _objective(self, case: Case, y: Tensor) -> Objective:
-        """The objective of this case, evaluated in parts that fit into memory."""
+        """The objective for labels `y`; a LogitObjective also gets the case's `at_once`."""
         objective = self.objective(case.net, y)
         return (
             replace(objective, at_once=case.trial.at_once)
@@ -392,7 +392,7 @@ class Attack(Spec):
         path: list[Tensor] | None = None,
         steps: int | None = None,
     ) -> Tensor:
-        """Returns `z` after `steps` steps (None: `count`); all points are appended to `path`."""
+        """Returns `z` after `steps` steps (None: `count`); `path` collects `z` and all points."""
         known = objective if isinstance(objective, LogitObjective) and path is None else None
         copy = None if known is None else copy_of(known.net)
         if copy is not None and copy.plain:  # channels-last is faster here

@@ -18,13 +18,14 @@ from robustviz.registry import option, register
 class DIM(MIM):
     """MIM whose steps, with probability `diversity`, see the image shrunk and padded at random.
 
-    The shrunk image is placed at a random position on a black background.
+    The shrunk image is placed at a random position on a black background. Only the gradient is
+    computed on it; the adversarial image itself is not transformed.
 
     Source: Xie et al. 2019 (arXiv 1803.06978), eq. 5 and 6. Differs: the transformed image keeps
     its original size, so any network accepts it (the paper enlarges it from 299 to 330 pixels), is
-    resized bilinearly, and momentum is off unless `decay` is set; both as in torchattacks, with
-    which Model Alignment measures transfer. One transformation per step is drawn for the whole
-    batch.
+    resized bilinearly, and momentum is off unless `decay` is set. All three are as in torchattacks,
+    the library with which Model Alignment measures transfer. One transformation per step is drawn
+    for the whole batch.
     """
 
     decay: float = option(
@@ -74,8 +75,7 @@ def smallest(side: int, share: float) -> int:
 
 
 def between(low: int, high: int, share: float) -> int:
-    """The integer at fraction `share` (in [0, 1)) of the range low … high, both included.
-
-    If `share` is uniform, all integers of the range are equally likely.
+    """The integer at fraction `share` (in [0, 1)) of the range low … high, both included; `low` if
+    `high` is smaller. If `share` is uniform, all integers of the range are equally likely.
     """
     return low + int(share * (max(high, low) - low + 1))

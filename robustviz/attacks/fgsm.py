@@ -16,8 +16,9 @@ from robustviz.registry import option, register
 class FGSM(Attack):
     """The fast gradient sign method: a single step along the sign of the gradient.
 
-    By default the step has length ε from the image itself, or 1.25 ε from a random point of the
-    ball. With norm l2 it is along the gradient instead of its sign.
+    If `step_size` is not set, the step has size ε from the image itself (`start` zero) and 1.25 ε
+    from a random point of the ball (`start` uniform). The result is projected back into the ball.
+    With norm l2 the step is along the gradient instead of its sign.
 
     Source: Goodfellow et al. 2015 (arXiv 1412.6572), section 4; the random start with step 1.25 ε:
     Wong et al. 2020 (arXiv 2001.03994), algorithm 3.

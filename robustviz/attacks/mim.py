@@ -9,8 +9,8 @@ from robustviz.attacks.balls import L2, Linf, scaled
 from robustviz.attacks.base import Attack
 from robustviz.registry import option, register
 
-# A decay above 1 makes the direction grow. Beyond this it is scaled down, because only its
-# direction is used, not its length.
+# A decay above 1 makes the sum of gradients grow. A sum with an entry above this is scaled down: a
+# step uses only its direction, not its length.
 MOST = 1e12
 
 
@@ -19,8 +19,8 @@ MOST = 1e12
 class MIM(Attack):
     """PGD with momentum: every step follows the decayed sum of all gradients so far.
 
-    Each gradient is scaled to L1 norm 1. The attack starts at the image itself and returns the last
-    point.
+    Each gradient is scaled to L1 norm 1 before it is added. With norm linf a step follows the sign
+    of the sum. The attack starts at the image itself and returns the last point.
 
     Source: Dong et al. 2018 (MI-FGSM, arXiv 1710.06081), algorithm 1. Differs: the default step
     size is ε/4 for up to 20 steps, as in the transfer measurements of Model Alignment, else ε/8;

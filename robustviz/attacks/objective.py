@@ -20,9 +20,10 @@ Objective = Callable[[Tensor], Tensor]  # images (N, C, H, W) -> one number per 
 class LogitObjective:
     """An objective of the logits of `net`: images (N, C, H, W) -> of(logits, given), (N,).
 
-    `of` is a plain function, so that the attack knows everything a step depends on. `given` has one
-    entry per image, e.g. its label. `at_once`: how many images fit into memory for a forward and
-    backward pass (None: all); `input_gradient` computes more images in parts.
+    `of` must use nothing but its arguments, because recorded steps (`recorded`) are looked up by
+    it. `given` has one entry per image, e.g. its label. `at_once`: how many images fit into memory
+    for a forward and backward pass (None: all); `input_gradient` computes more images in parts, a
+    call of the objective itself does not.
     """
 
     net: nn.Module
@@ -36,7 +37,8 @@ class LogitObjective:
 
 def parts(objective: Objective, n: int) -> Iterator[tuple[slice, Objective]]:
     """Splits `n` images into slices to compute together; yields each with the objective for its
-    images. It is one slice unless `objective` is a LogitObjective with `at_once` below `n`.
+    images. There is one slice, unless `objective` is a LogitObjective with `at_once` below `n`; for
+    `n` = 0 there is none.
     """
     most = objective.at_once if isinstance(objective, LogitObjective) else None
     size = n if not most or n <= most else -(-n // -(-n // most))
@@ -63,9 +65,10 @@ def closeness(logits: Tensor, target: Tensor) -> Tensor:
 def input_gradient(objective: Objective, z: Tensor) -> Tensor:
     """The gradient of `objective` with respect to the images `z`, (N, C, H, W).
 
-    It is the gradient of the sum over the batch, so that a sample's gradient does not depend on the
-    others. Entries that are NaN or infinite become 0, so that they cause no step; it is 0 too where
-    the objective does not depend on the pixels.
+    It is the gradient of the sum over the batch, not of the mean, so an image's gradient does not
+    depend on the batch size. Entries that are NaN or infinite become 0, so that they cause no step,
+    and pixels on which the objective does not depend have gradient 0. Under float16 autocast it is
+    computed without autocast. Raises UserError if the objective is not one number per image.
     """
     several = list(parts(objective, len(z)))
     if len(several) > 1:
@@ -86,8 +89,9 @@ def with_gradient(
 ) -> tuple[Tensor, Tensor, T]:
     """Returns the objective (N,), its gradient (N, C, H, W) and the second value of `evaluate`.
 
-    `evaluate(z)` returns the objective and that second value; the gradient is as in
-    `input_gradient`. Raises UserError if the objective is not one number per image.
+    `evaluate(z)` returns the objective of the images `z` and any second value. As in
+    `input_gradient`, NaN and infinity in the gradient become 0; autocast is left as it is. Raises
+    UserError if the objective is not one number per image.
     """
     with torch.enable_grad():
         z = z.detach().clone().requires_grad_(True)  # forward may modify its input in place

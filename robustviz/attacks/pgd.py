@@ -16,7 +16,8 @@ from robustviz.registry import option, register
 class PGD(Attack):
     """Gradient steps that raise the loss, each projected back into the ball.
 
-    The result is the last point, not the best one.
+    With norm linf a step follows the sign of the gradient, with l2 the gradient scaled to length 1.
+    A run's result is its last point, not the best one.
 
     Source: Madry et al. 2018 (arXiv 1706.06083), section 2.1; the start `gauss` (0.001·N(0,1)) is
     that of TRADES and MART.

@@ -55,7 +55,7 @@ class Recording:
 def _captured(
     advance: Callable[[], None], pool: Any, stream: torch.cuda.Stream
 ) -> torch.cuda.CUDAGraph:
-    """Captures one step as a CUDA graph.
+    """Captures one step as a CUDA graph, after running it twice to warm up.
 
     Garbage collection is off meanwhile, since destroying another graph would spoil the capture.
     """
@@ -80,8 +80,8 @@ def _captured(
 class Recordings:
     """The recorded steps of one network.
 
-    The key of a recording has all that the step depends on, and the shapes of its tensors. A step
-    is recorded at its second request; the first serves as a warm-up.
+    A recording is found by a key: all that the step depends on, and the shapes of its tensors. A
+    step is recorded when its key is asked for the second time; the first time, it runs normally.
     """
 
     def __init__(self) -> None:

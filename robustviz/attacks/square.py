@@ -31,17 +31,17 @@ TRACE_BYTES = 2**31
 class Square(Attack):
     """Sets random squares to +ε or −ε and keeps those that raise the margin; uses no gradient.
 
-    An image's search stops as soon as the network misclassifies it. Images that are misclassified
-    already are returned unchanged; an image that never fools the network gets the point with the
-    highest margin found.
+    The margin is max_{j≠y} z_j − z_y of the logits z. An image's search stops as soon as the
+    network misclassifies it. Images that are misclassified already are returned unchanged; an image
+    that never fools the network gets the point with the highest margin among those tried.
 
     Source: Andriushchenko et al. 2020 (arXiv 1912.00049), algorithms 1 and 2, with the start in
-    vertical stripes. `variant=autoattack` matches the Square of AutoAttack: its squares never touch
-    the last row and column, and it follows the schedule for 10,000 queries however few are made.
-    `paper` may touch every pixel and fits the schedule to the number of queries: on 8×8 digits it
-    is clearly stronger (a standard network still classified 9 of 300 images correctly, against 26
-    under AutoAttack's variant). Differs: every image has its own square, as in the paper;
-    AutoAttack's code shares one square within a batch. linf only.
+    vertical stripes. `variant=autoattack` matches the Square of AutoAttack: squares smaller than
+    the image never touch the last row and column, and their sizes follow the schedule for 10,000
+    queries however few are made. `paper` may touch every pixel and fits the schedule to the number
+    of queries: on 8×8 digits it is clearly stronger (a standard network still classified 9 of 300
+    images correctly, against 26 under AutoAttack's variant). Differs: every image has its own
+    square, as in the paper; AutoAttack's code shares one square within a batch. linf only.
     """
 
     queries: int = option(5000, "How many squares are tried for each image.", low=1, high=100_000)
@@ -81,8 +81,8 @@ class Square(Attack):
         return self.queries
 
     def starting_points(self, ball: Linf | L2, rng: torch.Generator) -> Tensor:
-        """The images (N, C, H, W) with +ε or −ε, at random, added to each column of each channel,
-        clipped to [0, 1].
+        """Vertical stripes: to each column of each channel of an image, +ε or −ε is added at
+        random; then the images (N, C, H, W) are clipped to [0, 1].
         """
         n, c, _, w = ball.x.shape
         return ball.project(
@@ -92,15 +92,15 @@ class Square(Attack):
         )
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
-        """Maps images to the margin max_{j≠y} z_j − z_y of their logits z, negated if targeted."""
+        """Returns a function from images to their logits' margin (N,), negated if targeted."""
         return lambda z: self._margin(logits_of(net, z), y)
 
     def run(self, case: Case, search: bool = False, path: list[Tensor] | None = None) -> Tensor:
         """Returns x_adv (N, C, H, W) for `case`, as `Attack.run` does.
 
         It takes at most `queries` + 2 forward passes per image and no backward pass. `search` has
-        no effect, since Square stops working on fooled images in any case. If `path` is a list, the
-        images after each query are appended to it.
+        no effect, since Square stops working on fooled images in any case. If `path` is a list, all
+        images after 0, 1, … queries are appended to it, until every image is fooled.
         """
         out = case.x.clone()
 
@@ -115,7 +115,7 @@ class Square(Attack):
     def trace(
         self, net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """The best images after 0, 1, …, `queries` queries, (queries+1, N, C, H, W).
+        """The images of highest margin after 0, 1, …, `queries` queries, (queries+1, N, C, H, W).
 
         Those after 0 queries have the vertical stripes of `starting_points`. Images that are
         misclassified already stay unchanged. Raises UserError if the result would take more than 2
@@ -140,9 +140,10 @@ class Square(Attack):
         eps: float | Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Tensor:
-        """Returns images near `x` at which `objective` is high, found without its gradient.
+        """Returns images in the ball around `x` with a high `objective`; uses no gradient.
 
-        The arguments are as in `Attack.maximise`. All queries are used for every image.
+        The arguments are as in `Attack.maximise`, but pixel values are checked on a GPU too. All
+        queries are used for every image.
         """
         with torch.inference_mode(False):
             best, radius = check_images(x).clone(), self._radius(eps)
@@ -170,9 +171,10 @@ class Square(Attack):
         stop: bool,
         path: list[Tensor] | None = None,
     ) -> None:
-        """Writes the points with the highest `score` found into `x` at the indices `place`.
+        """Overwrites the images of `x` at the indices `place` with the points of highest `score`.
 
-        With `stop`, the search ends for each image once its score is above 0.
+        With `stop`, the search ends for each image once its score is above 0. `path` collects all
+        images, as in `run`.
         """
         ball = Linf(x[place], eps)
         # the values a square may take
@@ -199,9 +201,8 @@ class Square(Attack):
         x[place] = here
 
     def _square(self, here: Tensor, side: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws a square for each image: a mask (N,1,H,W) and its signs per channel (N,C,1,1).
-
-        The mask is True inside the square; the sign is True for +ε and False for −ε.
+        """Draws a square of `side` pixels for each image: a mask (N,1,H,W), True inside the square,
+        and its signs per channel (N,C,1,1), True for +ε and False for −ε.
         """
         n, c, h, w = here.shape
         last = 1 if self.variant == "paper" else 0  # AutoAttack's code leaves out the last position

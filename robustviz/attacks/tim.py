@@ -16,7 +16,7 @@ from robustviz.types import UserError
 @register("attack/tim")
 @dataclass(frozen=True, kw_only=True)
 class TIM(DIM):
-    """DIM that first smooths every gradient with a Gaussian kernel.
+    """DIM that smooths every gradient with a Gaussian kernel before using it.
 
     `diversity` = 0 and `decay` = 1 give the paper's TI-MI-FGSM; the default, input diversity
     without momentum, is the setting with which Model Alignment measures transfer.
@@ -24,8 +24,8 @@ class TIM(DIM):
     Source: Dong et al. 2019 (arXiv 1904.02884), eq. 8; σ = k/√3 for a side of 2k + 1, section 3.3.
     Differs: a kernel of 3×3 in place of 15×15. The paper's kernel is a twentieth of the side of a
     299-pixel image; on 8 and on 32 pixels that would be less than two, and 3 is the smallest kernel
-    that smooths at all. σ follows the paper and not the authors' code (where a kernel side of 3
-    spans ±3σ, so that a 3×3 kernel has 1% at its neighbours: no smoothing).
+    that smooths at all. σ follows the paper and not the authors' code. There the kernel always
+    spans ±3σ: in a 3×3 kernel each neighbour would weigh 1% of the middle, which smooths nothing.
     """
 
     kernel: int = option(3, "Side of the smoothing kernel in pixels, odd.", low=1, high=63)
