@@ -84,7 +84,9 @@ def _error(result: Transfer, target: str) -> Cell:
 def _extremes(
     first: Transfer, cells: Mapping[str, Mapping[str, Cell]], labels: Mapping[str, str]
 ) -> str:
-    """Which target is fooled most often, and which least often, in words."""
+    """Which target is fooled most often, and which least often, in words. Cells with fewer than
+    `FAINT_N` images count only if there are no others.
+    """
     every = [
         (cell, f"{labels[target]}, by images of {source}")
         for target, row in cells.items()
@@ -252,7 +254,7 @@ def alignment(
 ) -> go.Figure:
     """Draw by how many percentage points the share of images that fool each target grows after
     model alignment and after its two controls, with Tango's 95% intervals. `b`: the run id of
-    network B. Raises UserError for a network without an aligned copy.
+    network B, `b_name`: its printed name. Raises UserError for a network without an aligned copy.
     """
     shown = dict(zip(result.models, result.meta["shown"], strict=True))
     copies = {shown[run]["target"]: run for run in result.sources[1:]}
@@ -367,8 +369,9 @@ def _matrix(
     template: str,
     colours: dict[str, Any],
 ) -> go.Figure:
-    """Draw a heat map of `cells`, by row and column name, with the cells' texts, narrow enough for
-    a phone. `below`: the title of the columns.
+    """Draw a heat map of `cells`, by row and column name, with their texts; it fits on a phone.
+    `titles`: title and subtitle; `below`: title of the columns; `colours`: settings of the colour
+    scale.
     """
     rows, columns = (
         [_wrapped(name) for name in names] for names in (cells, next(iter(cells.values()), {}))
@@ -447,7 +450,9 @@ def _axis(names: list[str], ends: list[float]) -> JSON:
 
 
 def _wrapped(name: str) -> str:
-    """The name with line breaks, in lines of at most `WIDTH` letters as far as its words allow."""
+    """The name, with `aligned` for `model_alignment`, in lines of `WIDTH` letters if its words
+    allow.
+    """
     return "<br>".join(
         textwrap.wrap(
             name.replace("model_alignment", "aligned"),

@@ -59,7 +59,7 @@ class First:
 
 
 def settings() -> First:
-    """Draw the first screen's settings; return the choices."""
+    """Draw the first screen's settings and return what the user chose."""
     attack = st.segmented_control(
         "Attack",
         list(ATTACKS),
@@ -125,7 +125,7 @@ def aligned(here: Context, chosen: First, found: Fooled) -> None:
 
 
 def controls() -> Choice:
-    """Draw the matrix's controls; return the choices."""
+    """Draw the matrix's controls and return what the user chose."""
     a, b, c = st.columns([2, 1, 1], vertical_alignment="bottom")
     left, right = st.expander("More settings", icon=":material/settings:").columns(2)
     choice = Choice(
@@ -192,9 +192,9 @@ def sources(here: Context) -> dict[str, str]:
 
 
 def targets(here: Context, made_on: dict[str, str]) -> list[str]:
-    """Run ids of the networks that are shown the images and had no part in making them: B, networks
-    of standard training, and one network of each method in `DEFENDED`, at most six. Raises
-    UserError if there is none.
+    """Run ids of the networks that are shown the images and had no part in making them, at most
+    six: B, then the networks of standard training, then one network of each method in `DEFENDED`.
+    Raises UserError if there is none.
     """
     every = on(here.data)
     seen = {

@@ -98,8 +98,8 @@ def attack_of(run: Run, spec: TransferSpec | FooledSpec) -> Attack:
 def targets_of(run: Run, spec: TransferSpec) -> list[Run]:
     """The runs that are shown the images: those named in the spec, else the shipped networks
     trained without a defence on the same data, except `run`, its source and its witness. Raises
-    UserError if there is none, and for a named run that is one of these three or was trained on
-    other images or classes, and where `relatives` does.
+    UserError if there is none; for a named run that does not exist, is one of these three or was
+    trained on other images or classes; and where `relatives` does.
     """
     before, witness = relatives(run)
     roles = {"witness": witness, "source": before, "run itself": run}
@@ -139,7 +139,7 @@ def _name(run: Run, spec: TransferSpec) -> str:
 @probe(TransferSpec, name=_name)
 def transfer(run: Run, spec: TransferSpec) -> Transfer:
     """Measure how often images attacked on the run's network fool target networks, which the attack
-    did not use. Raises UserError where `targets_of` does.
+    did not use. Raises UserError where `attack_of` or `targets_of` does.
     """
     net, attack = net_of(run), attack_of(run, spec)
     before, witness = relatives(run)
@@ -226,7 +226,9 @@ def named_runs(run: Run, names: str, role: str) -> list[Run]:
 
 
 def ordinary(run: Run, but: Iterable[Run]) -> list[Run]:
-    """The shipped networks trained without a defence on the run's data, except those in `but`."""
+    """The shipped networks trained without a defence (`Run.ordinary`) on the run's data, except
+    those in `but`.
+    """
     left_out = {each.path.resolve() for each in but}
     return [
         each
@@ -246,8 +248,8 @@ def label(run: Run) -> str:
 
 
 def sentence(result: Transfer) -> str:
-    """One sentence: the attack, the share of the qualifying images that fool each target, and for
-    an aligned source how the alignment changed these shares.
+    """One sentence: the attack, the share of the qualifying images that fool each target, with its
+    95% interval, and for an aligned source how the alignment changed these shares.
     """
     labels = result.meta["labels"][1 : 1 + len(result.targets)]
     return (

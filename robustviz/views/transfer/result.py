@@ -17,8 +17,8 @@ Kind = Literal["pgd", "mim", "dim", "tim"]
 @dataclass(frozen=True)
 class WhiteBox(Result):
     """One network's predictions for n images: `logits` (n,K) of the clean images, `right` (n,):
-    whether it classifies the clean image correctly, and `fooled` (n,): whether it does, but
-    misclassifies the image under its own attack.
+    whether it classifies the clean image correctly, and `fooled` (n,): whether it classifies the
+    clean image correctly and the same image under its own attack wrongly.
     """
 
     logits: Floats
@@ -35,9 +35,10 @@ class Transfer(Result):
     clean image correctly, and each is fooled by its own attack. `wrong` (T,n): the target
     misclassifies the image attacked on the source, qualified or not. `before_qualified`,
     `before_wrong`: the same for the source before its alignment, (0,n) if the run is not aligned.
-    `models` (M): the source and the targets; for an aligned source also the network before
-    alignment and the witness, the network that it was aligned to. `kl` (M,M): mean KL(pᵢ ‖ pⱼ) of
-    their softmax outputs for clean images. `accuracy` (M,): clean accuracy, in [0, 1].
+    `models` (M): the run ids of the source and the targets; for an aligned source then also of the
+    network before alignment and of the witness, the network that it was aligned to. `kl` (M,M):
+    mean KL(pᵢ ‖ pⱼ), in nats, of their softmax outputs for clean images. `accuracy` (M,): clean
+    accuracy, in [0, 1].
     """
 
     targets: list[str]
@@ -71,7 +72,9 @@ class Transfer(Result):
 
     @property
     def interval(self) -> Floats:
-        """Wilson's 95% interval (low, high) of each target's `error`, (T,2)."""
+        """Wilson's 95% interval (low, high) of each target's `error`, (T,2); (0, 1) where no image
+        qualifies.
+        """
         return np.array([wilson(int(k), int(n)) for k, n in zip(self.k, self.n, strict=True)])
 
     @property
@@ -144,11 +147,11 @@ class Fooled(Result):
     """Which networks are fooled by images attacked on one network, or on copies of it that were
     aligned to a witness.
 
-    `sources`: run ids of the networks on which the images were attacked, that network first.
-    `models`: run ids of the networks that were shown the images (M), including the sources. Masks
-    have eight images per byte, as from `np.packbits`. `clean` (M,⌈n/8⌉): the model misclassifies
-    the clean image; `wrong` (S,M,⌈n/8⌉): it misclassifies the image attacked on the source.
-    `meta["shown"]` describes each model.
+    `sources` (S): run ids of the networks on which the images were attacked, first that network,
+    then its copies. `models` (M): run ids of the networks that were shown the images, including the
+    sources. Masks have eight images per byte, as from `np.packbits`. `clean` (M,⌈n/8⌉): the model
+    misclassifies the clean image; `wrong` (S,M,⌈n/8⌉): it misclassifies the image attacked on the
+    source. `meta["shown"]` describes each model, in the same order.
     """
 
     sources: list[str]

@@ -51,8 +51,8 @@ KEY = (
 
 
 class Target(NamedTuple):
-    """A network that is shown the images: its name beside a bar and in a sentence, its run id
-    (empty: the network on which the images were attacked), and its colour.
+    """A network that is shown the images: its `name` beside the bar, the name `said` in a sentence,
+    its run id (empty: the network on which the images were attacked), and the colour of its bar.
     """
 
     name: str
@@ -150,7 +150,7 @@ def _learned(result: Fooled, run: str) -> str:
 
 def counts(result: Fooled, bar: Target, source: str) -> tuple[int, int]:
     """How many images attacked on `source` fool a target, and how many clean images the target
-    misclassifies.
+    misclassifies. For the bar without a run id, the target is `source` itself.
     """
     run = bar.run or source
     return int(result.fooled(run, source).sum()), int(result.misread(run).sum())
@@ -199,7 +199,9 @@ def _row(result: Fooled, bar: Target, source: str, at: int) -> str:
 
 
 def _answer(result: Fooled, bars: Sequence[Target], source: str, who: str) -> str:
-    """One sentence: how often the source itself, the first unseen network, and B are fooled."""
+    """One sentence: how often the source itself, the first network after it that is not B, and the
+    network of the last bar (B, if it has a bar) are fooled.
+    """
     own, *rest = bars
     told = [own, *[bar for bar in rest if bar.colour != "b"][:1], *rest[-1:]]
     told = list(dict.fromkeys(told))[:3]

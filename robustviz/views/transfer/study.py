@@ -1,7 +1,7 @@
 """The alignment study, run by `python -m robustviz.views.transfer.study`: does model alignment make
-an attacker's images fool more networks? Sources are fine-tuned to a witness's soft labels and, as
-controls of the same budget, to its hard labels and to the true labels; images made on each of the
-four are shown to networks of other architectures.
+an attacker's images fool more networks? Each source is fine-tuned to a witness's soft labels and,
+as controls of the same budget, to its hard labels and to the true labels. Images attacked on the
+source and on each of its three copies are shown to networks of other architectures.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ FEW = 20
 class Study:
     """The settings of the study, which takes 23 minutes on one core of a busy machine.
 
-    `sources` are architectures, each trained (without a defence) with all `seeds`. A source's
-    witness has the same architecture and another seed, as in the paper's README. `targets` are
-    (architecture, seed); a source is not measured on the targets of its own architecture.
+    `sources` are architectures; each is trained (without a defence) with each of the `seeds`. A
+    source's witness has the same architecture and another seed, as in the README of the paper's
+    code. `targets` are (architecture, seed); a source is not measured on the targets of its own
+    architecture.
     """
 
     data: str = DATA
@@ -84,8 +85,9 @@ class Study:
         )
 
     def networks(self, net: str, seed: int) -> dict[str, TrainConfig]:
-        """The configs of a source before alignment (first) and of its three fine-tuned copies, by
-        name. The copies use model alignment's own recipe.
+        """The configs of a source before alignment and of its three fine-tuned copies, by name, in
+        this order: `before`, and for the copies the labels that they learn, `label` (the true
+        ones), `witness_hard` and `witness_soft`. The copies use model alignment's own recipe.
         """
         before, witness = self.ordinary(net, seed), self.ordinary(net, WITNESS_SEED)
         return {"before": before} | {
@@ -124,7 +126,8 @@ def made(config: TrainConfig) -> Run:
 
 def measure(study: Study, command: str = "") -> JSON:
     """Run the study: train, attack and count; return plain values for the JSON file. Finished
-    networks and results are stored by run id, so that an interrupted call can be continued.
+    networks and results are stored in the run folders, so that an interrupted call can be
+    continued.
     """
     pairs = [(net, seed) for seed in study.seeds for net in study.sources]
     targets = {f"{net} {seed}": study.ordinary(net, seed) for net, seed in study.targets}
@@ -204,10 +207,10 @@ def recipes(configs: Iterable[TrainConfig]) -> JSON:
 
 def count(where: JSON, targets: Sequence[str], found: Mapping[str, Transfer]) -> Iterator[JSON]:
     """Yields a dict for each target: `where`, the target's name, and counts. `n`: how many images
-    qualify for all four networks. `k`: on how many of these the target is wrong, by network.
-    `pairs`: on how many it is wrong only with the aligned network's images, and only with the
-    images of the network before. `all`: on how many of all images, qualified or not, it is wrong,
-    by network.
+    qualify for all four networks of a source (before alignment and its three copies). `k`: on how
+    many of these the target is wrong, by network. `pairs`: on how many of these it is wrong only
+    with the aligned network's images, and only with the images of the network before. `all`: on how
+    many of all images, qualified or not, it is wrong, by network.
     """
     for row, target in enumerate(targets):
         all_four = np.logical_and.reduce([each.qualified[row] for each in found.values()])
