@@ -369,9 +369,8 @@ def _matrix(
     template: str,
     colours: dict[str, Any],
 ) -> go.Figure:
-    """Draw a heat map of `cells`, by row and column name, with their texts; it fits on a phone.
-    `titles`: title and subtitle; `below`: title of the columns; `colours`: settings of the colour
-    scale.
+    """Draw a heat map of `cells`, by row and column name, with the cells' texts, narrow enough for
+    a phone. `titles`: (title, subtitle); `below`: title of the columns; `colours`: colour scale.
     """
     rows, columns = (
         [_wrapped(name) for name in names] for names in (cells, next(iter(cells.values()), {}))
@@ -450,9 +449,7 @@ def _axis(names: list[str], ends: list[float]) -> JSON:
 
 
 def _wrapped(name: str) -> str:
-    """The name, with `aligned` for `model_alignment`, in lines of `WIDTH` letters if its words
-    allow.
-    """
+    """The name in lines of at most `WIDTH` letters if words allow; model_alignment as `aligned`."""
     return "<br>".join(
         textwrap.wrap(
             name.replace("model_alignment", "aligned"),
