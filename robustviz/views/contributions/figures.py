@@ -194,8 +194,8 @@ def _by_slope(found: Mapping[str, Contributions]) -> str:
 
 
 def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) -> go.Figure:
-    """Bar chart of one image's contributions, largest first, coloured by what one draw of guided
-    dropout does: never drops the feature, keeps it this time, or drops it.
+    """Bar chart of the first image's contributions, largest first, coloured by what one draw of
+    guided dropout does: never drops the feature, keeps it this time, or drops it.
     """
     colour, meta = COLOURS[template], result.meta
     order = np.argsort(-result.parts[0], kind="stable")
@@ -332,7 +332,7 @@ def _corner(
     figure: go.Figure, ends: tuple[float, float, float], count: int, side: str, colour: str
 ) -> None:
     """Draw a box around the over-paired corner, and write `count`, its number of pairs, at the box.
-    `ends`: the positions of its right, lower and upper edge.
+    `ends`: the positions of its right, lower and upper edge; the left one is at `CORNER`.
     """
     right, low, top = ends
     figure.add_shape(
@@ -418,8 +418,8 @@ def opposition(
 
 
 def _opposed(name: str, result: Pairing, kind: str) -> str:
-    """Returns a text on what share of the images the two gradients oppose each other, and whether
-    the pair weights `kind` change that share.
+    """Returns a text on the share of the images on which the two gradients oppose each other, and
+    whether the pair weights `kind` change that share.
     """
     there = int(np.isfinite(result.cosine).sum())
     if not there:
@@ -443,7 +443,9 @@ def _opposed(name: str, result: Pairing, kind: str) -> str:
 
 
 def _opposed_surely(name: str, result: Pairing, kind: str) -> str:
-    """Returns a text with the shares of `_opposed`, their change, and 95% intervals."""
+    """Returns a text with the shares of `_opposed`, their change, and 95% intervals; empty if no
+    image has two nonzero gradients.
+    """
     share, low, high = (100 * value for value in result.opposed())
     weighed, below, above = (100 * value for value in result.opposed(kind))
     moved, least, most = (100 * value for value in result.relief(kind))

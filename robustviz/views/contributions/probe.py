@@ -136,7 +136,8 @@ def carried(run: Run, spec: CarriedSpec) -> Carried:
 @probe(PairingSpec)
 def pairing(run: Run, spec: PairingSpec) -> Pairing:
     """Measure the pairing loss and the cross-entropies of images and their attacked copies, and the
-    cosine of the two losses' gradients. Raises UserError for an unknown image.
+    cosine of the two losses' gradients. Raises UserError for an unknown image and an invalid
+    radius.
     """
     net = net_of(run)
     split, index, few = images_for(run, spec)
@@ -186,7 +187,9 @@ def _opposing(result: Pairing) -> str:
 
 @probe(AttackStepsSpec)
 def attack_steps(run: Run, spec: AttackStepsSpec) -> AttackSteps:
-    """Measure which images stay right as PGD takes more steps, and which under Square."""
+    """Measure which images stay right as PGD takes more steps, and which under Square. Raises
+    UserError for an invalid radius.
+    """
     net, split = net_of(run), images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
     eps = check_eps(radius(run) if spec.eps is None else spec.eps)

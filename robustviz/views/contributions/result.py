@@ -50,7 +50,7 @@ class Contributions(Result):
 
     @property
     def class_name(self) -> str:
-        """The name of the first image's class."""
+        """The name of the first image's true class."""
         return str(self.meta["classes"][int(self.y[0])])
 
     @property
@@ -72,8 +72,8 @@ class Contributions(Result):
 
     @property
     def half(self) -> Floats:
-        """The smallest number of features that hold half of the sum of all positive parts, (n,);
-        NaN where no part is positive.
+        """The smallest number of features that hold at least half of the sum of all positive parts,
+        (n,); NaN where no part is positive.
         """
         reached = self.shares >= 0.5
         return np.where(reached.any(axis=1), reached.argmax(axis=1), np.nan)
@@ -110,11 +110,11 @@ class Carried(Result):
     """How many features make up half of the positive contributions to the true class's logit.
 
     Measured on n clean images. A part is a feature's contribution to the true class's logit, as in
-    `Contributions`. `half` (n,): how many of an image's largest parts hold half of the sum of its
-    positive parts, −1 where none is positive. `right` (n,): whether the image is classified
-    correctly. `shares` (3,D+1): the share of that sum that the k largest parts hold, k = 0 to D:
-    first quartile, median and third quartile over the images that are classified correctly and have
-    a positive part (`counted`); 0 if there are none.
+    `Contributions`. `half` (n,): how many of an image's largest parts hold at least half of the sum
+    of its positive parts, −1 where none is positive. `right` (n,): whether the image is classified
+    correctly. `shares` (3,D+1): the share of that sum that the k largest parts hold, for k = 0 to
+    D: first quartile, median and third quartile over the images that are classified correctly and
+    have a positive part (`counted`); 0 if there are none.
     """
 
     half: Ints
@@ -272,7 +272,8 @@ def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
 
 @dataclass(frozen=True)
 class AttackSteps(Result):
-    """Which of n images stay right as PGD takes more steps, and under Square, without gradients.
+    """Which of n images stay right as PGD takes more steps, and which under Square, an attack
+    without gradients.
 
     `steps` (S,): after how many steps of PGD the predictions were checked; `right` (S,n): right at
     this check and at every earlier one; `clean` (n,): right untouched; `square` (n,): right under

@@ -139,8 +139,8 @@ def _curves(
 def _strip(
     side: str, one: Contributions, kept: Sequence[int], moves: dict[str, tuple[str, Sequence[str]]]
 ) -> str:
-    """Returns one image's contributions as SVG bars, largest first: those kept in full colour, the
-    others pale. The values of its moving parts are added to `moves`.
+    """Returns one image's contributions as HTML with SVG bars, largest first: those kept in full
+    colour, the others pale. The values of its moving parts are added to `moves`.
     """
     parts = -np.sort(-one.parts[0])
     width, top = 460, float(max(parts.max(), 1e-9))
@@ -207,7 +207,9 @@ def answer(many: Mapping[str, Carried]) -> str:
 
 
 def _half(name: str, found: Carried) -> str:
-    """How many features make up half of a network's answer, or why that cannot be said."""
+    """How many features make up half of a network's answer (the sum of its positive contributions),
+    or why that cannot be said, in words.
+    """
     if not found.right.any():
         return f"{name} is right on none of these images"
     if not found.median:
