@@ -23,7 +23,8 @@ FILE, BALLS = FOLDER / "budget.json", FOLDER / "balls.npz"
 
 @dataclass(frozen=True)
 class Family(Result):
-    """N PGD-AT networks on one data set at several training ε; ε = 0 is the ordinary network.
+    """N PGD-AT networks on one data set at several training ε; those at ε = 0 were trained without
+    a defence.
 
     All arrays are (N,). `eps`: the training ε. Of `n` test images, `clean_k` are right when clean,
     `own_k` under an attack with the network's training ε, and `usual_k` under one with the data
@@ -73,8 +74,9 @@ class Balls(Result):
     each, S networks were trained, one per seed. `clean_k` (E, S): on how many of `meta["n"]` test
     points each network is right without an attack. `held_k` (E, S): on how many of these it is also
     right under an attack with its ε. `logit` (E, R, C): the logit of the first network at each
-    radius (positive: class 1) on a grid over `meta["window"]` (x low, x high, y low, y high),
-    multiplied by 32, rounded and clipped to ±127.
+    radius (positive: class 1), multiplied by 32, rounded and clipped to ±127, on a grid over
+    `meta["window"]` (x low, x high, y low, y high); rows run along y, columns along x, both
+    ascending.
     """
 
     x: Floats

@@ -114,7 +114,8 @@ def costly(found: Family) -> Floats:
 
 def apart(found: Family) -> str:
     """A sentence on the ε from which squares (ℓ∞ balls) of training images of two classes overlap.
-    If they do not overlap at the ε studied, a loss of accuracy is due to learning, not to the data.
+    If they overlap at none of the ε studied, the sentence adds that the data require no loss of
+    accuracy.
     """
     half, largest = found.meta["apart"] / 2, float(found.eps.max())
     if half >= largest:
@@ -180,8 +181,8 @@ def _level(eps: float) -> str:
 
 
 def _family(found: Family, width: int) -> str:
-    """SVG chart of clean accuracy and accuracy under the usual attack by training ε.
-    A chart that is `width` pixels narrow has fewer numbers on its axis.
+    """SVG chart of clean accuracy and accuracy under the usual attack by training ε, `width` pixels
+    wide; below 400 pixels, the axis has fewer numbers.
     """
     radii = np.unique(found.eps)
     grey = all(_level(eps).isdecimal() for eps in radii)
@@ -257,7 +258,7 @@ def _plane(blobs: Balls) -> tuple[str, dict[str, tuple[str, list[str]]]]:
 
 
 def _squares(plot: Plot, points: Floats, eps: float) -> str:
-    """The SVG path of the squares of radius `eps` around points (P, 2)."""
+    """The SVG path of the squares of radius `eps` around points (P, 2); empty for radius 0."""
     if not eps:
         return ""
     side = plot.px(2 * eps) - plot.px(0)

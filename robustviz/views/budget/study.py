@@ -78,7 +78,9 @@ def usual(key: str) -> float:
 
 
 def _family() -> Iterator[tuple[JSON, folder.Run | None]]:
-    """Yields each network's counts, and its run, or None if its weights are not here."""
+    """Yields for each network of the family its counts (`_cell`), and its run, or None if its
+    weights are not here.
+    """
     found: dict[str, tuple[JSON, folder.Run | None]] = {}
     for path in sorted(SEEDS.glob("*.json")):
         content = folder.read_json(path)
@@ -93,8 +95,9 @@ def _family() -> Iterator[tuple[JSON, folder.Run | None]]:
 
 
 def _cell(name: str, config: JSON, evaluations: list[Evaluation]) -> JSON | None:
-    """One network's ε, seed and numbers of images right, from its evaluation with most images.
-    None if it does not belong to the family, or has no PGD evaluation at its training ε.
+    """One network's ε, seed and numbers of images right, from its evaluation with most images. None
+    if it does not belong to the family, or has no evaluation by PGD-20 with seed 0 on the test
+    split at the ε of its config.
     """
     key, method = config["data"]["key"], config["method"]["key"]
     if key not in DATA or method not in METHODS or config["net"] != "small_resnet":

@@ -16,7 +16,8 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish, lines, named, s
 
 def painted(results: Painted | Mapping[str, Painted], *, template: str = LIGHT) -> go.Figure:
     """Bars of the true class's softmax output: clean, under the painted budget, under ε everywhere.
-    There are one or two networks; the text at each bar is the predicted class, ✓ right or ✗ wrong.
+    There are one or two networks; more raise UserError. The text at each bar is the predicted
+    class, ✓ right or ✗ wrong.
     """
     several = named(results, "")
     colour, first = COLOURS[template], next(iter(several.values()))

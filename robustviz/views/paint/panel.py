@@ -55,8 +55,8 @@ def canvas() -> ComponentRenderer:
 
 
 class Masks:
-    """The set of masks allowed in the page's address: a name in `FIXED`, or a painted mask as text.
-    The text must fit a grid of `rows` by `columns` cells.
+    """The set of masks allowed in the page's address, for the operator `in`: a name in `FIXED`, or
+    a painted mask as text that fits a grid of `rows` by `columns` cells.
     """
 
     def __init__(self, rows: int, columns: int) -> None:
@@ -165,8 +165,8 @@ def _painted() -> None:
 def _attack(
     here: Context, run: folder.Run, cells: Bools, steps: int, seed: int
 ) -> PaintedSpec | None:
-    """Draw the sliders and the button. Returns the spec, or None until the button is pressed.
-    It is None again after the mask or a setting has changed.
+    """Draw the sliders and the button. Returns the spec if the button was pressed, or the page was
+    opened by a link with a mask, for the present mask, settings and networks; else None.
     """
     usual, state = max(1, round(catalogue.radius(run) * 255)), st.session_state
     top = max(16, min(255, 2 * usual))

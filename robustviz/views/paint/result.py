@@ -64,7 +64,7 @@ class Painted(Result):
     `x`, `x_adv`, `x_full` (C, H, W) in [0, 1]: clean, attacked within the budget, and attacked with
     `eps` everywhere. `mask` (H, W): where the budget is `eps`; elsewhere it is `eps_low`. `y`: the
     true class. `probs`, `probs_adv`, `probs_full` (K,): the softmax outputs. `inside`, `outside`:
-    the measured max |δ| of x_adv inside and outside the mask.
+    the measured max |δ| of x_adv inside and outside the mask, 0 where there is no pixel.
     """
 
     x: Floats
