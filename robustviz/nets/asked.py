@@ -107,7 +107,7 @@ def checked_grid(grid: Sequence[int] | None) -> tuple[int, int] | None:
 
 
 def check_name(module: nn.Module, name: str | None) -> None:
-    """Raises UserError if `name` is given and no layer of `module` has that name."""
+    """Raises UserError if `name` is neither None nor empty and no layer of `module` has it."""
     known = [other for other, _ in module.named_modules() if other]
     if name and name not in known:
         near = registry.unknown("layer", name, known).partition(" Known: ")[0]

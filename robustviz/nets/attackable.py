@@ -45,19 +45,20 @@ def attackable(
 ) -> Iterator[M]:
     """A context that yields the network to attack: mostly a copy of `net` in eval mode.
 
-    None of its parameters requires a gradient, and in eval mode `net` is not changed. With `fused`
-    the logits equal those of `net` up to rounding (relative error about 1e-6), without it bit for
-    bit. `bf16`, only with `fused`: feature maps may be computed in bf16, in networks of this
-    package on hardware that supports it (relative error about 1e-2); features and logits are
-    float32. `wide`: the copy of a network with 16-bit weights computes in float32, since small
-    gradients underflow in float16.
+    No parameter of the yielded network requires a gradient, and with `mode` eval `net` is as before
+    at the end. With `fused` the logits equal those of `net` up to rounding (relative error about
+    1e-6), without it bit for bit. `bf16`, only with `fused`: feature maps may be computed in bf16,
+    in networks of this package on hardware that supports it (relative error about 1e-2); features
+    and logits are float32. `wide`: the copy of a network with 16-bit weights computes in float32,
+    since small gradients underflow in float16. If `net` is itself a copy made with `fused`, it is
+    not copied again.
 
-    A network cannot be copied if a module of it fails to copy, defines its own copying, or has a
-    `forward` or a random generator as an attribute; nor if it is in train mode and has hooks or
-    functions as attributes. For these, and for `mode` train, whose attacks update the running
-    statistics, the context yields `net` itself under `frozen`, to one thread at a time; in eval
-    mode its buffers are restored afterwards. Raises UserError if `net` is no nn.Module or has lazy
-    layers without weights.
+    A network cannot be copied if a module of it is not fully copied by deepcopy, defines its own
+    copying, or has a `forward` or a random generator as an attribute; nor if it is in train mode
+    and has hooks or functions as attributes. For such a network, and for `mode` train, in which an
+    attack updates the running statistics, the context yields `net` itself under `frozen`, to one
+    thread at a time; with `mode` eval its buffers are restored afterwards. Raises UserError if
+    `net` is no nn.Module or has lazy layers without weights.
     """
     if not isinstance(net, nn.Module):
         raise UserError(
@@ -132,7 +133,9 @@ def _hook_counts(module: nn.Module) -> tuple[object, ...]:
 
 
 def _writes_itself_down(kind: type) -> bool:
-    """Whether a class defines its own copying or pickling, which may leave something out."""
+    """Whether a class outside torch defines its own copying or pickling, which may leave something
+    out.
+    """
     return not kind.__module__.startswith("torch.") and any(
         getattr(kind, way, None) is not getattr(nn.Module, way, None)
         for way in ("__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__")
@@ -158,13 +161,14 @@ def _copied(net: M, fused: bool, bf16: bool, kept: bool = False) -> M | None:
 
 
 def keep(net: nn.Module) -> None:
-    """Makes all later attacks on `net` share one copy instead of copying `net` each time.
+    """Makes all later attacks on `net` share a copy instead of copying `net` each time.
 
-    For code that owns a network and attacks it often, such as a page or a trainer. Before each
-    attack the current values of `net` are copied into the memory of the existing copy, so that its
-    addresses do not change. If anything else in `net` has changed, a new copy is made. A network
-    with hooks or with attributes that cannot be compared is still copied for every attack, as is
-    one with 16-bit weights if the attack uses gradients.
+    For code that owns a network and attacks it often, such as a page or a trainer. There is one
+    copy for each combination of `fused` and `bf16` in use. Before each attack the current weights
+    and buffers of `net` are written into the memory of the existing copy, whose addresses therefore
+    stay the same. If anything else in `net` has changed, a new copy is made. A network with hooks
+    or with attributes that cannot be compared is still copied for every attack, as is one with
+    16-bit weights if the attack uses gradients.
     """
     with _lock:
         _kept.setdefault(net, _Kept())
@@ -215,9 +219,10 @@ def device_of(net: nn.Module) -> torch.device:
 
 @dataclass(eq=False)
 class _Kept:
-    """The copies of one network that its attacks share, by (fused, bf16).
+    """The copies of one network that its attacks share, by (fused, bf16), and the `_structure` that
+    the network had when they were made.
 
-    It has no reference to the network, so that this can be freed.
+    The network itself is not referred to, so it can be freed.
     """
 
     structure: list[object] | None = None
@@ -242,11 +247,11 @@ class _Kept:
 
 @torch.no_grad()
 def _take_up(twin: nn.Module, net: nn.Module) -> None:
-    """Writes the values of `net` into its copy.
+    """Writes the parameters and buffers of `net` into its copy and updates the copy's fused layers.
 
-    On a CPU only differing values are written, so that a copy used by several threads is left alone
-    if nothing has changed. On a GPU all are written, since comparing would mean waiting for the
-    GPU.
+    On a CPU only tensors with other values are written, so that a copy used by several threads is
+    left alone if nothing has changed. On a GPU all are written, since comparing would mean waiting
+    for the GPU.
     """
     stale = [
         own.copy_(value)
@@ -260,7 +265,7 @@ def _take_up(twin: nn.Module, net: nn.Module) -> None:
 
 
 def _structure(net: nn.Module) -> list[object] | None:
-    """Everything that a copy takes from `net` except the values of parameters and buffers.
+    """Everything that a copy takes from `net`, except the values of its parameters and buffers.
 
     Two such lists are compared to see whether a kept copy is still valid. None if `net` has hooks
     or attributes that cannot be compared.

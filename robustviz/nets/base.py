@@ -1,7 +1,8 @@
-"""The base class of all networks here: `head(pool(maps(x)))`, where `maps` starts by normalising.
-So attacks and pages only see pixels in [0, 1], and a checkpoint contains its mean and std. Views
-use `parts` and need not know the architecture: CAM differentiates the logits with respect to the
-maps, feature views use the features. `robustviz.nets.wrapped` does the same for other networks.
+"""`Classifier`, the base class of all networks here: it computes `head(pool(maps(x)))`. The first
+layer of `maps` normalises, so attacks and pages only see pixels in [0, 1], and a checkpoint
+contains its mean and std. Views use `parts` and need not know the architecture: CAM differentiates
+the logits with respect to the maps, feature views use the features. `robustviz.nets.wrapped` makes
+a `Classifier` of any other network.
 """
 
 import threading
@@ -19,7 +20,8 @@ PerChannel = Sequence[float] | None  # one number per channel, for images in [0,
 
 
 class Normalise(nn.Module):
-    """Computes (x − mean) / std per channel; mean and std are buffers, None stands for 0 and 1.
+    """Computes (x − mean) / std per channel; mean and std are buffers (1, C, 1, 1). None stands for
+    a mean of 0 and a std of 1.
 
     `forward` raises UserError for images with another number of channels, which would otherwise be
     broadcast silently.
@@ -116,14 +118,15 @@ _change = threading.Condition()  # guards the table; notified when a loan ends
 
 @contextmanager
 def frozen(net: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[None]:
-    """A context in which all of `net` is in `mode` and none of its parameters requires a gradient.
+    """A context in which `net` is in `mode`, as set by its `train` method, and no parameter of it
+    requires a gradient.
 
     Afterwards every module is in its own former mode, and every parameter has its own former
-    `requires_grad`: layers that were put into eval mode on purpose stay in it. Contexts may
+    `requires_grad`: layers that were put into eval mode on purpose are in it again. Contexts may
     overlap, in one thread or in several: the last one to end restores what the first one found.
-    While another thread uses `net` in the other mode, this thread waits. If this thread is itself
-    inside a context of `net`, UserError is raised instead, because two such threads would wait for
-    each other for ever.
+    While another thread is inside such a context of `net` with the other mode, this thread waits.
+    If this thread is inside a context of `net` too, UserError is raised instead, because two such
+    threads would wait for each other for ever.
     """
     user, here, training = object(), threading.get_ident(), mode == "train"
     modules = list(net.modules())

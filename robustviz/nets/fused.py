@@ -66,11 +66,12 @@ def is_hooked(net: nn.Module) -> bool:
 
 
 def is_known(net: nn.Module) -> bool:
-    """Whether `net` consists only of unmodified layers of torch, torchvision and this package.
+    """Whether `net` consists only of unmodified layers of torch, torchvision and this package and
+    has no hooks.
 
-    It must not have hooks either. So a forward pass changes no layer, and each container calls its
-    layers as its class defines. DataParallel is excluded, since its replicas on other devices would
-    use the weights of the first device.
+    Then each container calls its layers as its class defines, and nothing else runs in a forward
+    pass. DataParallel is excluded, since its replicas on other devices would use the weights of the
+    first device.
     """
     return (
         not is_hooked(net)
@@ -138,10 +139,10 @@ class Fused(nn.Module):
 def fuse(twin: nn.Module, bf16: bool) -> list[Fused]:
     """Gives the known containers of `twin` a forward with fused layers; returns the fused layers.
 
-    `twin` is changed in place if `is_known(twin)`; otherwise the list is empty. The original
-    layers stay, so that code that calls one of them by itself still gets the right result. A
-    network of this package also gets channels-last memory and, with `bf16`, computes its feature
-    maps in bf16 if all of their layers allow it.
+    `twin` is changed in place if `is_known(twin)`; otherwise it stays as it is and the list is
+    empty. The original layers remain in `twin`, so that code that calls one of them by itself still
+    gets the right result. A network of this package also gets channels-last memory and, with
+    `bf16`, computes its feature maps in bf16 if all of their layers allow it.
     """
     if not is_known(twin):
         return []
@@ -165,7 +166,10 @@ def fuse(twin: nn.Module, bf16: bool) -> list[Fused]:
 
 
 def _to_bf16(maps: nn.Module, done: set[nn.Conv2d]) -> None:
-    """Makes `maps` compute in bf16 after its normalisation and return float32."""
+    """Makes `maps` compute in bf16 after its normalisation and return float32.
+
+    `done`: the convolutions that are fused already, whose own weights stay as they are.
+    """
     for part in maps.modules():
         if isinstance(part, nn.Conv2d) and part not in done:
             part.to(torch.bfloat16)
@@ -183,8 +187,9 @@ def _fused_layers(
 ) -> dict[str, nn.Module | None]:
     """The layers to use in place of `container`'s own, by name; empty if all stay.
 
-    None stands for a layer that is left out. `dtype` (None: the layer's own) and `layout` are those
-    of the fused weights.
+    These are a `Fused` for each pair, None or an Identity in place of its batch norm (None: the
+    layer is left out), and an in-place ReLU for a ReLU after a pair or of a sum. `dtype` (None: the
+    layer's own) and `layout` are those of the fused weights.
     """
     children = container._modules
     in_turn = type(container) is nn.Sequential

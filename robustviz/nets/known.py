@@ -43,8 +43,10 @@ class Flipped(nn.Module):
 def sources(name: str) -> list[str]:
     """The networks that `name` may stand for, as `source:name`, the most likely first.
 
-    A name with a colon is returned as it is; otherwise this package, torchvision and timm are
-    searched in this order. Raises UserError if the sources searched have no such network.
+    Of a name with a colon the list is [name]; otherwise this package, torchvision and, if it is
+    installed, timm are searched in this order. Raises UserError if no source that was searched has
+    such a network, and for `timm:NAME` if timm is not installed. Functions in user code are not
+    looked up here.
     """
     room, colon, rest = name.partition(":")
     if colon:
@@ -160,7 +162,8 @@ def network(
     """The network described in an imported run's config.json, `told`, with random weights.
 
     The weights are drawn from torch's global generator. `shape`: number of classes, channels, and
-    side of the images in pixels. Raises UserError if `told` is None, and as `module` and `wrap` do.
+    side of the images in pixels; `asked_by`: what messages call the run. Raises UserError if `told`
+    is None, and as `module` and `wrap` do.
     """
     if told is None:
         raise UserError(f"{asked_by} does not describe its network: import it again.")
@@ -200,9 +203,9 @@ def source_of(net: nn.Module) -> str:
 
 
 def _others(room: str, net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yields torchvision's networks from the module `room`, as (source, network).
+    """Yields torchvision's networks from its module `room`, as (source, network).
 
-    They have as many classes as `net`, and shapes but no values.
+    They have as many classes as `net` and are on the meta device, so without values.
     """
     heads = [part for part in net.modules() if isinstance(part, nn.Linear)]
     classes = heads[-1].out_features if heads else 1000
@@ -216,10 +219,10 @@ def _others(room: str, net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def usual(classes: int, channels: int, size: int) -> Iterator[tuple[str, nn.Module]]:
     """Yields common networks for images of these classes, channels and size, as (source, network),
-    to compare weights with.
+    to compare the shapes of weights with.
 
-    They come from this package and, for 3 channels, from torchvision, and have shapes but no
-    values.
+    They come from this package and, for 3 channels, from torchvision, and are on the meta device,
+    so without values.
     """
     names = [f"nets:{key}" for key in registry.keys("net")]
     if channels == 3:

@@ -1,5 +1,5 @@
-"""Finds feature maps, features and last layer of any network by one forward pass.
-It also converts the output of a layer into a feature map and back.
+"""Finds the layers of any network that give the feature maps, the features and the logits, from one
+forward pass. It also converts the output of a layer into a feature map and back.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Places:
-    """The names of the layers that output maps and features, and of the head; empty if none.
+    """The names of the layers that output maps and features, and of the head, the last layer. A
+    name is "" if there is no such layer.
 
-    If `features` is empty, the features are the input of the head. `grid`: rows and columns of the
+    If `features` is "", the features are the input of the head. `grid`: rows and columns of the
     tokens if the maps are made of tokens, else None.
     """
 
@@ -79,10 +80,12 @@ def find(net: nn.Module, calls: Sequence[Call], logits: Tensor, x: Tensor) -> Pl
     """The places of `net`, from the calls of one forward pass with gradients on images `x`.
 
     Only layers called once count. The head is the last linear layer (or convolution of a 1×1 map)
-    with one output per class, and its input is the features. The maps are the last output of at
-    least 4×4 cells, or else of 2×2, on which the features depend; layers in `PASSING`, such as
-    average pooling, do not count. In a vision transformer with a class token, the maps are
-    therefore the input of the last attention: after it the other tokens do not affect the features.
+    with one output per class, and its input is the features. Without a head, the features are the
+    last output with one vector per image that is not the logits. The maps are the last output of at
+    least 4×4 cells, or if there is none of at least 2×2, on which the head's input (without a head:
+    the logits) depends; layers in `PASSING`, such as average pooling, do not count. In a vision
+    transformer with a class token, the maps are therefore the input of the last attention: after it
+    the other tokens do not affect the features.
     """
     times = Counter(call.name for call in calls)
     once = [call for call in calls if times[call.name] == 1]
@@ -122,11 +125,11 @@ def _is_vector(call: Call, logits: Tensor) -> bool:
 def _last_map(
     calls: Sequence[Call], read: Tensor, width: int, x: Tensor
 ) -> tuple[Call | None, tuple[int, int] | None]:
-    """The last call that outputs a map of at least 4×4 cells, or else of 2×2, on which `read`
-    depends; None if there is none.
+    """The last call that outputs a map of at least 4×4 cells (if there is none: of at least 2×2) on
+    which `read` depends; None if there is no such call.
 
     Also returns the grid of its tokens, or None for a map (N, D, h, w) or (N, h, w, D). Tokens
-    count only if they have `width` numbers; 0 accepts any.
+    count only if each has `width` numbers; with `width` 0 any number will do.
     """
     found: list[tuple[Call, tuple[int, int] | None, int]] = []
     sides: list[tuple[int, int]] = []  # sides of the maps found so far
@@ -178,7 +181,9 @@ def side_of_call(call: Call, x: Tensor) -> tuple[int, int] | None:
 
 
 def _alike(rows: int, columns: int, x: Tensor) -> bool:
-    """Whether this many rows and columns have the proportions of the images, to within a cell."""
+    """Whether this many rows and columns have the proportions of the images, to within a cell, and
+    are not more than the images have.
+    """
     height, width = x.shape[2:]
     return rows <= height and columns <= width and abs(rows - columns * height / width) < 1
 
@@ -225,8 +230,8 @@ def from_map(maps: Tensor, out: Tensor) -> Tensor:
 
 
 def trial(net: nn.Module, x: Tensor) -> tuple[Any, list[Call]]:
-    """Runs `net` in eval mode on images `x` that require a gradient; returns its output and the
-    calls of its layers.
+    """Runs `net` in eval mode on a copy of the images `x` that requires a gradient; returns its
+    output and the calls of its layers.
     """
     with torch.inference_mode(False), frozen(net), watched(net) as calls, torch.enable_grad():
         return net(x.clone().requires_grad_()), calls

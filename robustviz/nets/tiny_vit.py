@@ -12,8 +12,8 @@ WIDTH, BLOCKS, HEADS = 80, 4, 4
 class Attention(nn.Module):
     """Multi-head self-attention of tokens (N, T, D).
 
-    Written out, because torch's fused kernels have no second derivative, which curvature probes
-    need, and because they use another code path when no gradient is required, so that an image's
+    It is written out here, because torch's fused kernels have no second derivative, which curvature
+    probes need. They also use another code path when no gradient is required, so that an image's
     logits would depend on whether gradients are computed.
     """
 

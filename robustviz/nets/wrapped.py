@@ -1,7 +1,8 @@
 """Any network as a `Classifier`: `wrap(module)` finds its maps, features and last layer.
-`wrap` hooks the module during one trial. After that it is not changed, hooked or copied: `parts`
-runs a twin that shares all layers and weights and replaces only the objects on the way to the
-inspected layers, so any number of threads may look inside at once.
+Only `wrap` registers hooks on the module, during one forward pass. `parts` neither hooks nor
+changes the module: it runs a twin, in which the inspected layers and the modules that contain them
+are new objects and all else, also every weight, is shared. So any number of threads may look inside
+at once.
 """
 
 from __future__ import annotations
@@ -83,9 +84,9 @@ class Wrapped(Classifier):
         """The maps, features and logits of images `x` (N, C, H, W), from one forward pass.
 
         Tokens are arranged on their grid, without class tokens. If there is no layer for the maps,
-        they are (N, 0, 1, 1); if there is none for the features, they are the means of the maps.
-        Raises UserError if one of the layers is not called exactly once, or returns something that
-        cannot be used.
+        the maps are (N, 0, 1, 1); if there is neither a layer for the features nor a head, the
+        features are the means of the maps. Raises UserError if one of the layers is not called
+        exactly once, or returns something that cannot be used.
         """
         shown, seen = self._shown(x), dict[str, list[Tensor]]()
         taps: list[tuple[str, str, Tap]] = []
@@ -126,8 +127,8 @@ class Wrapped(Classifier):
     def head(self) -> nn.Module:  # type: ignore[override]
         """The module that computes the logits from the features: the last layer.
 
-        A convolution is returned as an nn.Linear with its weights. If there is no such layer, a
-        module is returned that raises UserError when called.
+        A convolution is returned as an nn.Linear that shares its weights and requires no gradient.
+        If no layer computes the logits so, a module is returned that raises UserError when called.
         """
         if not self.has_head:
             return Headless()
@@ -148,7 +149,8 @@ class Wrapped(Classifier):
 
         These are the children of the module; a child that contains the layer of the maps is
         replaced by its own children. If that gives fewer than `FEW` layers and the layer of the
-        maps is an nn.Sequential, its children replace it, too.
+        maps is an nn.Sequential, its children replace it, too. Without a layer for the maps, all
+        children of the module are returned.
         """
         out: dict[str, nn.Module] = {}
 
@@ -221,7 +223,8 @@ def _picked(out: Any, logits: Logits) -> Any:
 
 
 def _tapped(module: nn.Module, taps: Sequence[tuple[str, str, Tap]]) -> nn.Module:
-    """A twin of `module` that shares everything with it but calls functions at the named layers.
+    """A twin of `module` that shares its weights and calls functions at the named layers; `module`
+    itself is not changed.
 
     `taps`: (layer name, "given" or "out", function). The function is called with the layer's first
     argument ("given") or its output ("out"), which is replaced by what the function returns.
@@ -271,11 +274,12 @@ def wrap(
     grid: Sequence[int] | None = None,
     shape: Sequence[int] | None = None,
 ) -> Wrapped:
-    """Makes any classifier `module` a network of this package; weights are shared and unchanged.
+    """Returns any classifier `module` as a network of this package, which shares its weights.
 
-    `maps`: the layer whose output (N,D,h,w), (N,h,w,D) or tokens (N,T,D) are the feature maps;
-    `features`: the layer whose output is the features (N,D), empty for the input of the head;
-    `head`: the last layer. Those left None are found by a forward pass on noise (`places.find`).
+    `maps`: name of the layer whose output (N,D,h,w), (N,h,w,D) or tokens (N,T,D) are the feature
+    maps; `features`: of the layer whose output is the features (N,D), "" if they are the input of
+    the head; `head`: of the last layer. Those left None are found by a forward pass on noise
+    (`places.find`).
     `logits`: where the logits are if the module does not return a tensor: a key, an index, an
     attribute or a function. `mean`, `std`: the normalisation that the module expects, one number
     per channel for images in [0, 1]. `size`: side in pixels to which images are resized inside.
@@ -306,7 +310,7 @@ def wrap(
 
 
 def with_random_weights(net: Wrapped, seed: int) -> Wrapped:
-    """A copy of `net` with random weights, drawn with `seed`, as before any training.
+    """A copy of `net` with random weights, drawn with `seed`, as if it had not been trained.
 
     Layers with `reset_parameters` are initialised by it. All other parameters (class tokens,
     position embeddings) have their values shuffled, which keeps their scale.
@@ -412,9 +416,8 @@ def _find(
 
 
 def _check_head(net: Wrapped, x: Tensor) -> None:
-    """Checks whether head(features) equals the logits, and sets `net.has_head`.
-
-    Raises UserError if `parts` fails.
+    """Sets `net.has_head`: whether there is a head and head(features) equals the logits of `x`, to
+    about 1e-3. Raises UserError if `parts` fails.
     """
     with frozen(net), torch.no_grad():
         _, features, logits = net.parts(x)
