@@ -35,7 +35,7 @@ UNTOUCHED = "untouched"  # the name of the attack for clean images
 
 class Number(TypedDict):
     """A measurement: of `n` images of a `split`, `right` were classified correctly under an
-    `attack`, given by its display name such as `PGD-20`, of radius `eps` with the random numbers of
+    `attack` (its printed name, such as `PGD-20`) of radius `eps`, with the random numbers of
     `seed`. For clean images `attack` is `untouched`, and `eps` and `seed` are 0. `images`: a hash
     of these images and of their labels. `reliable`: false if a check of the evaluation
     (`training.doctor`) found that the number cannot be trusted.
@@ -135,8 +135,8 @@ def of(
 ) -> Card:
     """Returns the card of a training whose run need not be here, from its `config`, its evaluations
     and the results of its epochs (`records`). At most 30 measurements are kept, those on most
-    images first, and at most 50 epochs, evenly spread. `label`, `data`: as in `Card`; empty `data`:
-    the key of the data set.
+    images first, and at most 50 epochs, evenly spread. Of an absolute path in the settings only the
+    last part is kept. `label`, `data`: as in `Card`; empty `data`: the key of the data set.
 
     Evaluations under targeted attacks, and old ones without a hash of their images, are left out.
     Raises UserError if no others are given.
@@ -165,8 +165,9 @@ def of(
 
 
 def _numbers(evaluations: Iterable[Evaluation]) -> Iterator[Number]:
-    """Yield the measurements on images with a known hash, without those under targeted attacks:
-    measurements on most images first, then clean images before attacked ones.
+    """Yield the measurements in these evaluations, clean and attacked, each once. Evaluations under
+    targeted attacks and on images of unknown hash are left out. Those on most images come first,
+    and among equals those of clean images.
     """
     every = [one for one in evaluations if one.images and not one.attack.get("targeted")]
     found: dict[tuple[object, ...], Number] = {}

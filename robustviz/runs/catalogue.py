@@ -22,9 +22,9 @@ KINDS = ("method", "data", "net")
 
 
 def keys(kind: str, *needed: str) -> list[str]:
-    """Returns the keys of a kind ("method", "data" or "net") in the order of the registry. They are
-    the shipped ones; if one of the keys `needed` is not shipped, those of plug-ins are included,
-    too. Keys that are hidden from lists of choices are included only if they are in `needed`.
+    """Returns the keys of a kind ("method", "data" or "net") in the order of the registry: those of
+    robustviz and, if one of the keys `needed` is not among them, also those of the loaded plug-ins.
+    Keys that are hidden from lists of choices are included only if they are in `needed`.
     """
     shipped = _shipped(stamp(FILE)).get(kind, {})
     known = [
@@ -45,7 +45,7 @@ def known(kind: str, key: str) -> bool:
 
 
 def facts(kind: str, key: str) -> JSON:
-    """Returns the facts about one method, data set or network: what `described` returns, from the
+    """Returns the facts about one method, data set or network, as `described` does, but from the
     shipped file if it has the key. Raises UserError for an unknown key.
     """
     shipped = _shipped(stamp(FILE)).get(kind, {})
@@ -78,19 +78,19 @@ def described(kind: str, key: str) -> JSON:
     """Returns the facts about a method, data set or network, from the registry. Raises UserError
     for an unknown key.
 
-    A method has its names and texts, its `recipe`, and its `usual` (default) settings with their
-    `kinds` (`Option.kind`). A data set has its `recipe`, its `default_eps`, `train_only` (the
-    settings that leave the test images unchanged) and `folders` (the settings that name a folder).
-    A network has no facts. `unasked` is True for a key that is hidden from lists of choices, else
-    missing.
+    A method has its names and texts, its `recipe`, its settings at their defaults (`usual`), and
+    the `kinds` of these (`Option.kind`). A data set has its `recipe`, its `default_eps`,
+    `train_only` (the settings that leave the test images unchanged) and `folders` (the settings
+    that name a folder). A network has no facts. `unasked` is True for a key that is hidden from
+    lists of choices, else missing.
     """
     told = dict(_TELL[kind](registry.get(kind, key)))
     return told if registry.offered(kind, key) else told | {"unasked": True}
 
 
 def found(images: dict[str, int]) -> JSON:
-    """Returns the whole catalogue, made from the registry; `images`: the number of test images by
-    data set.
+    """Returns the whole catalogue, made from the registry, as the shipped file holds it. `images`:
+    the number of test images by data set.
     """
     every = {kind: {key: described(kind, key) for key in registry.every(kind)} for kind in KINDS}
     return {**every, "images": images}
@@ -115,8 +115,8 @@ def _method(cls: Any) -> JSON:
 
 
 def _kinds(thing: Any) -> JSON:
-    """Returns the kind (`Option.kind`) of each setting that has one, by name; for a setting with
-    settings of its own, a dictionary of their kinds.
+    """Returns the kind (`Option.kind`) of each setting that has one, by name. For a setting that
+    has settings of its own, it is a dictionary of their kinds.
     """
     kinds: JSON = {}
     for name, option in registry.options(type(thing)).items():

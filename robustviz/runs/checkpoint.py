@@ -55,10 +55,10 @@ class Checkpoint:
 
 
 def read(path: str | os.PathLike[str], entry: str = "") -> Checkpoint:
-    """Returns the weights in a safetensors file or a file written by `torch.save`, on the CPU,
-    unchanged. `entry`: if the file holds several sets of weights, the dotted path there of the one
-    to take; empty: the likeliest. Raises UserError for other files, for files that would run code,
-    and for files without weights or without that entry.
+    """Returns the weights in a safetensors file or a file written by `torch.save`, on the CPU, in
+    their own dtypes. `entry`: if the file holds several sets of weights, the dotted path there of
+    the one to take; empty: the likeliest. Raises UserError for other files, for files that would
+    run code, and for files without weights or without that entry.
     """
     path = Path(path)
     try:
@@ -136,8 +136,8 @@ def _refused(path: Path, why: str) -> str:
 
 
 def _is_state(held: object) -> TypeGuard[dict[str, Tensor]]:
-    """Whether `held` is a dictionary of at least two weights by name; fewer other values than
-    weights, such as counters, are allowed among them.
+    """Whether `held` is a dictionary, with text as keys, that holds at least two tensors. Other
+    values, such as counters, are allowed if there are fewer of them than tensors.
     """
     if not isinstance(held, Mapping) or not all(isinstance(name, str) for name in held):
         return False
@@ -210,8 +210,9 @@ _UNUSED = "sub_block1."  # in TRADES' Wide-ResNet: created and saved, but never 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Weights under the names that a network uses (`state`), and the mean and standard deviation of
-    images in [0, 1], per channel, that came with them (None if none did).
+    """Weights under the names that a network uses (`state`), and the mean and standard deviation
+    per channel with which images in [0, 1] are normalised, if they came with the weights (else
+    None).
     """
 
     state: dict[str, Tensor]
@@ -223,8 +224,8 @@ def fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], net: str, fil
     """Returns `state`, floats as float32, renamed to match `own`, the weights of a fresh network
     called `net`: wrappers' prefixes are removed and other repositories' names translated. Entries
     that are not learned (batch counters, the normalisation) come from `own` if `state` lacks them.
-    Raises UserError that says what differs, or which values are not finite; messages call the
-    weights `file`.
+    Raises UserError that says what differs, or which values are not finite, and calls the weights
+    `file`.
     """
     shapes = {name: tuple(value.shape) for name, value in own.items()}
     scale = {name: value for name, value in state.items() if _scales(name, value)}
@@ -262,8 +263,8 @@ def _scales(name: str, value: Tensor) -> bool:
 
 
 def _mean_and_std(scale: Mapping[str, Tensor]) -> tuple[list[float] | None, list[float] | None]:
-    """Returns the mean and standard deviation among these tensors, in [0, 1]; None, None unless
-    both are there.
+    """Returns the mean and standard deviation among these tensors, per channel, for pixels in [0,
+    1]; (None, None) unless both are there and of equal length.
     """
     last = {name.rpartition(".")[2]: value.flatten().tolist() for name, value in scale.items()}
     mean, std = last.get("mean", last.get("mu")), last.get("std", last.get("sigma"))
@@ -305,9 +306,9 @@ def _translated(
 
 @dataclass(frozen=True, eq=False)
 class _Apart:
-    """How weights differ from what a network needs: names that the network does not have
-    (`strange`), names that the weights lack (`missing`), and tensors of another shape, with their
-    shape and the needed one (`shapes`).
+    """How the weights `state` differ from what a network needs: names that the network does not
+    have (`strange`), names that the weights lack (`missing`), and by name the tensors of another
+    shape, as (their shape, the needed one) (`shapes`).
     """
 
     state: dict[str, Tensor]
@@ -383,7 +384,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    """Returns the first three names and how many more there are, for a sentence."""
+    """Returns up to three of the names, and how many more there are, for a sentence."""
     every = [harmless(name) for name in names]
     return ", ".join(every[:SAID]) + (f" and {len(every) - SAID} more" if len(every) > SAID else "")
 
@@ -391,7 +392,7 @@ def _some(names: Iterable[str]) -> str:
 def agreement(state: Mapping[str, Tensor], own: Shapes, net: str) -> float:
     """Returns how well weights fit a network called `net`, from 0 to 1: of all names in `state` or
     in `own`, the share that both have with the same shape, under the best renaming. Entries of
-    `own` that are not learned (see `fitted`) count as shared if `state` lacks them.
+    `own` that are not learned (see `fitted`) count as agreeing if `state` lacks them.
     """
     return max(
         1 - each.count / max(1, len({*each.state, *own}))

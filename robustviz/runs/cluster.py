@@ -1,5 +1,5 @@
-"""Trains a sweep on a Ray cluster. Each training is a task on any machine with room, and its run
-folder comes back as an archive after every epoch. A training whose machine is lost continues from
+"""Trains a sweep on a Ray cluster. Each training is a task on any machine with room, and after
+every epoch its run folder comes back as an archive. A training whose machine is lost continues from
 the last archive on another machine; on CPUs it ends with the same weights as without the loss. Ray
 decides where and when each task runs (docs/cluster.md).
 """
@@ -112,8 +112,8 @@ def _reach(grpc: Any, address: str) -> None:
 
 
 class _Box:
-    """A Ray actor that holds, for each run, the newest archive that its task sent and the sweep has
-    not fetched yet.
+    """A Ray actor that holds, for each run, the newest archive that the run's task sent, until the
+    sweep takes it.
     """
 
     def __init__(self) -> None:
@@ -167,8 +167,8 @@ class _Sweep:
         return self.refused
 
     def _ready(self, name: str, busy: set[str]) -> bool:
-        """Whether training `name` can start: the runs that its method starts from (such as a source
-        model) are finished, that is, not in `busy`, the names of the runs that wait or run.
+        """Whether training `name` can start: none of the runs that it needs (`_sources`), such as a
+        source model, is in `busy`, the names of the sweep's runs that wait or run.
         """
         return not any(each in busy for each in _sources(self.configs[name]))
 
@@ -187,8 +187,9 @@ class _Sweep:
         self.tasks[task.remote(config.to_json(), pack(run), others, self.box)] = name
 
     def _needs(self, config: TrainConfig) -> dict[str, int]:
-        """Returns what a machine must have for this training, as Ray options. Raises UserError if
-        no machine of the cluster has it, or if the config asks for a numbered GPU.
+        """Returns what a machine must have for this training, as Ray's options `num_cpus` and
+        `num_gpus`. Raises UserError if no machine of the cluster has it, or if the config asks for
+        a numbered GPU.
         """
         if ":" in config.device:
             raise UserError(f"A cluster chooses the GPU: ask for device=cuda, not {config.device}.")
@@ -252,8 +253,8 @@ def _run(name: str) -> Run:
 
 
 def _sources(config: TrainConfig) -> list[str]:
-    """Returns the ids or paths of the runs that a training starts from: those that its method
-    names, and the one whose weights it begins with (`init`).
+    """Returns the ids or paths of the runs that a training needs: those that its method names, and
+    the one whose weights it starts from (`init`), if that is not a file.
     """
     init = config.init or ""
     start = init.rpartition("#")[0] or init
@@ -270,8 +271,9 @@ def _shipped(name: str) -> bool:
 def train(asked: JSON, archive: bytes, others: dict[str, bytes], box: Any) -> bytes:
     """Train one run on a machine of the cluster, in this process, from the state in its archive.
     Returns the archive of its folder at the end, also if the training failed. After every epoch the
-    current archive is put into `box`, a Ray actor from which the sweep fetches it. `asked`: the
-    config as JSON; `others`: archives, by id, of the runs that this run starts from.
+    current archive is put into `box`, a `_Box` from which the sweep fetches it. `asked`: the config
+    as JSON; `archive`: the run's folder (`pack`); `others`: archives, by id, of the runs that this
+    run needs.
     """
     from robustviz.runs.worker import execute
 
@@ -308,8 +310,8 @@ def pack(run: Run) -> bytes:
 def unpack(archive: bytes, run: Run, *, running: bool) -> None:
     """Write an archive's files into a run folder. Each file is replaced in one step, and those that
     say how far the run is (`LAST`) come last, so a kill in between leaves a valid older state.
-    `running`: mark the run as being trained by this process; if false, the process id is removed
-    from the status of a run whose state is `running`.
+    `running`: whether to mark the run as being trained by this process; if not, the process id is
+    removed from the status if its state is `running`.
     """
     with zipfile.ZipFile(io.BytesIO(archive)) as held:
         last = {name: place for place, name in enumerate(LAST)}

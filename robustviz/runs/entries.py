@@ -1,5 +1,6 @@
-"""The types of the values in a run's JSON files, and the check that they have these types. Code
-that reads a file gets valid values, or a UserError that names the file and what is wrong with it.
+"""The types of the values in a run's JSON files, and the check that the values have these types.
+Code that reads a file gets valid values, or a UserError that names the file and what is wrong with
+it.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ class Images(TypedDict):
 class Network(TypedDict):
     """How to make an imported network again with `nets.known`: its `source`, the SHA-256 of the
     source's code if a user wrote it, whether the network expects the channels as blue, green, red
-    (`flip`), and the arguments of `nets.wrap`. `reading`: the name of the way in which it expects
-    images (`runs.readings`); `readings`: the measurements from which that was found.
+    (`flip`), and the arguments of `nets.wrap` (`maps` to `shape`). `reading`: the name of the way
+    in which the network expects images (`runs.readings`); `readings`: the measurements from which
+    that was found.
     """
 
     source: str
@@ -87,11 +89,12 @@ class Info(TypedDict):
 
 class Status(TypedDict):
     """`status.json`: the `state` of a run, the process that trains it (its id `pid` and the time
-    when it `started`), and the position in the training (`epoch` to `phase`).
+    when it `started`), and the position in the training (`epoch` to `phase`, as in
+    `training.progress.Tick`).
 
     `error`, `note`: a sentence for people, or empty; `queued`: when the run entered the queue;
     `eta`: about how many seconds are left, None: unknown; `seconds`: how long a finished training
-    took. Points in time are in seconds since 1970.
+    took, with its evaluation. Points in time are in seconds since 1970.
     """
 
     state: State
@@ -150,8 +153,9 @@ def _hints(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
 
 
 def checked(kind: type[T], value: Any) -> T:
-    """Returns `value`, read from JSON, as a `kind`; entries unknown to `kind` stay as they are.
-    Raises UserError that names what is missing, has a wrong type or is out of range.
+    """Returns `value`, which was read from JSON, as a dictionary of the type `kind` (a TypedDict);
+    entries that `kind` does not have are kept unchanged. Raises UserError that names what is
+    missing, has a wrong type or is out of range.
     """
     if not isinstance(value, dict):
         raise UserError(f"{value!r:.40} should be an object.")
@@ -175,8 +179,9 @@ def checked(kind: type[T], value: Any) -> T:
 
 
 def opened(kind: type[T], path: Path, usual: Mapping[str, Any] | None = None) -> T:
-    """Returns the object in a run's JSON file, with values from `usual` for missing entries. Raises
-    UserError that names the file, what is wrong with it and what to do.
+    """Returns the JSON object in the file `path` of a run, checked as a `kind` (`checked`), with
+    values from `usual` for missing entries. Raises UserError that names the file, what is wrong
+    with it and what to do.
     """
     value = read_json(path)
     try:

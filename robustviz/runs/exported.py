@@ -155,8 +155,8 @@ def _facts(run: Run) -> dict[str, object]:
 
 @contextlib.contextmanager
 def _one_sentence(run: Run, kind: str) -> Iterator[None]:
-    """Turn any exception inside the block into a UserError of one sentence, because tracing can
-    raise any exception.
+    """A context manager that turns any exception inside the block into a UserError of one sentence,
+    because tracing can raise any exception. A UserError is passed on unchanged.
     """
     try:
         yield

@@ -42,8 +42,8 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename `source` to `target`. On Windows, where this fails while another process reads the
-    target, try again for about two seconds.
+    """Rename `source` to `target`, replacing `target`. On Windows, where this fails while another
+    process reads the target, try again for about two seconds. Raises OSError if it fails.
     """
     for patience in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, None):
         try:
@@ -56,7 +56,7 @@ def rename(source: Path, target: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """Returns the UserError for a failed write to `path`. The old file is still there."""
+    """Returns the UserError for a failed write to `path`; it says why, and what to do."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return UserError(
             f"The disk is full, so {path.name} in {path.parent} could not be written; free some"
@@ -111,13 +111,14 @@ def read_json(path: Path) -> JSON:
 
 
 def to_bytes(value: object) -> bytes:
-    """Returns `value` as JSON, indented for people to read, in bytes."""
+    """Returns `value` as indented JSON with a line break at the end, in bytes."""
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def stamp(path: Path | str) -> tuple[int, int, int]:
     """Returns a file's modification time in nanoseconds, inode and size; zeros if there is no file.
-    They change when `write_file` replaces the file, with certainty if the old ones were `settled`.
+    When `write_file` replaces the file, its stamp changes, with certainty if the old stamp was
+    `settled`.
     """
     try:
         status = os.stat(path)
@@ -127,9 +128,9 @@ def stamp(path: Path | str) -> tuple[int, int, int]:
 
 
 def settled(stamp: tuple[int, int, int]) -> bool:
-    """Whether the file with that `stamp` (see `stamp`) was last written more than two seconds ago.
-    Only then is a rewrite certain to change the stamp: within one tick of the file system's clock
-    the time would be the same.
+    """Whether the file with this `stamp` was last written more than two seconds ago. Only then is a
+    rewrite certain to change the stamp: within one tick of the file system's clock the time would
+    be the same.
     """
     return time.time_ns() - stamp[0] > SETTLED
 
@@ -143,8 +144,8 @@ def as_large(path: Path, stamp: tuple[int, int, int]) -> int:
 
 @functools.lru_cache(maxsize=8192)
 def digest(path: Path, stamp: int) -> str:
-    """Returns a hash (16 hex digits) of a file's content; empty if it cannot be read. `stamp`, the
-    time of modification, is only part of the cache key.
+    """Returns a hash (16 hex digits) of a file's content; empty if it cannot be read. `stamp` is
+    the file's modification time: with the same path and time the hash comes from a cache.
     """
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,7 +1,7 @@
 """A run is a folder with its settings, status, weights and evaluations. Training processes, pages,
-command line and notebooks exchange data only through such folders, and reading all but the weights
-needs no torch. Each file is checked when it is opened (`inside`): damage is reported in one
-sentence, and lists of runs leave that run out.
+command line and notebooks exchange data only through such folders, and reading all but `config` and
+the weights needs no torch. Each file is checked when it is opened (`inside`): damage is reported in
+one sentence, and lists of runs leave out a run whose config.json is damaged.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def zoo() -> Path:
 
 
 def _key(evaluation: Evaluation, *names: str) -> str:
-    """The key of an evaluation in `eval.json`, made from these fields of it."""
+    """Returns the key of an evaluation in `eval.json`: a hash of its fields called `names`."""
     return registry.key({name: getattr(evaluation, name) for name in names}).replace("dict-", "")
 
 
@@ -123,8 +123,9 @@ class Run(Inside):
 
     @property
     def notes(self) -> Path:
-        """The folder for evaluations and probe results of this run that are made here: the run's
-        own, or for a shipped run one in `.zoo-cache` among the user's runs.
+        """The folder for those evaluations and probe results of this run that are made on this
+        computer: the run's own folder, or for a shipped run one in `.zoo-cache` among the user's
+        runs.
         """
         return home() / ".zoo-cache" / self.id if self.shipped else self.path
 
@@ -138,7 +139,7 @@ class Run(Inside):
 
     def evaluations(self) -> list[Evaluation]:
         """Returns all evaluations of the present weights: shipped ones, then those made here, each
-        oldest first. One made here takes the place of a shipped one with the same key. Raises
+        oldest first. One made here replaces a shipped one with the same key, in its place. Raises
         UserError for a damaged file.
         """
         weights = self.weights
@@ -152,9 +153,9 @@ class Run(Inside):
         return list(every.values())
 
     def evaluation(self, key: str | None = None) -> Evaluation | None:
-        """Returns the evaluation with that key; without a key the one that tables display:
-        untargeted PGD-20 in the run's norm and at its ε, with seed 0, if there are several the one
-        on the most images. None if there is none.
+        """Returns the evaluation with that key. Without a key, returns the one that tables display:
+        untargeted PGD-20 with its usual settings, in the run's norm and at its ε, with seed 0; if
+        there are several, the one on the most images. None if there is none.
         """
         every = self.evaluations()
         if key is not None:
@@ -174,7 +175,8 @@ class Run(Inside):
 
     def add_evaluation(self, evaluation: Evaluation) -> Evaluation:
         """Write an evaluation into `eval.json`, replacing one with the same attack, n, seed, split
-        and images; returns it with its key and the hash of the run's weights.
+        and images; returns it with its key and the hash of the run's weights. A shipped run's
+        folder is not changed: the file is then in `notes`.
 
         If the replaced evaluation belongs to a ladder (`Evaluation.rung`) and has the same
         per-image results, the new one takes its place in the ladder.
@@ -300,8 +302,8 @@ def create(
     None: that of the user's runs. `found`: facts to add to config.json (`entries.FOUND_OUT`), such
     as a `label`.
 
-    Raises UserError for an invalid name, and if the folder holds something else: nothing is ever
-    overwritten.
+    Raises UserError for an invalid name, and if a folder of this name holds a run with another
+    config or anything else: nothing is ever overwritten.
     """
     name = name or config.run_id
     if not ID.fullmatch(name):
@@ -339,16 +341,16 @@ def _opened(path: str, stamp: tuple[int, int, int]) -> Run:
 
 
 def _open(path: str) -> Run:
-    """Returns the run in a folder, unchecked; the same object as long as its config.json does not
-    change, because pages ask for all runs at every click.
+    """Returns the run in a folder, unchecked. It is the same object as before while its config.json
+    does not change, because pages ask for all runs at every click.
     """
     return _opened(path, stamp(os.path.join(path, "config.json")))
 
 
 def look_up(path_or_id: str | os.PathLike[str]) -> Run:
     """Returns the run at a path or with an id, as `open_run` does but without torch: it does not
-    check that this version knows the run's settings. Raises UserError if there is no such run, and
-    if its config.json is damaged.
+    check whether this version knows the run's settings. Raises UserError if there is no such run,
+    and if its config.json is damaged.
     """
     text = os.fspath(path_or_id)
     folder = _by_id(text) or Path(text).expanduser().resolve()
@@ -401,8 +403,8 @@ def open_model(run_id: str) -> Run:
 
 def find_run(name: str | None, *, data: Source | None = None, net: str = "", role: str = "") -> Run:
     """Returns the run that a setting refers to, by id (shipped runs first) or by path. If `name` is
-    empty it is the shipped ordinary run with the architecture `net` and seed 0 on this `data`;
-    `role` says in error messages what the run is for. Raises UserError if there is none.
+    empty, returns the shipped ordinary run (`Run.ordinary`) with the architecture `net` and seed 0
+    on `data`; `role` says in error messages what the run is for. Raises UserError if there is none.
     """
     if name:
         return open_model(name) if ID.fullmatch(name) else open_run(name)
@@ -421,16 +423,16 @@ def find_run(name: str | None, *, data: Source | None = None, net: str = "", rol
 
 
 def all_runs(*, damaged: bool = False) -> list[Run]:
-    """Returns all runs: the shipped ones first, then the user's, newest last. Damaged folders are
-    included only if `damaged` is set.
+    """Returns all runs: the shipped ones first, by id, then the user's, newest last. Damaged
+    folders are included only if `damaged` is set.
     """
     runs = (*_shipped(str(zoo()), stamp(zoo())).values(), *(run for run, _ in of_user()))
     return [run for run in runs if damaged or sound(run)]
 
 
 def of_user() -> list[tuple[Run, Status]]:
-    """Returns the user's runs with their statuses, newest last, including damaged folders. Each
-    status is read only once.
+    """Returns the user's runs with their statuses, in the order in which they were queued, the
+    latest last. Damaged folders are included. Each status is read only once.
     """
     found = [(run, run.status()) for run in _runs_in(str(home()))]
     return sorted(found, key=lambda each: each[1]["queued"])
@@ -465,8 +467,8 @@ def sound(run: Run) -> bool:
 
 
 def fault(run: Run) -> str:
-    """Returns what is damaged in a run, in one sentence; empty if nothing is. Weights are not
-    checked.
+    """Returns what is damaged in a run's config.json or eval.json, in one sentence; empty if
+    nothing is. Other files are not checked.
     """
     try:
         _ = run.info, run.evaluations()

@@ -67,7 +67,7 @@ def import_run(
     `net`: a module with its weights, the weights, or their file (`checkpoint.read`; `entry` chooses
     one of several sets of weights in the file). `model`: what makes the module again: `resnet18` (a
     network of robustviz), `torchvision:…`, `timm:…`, `FILE.py:make` or `pkg.mod:make`. It may be
-    empty for modules of these libraries and for weights of their usual networks (but timm's). Code
+    empty for modules of these libraries and for weights of their usual networks (not timm's). Code
     named here is trusted from now on. `data`: the images for evaluations; `classes`: names in the
     order of the logits, None: the data's. `name`: the run's id; `label`: its display name.
 
@@ -132,8 +132,8 @@ def _check_name(name: str) -> None:
 
 def _check(net: Classifier, few: Dataset, classes: Sequence[str] | None) -> None:
     """Raises UserError if the network and the data have different numbers of classes, if `classes`
-    has another length or the data's names in another order, or if the network does not give the
-    same logits for the same images twice.
+    has another length or names the data's classes in another order, or if the network does not give
+    the same logits for the same images twice.
     """
     x = few.x[:2].to(device_of(net))
     with frozen(net), torch.no_grad():
@@ -170,9 +170,9 @@ def _read(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> Verdict:
-    """Returns how the network expects its images, and how many it then classifies correctly: the
-    way called `reading`, else that of `mean` and `std`, else of its own normalisation, else the
-    likeliest of the usual ways.
+    """Returns the verdict on how the network expects its images: as `reading` says, else with
+    `mean` and `std`, else with the network's own normalisation, else in the likeliest of the usual
+    ways (`readings.likely`).
     """
     channels = few.images.shape[1]
     if reading:
@@ -211,8 +211,8 @@ def _given(mean: Sequence[float] | None, std: Sequence[float] | None, channels: 
 
 
 def _with(net: Classifier, found: Found, reading: Reading, shape: Shape) -> Classifier:
-    """Returns the network, changed to read images in this way (in place, or wrapped anew to flip
-    the channels); how it is wrapped is added to `found.told`, for config.json.
+    """Returns the network, changed to read images as `reading` says: in place, or wrapped anew to
+    flip the channels. How it is wrapped is added to `found.told`, for config.json.
     """
     if not reading.flip:
         readings.set_reading(net, reading)
@@ -240,9 +240,9 @@ def _kept(
     """Write the run folder of an imported network, and return its run.
 
     The folder is written under another name and then renamed, so that no incomplete one is ever
-    seen. If the run exists already, it is left as it is. `more`: further entries of config.json.
-    `name`: the run's id; empty: the default one. The code that makes the network is trusted from
-    now on.
+    seen. If the run exists already, it is returned and left as it is. `more`: further entries of
+    config.json. `name`: the run's id; empty: the default one. A new run's code, which makes the
+    network, is trusted from now on.
     """
     weights = save({key: value.detach().contiguous() for key, value in net.state_dict().items()})
     network: JSON = {

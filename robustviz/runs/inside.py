@@ -1,5 +1,6 @@
 """The files in a run's folder as typed values, checked when they are opened: the caller gets valid
-values, or one sentence about what is wrong. Except for weights, no torch is needed.
+values, or one sentence about what is wrong. Only `config`, the weights and the state for a resume
+need torch.
 """
 
 from __future__ import annotations
@@ -84,9 +85,9 @@ def _records(path: Path, stamp: tuple[int, int, int]) -> list[Record]:
 
 
 def live(path: Path, classes: int) -> Strip | None:
-    """Returns the validation images and predictions in the file `live.npz` at `path`. None if the
-    file is missing or damaged, if a pixel is not finite, or if a label is not below `classes`, the
-    number of classes (0: unknown).
+    """Returns the validation images and predictions in the file `path`, a run's `live.npz`. None if
+    the file is missing or damaged, if a pixel is not finite, or if a label is not below `classes`,
+    the number of classes (0: unknown).
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
@@ -136,8 +137,8 @@ class Inside:
 
     @cached_property
     def config(self) -> TrainConfig:
-        """The config of this run. Raises UserError if it is damaged or from another version, and if
-        it needs a plug-in that is missing here.
+        """The config of this run; needs torch. Raises UserError if it is damaged or from another
+        version, and if it needs a plug-in that is missing here.
         """
         from robustviz.training.config import TrainConfig
 
@@ -155,8 +156,8 @@ class Inside:
 
     @property
     def lacks(self) -> str:
-        """A sentence if the run needs a plug-in that is missing here; else empty. A plug-in that a
-        person has trusted on this computer is loaded if it is not yet.
+        """A sentence if the run needs a plug-in that is missing here; else empty. If a person has
+        trusted the plug-in on this computer and it is not loaded yet, it is loaded now.
         """
         return plugins.lacking(self.info.get("plugins", ()), f"The run {self.id}")
 
@@ -217,8 +218,8 @@ class Inside:
     # Status and requests.
 
     def status(self) -> Status:
-        """Returns the content of `status.json`; if it is missing or damaged, a status with the
-        state `failed`. Resuming the run rewrites the file.
+        """Returns the content of `status.json`; if the file is missing or damaged, a status with
+        the state `failed` whose `error` says so. Resuming the run rewrites the file.
         """
         path = self.path / "status.json"
         now = stamp(path)
@@ -238,7 +239,7 @@ class Inside:
 
     def wanted(self) -> Want:
         """Returns what a person asked the process that trains the run to do: `pause`, `stop`, or an
-        empty text if nothing.
+        empty text if nothing was asked.
         """
         with contextlib.suppress(UserError):
             asked = read_json(self.path / "control.json").get("want")
@@ -288,8 +289,8 @@ class Inside:
 
     def net(self, epoch: int | None = None, which: str = "best") -> Classifier:
         """Returns the trained network on the CPU, in eval mode, with the weights of the best epoch.
-        `which="last"` takes those of the last epoch instead. If `epoch` is given, they come from
-        the snapshot of that epoch, which is stored in 16 bits.
+        `which="last"` takes those of the last epoch instead. If `epoch` (from 1) is given, they
+        come from the snapshot of that epoch, which is stored in 16 bits.
 
         Raises UserError if the weights are missing, damaged, or of another architecture.
         """
@@ -336,7 +337,7 @@ class Inside:
 
     @property
     def snapshots(self) -> list[int]:
-        """The epochs, in order, of which a snapshot of the weights was saved: those that
+        """The epochs of which a snapshot of the weights was saved, in ascending order: those that
         `net(epoch=…)` can load.
         """
         return sorted(
@@ -347,8 +348,8 @@ class Inside:
 
     @property
     def weights(self) -> str:
-        """A hash (16 hex digits) of the best weights; empty if there are none. Results that were
-        measured on other weights are ignored.
+        """A hash (16 hex digits) of the file of the best weights; empty if there is none. Stored
+        results that were measured on other weights are ignored.
         """
         path = self.path / "net.safetensors"
         now = stamp(path)
@@ -357,8 +358,8 @@ class Inside:
     # State for a resume, and locking.
 
     def save_state(self, tensors: Mapping[str, torch.Tensor], plain: JSON) -> None:
-        """Save a training's state in a single file, so that no kill can separate its weights from
-        its position.
+        """Save the state of a training (`training.loop.Training.state`) in a single file, so that
+        its weights and its position cannot be separated if the process is killed.
         """
         from safetensors.torch import save
 

@@ -1,5 +1,5 @@
-"""Turns a network and images in memory, for example in a notebook, into a run, so that every probe
-works on them.
+"""Turns a network and images in memory, for example in a notebook, into a run, so that probes work
+on them.
 """
 
 from __future__ import annotations
@@ -115,11 +115,12 @@ def as_run(net: nn.Module, data: Any, *, eps: float | str = 8 / 255) -> Run:
     `figures.attention(probes.attention(as_run(net, (x, y))))`.
 
     `net`: any module that gives logits for images in [0, 1]; the probes use a copy of it, made now,
-    on the CPU. To choose the layer whose feature maps are used, pass `robustviz.wrap(module,
-    maps="layer3")`. `data`: (x, y), a DataLoader, a PyTorch data set or a `Dataset`, not the name
-    of a data set; an image's index is its position in it. `eps`: the run's ε in pixel units, also
-    "8/255". Probes that need training images or epochs need a real run, which
-    `robustviz.import_run` makes. Raises UserError for an unsuitable network, images or ε.
+    on the CPU. To choose the layer whose feature maps are used, pass
+    `robustviz.wrap(module, maps="layer3")`. `data`: (x, y), a DataLoader, a PyTorch data set or a
+    `Dataset`, not the name of a data set; a probe's image number is the position in it. `eps`: the
+    run's ε in pixel units, also "8/255". Probes that need training images or epochs need a real
+    run, which `robustviz.import_run` makes. Raises UserError for an unsuitable network, images or
+    ε.
     """
     images = given(data)
     shape = tuple(images.images.shape[1:])

@@ -35,8 +35,8 @@ def method_label(key: str) -> str:
 
 
 def architecture(run: Run) -> str:
-    """Returns the display name of a run's network: its key, or for an imported network the file or
-    library and the function that make it.
+    """Returns the display name of a run's network: its key or, for an imported network that is not
+    one of robustviz's, the file or library and the function that make it, as `mine.py:make`.
     """
     source = harmless(run.info.get("network", {}).get("source", "")) if run.imported else ""
     path, colon, make = source.rpartition(":")
@@ -46,11 +46,11 @@ def architecture(run: Run) -> str:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """Returns a display name for each run, different for different runs. It is the label that a
-    person gave the run; for an imported run without a label its id, without the data's name that
-    the default id begins with; else the method's name. If there are several such runs of a method,
-    the settings in which they differ are added (the first three), as in `PGD-AT, seed 1`. If two
-    names are still equal, the ids of the runs are added.
+    """Returns a display name for each run, different for different runs: the label that a person
+    gave the run; else, for an imported run, its id after `-imported-`, where the network's name
+    stands; else its method's name. If several runs have the same method's name, the settings in
+    which they differ are added (the first three), as in `PGD-AT, seed 1`. If two names are still
+    equal, the ids of the runs are added.
     """
     names = {
         run.id: run.label or run.id.rpartition("-imported-")[2]
@@ -80,9 +80,9 @@ def labels(runs: Sequence[Run]) -> list[str]:
 
 
 def apart(first: Run, second: Run, names: Sequence[str] = ("A", "B")) -> list[str]:
-    """Returns a sentence on each thing besides the method that two runs differ in and that may
-    explain a difference between them: the network and the number of epochs. `names`: what to call
-    them.
+    """Returns a sentence on the networks and one on the numbers of epochs of two runs, each only if
+    the runs differ in them: besides the method, that too may explain a difference in their results.
+    `names`: what to call the runs.
     """
     a, b = names
     nets = [architecture(run) for run in (first, second)]

@@ -44,8 +44,9 @@ class Found:
 
 def found_in(net: Net, model: str, entry: str, shape: Shape, say: Say) -> Found:
     """Returns the module that the weights `net` fit, with the weights loaded, and where the module
-    comes from. Tried are the networks that `model` may mean or, if `model` is empty, the usual
-    ones. If `net` is a module, it is made again, from `model` or the library that it comes from.
+    comes from. If `model` is given, the networks that it may mean are tried, else the usual ones.
+    If `net` is a module, the same network is made again, from `model` or the library that it comes
+    from.
 
     `entry` as in `checkpoint.read`; `shape`: classes, channels and pixels per side; `say` is called
     with each line about what was found. Raises UserError if the weights fit none of these networks.
@@ -81,8 +82,8 @@ def _fitted(state: Mapping[str, Tensor], source: str, file: str, shape: Shape) -
 
 
 def _with_code(found: Found) -> Found:
-    """Returns `found`; if user code makes the network, its source now says where every process
-    finds that code, and the code's SHA-256 and plug-in are added.
+    """Returns `found`, the same object. If user code makes the network, `found.source` now names
+    that code so that every process finds it, and the code's SHA-256 and plug-in are added.
     """
     if known.is_code(found.source):
         place, _, make = found.source.rpartition(":")
@@ -117,7 +118,7 @@ def _guessed(state: Mapping[str, Tensor], file: str, shape: Shape, say: Say) -> 
 
 
 def _near(state: Mapping[str, Tensor], shape: Shape, but: str) -> str:
-    """Returns a sentence about the known network, other than `but`, that fits the weights best;
+    """Returns a sentence about the usual network, other than `but`, that fits the weights best;
     empty if the agreement is below 60%.
     """
     shares = {
@@ -167,7 +168,8 @@ def _of_module(net: nn.Module, model: str, shape: Shape) -> Found:
 
 def _check_same(net: nn.Module, again: nn.Module, source: str, shape: Shape) -> None:
     """Raises UserError if the network that `source` makes, `again`, gives other outputs than `net`
-    for two random images. Nothing is checked if one of them cannot compute on such images.
+    for two random images. Nothing is checked if one of them cannot compute on such images or does
+    not return a tensor.
     """
     x = torch.rand((2, *shape[1:], shape[2]), generator=torch.Generator().manual_seed(0))
     try:
@@ -191,7 +193,7 @@ def _answer(net: nn.Module, x: Tensor) -> object:
 
 def looked_into(found: Found, shape: Shape, say: Say, called: str) -> Classifier:
     """Returns the module as a `Classifier`, and adds how it is wrapped to `found.told`. If it
-    cannot read images of the data's size, they are resized inside to a size that it can read.
+    cannot read images of the data's size, they are resized inside it to a size that it can read.
     `shape`, `say` as in `found_in`; `called`: the data's name. Raises UserError if there is no such
     size, or if the network takes another number of channels.
     """

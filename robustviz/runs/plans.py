@@ -24,7 +24,7 @@ EVERY = 2.0  # seconds between two writes of the time that a sweep still takes
 
 
 class Stopped(Exception):
-    """Raised in the process of a sweep when somebody asked on the Train page that the sweep end."""
+    """Raised in the process of a sweep when somebody asked on the Train page to end the sweep."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def _path(name: str, ending: str = ".json") -> Path:
 
 
 def keep_plan(name: str, ids: Iterable[str]) -> None:
-    """Write into a file which runs belong to the sweep called `name`; a file with the same runs is
-    left as it is. Raises UserError for an invalid name, for a damaged file, and if a sweep with
-    that name has other runs.
+    """Write into a file which runs (`ids`) belong to the sweep called `name`; a file with the same
+    runs is left as it is. Raises UserError for an invalid name, for a damaged file, and if a sweep
+    with that name has other runs.
     """
     if not folder.ID.fullmatch(name):
         raise UserError(f"{name!r} is no name: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
@@ -102,8 +102,9 @@ def _read(path: Path) -> Plan:
 @contextlib.contextmanager
 def fed(name: str, tell: Callable[[Now], object]) -> Iterator[Callable[[Now], object]]:
     """A context manager: inside it, this process counts as the one that adds the runs of the sweep
-    called `name` to the queue. It yields a function that must be called with the sweep's progress,
-    calls `tell` with it, and writes the time left into a file.
+    called `name` to the queue. It yields a function to be called with the sweep's progress; that
+    function calls `tell` with the progress and, every two seconds, writes the time left into a
+    file.
 
     Once somebody asked that the sweep end (`stop`), this function, or else the end of the block,
     raises `Stopped`. In that case, and only then, the sweep's queued and running runs are asked to

@@ -43,9 +43,9 @@ def queue_lock() -> AbstractContextManager[None]:
 
 
 def identity(pid: int | None = None) -> JSON:
-    """Returns the id `pid` and the time `started` (seconds since 1970) of a process, by default
-    this one, for a run's status. The time is needed because ids are reused; it is 0 for a process
-    that has ended.
+    """Returns the id `pid` and the start time `started` (seconds since 1970) of a process, by
+    default this one, for a run's status. The time is needed because ids are reused; it is 0 if
+    there is no such process.
     """
     import psutil
 
@@ -83,12 +83,14 @@ def at_work(run: Run, status: Status) -> bool:
 
 
 def states() -> list[tuple[Run, Status]]:
-    """Returns the user's runs and their statuses, oldest first, without damaged ones."""
+    """Returns the user's runs and their statuses, without damaged runs. The run that was queued
+    first comes first.
+    """
     return [(run, status) for run, status in folder.of_user() if folder.sound(run)]
 
 
 def mine() -> list[Run]:
-    """Returns the user's undamaged runs, oldest first."""
+    """Returns the user's undamaged runs. The run that was queued first comes first."""
     return [run for run, _ in states()]
 
 
@@ -201,7 +203,7 @@ def check_room() -> None:
 
 def _limit(name: str) -> float | None:
     """Returns the value of ROBUSTVIZ_MOST_<name> in the environment; None if it is not set. Raises
-    UserError if it is not a number from 0.
+    UserError if it is not a number, or is negative.
     """
     text = os.environ.get(f"ROBUSTVIZ_MOST_{name}", "").strip()
     try:
@@ -227,12 +229,12 @@ def _bytes(home: Path) -> int:
 
 
 def waiting() -> list[Run]:
-    """Returns the user's queued runs, oldest first."""
+    """Returns the user's queued runs, the longest waiting first."""
     return [run for run, status in states() if status["state"] == "queued"]
 
 
 def running() -> list[Run]:
-    """Returns the user's runs that a living process is training."""
+    """Returns the user's runs that are really being trained (`at_work`)."""
     return [run for run, status in states() if at_work(run, status)]
 
 
@@ -311,9 +313,9 @@ def pause(run: Run) -> str:
 
 
 def stop(run: Run) -> str:
-    """Stop a run and wait for it; returns its state. Its recorded process is first asked, then
-    terminated, then killed, with ten seconds for each. Then queued runs are started (`pump`).
-    Raises UserError as `ask` does.
+    """Stop a run and wait for it; returns its state. Its process is first asked, then terminated,
+    then killed, with ten seconds for each. Then queued runs are started (`pump`). Raises UserError
+    as `ask` does.
     """
     import psutil
 

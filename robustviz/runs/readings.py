@@ -1,6 +1,7 @@
 """How an imported network expects its images (its "reading"): in [0, 1], normalised with the
 statistics of CIFAR-10 or ImageNet, in grey levels, or with channels in the order blue, green, red.
-The weights do not say which, so the reading with most correctly classified images is used.
+The weights do not say which, so `likely` tries several and compares how many images are then
+classified correctly.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ SURE = 0.01  # p-value below which two readings count as different
 
 @dataclass(frozen=True)
 class Reading:
-    """One way in which a network may expect its images: (x − mean) / std per channel, where None
-    changes nothing; with `flip` the channels are then put into the order blue, green, red.
+    """One way in which a network may expect its images: (x − mean) / std per channel, where a mean
+    or std that is None changes nothing. If `flip` is set, the channels are then put into the order
+    blue, green, red.
     """
 
     name: str
@@ -77,16 +79,16 @@ class Verdict:
 
 
 def usual(channels: int) -> tuple[Reading, ...]:
-    """Returns the readings (how a network may expect its images to be normalised) that are tried
-    for this number of channels. For three channels `likely` also tries the best of them with the
-    channels in reverse order.
+    """Returns the readings that are tried for this number of channels. For three channels `likely`
+    also tries the best of them with the channels in reverse order.
     """
     return {1: GREY, 3: COLOUR}.get(channels, COLOUR[:1])
 
 
 def named(name: str, channels: int) -> Reading:
-    """Returns the reading with a name such as `cifar`, `bgr-cifar` or `bgr`. Raises UserError for
-    an unknown name, and for a `bgr` one if there are not three channels.
+    """Returns the reading with this name, such as `cifar`, or `bgr-cifar` for flipped channels;
+    `bgr` is short for `bgr-raw`. Raises UserError for an unknown name, and for flipped channels if
+    there are not three.
     """
     every = {each.name: each for each in usual(channels)}
     flip = name == "bgr" or name.startswith("bgr-")
@@ -127,8 +129,8 @@ def set_reading(net: Classifier, reading: Reading) -> None:
 
 @contextmanager
 def _read_as(net: Classifier, reading: Reading) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Inside the block, yield a function that runs the network with this reading, also with flipped
-    channels; then the old normalisation is restored.
+    """A context manager that yields a function, which runs the network with this reading, also with
+    flipped channels. At the end the old normalisation is restored.
     """
     layer = normalise_of(net)
     before = layer.mean.clone(), layer.std.clone()
@@ -158,11 +160,12 @@ def right_under(net: Classifier, x: Tensor, y: Tensor, reading: Reading) -> Bool
 def likely(net: Classifier, x: Tensor, y: Tensor, classes: int) -> Verdict:
     """Returns the verdict on how the network most likely expects its images: the `Reading` with
     which it classifies most of them correctly. One with flipped channels is chosen only if it is
-    significantly better than all others. If no reading is better than chance, the first of the
-    usual ones is chosen. `clear` is true if the chosen reading is better than chance and
-    significantly better than all others.
+    significantly better than all others. If no reading is significantly better than chance, the
+    first of the usual ones is chosen. `clear` is true if the chosen reading is significantly better
+    than chance and than all others.
 
     `x` (N,C,H,W) in [0, 1], `y` (N,); if the network is slow, only the first images are used.
+    `classes`: the number of classes.
     """
     tried = usual(x.shape[1])
     began = time.perf_counter()

@@ -1,6 +1,6 @@
 """How to train a run again: its shell command, its recipe (the settings that differ from the
 defaults, by dotted path, each as short text, so that they fit into a link), and what can be read
-from the run's id alone. Importing this needs no torch; calling `name`, `read` and `of` does.
+from the run's id alone. Importing this module needs no torch; calling `name`, `read` and `of` does.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def name(run_id: str) -> Name | None:
 
 def read(recipe: Recipe) -> TrainConfig:
     """Returns the config that a recipe stands for. Raises UserError if the recipe is not valid, if
-    its data set is unknown or reads files of the user's own, and if it refers to weights or runs by
-    anything but an id: a link must not access files of this computer.
+    its data set is unknown or reads files of the user's own, and if it names weights or runs by
+    anything but a run's id: a link must not access files of this computer.
     """
     given = dict(recipe)
     data = given.pop("data", "")
@@ -134,8 +134,8 @@ def packed(recipe: Recipe) -> str:
 
 
 def unpacked(word: str) -> Recipe:
-    """Returns the recipe in a link's word; empty if that is not a recipe, since a link may contain
-    anything.
+    """Returns the recipe in a link's word, as `packed` writes it; empty if the word is not one,
+    since a link may contain anything. Only the form is checked, not the settings' names and values.
     """
     pairs = [part.partition("=") for part in word.split("~")] if len(word) <= LONGEST else []
     fine = all(PATH.fullmatch(path) and PLAIN.fullmatch(value) for path, _, value in pairs)

@@ -1,6 +1,6 @@
 """A sweep: a named grid of trainings, given to the queue one by one, the cheapest first. A run's id
-is derived from its settings. So a sweep that was killed can be started again: finished runs are not
-repeated, and the others continue. `docs/sweeps.md` describes the file.
+is derived from its settings, so a sweep that was killed can be started again: finished runs are not
+repeated, and the others continue. `docs/sweeps.md` describes the file of a sweep.
 """
 
 from __future__ import annotations
@@ -37,10 +37,8 @@ RECENT = 5  # the newest trainings of a kind, on which its pace is based
 @dataclass(frozen=True)
 class Grid:
     """The settings that a sweep combines: every value of each field with every value of the others.
-    A field without values is left to the preset or the data set.
-
-    `set`: the values of any other setting, by its dotted path. Raises UserError, through
-    `registry.build`, for an unknown field and for values of a wrong type.
+    A field without values is left to the preset or the data set. `set`: the values of any other
+    setting, by its dotted path. `make` and `read` check what they are given.
     """
 
     key: ClassVar[str] = "a sweep"  # its name in error messages
@@ -140,8 +138,9 @@ def _listed(name: str, value: Any) -> list[Any]:
 
 @dataclass(frozen=True)
 class Now:
-    """The progress of a sweep: how many of its `total` trainings are `over` (finished or unable to
-    continue), the `run` that is being trained, and about how many `seconds` are left.
+    """The progress of a sweep: how many of its `total` trainings are `over` (neither waiting nor
+    running any more), the `run` that is being trained, and about how many `seconds` the sweep still
+    takes.
     """
 
     over: int
@@ -154,9 +153,9 @@ def follow(
     configs: Iterable[TrainConfig], tell: Callable[[Now], object] = lambda now: None
 ) -> dict[str, str]:
     """Train all configs, one after the other, and wait. The cheapest come first, except that a run
-    from which others start comes before them. Returns the reasons, by run id, for runs that could
-    not be queued. How the other runs ended is in their folders: one that fails does not stop the
-    rest. `tell` is called with the progress about twice a second.
+    that the method of another one needs (`sources`) comes before that one. Returns the reasons, by
+    run id, for runs that could not be queued. How the other runs ended is in their folders: one
+    that fails does not stop the rest. `tell` is called with the progress about twice a second.
 
     Each training is a job of the queue and outlives this process, which trains nothing itself. If
     the person interrupts, raises UserError that says how to go on.
@@ -191,7 +190,7 @@ def follow(
 
 
 def sources(config: TrainConfig) -> set[str]:
-    """The ids or paths of the runs that the config's method starts from."""
+    """Returns the ids or paths of the runs that settings of the config's method name."""
     names = registry.of_kind(type(config.method), *registry.RUNS)
     return {str(value) for name in names if (value := getattr(config.method, name))}
 
@@ -200,9 +199,9 @@ def sources(config: TrainConfig) -> set[str]:
 
 
 def estimate(configs: Iterable[TrainConfig]) -> dict[str, float]:
-    """Returns about how many seconds each training still takes, by run id; finished epochs are left
-    out. It is based on how long the latest five trainings of the same data, method and net took; if
-    there are none, all trainings; if there are none either, a guess.
+    """Returns about how many seconds each training still takes, by run id, without its finished
+    epochs. The estimate is `work` times the median pace of the latest five trainings of the same
+    data, method and net; if there are none, of all trainings; if there are none either, a guess.
     """
     kinds: dict[tuple[str, str, str] | None, list[float]] = defaultdict(list)
     for run in folder.all_runs():  # shipped ones first, the user's newest last
@@ -227,7 +226,7 @@ def _kind(config: TrainConfig) -> tuple[str, str, str]:
 
 
 def work(config: TrainConfig) -> float:
-    """Returns the cost of a training: weights × images × epochs × passes, where each step of its
+    """Returns the cost of a training: weights × images × epochs × passes. Each step of the method's
     attack is one pass, and the update is another. If the data set cannot be read yet, 50,000 images
     are assumed.
     """

@@ -30,10 +30,10 @@ def train_run(
     Calling it again with the same config continues a training that did not finish, and returns a
     finished run at once. `name`: the run's id; `out`: the folder in which to put the run's folder,
     None: that of your runs, which are the ones on the pages. `on_epoch(record)` is called after
-    each epoch and may return "pause" or "stop"; the run is then returned in that state.
-    `callbacks`: see `robustviz.callbacks`. `say` is called with each line that the command line
-    would print. Raises UserError for settings that cannot be trained, before a folder exists, and
-    for any error during training.
+    each epoch and may return "pause" or "stop"; the training then ends there, and its run is
+    returned. `callbacks`: see `robustviz.callbacks`. `say` is called with each line that the
+    command line would print. Raises UserError for settings that cannot be trained, before a folder
+    exists, and for any error during training.
     """
     if not isinstance(config, TrainConfig):
         raise UserError(

@@ -40,8 +40,8 @@ PIECE = MB
 
 def export(run: Run, path: str | os.PathLike[str]) -> Path:
     """Write the run's folder into a zip file, with the evaluations and probe results made here, and
-    return the file's path. Raises UserError if the run is being trained, and if the file exists or
-    cannot be written.
+    return the file's path. Of the evaluations only those of the present weights are included.
+    Raises UserError if the run is being trained, and if the file exists or cannot be written.
     """
     path = Path(path).expanduser()
     if queue.at_work(run, run.status()):
@@ -72,8 +72,8 @@ def export(run: Run, path: str | os.PathLike[str]) -> Path:
 
 
 def files(run: Run) -> Iterator[tuple[str, Path]]:
-    """Yield the files of a run, with their names relative to its folder. For a shipped run those
-    written on this computer come first and replace shipped ones of the same name.
+    """Yield (name, path) for each file of a run, the name relative to the run's folder. For a
+    shipped run those written on this computer come first and replace shipped ones of the same name.
     """
     seen = set()
     for folder in dict.fromkeys((run.notes, run.path)):
@@ -187,8 +187,8 @@ def _write(pack: zipfile.ZipFile, part: zipfile.ZipInfo, path: Path, most: int, 
 
 
 def _settle(run: Run, file: str) -> None:
-    """Check an unpacked run, and set its state so that no training starts by itself: a queued or
-    running one becomes interrupted. Raises UserError if the run is damaged.
+    """Check an unpacked run, and set its state so that no training starts by itself: `queued` and
+    `running` become `interrupted`. Raises UserError if the run is damaged.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -14,10 +14,10 @@ MOST_HEADER = 2_000_000  # bytes of a safetensors file's header; a thousand tens
 
 
 def weights_in(path: Path) -> dict[str, torch.Tensor]:
-    """Returns the tensors of a safetensors file by name, floats as float32. Raises ValueError for a
-    file that robustviz did not write: its header is so long that reading takes a minute, or some
-    values are NaN or infinite. Raises SafetensorError for a damaged file, and OSError for one that
-    cannot be read.
+    """Returns the tensors of a safetensors file by name, on the CPU, floats as float32. Raises
+    ValueError if the file's header is so long that reading it would take a minute, or if some
+    values are NaN or infinite (robustviz writes no such files), SafetensorError for a damaged file,
+    and OSError for one that cannot be read.
     """
     from safetensors.torch import load_file
 

@@ -1,7 +1,7 @@
 """The worker trains a run from its config to its evaluation, and can be killed at any time. The app
 starts `python -m robustviz.runs.worker RUN`; the command line calls `execute` in its own process.
-The order of writes makes a kill harmless: first weights, then the saved state that refers to them,
-then the files that people read.
+The order in which files are written makes a kill harmless: first weights, then the saved state that
+refers to them, then the files that people read.
 """
 
 from __future__ import annotations
@@ -49,14 +49,13 @@ def execute(
     run: Run, say: Say = lambda line: None, world: World = ALONE, callbacks: Sequence[Callback] = ()
 ) -> str:
     """Train `run` from its current position to the end and evaluate it; returns the state it ended
-    in: done, paused or stopped. `callbacks` are called during the training, `say` with each line
-    about it.
+    in: done, paused or stopped. `callbacks` are called during the training, `say` with each line of
+    its output. A run that is already done or imported is left unchanged, and "done" is returned.
 
     In a `world` of several processes all of them call this; the first one writes and evaluates, and
     the others return when the training ends. Raises UserError if another process writes the run,
     and for any error of the training, after writing it into the run's status. After Ctrl-C the
-    state is `interrupted`, and KeyboardInterrupt is passed on. A run that is already done is left
-    unchanged.
+    state is `interrupted`, and KeyboardInterrupt is passed on.
     """
     with run.locked() if world.main else contextlib.nullcontext():
         status = run.status()
@@ -83,8 +82,8 @@ def execute(
 
 
 def _sentence(run: Run, error: Exception, world: World) -> str:
-    """Returns what a person can do about an error, in a sentence; for unknown errors the details go
-    to log.txt.
+    """Returns an error as a sentence for a person, if possible with what to do. For unknown errors
+    the traceback is appended to log.txt.
     """
     for applies, sentence in (
         (isinstance(error, UserError), str(error)),
@@ -136,8 +135,8 @@ def _fail(run: Run, sentence: str, state: State = "failed") -> None:
 
 
 def _training(run: Run, world: World) -> tuple[Training, bool]:
-    """Returns the run's training, restored to its saved position if there is one, and whether there
-    is.
+    """Returns (training, resumed): the run's training, restored to its saved position if there is
+    one, and whether there was one.
     """
     from robustviz.training.loop import Training
 
@@ -196,9 +195,9 @@ def _work(run: Run, say: Say, world: World, callbacks: Sequence[Callback]) -> st
 
 
 def _take_up(run: Run, training: Training, say: Say) -> None:
-    """Say whether a resumed training continues bit for bit, and rewrite the files that people read:
-    a kill may have come after the state was written and before those files were. The saved state is
-    the valid one.
+    """Say if a resumed training may differ from an uninterrupted one, and rewrite the files that
+    people read from the saved state, which is the valid one: a kill may have come after the state
+    was written and before those files were.
     """
     note = tolerance_note(
         {"processes": 1} | run.info.get("versions", {}) | {"device": run.config.device},
@@ -235,8 +234,9 @@ def _tested(run: Run) -> int:
 
 
 def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
-    """Evaluate a completed training, mark its run as done, and return "done". During the evaluation
-    the status counts images as `batch` and `batches`.
+    """Evaluate a completed training, mark its run as done, and return "done". If it stopped early,
+    the run gets a note that says so. During the evaluation the status counts images as `batch` and
+    `batches`.
     """
     from robustviz.training.evaluate import evaluate, seen
 
@@ -271,9 +271,10 @@ def _finish(run: Run, training: Training, beat: _Heartbeat, say: Say) -> str:
 
 
 def describe(run: Run, training: Training) -> None:
-    """Write into config.json, unless it is there already, what a reader needs to build the network
-    without the data set: the size and channels of the images and the class names. The device is
-    written too, and the number of processes if several train.
+    """Write into config.json what a reader needs to build the network without the data set: the
+    number and names of the classes, and the channels and size of the images. The device is written
+    too, and the number of processes if several train. If `images` is there already, nothing is
+    written.
     """
     if "images" in run.info:
         return
@@ -324,9 +325,10 @@ def _save(run: Run, training: Training) -> None:
 
 @dataclass
 class _Heartbeat:
-    """A callback that is called before every step: once a second it writes the position into the
-    run's status and checks whether a person asked to pause or stop, which it returns. `n_val` and
-    `n_test`: the numbers of validation and test images, for the time left.
+    """A callback that is called before every step. Once a second it writes the position into the
+    run's status and looks whether a person asked to pause or stop. It returns that request, else
+    the `wish` of another callback, else "go". `n_val` and `n_test`, for the time left: the numbers
+    of validation and test images.
     """
 
     run: Run
@@ -359,16 +361,16 @@ class _Heartbeat:
         return self.run.wanted() or "go"
 
     def epoch_done(self) -> None:
-        """Measure how long an epoch takes beyond its training steps."""
+        """Store in `validating` how many seconds an epoch takes beyond its training steps."""
         if self.steps and self.began is not None:
             spent = time.perf_counter() - self.began
             self.validating = max(0.0, spent - statistics.median(self.steps))
         self.before = None
 
     def eta(self, tick: Tick) -> float | None:
-        """Returns the estimated number of seconds left, with the final evaluation, from the median
-        time of the last steps and from the last validation, which is PGD-10; None before an epoch
-        and five steps are done.
+        """Returns the estimated number of seconds left, including the final evaluation; None before
+        an epoch and five steps are done. It is computed from the median time of the last steps and
+        from the time of the last validation, which runs PGD-10.
         """
         from robustviz.training.evaluate import left
 
@@ -384,7 +386,7 @@ class _Heartbeat:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train the run whose folder or id is the only argument, then start the next one in the queue.
+    """Train the run whose folder or id is the only argument, then start the next queued runs.
     Returns the exit status: 0 for success, 1 for an error, which is also in the run's status, 2 for
     wrong usage.
     """

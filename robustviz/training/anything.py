@@ -31,7 +31,7 @@ Norm = Literal["linf", "l2"]
 
 
 class How(TypedDict, total=False):
-    """The keyword arguments of `evaluate`, which explains them."""
+    """The keyword arguments of `evaluate`, whose docstring explains them."""
 
     eps: float | str | None
     norm: Norm | None
@@ -73,7 +73,7 @@ def evaluate(
     `net`: any module that gives logits (N,K) for images in [0, 1], or a run; it is not changed. A
     module that expects normalised images must normalise them itself:
     `robustviz.wrap(module, mean=…, std=…)`. `data`: (x, y), a DataLoader, a PyTorch data set, a
-    `Dataset`, or the name of a data set, whose test split is used; None: the test split of the
+    `Dataset`, or a `Source` or its name, whose test split is used; None: the test split of the
     run's data set. `attack`: a name ("pgd" takes 20 steps), or an attack with its own settings,
     `PGD(steps=100)`. `eps`: in pixel units, also as "8/255"; None: the ε of the attack, else of the
     run, else the default of the named data set. `norm`: for the ladder and for an attack given by
@@ -83,7 +83,7 @@ def evaluate(
     `say` is called with one line per attack of the ladder.
 
     A run's network on its test split gives the same numbers as `python -m robustviz evaluate`.
-    Raises UserError for arguments that do not fit together.
+    Raises UserError for arguments that are not valid or do not fit together.
     """
     run = net if isinstance(net, Run) else None
     norm = norm or (norm_of(run.config) if run else "linf")
@@ -109,8 +109,8 @@ def evaluate(
 
 
 def _hinted(finding: Finding) -> Finding:
-    """The finding; if a network is wrong on most untouched images, with the usual reason for
-    that.
+    """Returns the finding. If it is `learned`, and it warns or fewer than half of the untouched
+    images are right, a hint at the usual reason is added to its text.
     """
     if finding.name != "learned" or not (finding.warning or finding.value < 0.5):
         return finding
@@ -173,9 +173,9 @@ def _radius(
 
 @contextmanager
 def _on(net: Run | nn.Module, device: str | None) -> Iterator[nn.Module]:
-    """Inside the block, yield the network for `device`: `net` itself if `device` is None, its own
-    device, or the type of that, such as cuda; else a copy that is moved there. Raises UserError if
-    `net` is not a module, or if it must be copied and cannot be.
+    """A context manager that yields the network for `device`: `net` itself if `device` is None, its
+    own device, or the type of that, such as cuda; else a copy in eval mode that is moved there.
+    Raises UserError if `net` is not a module, or if it must be copied and cannot be.
     """
     if isinstance(net, Mapping):
         raise UserError(

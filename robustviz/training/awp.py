@@ -2,13 +2,13 @@
 perturbation (AWP), at nearby weights that make the loss worse.
 
 Source: Wu, Xia, Wang 2020 (arXiv 2004.05884), and the authors' code (csdongxian/AWP,
-`train_trades_cifar.py` and `utils_awp.py`; the latter from other people's copies): one gradient
-ascent step on the weights, of length γ·‖w‖ for each tensor `weight` of more than one dimension, on
-images that were attacked before. Differs: their optimiser steps at the perturbed weights, and the
-perturbation is subtracted afterwards; here the weights are restored first, so that weight decay
-applies to the weights themselves. A method that draws random numbers after its attack (a dropout
-mask) draws the same ones in both passes. With several processes the ascent step is that of the
-whole batch, because DDP averages the gradients.
+`train_trades_cifar.py` and `utils_awp.py`; the second was read in other people's copies): one
+gradient ascent step on the weights, of length γ·‖w‖ for each tensor `weight` of more than one
+dimension, on images that were attacked before that step. Differs: their optimiser steps at the
+perturbed weights, and the perturbation is subtracted afterwards; here the weights are restored
+first, so that weight decay applies to the weights themselves. A method that draws random numbers
+after its attack (a dropout mask) draws the same ones in both passes. With several processes the
+ascent step is that of the whole batch, because DDP averages the gradients.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def backward(
     the `.grad` of every parameter of `loss`, and return the terms.
 
     With γ = `gamma` above 0, gradient and terms are computed at the perturbed weights of `net` that
-    `worst` sets. Afterwards the weights are the same as before the call, and running statistics
-    have been updated once, by the pass at the perturbed weights. `bf16`: the forward pass runs
-    under autocast to bfloat16.
+    `worst` sets. Afterwards the weights are the same as before the call. Running statistics are
+    updated by one pass, that at the perturbed weights (and by the attack, if it runs in train
+    mode). `bf16`: the forward pass runs under autocast to bfloat16.
     """
 
     def terms_of(batch: Batch) -> Terms:

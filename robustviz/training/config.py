@@ -33,12 +33,13 @@ WHERE = ("device", "threads", "test_n")
 
 @dataclass(frozen=True)
 class TrainConfig(Spec):
-    """All settings of one training. A setting that is left empty takes the default of the method,
-    else of the data set, when the object is created, so a saved config shows what was used (only
-    `init` may stay None). Run folders store it as `to_json` returns it.
+    """All settings of one training, as a frozen dataclass. When the object is created, each setting
+    that was left empty gets a default: the method's, else the data set's, else a general one. So a
+    saved config shows what was used. Only `init` may stay None, and `device` may stay `auto`. Run
+    folders store a config as `to_json` returns it.
 
-    Raises UserError for an unknown name, for a value of the wrong type or out of range, and for
-    `patience` together with `select=last`.
+    Raises UserError for an unknown network, data set, schedule, augmentation or device, for a value
+    of the wrong type or out of range, and for `patience` together with `select=last`.
     """
 
     data: Source = option(Digits, "The images to learn from.")
@@ -192,8 +193,8 @@ class TrainConfig(Spec):
     @property
     def run_id(self) -> str:
         """The default id of a run with this config, `<data>-<method>-<net>-s<seed>-<8 hex digits of
-        a hash of the config>`: at most 64 characters of a-z, 0-9 and '-'. Device, threads and
-        `test_n` do not change it.
+        a hash of the config>`: at most 64 characters of a-z, 0-9 and '-', because the part before
+        the hash is cut off at 55. Device, threads and `test_n` do not change the id.
         """
         settings = registry.encode(self, naming=True)
         asked = {name: value for name, value in settings.items() if name not in WHERE}
@@ -223,14 +224,15 @@ class TrainConfig(Spec):
         flags: Mapping[str, Any] | None = None,
         sets: Sequence[tuple[str, Any]] = (),
     ) -> TrainConfig:
-        """Make a config from what a person typed. `sets` override `flags`, flags override the
-        `preset`, and everything else takes the defaults of the method and the data set. Flags that
-        are None are ignored; who chooses another data set or method than the preset drops the
-        preset's settings of the old one.
+        """Returns the config that a person asked for. `sets` override `flags`, `flags` override the
+        settings of the preset called `preset`, and everything else takes the defaults of the method
+        and the data set. Flags that are None are ignored. If another data set or method than the
+        preset's is asked for, the preset's settings inside its own one (such as `method.beta`) are
+        dropped.
 
-        `sets` are (dotted path, value) pairs, where `attack.` is short for `method.attack.`. Text
-        values of `sets` are read as JSON, else as a fraction `a/b`, else as text. Raises UserError
-        as `TrainConfig` does; for an unknown setting its message names the nearest known one.
+        `sets` are (dotted path, value) pairs; `attack.` is short for `method.attack.`. Their values
+        are read by `read_value`. Raises UserError as `TrainConfig` does, and for an unknown preset
+        or setting; the message then suggests the most similar known name.
         """
         from robustviz.training.presets import preset_settings
 
@@ -264,11 +266,12 @@ class TrainConfig(Spec):
         return config if eps is None else registry.with_value(config, "eps", eps)
 
     def on_this_machine(self, find_run: FindRun) -> TrainConfig:
-        """Returns this config with everything filled in that depends on this machine: the device,
-        the absolute path of the data, the method's settings that are taken from other runs (found
-        with `find_run`), and in `init` the hash of the weights to start from.
+        """Returns a copy of this config with everything filled in that depends on this machine: the
+        device instead of `auto`, absolute paths of the data, the method's settings that refer to
+        other runs (found with `find_run`), and in `init` a hash of the weights to start from.
 
-        Raises UserError if CUDA is asked for but absent, or if such a run is missing.
+        Raises UserError if CUDA is asked for but absent, if a run that is needed is missing, or if
+        the weights named in `init` have changed.
         """
         return replace(
             self,
@@ -321,9 +324,9 @@ def pick_device(asked: str) -> str:
 
 
 def read_value(value: Any) -> Any:
-    """Returns the value that a typed text stands for: read as JSON, else as a fraction `a/b`, else
-    the text itself. Anything but text is returned unchanged. Raises UserError for a fraction that
-    is no number, such as `1/0`.
+    """Returns the value that a typed text stands for: the text read as JSON, else as a fraction
+    `a/b` (a float), else the text itself. Anything but text is returned unchanged. Raises UserError
+    for a fraction that is no number, such as `1/0`.
     """
     if not isinstance(value, str):
         return value

@@ -1,10 +1,10 @@
 """The doctor: checks that a measured robust accuracy can be believed.
 
-Most reported robustness that did not hold came from an attack that did not work: inputs outside
-[0, 1], probabilities instead of logits, vanishing gradients, a random network. Each check states
-what it measured; passing all of them is no proof. A failed check makes the number *unreliable* or
-gives a *warning*. Source: Carlini et al. 2019 (arXiv 1902.06705), AutoAttack's `checks.py` and, for
-the active test, Zimmermann et al. 2022 (arXiv 2206.13991).
+Most reported robustness that did not hold came from an attack that did not work: inputs outside [0,
+1], probabilities instead of logits, vanishing gradients, a random network. Each check states what
+it measured, and calls the number *unreliable*, gives a *warning*, or finds no fault, which is no
+proof. Source: Carlini et al. 2019 (arXiv 1902.06705), AutoAttack's `checks.py` and, for the active
+test, Zimmermann et al. 2022 (arXiv 2206.13991).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FOUND = 0.95  # share of the planted examples that an attack must find
 AGREE = 0.5  # least median cosine of neighbouring gradients; shipped networks have .96 or more
 WIDE = 16  # images that are attacked in float64 as well
 AT_ONCE = 25  # images computed together: few, because images may be large
-QUERIES = 200  # break a network that only hides its gradient; else Square finds less than PGD
+QUERIES = 200  # enough if a network only hides its gradient; else Square finds less than PGD
 # Attacks that are weak by design, use no gradient, or are made to transfer. For them the doctor
 # looks at PGD-20 instead.
 NOT_WHITE = ("fgsm", "square", "mim", "dim", "tim")
@@ -53,14 +53,14 @@ NOT_WHITE = ("fgsm", "square", "mim", "dim", "tim")
 
 @dataclass(frozen=True)
 class Consult:
-    """How many of the N images are still classified correctly under each attack of `consult`; these
-    share only norm and ε with the attack that is judged. On a network without gradients, gradient
-    attacks leave all images unchanged. `unbounded`: under PGD-20 at an unlimited ε.
+    """The result of `consult`: how many of the N images are still classified correctly under each
+    of its attacks, which share only norm and ε with the attack that is judged. On a network without
+    gradients, gradient attacks leave all images unchanged. `unbounded`: PGD-20 at an unlimited ε.
 
-    `cw20`: CW-20, on the margin. `otherwise`: for how many of the first 16 images float64 and
-    float32 disagree on whether they are classified correctly, clean or under PGD-20 started at the
-    image. `planted`: the examples of the active test; `found`: how many of them PGD-20 finds. None:
-    not measured.
+    `otherwise`: for how many of the first 16 images float64 and the network's own precision
+    disagree on whether they are classified correctly, clean or under PGD-20 started at the image.
+    `planted`: the examples of the active test; `found`: how many of them PGD-20 finds. None: not
+    measured.
     """
 
     unbounded: int
@@ -82,9 +82,9 @@ def consult(
     seed: int = 0,
     tick: Callable[[], object] | None = None,
 ) -> Consult:
-    """Run this module's own attacks on `x` (N,C,H,W) with labels `y` and count the images that stay
+    """Run five attacks on `x` (N,C,H,W) in [0, 1] with labels `y` and count the images that stay
     right, in the norm and at the ε of `attack`: PGD-20 at an unlimited ε, PGD-20, PGD-60, CW-20
-    and, for linf, Square. 100 images are enough. `tick` is called before each attack. Raises
+    and, for linf only, Square. 100 images are enough. `tick` is called before each attack. Raises
     UserError as attacks do, and for no images or no ε.
     """
     eps, x, norm = _radius(attack, x), check_images(x), attack.norm
@@ -118,7 +118,7 @@ def consult(
 
 def _otherwise(net: nn.Module, x: Tensor, y: Tensor, eps: float, attack: Attack) -> int | None:
     """Returns for how many images float64 and the network's own precision disagree on correctness,
-    clean or under PGD-20; None if the network cannot compute in float64.
+    clean or under PGD-20; None if the network cannot be copied or cannot compute in float64.
     """
     twin = copied(net)
     if twin is None:
@@ -149,8 +149,8 @@ def _radius(attack: Attack, x: Tensor) -> float:
 
 
 def _pictures(x: Tensor) -> Tensor:
-    """Returns images (N,C,H,W) detached, and in float32 if they had 16 bits. They may lie outside
-    [0, 1], because that is a finding of its own.
+    """Returns images (N,C,H,W) detached, and in float32 if they had 16 bits. Their values are not
+    checked: pixels outside [0, 1] are a finding of their own.
     """
     check_shape(x)
     x = plain_tensor(x)
@@ -190,7 +190,7 @@ def _agreement(attack: Attack, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _stopped(attack: Attack, net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> float:
-    """Returns the share of images in [0, 1] that are still classified correctly under attack and
+    """Returns the share (0 to 1) of images that are still classified correctly under attack and
     either were not changed, or for which the attack's objective did not increase.
     """
     climbed = attack.objective(net, y)
@@ -204,9 +204,9 @@ class Evidence:
     """The input of all checks: clean images `x` and attacked images `x_adv` (N,C,H,W), labels `y`,
     the `attack`, the network's `logits` (N,K) for `x` and those of a second pass (`again`), the
     `gradients` (N,D) of the attack's objective at `x`, the cosines `agree` (N,) of gradients at
-    nearby points, the share of images on which the attack `stopped` early, the result of `consult`,
-    how many images the attack called `name` leaves right (`white`; the judged attack, or PGD-20 if
-    that is in `NOT_WHITE`), and how many planted examples `finder` has `found`.
+    nearby points, the result of `_stopped`, that of `consult`, how many images the attack called
+    `name` leaves right (`white`; the judged attack, or PGD-20 if that is in `NOT_WHITE`), and how
+    many planted examples the attack called `finder` has `found` (None: not measured).
     """
 
     x: Tensor
@@ -450,10 +450,10 @@ def examine(
     consulted: Consult | None = None,
     tick: Callable[[], object] | None = None,
 ) -> tuple[Finding, ...]:
-    """Returns a finding for each of `CHECKS` on images `x` (N,C,H,W), attacked `x_adv`, labels `y`
-    (N,) below `classes`. `attack` must have its ε. `consulted`: the result of `consult` for this
-    network, images, norm and ε; None: run it with `tick`. Raises UserError for unsuitable images,
-    labels or outputs.
+    """Returns the findings of `CHECKS`, in their order, on images `x` (N,C,H,W), attacked `x_adv`,
+    labels `y` (N,) below `classes`. `attack` must have its ε. `consulted`: the result of `consult`
+    for this network, images, norm and ε; None: run it with `seed` and `tick`. Raises UserError for
+    unsuitable images, labels or outputs.
     """
     _, classes = _radius(attack, x), whole(classes, "classes")
     x, x_adv = _pictures(x), _pictures(x_adv)
@@ -478,7 +478,7 @@ def examine(
         stopped = _stopped(attack, own, x, x_adv, y)
     told, weak = consulted or consult(net, x, y, attack, seed, tick), attack.key in NOT_WHITE
     name = attack_name(encode(attack), classes)
-    # Alone, a weak attack is judged by its own misses; on a ladder there are stronger attacks too.
+    # Alone, a weak attack takes the active test itself; on a ladder (`consulted`) PGD-20 does.
     own_test = not (weak and consulted)
     found = told.planted.found(attack, seed) if told.planted and own_test else told.found
     seen = Evidence(

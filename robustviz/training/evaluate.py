@@ -32,7 +32,7 @@ from robustviz.types import UserError, plain
 BATCH = 250
 DOCTOR_IMAGES = 100
 # Weakest first; each should leave at most as many images right as those before, else something is
-# wrong. CW is not stronger than PGD but different, so it is compared with FGSM only.
+# wrong. CW is not stronger than PGD but different, so it is compared with clean images and FGSM.
 LADDER: tuple[Attack, ...] = (
     FGSM(),
     PGD(steps=20),
@@ -42,17 +42,17 @@ LADDER: tuple[Attack, ...] = (
 )
 
 Tick = Callable[[], object]
-# called with clean images, the attacked images that the network was shown, and its predictions for
-# both
+# called with a block's clean images (B,C,H,W), the attacked images that the network was shown, and
+# its predictions (B,) for both
 Seen = Callable[[Tensor, Tensor, Tensor, Tensor], object]
 
 
 def seen(ticks: int, n: int) -> tuple[int, int]:
-    """Returns the progress (images done, images in total) at tick number `ticks`, from 0, of an
-    evaluation on `n` images. `measure` ticks before each block of clean and then of attacked
-    images, once after them, and before each of the five attacks of `doctor.consult` (four in l2).
-    The total is n for the attacked images plus six times the first `DOCTOR_IMAGES` images; clean
-    images take next to no time and are not counted.
+    """Returns the progress of an evaluation on `n` images at tick number `ticks` (from 0), as
+    (images done, images in total). `measure` ticks before each block of clean images, before each
+    block of attacked ones, once after these, and before each of the five attacks of
+    `doctor.consult` (four in l2). The total is n, for the attacked images, plus six times the first
+    `DOCTOR_IMAGES` images, for the doctor. Clean images take next to no time and are not counted.
     """
     blocks, few = -(-n // BATCH), min(DOCTOR_IMAGES, n)
     done = ticks - blocks
@@ -61,10 +61,10 @@ def seen(ticks: int, n: int) -> tuple[int, int]:
 
 
 def left(images: int, n: int) -> float:
-    """Returns the work that is left in an evaluation on `n` images when `images` are done, counted
-    as `seen` does: the number of images on which PGD-10 takes as long. PGD-20 takes two for each of
-    the n images, and the doctor 33 for each of the first `DOCTOR_IMAGES` (twelve attacks with PGD,
-    Square, and the planted examples).
+    """Returns how much work is left in an evaluation with PGD-20 on `n` images when `images` are
+    done, counted as `seen` does. The unit is the work of PGD-10 on one image. Each of the n images
+    takes 2, and each of the first `DOCTOR_IMAGES` another 33 for the doctor: 12 for PGD and CW in
+    `doctor.consult`, the rest for Square and the planted examples.
     """
     few = min(DOCTOR_IMAGES, n)
     return 2 * (n - min(images, n)) + 33 * (few - max(0, images - n) / 6)
@@ -84,15 +84,15 @@ def count_right(
     clean if that is None.
 
     `x` (N,C,H,W) in [0,1] and `y` (N,), of any integer dtype, are on the network's device. Each
-    block of 250 images draws its noise from (seed, block number); how many images are computed at
-    once depends on their size and changes no result. An image that is misclassified during the
-    attack is attacked no further (`Attack.search`), and one with NaN logits counts as
-    misclassified. `bf16`: gradients may be computed in bf16 where the processor is fast at it; the
-    predictions that count still come from the network in fp32, and a count differs by a few in
-    1,000.
+    block of 250 images draws its noise from (seed, block number), and `tick` is called before it.
+    How many images are computed at once depends on their size and changes no result. Most attacks
+    stop at an image soon after it is first misclassified (`Attack.search`); an image with NaN
+    logits counts as misclassified. `bf16`: gradients may be computed in bf16 where the processor is
+    fast at it; the predictions that count still come from the network in fp32, and a count differs
+    by a few in 1,000.
 
-    Raises UserError for a targeted attack, for unsuitable images, labels or networks, and if the
-    prediction for an image depends on its batch.
+    Raises UserError for a targeted attack or one without ε, for unsuitable images, labels or
+    networks, and if the prediction for an image depends on its batch.
     """
     _untargeted(attack, "counted")
     with _ready(net, x, y) as task:
@@ -110,9 +110,10 @@ def _untargeted(attack: Attack | None, done: str) -> None:
 
 def attacked(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0) -> Tensor:
     """Returns the attacked images (N,C,H,W) at the end of the complete attack, with the same random
-    numbers as in `count_right`. For about one image in hundreds the two disagree, because
-    `count_right` stops at an image's first misclassification. Raises UserError as `count_right`
-    does, except for targeted attacks.
+    numbers as in `count_right`. That function stops at an image's first misclassification, so for
+    about one image in hundreds its result differs from the prediction for the image returned here.
+    Raises UserError as `count_right` does, but allows targeted attacks, for which `y` holds the
+    targets.
     """
     with _ready(net, x, y) as task:
         return torch.cat(
@@ -122,8 +123,9 @@ def attacked(net: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int = 0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Task:
-    """Checked images and labels, the network to attack (a copy if possible, else the caller's, with
-    bit for bit the same outputs), and what trying it out on the images showed (`trial`).
+    """The checked images and labels, the network to attack, and `trial`, the result of `try_out` on
+    these images. `net` is a copy if possible, else the caller's network; both give the same outputs
+    bit for bit.
     """
 
     net: nn.Module
@@ -134,7 +136,7 @@ class _Task:
 
 @contextmanager
 def _ready(net: nn.Module, x: Tensor, y: Tensor) -> Iterator[_Task]:
-    """Inside the block, yield images, labels and network as a task, after checking them. Raises
+    """A context manager that checks images, labels and network and yields them as a `_Task`. Raises
     UserError if they do not fit.
     """
     with torch.inference_mode(False), attackable(net, fused=False) as own:
@@ -154,8 +156,9 @@ def _blocks(
     bf16: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield two things for each block of up to 250 images: which are classified correctly (bool, on
-    the CPU), and the images that the network was shown, attacked unless `attack` is None. `search`:
-    stop at an image's first misclassification. Raises UserError for an invalid attack or seed.
+    the CPU), and the images that the network was shown, attacked unless `attack` is None. `tick` is
+    called before each block. `search`: stop at an image's first misclassification. Raises UserError
+    for an invalid attack or seed.
     """
     seed = plain(seed)
     if not isinstance(seed, int) or isinstance(seed, bool):
@@ -218,9 +221,9 @@ def measure(
     An image counts as robust if the attacked image is classified as its true class. Networks
     without a gradient are evaluated too: gradient attacks then leave the images unchanged, and the
     doctor calls the number unreliable. `consulted`: the result of `doctor.consult` for this
-    network, norm and ε; None: it is computed. `seen` is called for each block of images, see
-    `training.images`; for `tick` see the function `seen`. Raises UserError for an empty split, and
-    as `count_right` does.
+    network, norm and ε; None: it is computed. `seen` is called for each block of attacked images
+    (see `Seen`); for `tick` see the function `seen`. Raises UserError for an empty split, and as
+    `count_right` does.
     """
     if not len(split):
         raise UserError("There are no images to evaluate on: choose another split or a larger n.")
@@ -328,13 +331,13 @@ def ladder(
     again: bool = False,
 ) -> Ladder:
     """Evaluate a run under the attacks of `LADDER` (or `rungs`, weakest first), all on the same
-    test images. Each attack's evaluation is written into the run's `eval.json` when it is finished;
-    one that is already in this file for these weights, images, settings and seed is repeated only
-    if `again` is set.
+    test images, and return the `Ladder`. Each attack's evaluation is written into the run's
+    `eval.json` when it is finished; one that is already in this file for these weights, images,
+    settings and seed is repeated only if `again` is set.
 
-    `eps` and `n` as in `evaluate`; the norm is the run's. `say` is called with one line per attack.
-    An attack that is not defined for so few classes (AutoAttack needs four) is left out, and the
-    ladder says so.
+    `eps` and `n` as in `evaluate`, `tick` as in `measure`; the norm is the run's. `say` is called
+    with one line per attack. An attack that is not defined for so few classes (AutoAttack needs
+    four) is left out, and `Ladder.left_out` says so.
     """
     with _opened(run, eps, n, device) as (net, split, radius):
         norm = norm_of(run.config)
@@ -363,11 +366,11 @@ def climbed(
     keep: Callable[[Evaluation], Evaluation] = lambda row: row,
     method: str = "",
 ) -> Ladder:
-    """Evaluate `net` under each attack in `rungs` (weakest first, each with its ε) and return the
-    ladder. `found` returns earlier evaluations: one with the same attack, seed and images is used
-    instead of a new one. `keep` saves an evaluation and returns what was saved. `say` is called
-    with one line per attack; `method` as in `climb`. Attacks that are not defined for so few
-    classes are left out. Raises UserError if none remains.
+    """Evaluate `net` under each attack in `rungs` (weakest first, all with the same norm and ε) and
+    return the ladder. `found` returns earlier evaluations: one with the same attack, seed and
+    images is used instead of a new one. `keep` saves an evaluation and returns what was saved.
+    `say` is called with one line per attack; `tick` as in `measure`, `method` as in `climb`.
+    Attacks that are not defined for so few classes are left out. Raises UserError if none remains.
     """
     rows: list[Evaluation] = []
     consulted: Consult | None = None

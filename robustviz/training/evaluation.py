@@ -52,9 +52,9 @@ def unpack(digits: str, n: int) -> NDArray[np.bool_]:
 def by_class(
     y: NDArray[np.int64], clean: NDArray[np.bool_], robust: NDArray[np.bool_], classes: int
 ) -> tuple[tuple[int, int, int], ...]:
-    """Returns for each class in order: how many images it has, and how many of them were classified
-    correctly, clean and attacked. `y` (N,) are labels, `clean` and `robust` (N,) per-image results,
-    `classes` is the number of classes.
+    """Returns three counts for each class, in order: its images, those classified correctly clean,
+    and those classified correctly under attack. `y` (N,) are labels, `clean` and `robust` (N,)
+    per-image results, `classes` is the number of classes.
     """
     counts = (np.bincount(y[which], minlength=classes) for which in (y >= 0, clean, robust))
     return tuple((int(n), int(k), int(kept)) for n, k, kept in zip(*counts, strict=True))
@@ -63,8 +63,8 @@ def by_class(
 @dataclass(frozen=True)
 class Finding:
     """The result of one check of an evaluation (by `training.doctor` or `training.ladder`): the
-    check's name, the value measured, and one or two sentences. If not `ok`, the robust accuracy is
-    unreliable; a `warning` asks for a closer look.
+    check's `name`, the `value` measured, and a `text` of up to three sentences. If `ok` is false,
+    the robust accuracy is unreliable; a `warning` asks for a closer look.
     """
 
     name: str
@@ -136,9 +136,10 @@ OTHERWISE: dict[str, JSON] = {"fgsm": {"start": "zero"}, "mim": {"decay": 1.0}}
 
 
 def attack_name(attack: Mapping[str, Any], classes: int = 0) -> str:
-    """Returns the name under which an attack is printed, made from its JSON, without its ε: `FGSM`,
-    `PGD-100×5`, `AutoAttack`, with unusual settings in brackets. If `classes` is given and below
-    ten, AutoAttack's targeted parts have fewer targets than published, and the name says so.
+    """Returns the name under which an attack is printed, without its ε: `FGSM`, `PGD-100×5`,
+    `AutoAttack`, with unusual settings in brackets. `attack` is the attack's JSON. `classes`: the
+    number of classes, 0 if unknown; below ten, AutoAttack's targeted parts have fewer targets than
+    published, and the name says so.
     """
     key = str(attack.get("key", "?"))
     pattern, usual = NAMES.get(key, key), USUAL | OTHERWISE.get(key, {})
@@ -171,17 +172,17 @@ class Evaluation:
     """Accuracy on clean and attacked images of one split, with everything needed to repeat it.
 
     `attack`: the attack's JSON with all settings. `clean_k` and `robust_k` of `n` images were
-    classified correctly, clean and attacked; fractions and intervals are derived. `doctor`: the
-    findings of `training.doctor`. `key`: the key of this evaluation in eval.json. `weights`: the
-    hash of the network's weights. `clean_right`, `robust_right`: for each of the n images, in
-    stratified order, whether it was classified correctly, as `pack` stores it; `images`: a hash of
-    these images and labels; `classes`: the number of classes. `image_bytes`: the memory that a
-    forward pass keeps per image, in bytes; `at_once`: how many images were computed together for
-    lack of memory, 0: a whole block of 250; it changes no result. `by_class`: per class the number
-    of images, of correct clean and of correct attacked ones. If the evaluation belongs to a ladder
-    (`training.ladder`), `rung` is its place there, from 1 for the weakest attack, and
-    `cumulative_k` counts the images correct clean, under this and under every weaker attack; else
-    `rung` is 0. Evaluations of older versions lack some of these.
+    classified correctly, clean and attacked; fractions and intervals are derived. `seconds`: how
+    long it took, with the checks. `doctor`: the findings of `training.doctor` and, in a ladder, of
+    `training.ladder`. `key`: the key of this evaluation in eval.json. `weights`: the hash of the
+    network's weights. `clean_right`, `robust_right`: for each of the n images, in stratified order,
+    whether it was classified correctly, as `pack` stores it; `images`: a hash of these images and
+    labels; `classes`: the number of classes. `image_bytes`: the memory that a forward pass keeps
+    per image, in bytes; `at_once`: how many images were computed together for lack of memory, 0:
+    whole blocks of 250; it changes no result. `by_class`: the counts that the function `by_class`
+    returns. `rung`: the place in a ladder (`training.ladder`), from 1 for the weakest attack; 0
+    outside one. `cumulative_k`: in a ladder, the number of images correct clean, under this and
+    under every weaker attack. Evaluations of older versions lack some of these.
     """
 
     attack: JSON
@@ -291,8 +292,9 @@ class Evaluation:
 
     @property
     def line(self) -> str:
-        """The evaluation as one line for a terminal: the attack, its count of correct images, the
-        robust accuracy with its interval, seconds, and the `verdict`.
+        """The evaluation as one line for a terminal: the attack, how many images are right under
+        it, the robust accuracy with its interval, in a ladder the cumulative count, seconds,
+        `at_once` if it is not 0, and the `verdict`.
         """
         low, high = wilson(self.robust_k, self.n)
         together = (
@@ -336,8 +338,8 @@ class Evaluation:
         return unpack(self.clean_right, self.n), unpack(self.robust_right, self.n)
 
     def to_json(self) -> JSON:
-        """Returns all fields as plain values, and accuracies and 95% intervals for people who read
-        the file.
+        """Returns all fields as plain values and, for people who read the file, accuracies, their
+        95% intervals and the attack's name.
         """
         return dataclasses.asdict(self) | {
             "clean_acc": self.clean_acc,
@@ -354,8 +356,8 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
-        """Returns the evaluation that `to_json` wrote; derived values are ignored. Raises UserError
-        for anything else.
+        """Returns the evaluation that `to_json` wrote; entries that are no fields, such as
+        accuracies, are ignored. Raises UserError if a field is missing or damaged.
         """
         try:
             evaluation = build(
@@ -378,8 +380,9 @@ class Evaluation:
 
 
 def _rows(value: Any) -> tuple[tuple[int, ...], ...]:
-    """Returns the counts by class from a JSON value, checked by hand for speed, since a list of a
-    thousand runs has many. Raises TypeError or ValueError for anything else.
+    """Returns the counts by class from a JSON value, as tuples of three ints. They are checked by
+    hand for speed, since a list of a thousand runs has many. Raises TypeError or ValueError if the
+    value holds anything else.
     """
     rows = tuple(map(tuple, value))
     for n, clean, robust in rows:
@@ -392,9 +395,9 @@ def _rows(value: Any) -> tuple[tuple[int, ...], ...]:
 
 @dataclass(frozen=True)
 class Paired:
-    """The comparison of two networks on the same `n` images under the same attack: `first_only`
-    images were correct under attack only with the first network, `second_only` only with the
-    second. The properties are derived from these.
+    """The comparison of two networks on the same `n` images under the same attack (`attack` is its
+    printed name, `eps` its ε): `first_only` images were correct under attack only with the first
+    network, `second_only` only with the second. The properties are derived from these.
     """
 
     n: int
@@ -415,7 +418,7 @@ class Paired:
 
     @property
     def p(self) -> float:
-        """The p-value of McNemar's exact test."""
+        """The two-sided p-value of McNemar's exact test."""
         return mcnemar(self.first_only, self.second_only)
 
     @property

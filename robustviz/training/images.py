@@ -16,9 +16,10 @@ from robustviz.types import JSON
 
 @dataclass
 class Images:
-    """Collects the per-image results of `evaluate.measure`: predictions for clean and attacked
-    images, and the size of each perturbation. Each field is a list of tensors (B,), one per block,
-    in the stratified order of the evaluated images.
+    """Collects the per-image results of `evaluate.measure`, when its argument `seen` is this
+    object's `see`. Each field is a list of tensors (B,) on the CPU, one per block, in the
+    stratified order of the evaluated images: the predicted classes of the `clean` and `attacked`
+    images, and the size of each perturbation (`linf`, `l2`) in pixel units.
     """
 
     clean: list[Tensor] = field(default_factory=list)
@@ -40,8 +41,8 @@ class Images:
             kept.append(new.cpu())
 
     def rows(self, split: Dataset) -> list[JSON]:
-        """Returns one row per evaluated image, in the order of the whole split, which is passed as
-        `split`: the image's index there (`image`), its `file` if it has one, the class names
+        """Returns one row per evaluated image, in the order of `split`, which must be the whole
+        split: the image's index there (`image`), its `file` (empty if it has none), the class names
         `label` (true), `clean` and `attacked` (predicted), whether the predictions are right
         (`clean_right`, `attacked_right`), and the size of the perturbation, `linf` and `l2`, in
         pixel units.

@@ -1,5 +1,6 @@
 """Several attacks on the same images, a "ladder" of "rungs" from weak to strong: finds which images
-are classified correctly under all of them, and checks that stronger attacks fool more.
+are classified correctly under all of them, and checks that no stronger attack leaves more images
+right than a weaker one.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from robustviz.training.evaluation import Evaluation, Finding
 from robustviz.types import JSON, eps_text
 
 MONITOR = ("order", "margin")  # findings about a ladder, not about a single attack
-POINTS = 5  # by which later attacks must lower PGD's accuracy to cause a warning
+POINTS = 5  # percentage points by which later attacks must lower PGD's accuracy for a warning
 
 
 @dataclass(frozen=True)
 class Worst:
     """The worst case of all attacks that were run on the same `n` images with the same ε: `k`
-    images are classified correctly both clean and under each of the `attacks`. These are given by
-    name (`attack_name`): the rungs of a ladder, weakest first, then other attacks. Their seeds may
-    differ. `images` is a hash of the images.
+    images are classified correctly both clean and under each of the `attacks`. These are the
+    printed names (`attack_name`), each once: first the rungs of a ladder, weakest first, then other
+    attacks. Their seeds may differ. `images` is a hash of the images.
     """
 
     n: int
@@ -43,8 +44,8 @@ class Worst:
 
     @property
     def several(self) -> bool:
-        """Whether there was more than one attack; with only one, this is no more than that attack's
-        result.
+        """Whether more than one attack was run; else the worst case is no more than the result of
+        that attack.
         """
         return len(self.attacks) > 1
 
@@ -66,8 +67,8 @@ class Worst:
         return f"{self.text} {plain.printed} was run on other images."
 
     def to_json(self) -> JSON:
-        """Returns plain values: `worst_acc`, `worst_k` and so on, with `n` and the hash of the
-        `images`.
+        """Returns plain values: `worst_acc`, `worst_k`, `worst_interval`, `worst_attacks`, `n`, and
+        the hash of the `images`.
         """
         return {
             "n": self.n,
@@ -125,11 +126,11 @@ def headline(found: Sequence[Evaluation], eps: float | None) -> Worst | None:
 @dataclass(frozen=True)
 class Ladder:
     """Stronger and stronger attacks on the same images: `rungs` holds their evaluations, weakest
-    first, each with its own count of correct images and the cumulative one. CW-100 maximises
-    another loss (the margin) than PGD and is not stronger: it stands before AutoAttack to expose a
-    network against which attacks on cross-entropy are misled.
+    attack first, each with its own count of correct images and the cumulative one. CW-100 is not
+    stronger than PGD but maximises another loss, the margin: it stands before AutoAttack to expose
+    a network against which attacks on cross-entropy are misled.
 
-    `left_out`: one sentence if an attack does not apply to this data, else empty.
+    `left_out`: a sentence if an attack does not apply to this data, else empty.
     """
 
     rungs: tuple[Evaluation, ...]
@@ -171,8 +172,8 @@ class Ladder:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """The findings about the ladder as a whole: for each attack whether it leaves no more
-        images right than weaker ones and, for those after PGD, how many images attacks on
-        cross-entropy missed.
+        images right than weaker ones and, for those after PGD, by how many percentage points all
+        attacks so far together lower PGD's robust accuracy.
         """
         return tuple(
             finding for rung in self.rungs for finding in rung.doctor if finding.name in MONITOR
@@ -188,7 +189,8 @@ class Ladder:
     @property
     def warnings(self) -> tuple[str, ...]:
         """The warning that attacks on cross-entropy make the network look more robust than it is,
-        from the last evaluation that has one, as a tuple of one sentence; else empty.
+        as a tuple of one sentence, from the last evaluation that has one; an empty tuple if none
+        has.
         """
         return tuple(finding.text for finding in self.findings if finding.warning)[-1:]
 
@@ -248,8 +250,8 @@ class Ladder:
 
 def _loss(attack: Mapping[str, Any]) -> str:
     """Returns the loss that an attack of many steps maximises: `ce`, or `dlr` for any margin. Empty
-    for attacks without such a setting, which are compared with all others, such as FGSM, which is
-    weaker than they are, and AutoAttack, which uses both losses.
+    for an attack of no single known loss, such as FGSM or AutoAttack; it is compared with all
+    others.
     """
     return {"pgd": "ce", "cw": "dlr"}.get(attack["key"], str(attack.get("loss", "")))
 
@@ -258,14 +260,14 @@ def climb(rungs: Sequence[Evaluation], method: str = "", left_out: str = "") -> 
     """Make a ladder from evaluations of one network on the same images, weakest attack first, with
     cumulative counts and the findings about order and margin.
 
-    The count of correct images must not rise from clean images to stronger attacks, except by one
-    percentage point or two images, whichever is more. An attack on the margin (CW, APGD on DLR) is
-    different from PGD on cross-entropy, not stronger: each is compared with clean images, FGSM and
-    attacks on the same loss, and AutoAttack with the lowest count of all. FGSM on a network trained
-    by `fgsm_at` (`method`) is exempt: it may recognise FGSM's noise better than clean images (label
-    leaking). An attack after PGD gives a warning if the cumulative count is five percentage points
-    or more below the count of the last PGD before it. `left_out` is passed on to the ladder. Raises
-    UserError for an evaluation without per-image results.
+    From clean images to stronger attacks the count of correct images must not rise by more than one
+    percentage point or two images, whichever is more. Attacks on the margin (CW, APGD on DLR) are
+    not stronger than PGD on cross-entropy but different: each attack is compared with clean images,
+    FGSM and earlier attacks on the same loss, and AutoAttack with the lowest earlier count. FGSM on
+    a network trained by `fgsm_at` (`method`) is exempt: such a network may recognise FGSM's noise
+    better than clean images (label leaking). An attack after PGD gives a warning if the cumulative
+    count is five percentage points or more below the count of the last PGD before it. `left_out` is
+    passed on to the ladder. Raises UserError for an evaluation without per-image results.
     """
     out: list[Evaluation] = []
     still, pgd = rungs[0].right()[0], None
@@ -308,8 +310,8 @@ def _order(rung: Evaluation, lowest: int, name: str, method: str) -> Finding:
 
 
 def _margin(rung: Evaluation, still: int, pgd: Evaluation) -> Finding:
-    """Returns the finding on how many percentage points the number of images right under all rungs
-    so far (`still`) lies below PGD's number.
+    """Returns the finding on how far `still`, the number of images right under all rungs so far,
+    lies below PGD's number, in percentage points.
     """
     points = 100 * (pgd.robust_k - still) / rung.n
     flatters = points >= POINTS
@@ -328,9 +330,10 @@ def _margin(rung: Evaluation, still: int, pgd: Evaluation) -> Finding:
 
 
 def ladders(found: Sequence[Evaluation]) -> list[Ladder]:
-    """Returns the ladders among a run's evaluations, oldest first. A ladder has the evaluations
-    that were made as part of one (`rung` above 0), with the same weights, images, ε, norm and seed,
-    weakest attack first. AutoAttack comes last, even if it was run before some of the others.
+    """Returns the ladders among a run's evaluations, in the order of their first evaluation in
+    `found`. A ladder has the evaluations that were made as part of one (`rung` above 0), with the
+    same weights, images, ε, norm and seed, weakest attack first. AutoAttack comes last, even if it
+    was run before some of the others.
     """
     groups: dict[tuple[Any, ...], list[Evaluation]] = {}
     for one in found:

@@ -1,6 +1,7 @@
 """The training loop as a generator of epochs, shared by the command line, the worker and tests.
-Every random number comes from a generator seeded by (seed, purpose, epoch, batch). So a resume
-needs only the position in the training, and two methods with the same seed see the same batches.
+Every random number comes from a generator whose seed is made from the run's seed, a purpose and, in
+training, epoch and batch. So a resume restores no generator, and methods with the same seed see the
+same batches, except those that need `balanced` ones.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ from robustviz.training.world import ALONE, World
 from robustviz.types import JSON, Batch, UserError
 from robustviz.views.attack.result import Strip
 
-# Validation images, at most. So many give the accuracy to ±3 points, and validating them never
-# takes longer than training the epoch.
+# Validation images, at most. So many give the accuracy to ±3 percentage points; more would make
+# an epoch longer.
 VALIDATE_ON = 1000
 STRIP = 8
 
@@ -53,10 +54,10 @@ def train(
     """Train `config` from the start and yield an `EpochRecord` after each epoch; the network at
     that moment is the record's `training.judged`.
 
-    `on_batch` is called before every training step and must return "go", or "pause" or "stop",
-    which ends the iteration before that step. It is also called during validation, where its return
-    value is ignored. Raises UserError if the data, network or settings do not fit, and `Diverged`
-    if the loss becomes NaN or infinite.
+    `on_batch` is called before every training step and returns "go", or "pause" or "stop", which
+    end the iteration before that step. It is also called during validation, where its answer is
+    ignored. Raises UserError if the data, network or settings do not fit, and `Diverged` if the
+    loss becomes NaN or infinite.
     """
     yield from Training(config).epochs(on_batch)
 
@@ -69,7 +70,7 @@ def check(config: TrainConfig, world: World = ALONE) -> None:
 
 
 class _Loss(nn.Module):
-    """A stage's loss as a module that contains all networks it trains: DDP wraps a module."""
+    """A stage's loss, with the networks it uses, as one module, because DDP wraps a module."""
 
     def __init__(self, loss: Loss, net: nets.Classifier, aux: nn.Module | None) -> None:
         super().__init__()
@@ -84,11 +85,11 @@ class Training:
     returns what a resume needs. The method finds earlier runs with `find_run`.
 
     With several processes (`world`) each process has its own `Training`, and all of them call
-    `epochs()`. They all yield the same records, but `on_batch` is called in the first process only,
-    and only the first process's `state()` should be saved. Each process computes its share of every
-    batch, and DDP averages the gradients over all images. Batch norm, and losses that compare
-    images of a batch (`Method.compares`), see only this share; only the running statistics of the
-    first process are saved. Everything else is as in a single process.
+    `epochs()`. They yield the same records (but for `seconds`); `on_batch` is called in the first
+    process only, and only the first process's `state()` should be saved. Each process computes its
+    share of every batch, with its own attack noise, and DDP averages the gradients over all images.
+    Batch norm, and losses that compare images of a batch (`Method.compares`), see only this share;
+    only the running statistics of the first process are saved.
     """
 
     def __init__(
@@ -123,8 +124,8 @@ class Training:
         self.ended: Literal["", "done", "pause", "stop"] = ""
 
     def _load(self) -> Dataset:
-        """Load the training and validation images and return the training split. Raises UserError
-        for too few images (in all, or per process), or too few GPUs.
+        """Load the training images and at most 1,000 validation images, and return the training
+        split. Raises UserError for too few images (in all, or per process), or too few GPUs.
         """
         config, world = self.config, self.world
         if self.device.type == "cuda" and world.rank >= torch.cuda.device_count():
@@ -159,8 +160,8 @@ class Training:
         return split
 
     def _build(self, split: Dataset, find_run: FindRun) -> None:
-        """Build the network, with fresh weights or those that `init` names, and the method's
-        auxiliary network. Raises UserError if the method's settings do not fit.
+        """Build the network, with fresh weights or those that `init` or the method names, and the
+        auxiliary and averaged ones. Raises UserError if the settings do not fit.
         """
         config, method = self.config, self.method
         mean, std = data.mean_and_std(self.images)
@@ -196,7 +197,7 @@ class Training:
     @property
     def settled(self) -> bool:
         """Whether early stopping ends the training: the last stage has had `patience` (above 0)
-        epochs in a row without a better validation accuracy.
+        epochs in a row without a better validation accuracy. False within an epoch.
         """
         if not self.config.patience or self.batch:
             return False
@@ -206,7 +207,7 @@ class Training:
 
     def strip(self) -> Strip:
         """Returns up to eight fixed validation images, clean and under PGD-10 against the network
-        `judged`, with its predictions for both.
+        `judged`, with that network's predictions for both.
         """
         few = self.val.take(min(STRIP, len(self.val)))
         x, y = few.x.to(self.device), few.y.to(self.device)
@@ -226,15 +227,15 @@ class Training:
         )
 
     def epochs(self, on_batch: Callable[[Tick], Answer] | None = None) -> Iterator[EpochRecord]:
-        """Yield a record after each epoch, from the current position on. Afterwards `ended` says
-        why the iteration stopped: "done", "pause" or "stop".
+        """Yield a record after each epoch, from the current position on, with `on_batch` and errors
+        as in `train`. Afterwards `ended` says why the iteration stopped: "done", "pause" or "stop".
         """
         ask = (on_batch if self.world.main else None) or (lambda tick: "go")
         yield from iter(functools.partial(self._next, ask), None)
 
     def _next(self, ask: Callable[[Tick], Answer]) -> EpochRecord | None:
-        """Train to the end of the current epoch and return its record. Returns None if all epochs
-        are done, or if `ask` returned "pause" or "stop".
+        """Train to the end of the current epoch and return its record; None if `ask` returned
+        "pause" or "stop", and if all epochs are done or early stopping ends the training.
         """
         with threads(self.threads):  # left before each yield: the caller has its own thread count
             total = int(self.config.epochs or 1)
@@ -251,7 +252,7 @@ class Training:
                 answer = ANSWERS[self.world.broadcast(ANSWERS.index(answer))[0]]
                 if answer != "go":
                     self.ended = answer
-                    # only the first process saves them, so it needs the mean over all processes
+                    # only the first process saves `sums`, so they must be means over all processes
                     self.sums = self.world.mean(self.sums)
                     return None
                 started = time.perf_counter()
@@ -359,10 +360,10 @@ class Training:
                 self._diverged()
 
     def _augmented(self, index: Tensor, view: int, mine: slice) -> tuple[Tensor, Tensor | None]:
-        """Returns the images at `index` in [0, 1], augmented for this `view`, and their object
-        masks (None if the method uses none), augmented in the same way; of both only the slice
-        `mine`. The whole batch is augmented first, so that the result does not depend on the number
-        of processes.
+        """Returns the images at `index` in [0, 1], augmented as view number `view`, and their
+        object masks (None if the method uses none), augmented in the same way; of both only the
+        slice `mine`. The whole batch is augmented first, so that the result does not depend on the
+        number of processes.
         """
         x = self.images[index]
         if self.masks is not None:
@@ -415,8 +416,8 @@ class Training:
         return record
 
     def _validated(self, tick: Callable[[], object]) -> tuple[int, int]:
-        """Returns how many validation images the network classifies correctly, clean and under
-        PGD-10.
+        """Returns how many validation images the network `judged` classifies correctly, clean and
+        under PGD-10.
         """
         x, y = self.val.x.to(self.device), self.val.y.to(self.device)
         count = functools.partial(

@@ -27,18 +27,18 @@ TURNS: dict[str, tuple[float, ...]] = {
 
 
 def seed_of(*parts: object) -> int:
-    """Returns a 63-bit seed computed from `parts`, which say what it is for: different purposes get
-    different random numbers.
+    """Returns a 63-bit seed computed from `parts`, such as a seed, a purpose and an epoch. Other
+    parts give another seed, and so other random numbers.
     """
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
 @functools.cache
 def turns(schedule: str) -> tuple[str, tuple[float, ...]]:
-    """Returns the name of a schedule, and the shares of a stage (between 0 and 1) at which the
-    learning rate turns. They may follow an `@`, as in `step@1/2,3/4` and `cyclic@1/2`; else they
-    are the default ones in `TURNS`. Raises UserError for an unknown schedule and for unusable
-    shares.
+    """Returns the name of a schedule and its turns: the shares of a stage, ascending and between 0
+    and 1, at which the learning rate turns. `schedule` is a name in `TURNS`, with the turns given
+    there, or a name with turns of its own after an `@`, as in `step@1/2,3/4` or `cyclic@1/2`.
+    Raises UserError for an unknown schedule and for unusable turns.
     """
     name, at, given = schedule.partition("@")
     if name not in TURNS:
@@ -73,7 +73,7 @@ def learning_rate(schedule: str, top: float, progress: float) -> float:
 def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:
     """Returns the indices of all samples in random order, in pairs of one class, so that a class
     that occurs in a batch of even size occurs at least twice. A class with an odd count repeats one
-    sample. `y` (N,) is on the CPU; every class needs at least two samples.
+    sample; a class of one sample pairs it with itself. `y` (N,) is on the CPU.
     """
     pairs = []
     for label in y.unique().tolist():
@@ -85,8 +85,9 @@ def balanced_order(y: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def planned(stages: Sequence[Stage], total: int) -> list[tuple[Stage, int, int]]:
-    """Returns each stage with its first epoch, from 0, and the epoch after its last, out of `total`
-    epochs, which must be at least as many as the stages; every stage gets at least one.
+    """Returns (stage, its first epoch, the epoch after its last) for each stage, with epochs
+    counted from 0, so that together they fill `total` epochs. Every stage gets at least one epoch,
+    so `total` must not be below the number of stages.
     """
     edges, share = [0], 0.0
     for number, stage in enumerate(stages, start=1):

@@ -1,5 +1,5 @@
-"""The active test of `training.doctor`: plants adversarial examples, so that they are known to
-exist, and counts how many of them an attack finds.
+"""The active test of `training.doctor`: plants adversarial examples, which are then known to exist,
+and counts how many of them an attack finds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST = 64  # images that get a planted example, at most
 WAYS = 4  # random directions in output space that are compared for each image
 FEWEST = 10  # with fewer planted examples the test says nothing
 FURTHER = 0.05  # a planted example exceeds all inner points by this share of its gain over x
-INNER = 20  # random points of each ball that must be called untouched
+INNER = 20  # random points of each ball that the readout must call untouched
 # The readout's threshold for "planted", from the highest inner point (0) to the planted example
 # (1). On every shipped network PGD-20 finds 95% of the examples at this threshold.
 CLOSE = 0.1
@@ -28,9 +28,9 @@ DEEP = 10  # how far below 0 the readout's other logits lie, in units of a plant
 
 
 class Readout(nn.Module):
-    """`net` with a linear classifier on top of its outputs, which decides whether an image is
-    untouched (class 0) or is the planted example of the nearest clean image (class 1). Each clean
-    image has its own linear function.
+    """`net` with a linear classifier on top of its outputs. Given an image, it finds the nearest of
+    the clean images `x`, and decides whether the image is untouched (class 0) or the adversarial
+    example planted for that one (class 1). Each clean image has its own linear function.
 
     The nearest clean image is found by comparing pixels, so images may come in any order and
     number. The output has as many logits (N,K) as `net`, since some attacks need several; classes
@@ -66,8 +66,8 @@ class Readout(nn.Module):
 @dataclass(frozen=True, eq=False)
 class Planted:
     """Clean images `x` (n,C,H,W), one planted adversarial example for each, `example` (n,C,H,W),
-    within ε of it, and the network `net` that assigns class 1 to the examples and class 0 to every
-    clean image.
+    within ε of its image, and the network `net` that assigns class 1 to the examples and class 0 to
+    every clean image.
     """
 
     net: Readout
@@ -97,12 +97,12 @@ def plant(
     net: nn.Module, x: Tensor, eps: float, norm: Literal["linf", "l2"] = "linf", seed: int = 0
 ) -> Planted | None:
     """Plant an adversarial example for each of the first 64 images of `x` (N,C,H,W) whose ε-balls
-    do not overlap, but not for images where one step gets as far as any attack. Returns None if
-    fewer than 10 examples are left.
+    do not overlap, but not for images where one step gets nearly as far as the longest search.
+    Returns None if fewer than 10 examples are left.
 
     `net` is not changed; a linear readout is put on its outputs. The readout must assign class 0 to
     all *inner points*: the image, random points of its ball, and the end of a single gradient step.
-    The planted example is the furthest point along the readout that a longer ascent or
+    The planted example is the furthest point along the readout that a longer ascent or a
     gradient-free search finds: it exists whatever the network does to gradients.
 
     Source: Zimmermann et al. 2022 (arXiv 2206.13991) and the authors'

@@ -207,8 +207,8 @@ LESSONS: dict[str, Preset] = {
 
 # The text of each says which weights are kept and, after "Differs:", what is different here;
 # docs/published.toml has the authors' values. Two differences hold for all and are not repeated:
-# they train on the official training images minus the validation split, and shifted images repeat
-# the edge, where the authors' code pads with black, or mirrors (Rice et al.).
+# our training images are the official ones minus the validation split, and images that we shift
+# repeat the edge, where the authors' code pads with black, or mirrors (Rice et al.).
 PUBLISHED: dict[str, Preset] = {
     "cifar10-fast-at": _published(
         "Wong et al. 2020, CIFAR-10, for a GPU: FGSM-RS with PreAct-ResNet-18, 15 epochs,"
@@ -463,7 +463,7 @@ PRESETS = LESSONS | PUBLISHED
 
 def preset_settings(name: str) -> Mapping[str, Any]:
     """Returns the settings of a preset, by dotted path. Raises UserError if there is none of this
-    name; its message suggests the nearest one.
+    name; its message suggests the most similar one.
     """
     if name not in PRESETS:
         raise UserError(unknown("preset", name, PRESETS), code=2)

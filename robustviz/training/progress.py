@@ -35,7 +35,7 @@ class EpochRecord:
     `losses` holds each loss term's mean over the epoch; accuracies are in [0, 1], on `n_val`
     validation images, `robust_acc` under PGD-10 at the run's ε; `seconds` includes validation; `lr`
     is the learning rate of the last batch; `best`: whether this epoch is the best so far by the
-    run's setting `select`; `training`: the training itself, for callbacks.
+    run's setting `select` (a tie counts as best); `training`: the training itself, for callbacks.
     """
 
     epoch: int

@@ -22,10 +22,10 @@ HEAD = {"head.weight", "head.bias"}
 
 
 def resolved(config: TrainConfig, find_run: FindRun) -> str | None:
-    """Returns `config.init` with a short hash of the weights appended, as `RUN#1f…` or `/FILE#1f…`,
-    because a run or a file may later hold other weights; None if `init` is empty. Raises UserError
-    if the run has no weights, if they no longer match a hash in `init`, or if the method has its
-    own setting for the starting run.
+    """Returns `config.init` with the first 12 hex digits of a hash of the weights appended, as
+    `RUN#1f…` or `/FILE#1f…`, because a run or a file may later hold other weights; None if `init`
+    is empty. Raises UserError if there is no such run, if it has no weights, if they no longer
+    match a hash in `init`, or if the method has its own setting for the starting run.
     """
     if not config.init:
         return None

@@ -1,7 +1,6 @@
 """The processes that share one training, started by torchrun on one machine: which of them this one
-is, and how they exchange values. A single process needs no torchrun, and nothing here imports torch
-for it. The first process (rank 0) obeys pause and stop, validates, prints and writes; all processes
-train.
+is, and how they exchange values. A single process needs no torchrun and, for this module, no torch.
+The first process (rank 0) obeys pause and stop, validates, prints and writes; all processes train.
 """
 
 from __future__ import annotations
@@ -65,8 +64,8 @@ class World:
         return [int(number) for number in said]
 
     def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the mean of each value over the processes, which must pass the same names in the
-        same order. Waits for all of them.
+        """Returns the mean of each value (a scalar tensor) over the processes, by name. All must
+        pass the same names in the same order. Waits for all of them.
         """
         if self.size == 1 or not values:
             return values
@@ -79,8 +78,8 @@ class World:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Run the block in the first process, and only then in the others: it may download what the
-        others then find on disk.
+        """A context manager that runs its block in the first process, and only then in the others:
+        the first may download what the others then find on disk.
         """
         if not self.main:
             self.broadcast(0)
@@ -119,8 +118,8 @@ def launched() -> bool:
 
 def join() -> World:
     """Join the processes that torchrun started, once all have started, and return their `World`.
-    They communicate over gloo, and over NCCL between GPUs, and from here on process k uses GPU k.
-    Without torchrun it returns `ALONE`; further calls return the same world.
+    They communicate over gloo, and over NCCL between GPUs, and from here on process k uses GPU k if
+    there is one. Without torchrun it returns `ALONE`; further calls return the same world.
 
     Raises UserError if the processes are on several machines, because each of them would need the
     run folder.
@@ -155,9 +154,9 @@ def join() -> World:
 
 
 def reports_errors() -> bool:
-    """Returns True in the first process to report an error, and False in the others, which fail
-    because of that. If torchrun's store cannot be reached, it is True in rank 0 only. Always True
-    if there is only one process.
+    """Whether this process should report an error: True in the first process that calls this, False
+    in the others, which fail because of the first. If torchrun's store cannot be reached, it is
+    True in rank 0 only. Always True if there is only one process.
     """
     if not launched():
         return True
@@ -169,8 +168,8 @@ def reports_errors() -> bool:
 
 
 def _notes() -> tuple[Any, int, int]:
-    """Returns torchrun's key-value store, the rank of this process and the number of processes.
-    With the store any process can report an error, not only rank 0: if another process fails first,
+    """Returns torchrun's key-value store, the rank of this process and the number of processes. The
+    store lets any process report an error, not only rank 0: if another process fails first,
     torchrun ends rank 0 before it can say anything.
     """
     global _store
