@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Base class of callbacks: called when a training begins or resumes, after each epoch, and when
-    the training ends. By default nothing happens.
+    """Base class of callbacks, which are called when a training begins or resumes, after each
+    epoch, and when the training ends. By default nothing happens. For a run that is already
+    finished nothing is called.
     """
 
     def on_begin(self, run: Run) -> None:
-        """Called before the first epoch that is trained in this call; in a resumed run that is not
-        the run's first epoch.
+        """Called before the first epoch that this call trains; in a resumed run that is not the
+        run's first epoch.
         """
 
     def on_epoch(self, run: Run, record: EpochRecord) -> Answer | None:
@@ -36,17 +37,17 @@ class Callback:
 
     def on_end(self, run: Run, state: str) -> None:
         """Called when the training ends, but not when it fails or is interrupted with Ctrl-C.
-        `state` is "done" (the run has then also been evaluated on the test split), "paused" or
+        `state` is "done" (the run has then already been evaluated on the test split), "paused" or
         "stopped".
         """
 
 
 def told(callback: Callback, event: str, *facts: object) -> Answer | None:
-    """Call the method `event` of `callback` with the arguments `facts`, and return what it returns:
-    "go", "pause", "stop" or None.
+    """Call the method named `event` of `callback` with the arguments `facts`, and return what it
+    returns: "go", "pause", "stop" or None.
 
-    Raises UserError that names the callback and the method if the method returns anything else or
-    raises an exception. A UserError of the callback's own is passed on unchanged.
+    Raises UserError if the method returns anything else or raises an exception; the message names
+    the callback and the method. A UserError that the method raises is passed on unchanged.
     """
     try:
         answer = getattr(callback, event)(*facts)
@@ -80,10 +81,11 @@ class AfterEpoch(Callback):
 
 class TensorBoard(Callback):
     """A callback that writes each epoch's losses, validation accuracies, learning rate and duration
-    as scalars for TensorBoard, and at the end of a completed training the test accuracies.
+    as scalars for TensorBoard, and the test accuracies at the end of a completed training.
 
     `folder`: where to write; None: `tensorboard` in the run's folder. View the scalars with
-    `tensorboard --logdir FOLDER`. Raises UserError if the package tensorboard is not installed.
+    `tensorboard --logdir FOLDER`. Creating the object raises UserError if the package tensorboard
+    is not installed.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:

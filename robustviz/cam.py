@@ -2,7 +2,7 @@
 them.
 
 The grad-cam package gives the same numbers (a test compares them), but it leaves hooks, eval mode
-and parameter gradients in the network, which would break a training step.
+and parameter gradients behind in the network, which would break a training step.
 """
 
 import functools
@@ -40,8 +40,8 @@ QUADRANTS = {
 }
 BLIND = ("ones", *QUADRANTS)  # rules that use no map
 RULES = (*MASK_RULES, *QUADRANTS)
-# Images per forward pass on a CPU. The activations of more images do not fit into its cache, and
-# memory for them would be allocated anew each time.
+# Images per forward pass on a CPU. With more images, the activations do not fit into its cache, and
+# memory for them is allocated anew in each pass.
 TOGETHER = 128
 NUMBER = r"(-?(?:\d+\.?\d*|\.\d+))"
 
@@ -64,7 +64,8 @@ def grad_cam(
     instead of their output. The maps are not scaled, so that those of a clean and an attacked image
     can be compared. The network is used in eval mode and left unchanged; samples do not affect each
     other. Raises UserError for wrong arguments, and with `before_norm` unless the network's `maps`
-    end with a batch norm and a ReLU after a block, as in Wide-ResNet and PreAct-ResNet.
+    end with a batch norm and a ReLU after a block, as in Wide-ResNet and PreAct-ResNet, and its
+    `forward` is that of `Classifier`.
 
     Source: Selvaraju et al. 2017 (arXiv 1610.02391), eq. 1 and 2. PART's code takes the maps of its
     ResNet-18 at the same layer as we do, those of Wide-ResNet before the norm. Differs: no ReLU;
@@ -88,8 +89,8 @@ def layer_cam(
 
 
 def check_maps(net: nn.Module) -> None:
-    """Raises UserError if `net` has no feature maps: no module `maps` or, if it was made by
-    `robustviz.wrap`, no layer in which feature maps were found.
+    """Raises UserError if `net` has no feature maps: its attribute `maps` is not a module or, if it
+    was made by `robustviz.wrap`, no layer with feature maps was found in it.
     """
     if isinstance(net, Wrapped):
         if not net.maps_at:
@@ -113,7 +114,7 @@ def maps_and_gradient(
     """
     check_maps(net)
     check_shape(x)
-    trained = getattr(net, "training", False)  # maybe inside a training step: skip the trial run
+    trained = getattr(net, "training", False)  # maybe inside a training step: no `try_out` then
     with torch.inference_mode(False), attackable(net, fused=False) as ready:
         # `net` is itself a copy made for an attack, which has checked images and labels already
         inside = copy_of(net) is not None
@@ -175,7 +176,9 @@ def _from_maps_on(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _from_parts(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The feature maps of a wrapped network for images `x`, and the logits computed from them."""
+    """The feature maps of a wrapped network for images `x`, still in the graph, and the logits
+    computed from them.
+    """
     with torch.enable_grad():  # weights require no grad here, so the image must
         maps, _, logits = answer(net.parts, x.clone().requires_grad_())
         return maps, logits_of(lambda _: logits, x)
@@ -242,8 +245,8 @@ def _map(maps: object) -> Tensor:
 def check_rule(rule: str) -> tuple[str, float]:
     """Split a mask rule into its kind and its number, as `z>1` into ("z", 1.0) and `top20%` into
     ("top", 20.0); rules without a number get 1.0. Raises UserError for a rule that
-    `importance_mask` would refuse, such as `oracle`, so that a training fails before it starts and
-    not in its first batch.
+    `importance_mask` would refuse, such as `oracle`; a training calls this before it starts, so
+    that it does not fail in its first batch.
     """
     if not isinstance(rule, str) or rule == "oracle":
         raise UserError(
@@ -274,7 +277,7 @@ def blind_mask(rule: str, x: Tensor) -> Tensor:
     """The bool mask (N, 1, H, W) of images `x` (N, C, H, W) by one of the `BLIND` rules: every
     pixel (`ones`), or every pixel outside one quarter of the image. It is the same for every image.
 
-    The quarter at the upper left has half the height and half the width, rounded down.
+    The quarter at the upper left has half the height and half the width, both rounded down.
     """
     mask = torch.ones_like(x[:, :1], dtype=torch.bool)
     if rule in QUADRANTS:
@@ -291,26 +294,27 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
     `jet-compat`.
 
     `heat`: a batch of raw CAM maps (N, h, w); `size`: (H, W) of the images, None for the size of
-    the maps. In each map negative values are set to 0, and the map is scaled to [0, 1] and enlarged
-    bilinearly; its z-score is (heat − mean) / standard deviation over the H·W pixels. Rules:
+    the maps. In each map negative values are set to 0; the map is then scaled to [0, 1] and resized
+    bilinearly to `size`. The z-score of a pixel is (heat − mean) / standard deviation over the H·W
+    pixels. Rules:
 
     - `z>1`, `z>0`, `heat>0.5`, `top20%`: the number can be any other; `top` marks exactly that
       share of the pixels, rounded to whole pixels.
     - `ones`: every pixel, which gives plain adversarial training.
     - `all-but-upper-left`, … `-lower-right`: every pixel outside that quarter, whatever the map
       says: PART's motivating experiment.
-    - `shuffled`: the `z>1` mask of the *next* image of the batch. The published code has this
-      defect because it stores masks by batch number while the loader shuffles; it is reproduced
-      here on purpose.
+    - `shuffled`: the `z>1` mask of the *next* image of the batch; the last image gets the first
+      one's. The published code has this defect because it stores masks by batch number while the
+      loader shuffles; it is reproduced here on purpose.
     - `jet-compat`: heat squared, coloured with the jet colour map, and z > 1 over all 3·H·W colour
       values: the published code's other defect, a budget that differs between colours and is low at
       the hottest pixel.
 
     A map that is constant, nowhere above 0 or not finite says nothing about importance, so all its
     pixels are marked. Raises UserError for an unknown rule, for wrong maps or sizes, and for maps
-    of a single cell. For such maps the rules `all-but-…` mark the same pixels as for any other.
-    Source: Zhang et al. 2024 (PART) and the authors' `utils.py`. Differs: they enlarge with PIL's
-    bicubic filter, and our rules but the last threshold the heat, not its colours.
+    of a single cell. The rules `all-but-…` ignore the values and the number of cells. Source: Zhang
+    et al. 2024 (PART) and the authors' `utils.py`. Differs: they enlarge with PIL's bicubic filter;
+    all our rules but `jet-compat` threshold the heat, not its colours.
     """
     kind, number = check_rule(rule)
     size = _checked_size(heat, size)
@@ -345,9 +349,9 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
 
 
 def _scaled(heat: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns maps (N, h, w) with negative values set to 0 and each map scaled to [0, 1], as (N, 1,
-    h, w); and which maps are flat, (N, 1, 1, 1) bool: constant, nowhere above 0 or not finite, so
-    that they say nothing about importance.
+    """Returns the maps `heat` (N, h, w) with negative values set to 0 and each map scaled to [0,
+    1], as (N, 1, h, w), and which of the maps are flat, (N, 1, 1, 1) bool. Flat maps are constant,
+    nowhere above 0 or not finite, so they say nothing about importance.
     """
     heat = heat.to(torch.promote_types(heat.dtype, torch.float32)).relu()[:, None]
     low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)
@@ -404,7 +408,7 @@ def _stands_out(values: Tensor, number: float) -> Tensor:
 
 @functools.cache
 def jet_table() -> Tensor:
-    """matplotlib's jet colour map: 256 rows of red, green, blue in [0, 1], float64."""
+    """matplotlib's jet colour map: 256 rows of red, green, blue in [0, 1], (256, 3) float64."""
     at = np.linspace(0, 1, 256)
     return torch.from_numpy(
         np.stack([np.interp(at, *np.transpose(bends)) for bends in JET.values()], axis=1)

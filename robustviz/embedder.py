@@ -33,17 +33,17 @@ Array = NDArray[Any]
 # The learning rate when a layout starts from another one. At umap-learn's 1, 50 epochs lose a tenth
 # of the neighbours that a layout from scratch keeps.
 CALM = 0.15
-# The niceness of the process while it compiles. At 10, a page opened meanwhile took a third longer.
+# The niceness of the process while it compiles. At a niceness of 10, a page opened meanwhile took a third longer.
 PRIORITY = 19
 PATIENCE = 30.0  # seconds a caller waits for the compiling; on a busy machine it takes minutes
 COMMAND = [sys.executable, "-m", "robustviz.embedder"]
 # One thread for linear algebra. Helper threads would keep the low priority of the compiling thread,
 # and waiting for them beside a training takes up to seven times as long.
 ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-STARTS = 2  # how often it is started at most: once more after it has died
+STARTS = 2  # how often the process is started at most: once more after it has died
 IDLE = 300.0  # seconds without a question after which the process ends
-# Warnings of umap-learn that are hidden: a missing index for `transform` and a missing package,
-# neither of which is used here, and that it starts from a random layout instead of a spectral one.
+# Warnings of umap-learn that are hidden: that the index for `transform` and Tensorflow are missing,
+# which are not used here, and that it starts from a random layout instead of a spectral one.
 UNSAID: dict[str, type[Warning]] = {
     "precomputed_knn": Warning,
     "Tensorflow not installed": ImportWarning,
@@ -66,11 +66,11 @@ def layout(
 ) -> Array:
     """The UMAP layout (N, 2), float32, of points `x` (N, D) from their nearest neighbours: `rows`
     (N, k) holds the row indices of each point's neighbours, the point itself first, and `far` (N,
-    k) their cosine distances. The layout starts from umap-learn's spectral layout, or from a given
-    layout `init` (N, 2), which is not rescaled or shifted first. `seed`, `min_dist` and `epochs`
-    are umap-learn's `random_state`, `min_dist` and `n_epochs`.
+    k) their cosine distances. The layout starts from umap-learn's spectral layout or, if `init` (N,
+    2) is given, from that layout, which is not rescaled or shifted first. `seed`, `min_dist` and
+    `epochs` are umap-learn's `random_state`, `min_dist` and `n_epochs`.
 
-    Raises UserError where umap-learn is not installed, and where it cannot lay these points out.
+    Raises UserError if umap-learn is not installed or cannot lay these points out.
     """
     known = rows.astype(np.int32), far.astype(np.float32)
     with _ONE_AT_A_TIME, warnings.catch_warnings():
@@ -114,8 +114,9 @@ def _moved(
     min_dist: float,
     epochs: int,
 ) -> Array:
-    """The layout that starts from `init`, made with umap-learn's own parts: its parameter `init`
-    would first stretch the layout to a square of 10 by 10, so that every point would jump.
+    """The layout that starts from `init`, made with umap-learn's own parts. umap-learn's parameter
+    `init` is not used, because it would first stretch the layout to a square of 10 by 10, so that
+    every point would jump.
     """
     rng, (rows, far) = np.random.RandomState(seed), known
     graph = umap.umap_.fuzzy_simplicial_set(
@@ -144,9 +145,9 @@ def _moved(
 
 
 class Embedder:
-    """The separate process that computes layouts. `start` returns at once, and `ask` sends one
-    request at a time. After `idle` seconds without a request the process ends, because it holds 400
-    MB; the next request starts it again.
+    """The separate process that computes layouts. `start` returns at once; `ask` sends one request
+    and waits for the answer, one request at a time. After `idle` seconds without a request the
+    process ends, because it holds 400 MB; the next request starts it again.
 
     The process ends when its input pipe closes, so it never outlives the app. It imports neither
     torch nor the code for runs: it receives arrays and sends back a layout.
@@ -170,19 +171,22 @@ class Embedder:
 
     @property
     def ready(self) -> bool:
-        """Whether the process runs and has compiled, so that `ask` need not wait for that."""
+        """Whether the process runs and has compiled, so that `ask` need not wait for the compiling.
+        """
         return self._process is not None and self._greeted.is_set() and self._process.poll() is None
 
     @property
     def pid(self) -> int | None:
-        """The id of the process; None if it was not started, or has been ended."""
+        """The id of the process; None if there is no process, because it was not started or has
+        ended.
+        """
         return None if self._process is None else self._process.pid
 
     def ask(self, **question: Any) -> Array | None:
         """The result of `layout` for these arguments, computed by the process; waits up to
-        `PATIENCE` seconds until it has compiled. Returns None if the process was not started, has
-        not compiled by then or fails; the caller can then call `layout` itself. Raises UserError
-        where `layout` raised it.
+        `PATIENCE` seconds until it has compiled. If the process dies, it is started once more.
+        Returns None if the process was not started, has not compiled in time or fails; the caller
+        can then call `layout` itself. Raises UserError where `layout` raised it in the process.
         """
         with self._lock:
             if self._resting:
@@ -235,7 +239,7 @@ class Embedder:
             self._asked = time.monotonic()
 
     def _attend(self, process: subprocess.Popen[bytes], greeted: threading.Event) -> None:
-        """Run in a thread that watches the process: wait until the process has compiled, then end
+        """Watch the process; this runs in a thread. Waits until the process has compiled, then ends
         it once it has had no request for `idle` seconds.
         """
         _greet(process, greeted)
@@ -275,8 +279,8 @@ class Embedder:
 
 
 def _greet(process: subprocess.Popen[bytes], greeted: threading.Event) -> None:
-    """Read the process's first message, which it sends when it has compiled, or the end of its
-    output where it died; then set `greeted`.
+    """Wait for the process's first message, which it sends when it has compiled, or for the end of
+    its output if it died; then set `greeted`.
     """
     assert process.stdout is not None
     with contextlib.suppress(OSError, ValueError):
@@ -288,9 +292,9 @@ APP = Embedder()  # the app's process; it does not run before `start`
 
 
 def map_of(*arrays: Array | None, **settings: Any) -> Array:
-    """The UMAP layout (N,2) that `layout` gives for the arrays `x`, `rows`, `far` and `init` (or
-    None) and its settings. The app's helper process computes it; where that does not run, this
-    process does.
+    """The UMAP layout (N, 2) that `layout` gives for `arrays`, which are `x`, `rows`, `far` and
+    `init` (or None) in this order, and for its other arguments, `settings`. The app's helper
+    process computes the layout; if that process does not run or fails, this one does.
     """
     named = dict(zip(("x", "rows", "far", "init"), arrays, strict=True)) | settings
     at = APP.ask(**named)
@@ -305,7 +309,7 @@ def _send(pipe: IO[bytes], arrays: dict[str, Any]) -> None:
 
 
 def _receive(pipe: IO[bytes]) -> dict[str, Any] | None:
-    """Read the next message from the pipe, a dict of arrays and numbers; None where the pipe has
+    """Read the next message from the pipe, a dict of arrays and numbers; None if the pipe has
     ended.
     """
     head = pipe.read(_LENGTH.size)
@@ -321,8 +325,8 @@ def _receive(pipe: IO[bytes]) -> dict[str, Any] | None:
 
 
 def serve() -> None:
-    """The main loop of the process: answer requests, one after the other, until the input closes,
-    then exit at once, even in the middle of a computation.
+    """The main loop of the separate process: answer requests, one after the other, until the input
+    closes, then exit at once, even in the middle of a computation.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the app, not for this process
     asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()

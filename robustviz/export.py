@@ -20,13 +20,13 @@ from robustviz.views.result import ProbeSpec
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is needed to write the Python lines that make a figure again: measure each run with the
-    probe of `spec`, and draw the results with `robustviz.figures.<figure>`. Without a `figure` the
-    last line shows the results.
+    """What is needed to write the Python lines that make a figure again. The lines measure each run
+    with the probe of `spec` and draw the results with `robustviz.figures.<figure>`; without a
+    `figure` the last line shows the results.
 
-    `runs`: run ids by the labels that the figure prints, such as "A PGD-AT"; for a figure of one
-    network, one run with an empty label. `options`: arguments of the figure; those not given keep
-    their defaults.
+    `runs`: the ids of the runs, by the labels that the figure prints, such as "A PGD-AT"; for a
+    figure of one network, one run with an empty label. `options`: arguments of the figure; those
+    not given keep their defaults.
     """
 
     runs: Mapping[str, str]
@@ -102,8 +102,8 @@ figures.adversarial(probes.adversarial(run, probes.AdversarialSpec(index=0)))"""
 
 
 def _title(run: Run, evaluations: Sequence[Evaluation]) -> str:
-    """The notebook's introduction: what it repeats, how long that takes, and on what condition the
-    numbers agree.
+    """The notebook's introduction in Markdown: what it repeats, how long that takes, and when the
+    numbers are the same.
     """
     seconds = round(run.status()["seconds"])
     spent = f"{sum(one.seconds for one in evaluations):,.0f}"
@@ -143,7 +143,7 @@ def _plug_ins(run: Run) -> str:
 
 
 def _again(run: Run) -> str:
-    """The code of the cell that trains the run again or, if it was imported, opens it."""
+    """The code of the cell that trains the run again or, if the run was imported, opens it."""
     made = run.info.get("versions", {})
     said = (
         f"\nMADE_WITH = {_literal(made)}\n"

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from robustviz.types import UserError
 
 SLACK = 1e-6  # resizing may leave [0, 1] by a rounding error
-# Allowed difference between an image's logits alone and in a batch, relative to the largest logit;
-# rounding errors stay far below it.
+# Allowed difference between an image's logits alone and in a batch, relative to the largest logits
+# (see `_differ`); rounding errors stay far below it.
 AGREE = 1e-3
 WRAP = "wrap it in a module whose forward returns"
 INTEGERS = (
@@ -33,7 +33,7 @@ SIXTEEN = (torch.float16, torch.bfloat16)
 FLOATS = (torch.float32, torch.float64, *SIXTEEN)
 # what a network may raise for an input that it cannot process
 FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
-PIXELS = 3 * 64 * 64
+PIXELS = 3 * 64 * 64  # values of an image, up to which `in_parts` makes full batches
 # Memory for one batch: on a CPU what a small laptop can spare, on a GPU a share of its memory.
 CPU_BYTES, GPU_SHARE = 2**30, 0.25
 
@@ -70,18 +70,19 @@ def check_shape(x: Tensor) -> None:
 
 @torch.inference_mode(False)
 def plain_tensor(x: Tensor) -> Tensor:
-    """`x` detached from its graph; a copy if it was made in inference mode, because torch cannot
-    take gradients with respect to such a tensor.
+    """`x` detached from its graph, sharing its memory; a copy if `x` was made in inference mode,
+    because torch cannot take gradients with respect to such a tensor.
     """
     return x.clone() if x.is_inference() else x.detach()
 
 
 def check_images(x: Tensor) -> Tensor:
     """`x` (N, C, H, W) as attacks need it: detached, contiguous, in [0, 1], and float32 where it
-    was in 16 bits. The caller's tensor is not changed.
+    was in 16 bits. The caller's tensor is not changed, but may share its memory with the result.
 
-    Raises UserError for another shape or dtype, for NaN, and for values outside [0, 1], with the
-    likely reason. Values outside by at most 1e-6, a rounding error, are clamped instead.
+    Raises UserError for another shape or dtype, for sparse tensors and the device meta, for NaN,
+    and for values outside [0, 1], with the likely reason. Values outside by at most 1e-6, a
+    rounding error, are clamped instead.
     """
     check_shape(x)
     if x.layout != torch.strided or x.device.type == "meta":
@@ -157,8 +158,9 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
 
 def in_parts(x: Tensor, most: int = 250, size: int | None = None) -> tuple[Tensor, ...]:
     """Split images `x` (N, C, H, W) into batches that fit in memory in a forward pass without
-    gradients: `most` images each if an image has at most 3·64·64 values, fewer if it has more.
-    `size`: the side in pixels to which the network resizes the images; None: no resizing.
+    gradients. Each batch has `most` images if an image has at most 3·64·64 values, and fewer, but
+    at least one, if it has more. `size`: the side in pixels to which the network resizes the
+    images, which then counts; None: no resizing.
     """
     numel = max(x[:1].numel(), 1) if size is None else x.shape[1] * size * size
     return torch.split(x, max(1, min(most, most * PIXELS // numel)))
@@ -170,10 +172,11 @@ def _reason(error: Exception) -> str:
 
 def answer(net: Callable[[Tensor], Any], x: Tensor) -> Any:
     """The output of `net`, a network or a part of one, for `x`. Where its weights have 16 bits, `x`
-    is converted to their dtype. `net` gets a copy of `x`, because it may change its input in place;
-    if `x` requires a gradient it is passed as it is, because the caller has copied it already.
+    is converted to their dtype. `net` gets a copy of `x`, because it may change its input in place.
+    If `x` requires a gradient it is passed as it is; the caller has then made a copy.
 
-    Raises UserError, with the message of torch or Python, where `net` cannot process `x`.
+    Raises UserError, with the message of torch or Python, where `net` cannot process `x`; running
+    out of memory is raised as torch.OutOfMemoryError.
     """
     own = net.parameters() if isinstance(net, nn.Module) else ()
     weights = next((p.dtype for p in own if p.is_floating_point()), x.dtype)
@@ -193,8 +196,8 @@ def answer(net: Callable[[Tensor], Any], x: Tensor) -> Any:
 
 
 def logits_of(net: Callable[[Tensor], Any], x: Tensor) -> Tensor:
-    """The logits (N, K), K ≥ 2, that `net`, a module or the last part of one, gives for `x`; in
-    float32 or wider. `x` is passed on as by `answer`.
+    """The logits (N, K), K ≥ 2, that `net`, a whole network or the last part of one, gives for `x`;
+    16-bit logits are converted to float32. `x` is passed on as by `answer`.
 
     Raises UserError where `net` cannot process `x`, and where it returns anything but such logits;
     the message describes what it returned.
@@ -236,7 +239,8 @@ def all_logits(net: Callable[[Tensor], Any], x: Tensor, at_once: int | None = No
 class Trial:
     """The result of `try_out`: `classes`, the number of logits; `has_gradient`, whether they have a
     gradient with respect to the image; `image_bytes`, how many bytes a forward pass saves per image
-    for the backward pass; `at_once`, how many images fit in memory at once.
+    for the backward pass; `at_once`, how many images fit in memory at once. All numbers are at
+    least 1.
     """
 
     classes: int
@@ -246,14 +250,15 @@ class Trial:
 
 
 def try_out(net: nn.Module, x: Tensor) -> Trial:
-    """Run `net` on three images: the first of `x` (N, C, H, W), in [0, 1], the second at half its
-    brightness, and noise. If `x` has fewer than two images, only one is run (a grey one if `x` is
-    empty): `at_once` of the result is then 1, and it is not checked whether the logits of an image
-    depend on the others. No other thread may change `net` meanwhile. Returns a `Trial`.
+    """Run `net` on three images: the first of `x` (N, C, H, W), in [0, 1]; the second at half its
+    brightness; and noise. No other thread may change `net` meanwhile. Returns a `Trial`.
 
-    Raises UserError where `net` cannot process them, its output is not logits, its backward pass
-    fails, or the logits of an image depend on the other images of the batch: then no image could be
-    counted by itself.
+    If `x` has fewer than two images, only one is run (a grey one if `x` is empty): `at_once` is
+    then 1, and it is not checked whether the logits of an image depend on the others.
+
+    Raises UserError where `net` cannot process the images, its output is not logits, its backward
+    pass fails, or the logits of an image depend on the other images of the batch, so that images
+    could not be counted one by one. Logits that are random do not raise it.
     """
     first = x[:1].detach() if len(x) else x.new_full((1, *x.shape[1:]), 0.5)
     noise = torch.rand(first.shape, generator=torch.Generator().manual_seed(0)).to(first)
@@ -284,8 +289,8 @@ def try_out(net: nn.Module, x: Tensor) -> Trial:
 
 def _differ(a: Tensor, b: Tensor) -> bool:
     """Whether logits `a` and `b`, both (N, K), differ by more than rounding errors. The tolerance
-    of each class is relative to its largest logit, or to the median of these over the classes where
-    that is larger; with autocast it is 50 times as large.
+    of a class is 0.1% of its largest absolute logit in `b` or, if that is larger, of the median
+    over the classes of these largest logits; under autocast it is 5%.
     """
     scale = b.abs().nan_to_num(0, 0, 0).amax(dim=0)
     scale = torch.maximum(scale, scale.median())

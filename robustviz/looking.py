@@ -37,13 +37,15 @@ MAPS = {"grad_cam": cam.grad_cam, "layer_cam": cam.layer_cam}
 @dataclass(frozen=True, eq=False)
 class Look:
     """The result of `look`. `x` and `x_adv`: the untouched and the attacked image, (C, H, W) in [0,
-    1]; `y`: the class that was given, or the predicted one; `probs` (K,): the softmax output;
-    `heat` (h, w): the raw, signed CAM map for class `y`; `features` (D,). `probs_adv`, `heat_adv`
-    and `features_adv` are the same for the attacked image. `other`: the wrong class with the
-    highest logit under attack. `push` (D,): the change of each feature times the derivative, at the
-    attacked image, of logit `other` minus logit `y`; with a linear last layer these products add up
-    to the change of that difference. `eps`: the attack's ε; `classes`: the class names; `words`:
-    the attack and its ε, for a sentence.
+    1]. `y`: the class that was given, or the predicted one. `probs` (K,): the softmax output for
+    the untouched image; `heat` (h, w): its raw, signed CAM map for class `y`; `features` (D,): its
+    features. `probs_adv`, `heat_adv` and `features_adv`: the same for the attacked image.
+
+    `other`: the class other than `y` with the highest logit for the attacked image. `push` (D,):
+    the change of each feature under attack times the derivative, at the attacked image, of logit
+    `other` minus logit `y`; with a linear last layer these products add up to the change of that
+    difference. `eps`: the attack's ε in pixel units. `classes`: the class names. `words`: the
+    attack and its ε, such as `PGD-20 within ε 8/255`.
     """
 
     x: Floats
@@ -87,7 +89,9 @@ class Look:
         return f"Look: {self.text}"
 
     def _repr_html_(self) -> str:
-        """The images, the sentence and the features as HTML, which a notebook shows."""
+        """The images, the two sentences and a chart of the features as HTML, which a notebook
+        shows.
+        """
         most = float(max(np.abs(self.heat).max(), np.abs(self.heat_adv).max())) or 1.0
         name = escape(self.classes[self.y])
         tiles = [
@@ -130,14 +134,14 @@ def look(
     """Attack one image and show what changes: the prediction, the CAM map and the features. The
     result displays itself in a notebook; nothing is written, and `net` is left unchanged.
 
-    `net`: any module that gives logits for images in [0, 1] (its layers are found automatically; to
-    choose them, call `robustviz.wrap(module, maps="layer3")` first), or a run. `x`: one image, grey
-    or RGB: (C, H, W) or (1, C, H, W), floats in [0, 1] or uint8, or a PIL image. `y`: its class;
-    None: the predicted one. `eps`: the radius in pixel units, also as "8/255"; None: the attack's
-    or the run's. `attack`: a registered name or an Attack; "pgd" has 20 steps. `map`: "grad_cam" or
-    "layer_cam". `classes`: the class names, else the run's; if there are none or not one for each
-    logit, "class 0" and so on. `seed`: for the attack's random numbers. Raises UserError for
-    arguments that do not fit.
+    `net`: a run, or any module that gives logits for images in [0, 1]; its layers are found
+    automatically (to choose them, call `robustviz.wrap(module, maps="layer3")` first). `x`: one
+    image, grey or RGB: (C, H, W) or (1, C, H, W), floats in [0, 1] or uint8, or a PIL image. `y`:
+    its class; None: the predicted one. `eps`: the radius in pixel units, also as "8/255"; None: the
+    attack's own or, if it has none, the run's. `attack`: a registered name or an Attack; "pgd" has
+    20 steps. `map`: "grad_cam" or "layer_cam". `classes`: the class names; None: the run's. If
+    there are none, or not one for each logit, the names are "class 0" and so on. `seed`: for the
+    attack's random numbers. Raises UserError for arguments that do not fit.
     """
     if map not in MAPS:
         raise UserError(registry.unknown("map", map, MAPS), code=2)
@@ -177,8 +181,8 @@ def look(
 
 
 def _one(picture: Any) -> Tensor:
-    """The image `picture` as (1, C, H, W) in [0, 1]. Raises UserError for several images, and
-    unless it has one or three channels.
+    """The image `picture` as (1, C, H, W) float32 in [0, 1]. Raises UserError for several images,
+    for another number of channels than one or three, and as `read` and `check_images`.
     """
     x = read(picture)
     x = x.float() / 255 if x.dtype == torch.uint8 else x
@@ -200,8 +204,8 @@ def _network(net: nn.Module | Run, x: Tensor) -> tuple[Classifier, float | None,
 
 
 def _bound(attack: str | Attack, eps: float | str | None, usual: float | None) -> Attack:
-    """The attack with its ε: `eps` if given, else the attack's own, else `usual`, that of the run.
-    Raises UserError if all three are missing.
+    """The attack with its ε: `eps` if given, else the attack's own, else `usual`, the ε of the run.
+    Raises UserError if all three are missing, and for an `eps` that is not valid.
     """
     one: Attack = (
         attack
@@ -247,7 +251,9 @@ def _smooth(heat: Floats) -> Floats:
 
 
 def _tile(layers: Sequence[str], caption: str) -> str:
-    """HTML of images stacked on top of each other, with a caption."""
+    """HTML of images stacked on top of each other, the lowest in grey, with a caption. A single
+    image keeps its colours. `caption` must be escaped already.
+    """
     images = "".join(
         f'<img src="{each}" alt="" style="position:absolute;inset:0;width:100%;height:100%;'
         f"image-rendering:{'auto' if number else 'pixelated'}"
@@ -263,7 +269,7 @@ def _tile(layers: Sequence[str], caption: str) -> str:
 
 def _bars(one: Look) -> str:
     """The `MOST` features with the largest push, positive or negative, as an SVG bar chart with a
-    caption; empty if no feature changed the difference.
+    caption; empty if no feature has a push.
     """
     chosen = np.abs(one.push).argsort()[::-1][:MOST]
     most = float(np.abs(one.push[chosen]).max()) if chosen.size else 0.0

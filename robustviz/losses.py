@@ -27,8 +27,8 @@ def kl_per_sample(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) 
 
 
 def kl(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """T²·KL(softmax(p/T) ‖ softmax(q/T)), summed over classes and averaged over samples
-    ("batchmean"); a scalar.
+    """T²·KL(softmax(p/T) ‖ softmax(q/T)) of logits (N, K), summed over classes and averaged over
+    samples ("batchmean"); a scalar.
     """
     return kl_per_sample(p_logits, q_logits, temperature).mean()
 
@@ -54,12 +54,12 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def mart(logits: Tensor, logits_adv: Tensor, y: Tensor, beta: float) -> Tensor:
-    """The MART loss: BCE(p', y) + β·(1/N) Σ KL(p ‖ p')·(1 − p_y), a scalar; p and p' are the
-    softmax outputs for the clean and the attacked images. Gradients flow through every factor.
+    """The MART loss BCE(p', y) + β·(1/N) Σ KL(p ‖ p')·(1 − p_y), a scalar. BCE is the boosted
+    cross-entropy (`boosted_ce`); p and p' are the softmax outputs for the clean and the attacked
+    images. Gradients flow through every factor.
 
-    `logits`, `logits_adv`: (N, K) of the clean and the attacked images; `y`: (N,). BCE is
-    `boosted_ce`. Source: Wang et al. 2020 (MART, ICLR), eq. 9 and table 1, and the authors'
-    `mart.py`.
+    `logits`, `logits_adv`: (N, K) of the clean and the attacked images; `y`: (N,). Source: Wang et
+    al. 2020 (MART, ICLR), eq. 9 and table 1, and the authors' `mart.py`.
     """
     return boosted_ce(logits_adv, y) + beta * misclassification_kl(logits, logits_adv, y)
 
@@ -85,11 +85,11 @@ def misclassification_kl(logits: Tensor, logits_adv: Tensor, y: Tensor) -> Tenso
 
 
 def logit_pairing(logits: Tensor, logits_adv: Tensor, weight: Tensor | None = None) -> Tensor:
-    """The logit pairing loss: (1/N) Σ wᵢ · mean_K (zᵢ − z'ᵢ)², a scalar. Gradients flow through
-    both logits, and through the weight if it requires them.
+    """The logit pairing loss: (1/N) Σ wᵢ · mean_K (zᵢ − z'ᵢ)², a scalar; mean_K is the mean over
+    the K classes. Gradients flow through both logits, and through the weight if it requires them.
 
-    `logits`, `logits_adv`: (N, K); `weight`: (N,) or None for ones. Source: Kannan et al. 2018
-    (ALP, arXiv 1803.06373), eq. 5, and the authors' code, where L is the mean square.
+    `logits`, `logits_adv`: z and z', (N, K); `weight`: w, (N,), or None for ones. Source: Kannan et
+    al. 2018 (ALP, arXiv 1803.06373), eq. 5, and the authors' code, where L is the mean square.
     """
     apart = (logits - logits_adv).pow(2).mean(dim=1)
     return (apart if weight is None else weight * apart).mean()
@@ -103,9 +103,9 @@ def supcon(
 
     The positives of a sample are all other samples of its class; its contrast set is all other
     samples. A sample without positives adds 0 and still counts in the mean over samples; fewer than
-    two samples give 0. `base_temperature` None: equal to `temperature` (the official code's 0.07
-    scales the loss by τ/0.07). Source: Khosla et al. 2020 (arXiv 2004.11362), eq. 2, and the
-    authors' `losses.py`.
+    two samples give 0. The loss is multiplied by `temperature`/`base_temperature`, or by 1 if
+    `base_temperature` is None; the official code uses 0.07. Source: Khosla et al. 2020 (arXiv
+    2004.11362), eq. 2, and the authors' `losses.py`.
     """
     if len(z) < 2:
         return z.sum() * 0.0
@@ -150,21 +150,23 @@ def contrastive_per_anchor(
     leave_out: Tensor | None = None,
 ) -> Tensor:
     """The contrastive loss −|Pᵢ|⁻¹ Σ_{p∈Pᵢ} log( exp(z'ᵢ·z_p/τ) / Σ_a exp(z'ᵢ·z_a/τ) ) of each
-    anchor, (N,).
+    anchor z'ᵢ, (N,); a runs over all contrast samples, τ is `temperature`.
 
     `anchors` (N, D) with labels `y` (N,) are compared with all of `contrast` (M, D) with labels
-    `contrast_y` (M,); both are normalised here. Pᵢ are the contrast samples of the anchor's class;
-    if the anchors are attacked images, their own clean images are among them. If Pᵢ is empty, the
-    loss is 0. `leave_out` (N, M) bool: pairs to ignore, such as an anchor with itself. Source:
-    docs/methods.md, AFA: our reading of Park et al. 2024 (arXiv 2402.12187).
+    `contrast_y` (M,); both are normalised here. Pᵢ are the contrast samples of the anchor's class.
+    If the anchors are attacked images and the contrast samples the clean ones, Pᵢ includes the
+    anchor's own clean image. If Pᵢ is empty, the loss is 0. `leave_out` (N, M) bool: pairs that are
+    ignored, also in the sum over a, such as an anchor with itself. Source: docs/methods.md, AFA:
+    our reading of Park et al. 2024 (arXiv 2402.12187).
     """
     anchors, contrast = F.normalize(anchors, dim=1), F.normalize(contrast, dim=1)
     return _contrast(anchors @ contrast.T / temperature, y[:, None] == contrast_y, leave_out)
 
 
 def _contrast(score: Tensor, same: Tensor, leave_out: Tensor | None) -> Tensor:
-    """Minus the mean log-softmax of `score` (N, M) over the pairs marked in `same` (N, M), for each
-    row, (N,); 0 for a row without such pairs. Pairs in `leave_out` are ignored.
+    """For each row of `score` (N, M), minus the mean of its log-softmax over the pairs marked in
+    `same` (N, M), as (N,); 0 for a row without such pairs. Pairs marked in `leave_out` count
+    neither in the mean nor in the softmax.
     """
     if leave_out is not None:
         score, same = score.masked_fill(leave_out, -torch.inf), same & ~leave_out
@@ -186,10 +188,11 @@ def dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     """The difference-of-logits ratio (DLR) of each sample, (N,); scaling the logits does not change
     it.
 
-    Untargeted: −(z_y − max_{j≠y} z_j)/(z_π1 − z_π3); with `target` (N,): −(z_y − z_t)/(z_π1 −
-    ½(z_π3 + z_π4)), where π sorts the logits in descending order. 1e-12 is added to both
-    denominators. Raises UserError for fewer than 3 classes (4 if `target` is given). Source: Croce
-    and Hein 2020 (arXiv 2003.01690), eq. 6 and 9, and the authors' `autopgd_base.py`.
+    Untargeted: −(z_y − max_{j≠y} z_j)/(z_π1 − z_π3). With `target` (N,), the class t of each
+    sample: −(z_y − z_t)/(z_π1 − ½(z_π3 + z_π4)). z_π1 is the largest logit, z_π3 the third largest,
+    and so on. 1e-12 is added to both denominators. Raises UserError for fewer than 3 classes (4 if
+    `target` is given). Source: Croce and Hein 2020 (arXiv 2003.01690), eq. 6 and 9, and the
+    authors' `autopgd_base.py`.
     """
     need = 3 if target is None else 4
     if logits.shape[1] < need:

@@ -50,9 +50,9 @@ def alignment(z: Tensor, y: Tensor) -> float:
 
 
 def alignment_of_pairs(u: Tensor, v: Tensor) -> float:
-    """The mean ‖u − v‖² over pairs of rows, each row scaled to length 1: row i of `u` and `v`, both
-    (N, D), are a clean image and its attacked twin. From 0 (no direction changed) to 4. Raises
-    UserError for different shapes.
+    """The mean ‖u − v‖² over the rows of `u` and `v`, both (N, D), each row scaled to length 1: row
+    i of `u` is the features of a clean image, row i of `v` those of its attacked twin. From 0 (no
+    direction changed) to 4. Raises UserError for different shapes.
     """
     u, v = _twins(u, v)
     return float((unit(u) - unit(v)).square().sum(dim=1).mean())
@@ -112,9 +112,9 @@ def cosines_to_centres(z: Tensor, centres: Tensor) -> Tensor:
     """The cosine between each point of `z` (N, D) and each of `centres` (K, D), one per class, as
     (N, K) float64; NaN and 0 as in `centre_cosines`.
 
-    An attack that scatters a class in all directions may leave its mean unchanged: this function
-    shows that, `centre_cosines` does not. Raises UserError for centres that are infinite, or not
-    floats of shape (K, D).
+    If an attack scatters a class in all directions, the class's mean may stay the same; these
+    cosines show the scattering, those of `centre_cosines` do not. Raises UserError for centres that
+    are infinite, or not floats of shape (K, D).
     """
     z = cloud(z)
     require(
@@ -151,8 +151,8 @@ def silhouette(z: Tensor, y: Tensor) -> float:
 
 def davies_bouldin(z: Tensor, y: Tensor) -> float:
     """The Davies-Bouldin index, by scikit-learn; 0 is best. The ratio of two classes is the sum of
-    their spreads, divided by the distance between their centres. The index is the mean over the
-    classes of each class's largest ratio.
+    their spreads (mean distance of a point to its class's centre), divided by the distance between
+    the two centres. The index is the mean over the classes of each class's largest ratio.
 
     Infinite if two class centres coincide. Raises UserError unless there are at least two classes
     and more points than classes, and if scikit-learn is not installed. Source: Davies and Bouldin
@@ -260,11 +260,12 @@ def displacement(
     ways; float64.
 
     `lipschitz`: ‖Δz‖₂ / ‖Δx‖, where `norm` gives the norm of the image's change (by default ‖·‖∞ in
-    pixel units). It is a lower bound on the network's local Lipschitz constant between these norms;
-    0 for an image that did not change. It grows with the scale of the features, so use it to
-    compare attack and noise on one network. `relative`: ‖Δz‖₂ / `centre_distance` of the clean
-    features, without a unit, for comparing networks; 1 means as far as from class to class.
-    Infinite if all centres coincide and the point moved, 0 if the point did not move.
+    pixel units). It is a lower bound on the local Lipschitz constant, between these norms, of the
+    map from images to features; 0 for an image that did not change. It grows with the scale of the
+    features, so use it to compare attack and noise on one network. `relative`: ‖Δz‖₂ /
+    `centre_distance` of the clean features, without a unit, for comparing networks; 1 means as far
+    as from class to class. `relative` is infinite if all centres coincide and the point moved, 0 if
+    the point did not move.
 
     `x`, `x_moved`: the images before and after, floats (N,C,H,W) in [0, 1]; `y` (N,): their labels,
     below `classes`. Raises UserError for inputs that do not fit together, and if fewer than two
@@ -381,8 +382,8 @@ def _check_range(z: Tensor) -> None:
 
 
 def _near_one(z: Tensor) -> Tensor:
-    """`z` itself, or divided by its largest absolute value if that is so far from 1 that its fourth
-    power would overflow or underflow.
+    """`z` itself, or `z` divided by its largest absolute value if that is outside 1e−50 to 1e50,
+    because sums of fourth powers might then overflow or underflow.
     """
     largest = float(z.abs().amax())
     return z if not largest or LARGE**-0.5 <= largest <= LARGE**0.5 else z / largest
@@ -448,8 +449,8 @@ def _sort(some: object) -> str:
 
 
 def _clusters(z: Tensor, y: Tensor, what: str) -> tuple[Tensor, Tensor]:
-    """The points, shifted as by `_moved`, and their labels. Raises UserError if the measure `what`
-    is not defined for them.
+    """The points, shifted as by `_moved`, and their labels. Raises UserError unless there are at
+    least two classes and more points than classes; `what` is the measure that the message names.
     """
     z, y = _checked(z, y)
     classes = len(y.unique())
@@ -462,8 +463,8 @@ def _clusters(z: Tensor, y: Tensor, what: str) -> tuple[Tensor, Tensor]:
 
 
 def sklearn(part: str, what: str) -> Any:
-    """The module `part` of scikit-learn. Raises UserError if scikit-learn is not installed; `what`
-    is the beginning of its message.
+    """The module `part` of scikit-learn, such as `metrics`. Raises UserError if scikit-learn is not
+    installed; `what` is the beginning of its message, up to "from scikit-learn".
     """
     try:
         return load(f"sklearn.{part}")

@@ -29,12 +29,13 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 ROOMS = {"method": "methods", "attack": "attacks", "data": "data", "net": "nets", "probe": "views"}
-# What the value of a setting is. "radius": in pixel units; "run": a run trained on the same data;
-# "starting run": such a run, whose weights the training starts from; "runs": several runs; "rule":
-# a rule for masks or for the learning rate (any text; `choices` are the usual ones); "net": an
-# architecture; "folder": a folder or file on this computer that holds a data set (at most one per
-# registered class); "image": the number of a test image; "class": the name of an image class;
-# "name": the name that the user gave to a data set.
+# What the value of a setting is. "": nothing special; "radius": a radius in pixel units; "run": a
+# run trained on the same data; "starting run": such a run, whose weights the training starts from;
+# "runs": several runs; "rule": any text, such as a rule for masks (`choices` are the usual ones);
+# "net": an architecture; "augmentation": how training images are augmented; "folder": a folder or
+# file on this computer that holds or makes a data set (at most one such setting per registered
+# class); "image": the number of a test image; "class": the name of an image class; "name": the name
+# that the user gave to a data set.
 Kind = Literal[
     "",
     "radius",
@@ -62,7 +63,7 @@ RUNS: tuple[Kind, ...] = ("run", "starting run", "runs")
 
 _table: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
 _unasked: set[tuple[str, str]] = set()  # registered but not offered: runs can name them
-# A cache for facts about a class that are needed often.
+# A decorator: caches a function of a class, because such facts are needed often.
 _once: Callable[[Callable[[type], V]], Callable[[type], V]] = functools.cache
 
 
@@ -71,19 +72,22 @@ class Taken(ValueError):
 
 
 def _apart(held: type, cls: type) -> bool:
-    """Whether `held` and `cls` are two different classes, and not one class defined twice: a module
-    that is run as a script is also imported as `__main__`.
+    """Whether `held` and `cls` are two different classes. They count as one class if their
+    qualified names are equal and they come from the same module or one of them from `__main__`,
+    because a module that is run as a script is also imported under its own name.
     """
     modules = {held.__module__, cls.__module__} - {"__main__"}
     return held.__qualname__ != cls.__qualname__ or len(modules) > 1
 
 
 def register(name: str, *, offered: bool = True) -> Callable[[C], C]:
-    """A decorator that registers a class under `kind/key`, e.g. `@register("method/trades")`. With
-    `offered` false the class is left out of all lists of choices, but runs can still name it.
+    """A decorator that registers a class under `name`, which is `kind/key`, e.g.
+    `@register("method/trades")`; the kind is one of `ROOMS`. With `offered` false the class is left
+    out of all lists of choices, but runs can still name it.
 
-    The class gets `kind` and `key` as class attributes. Raises Taken if another class holds the
-    name, because silently replacing that class would change what an old run folder means.
+    The class gets `kind` and `key` as class attributes. The same class, defined again, replaces its
+    earlier version. Raises Taken if a different class holds the name, because silently replacing
+    that class would change what an old run folder means.
     """
     kind, _, key = name.partition("/")
 
@@ -102,19 +106,20 @@ def register(name: str, *, offered: bool = True) -> Callable[[C], C]:
 
 def keys(kind: str) -> tuple[str, ...]:
     """The keys that are offered for a kind, such as "attack", in the order of registration, which
-    is the order in which people should see them.
+    is also the order in which people see them.
     """
     return tuple(key for key in every(kind) if offered(kind, key))
 
 
 def offered(kind: str, key: str) -> bool:
-    """Whether this key is in the lists of choices; true also for a key that is not registered."""
+    """Whether `kind/key` is in the lists of choices; true also for a key that is not registered."""
     return (kind, key) not in _unasked
 
 
 def every(kind: str) -> tuple[str, ...]:
-    """All keys of a kind, also those that are not offered. Imports the kind's subpackage, which
-    registers its classes.
+    """All keys of a kind in the order of registration, also those that are not offered. First
+    imports the kind's subpackage, for probes also the module `result` of each view, because these
+    imports register the classes.
     """
     room = load(f"robustviz.{ROOMS[kind]}")
     for module in room.modules("result") if kind == "probe" else ():  # they define the specs
@@ -123,8 +128,9 @@ def every(kind: str) -> tuple[str, ...]:
 
 
 def get(kind: str, name: str) -> Any:
-    """The class registered as `kind/name`. Raises UserError if there is none, with the nearest key
-    and the list of those that are offered.
+    """The class registered as `kind/name`, after importing the kind's subpackage. Raises UserError
+    if there is none; its message lists the offered keys and suggests the nearest one, if one is
+    similar.
     """
     if name not in every(kind):
         raise UserError(unknown(kind, name, keys(kind)), code=2)
@@ -142,7 +148,7 @@ def made_in(within: Callable[[str], bool]) -> list[str]:
 
 
 def drop(name: str) -> None:
-    """Remove the class registered as `kind/key`, because its plug-in failed to load. Raises
+    """Unregister the class `name`, which is `kind/key`, because its plug-in failed to load. Raises
     KeyError if there is none.
     """
     kind, _, key = name.partition("/")
@@ -151,11 +157,13 @@ def drop(name: str) -> None:
 
 
 def unknown(what: str, name: str, known: typing.Iterable[str], most: int = 0) -> str:
-    """The error sentence for an unknown name; `what` says what is not known, such as "data set".
+    """The error message for an unknown name, such as `There is no attack called 'pdg'. Did you mean
+    pgd? Known: fgsm, pgd.` `what` says what is not known, such as "data set".
 
-    The sentence suggests the known name of a setting that other libraries call `name`, else the
-    most similar known name, if one is similar enough. It lists all known names; if there are more
-    than `most` (and `most` is not 0), only the `most` nearest.
+    The message suggests the setting that other libraries call `name` (`ELSEWHERE`), if that setting
+    is in `known`; otherwise the most similar name in `known`, if one is similar enough. It lists
+    all of `known`; if there are more than `most` (and `most` is not 0), only the `most` nearest
+    names and how many others there are.
     """
     known = list(known)
     told = ", ".join(known) or "none"
@@ -172,11 +180,12 @@ def unknown(what: str, name: str, known: typing.Iterable[str], most: int = 0) ->
 
 @dataclass(frozen=True)
 class Option:
-    """What forms, help texts and checks need to know about a setting: its help text, the inclusive
-    bounds `low` and `high` (None: no bound), the `kind` of its value (one of `Kind`), and the
-    `choices` of a text (empty: any text; of the kind `rule`: only the usual ones). `advanced`:
-    hidden at first; `train_only`: does not change any test image; `later`: added after runs
-    existed, so that its default is not part of a run's name.
+    """What forms, help texts and checks need to know about a setting. `help`: its help text; `low`,
+    `high`: the inclusive bounds of a number (None: no bound); `kind`: what its value is, one of
+    `Kind`; `choices`: the texts that are allowed (empty: any text; for the kind `rule`, any text is
+    allowed and these are the usual ones); `advanced`: hidden in forms at first; `train_only`: a
+    data set's setting that changes no test image; `later`: added after runs existed, so that its
+    default is not part of a run's name.
     """
 
     help: str = ""
@@ -189,9 +198,10 @@ class Option:
     later: bool = False
 
     def check(self, name: str, value: Any, owner: type) -> None:
-        """Raises UserError if `value` is out of bounds or not one of the choices; for the kind
-        `net`, if it is not the key of a network. Empty texts are allowed, and the type is not
-        checked here (`coerce` does that). `name`: the setting; `owner`: its class.
+        """Raises UserError if a number is out of bounds, or if a text is not one of the choices. A
+        text of the kind `net` must be the key of a network; one of the kind `rule` may be anything.
+        Empty texts are allowed. The type is not checked here (`coerce` does that). `name`: the
+        setting; `owner`: its class; the message names both.
         """
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low = -math.inf if self.low is None else self.low
@@ -226,8 +236,8 @@ def option(
     train_only: bool = False,
     later: bool = False,
 ) -> Any:
-    """A dataclass field with the properties of `Option`. A `default` that is callable is the
-    field's default factory.
+    """A dataclass field that carries the properties of an `Option`. A `default` that is callable,
+    such as a class, is the field's default factory.
     """
     start: JSON = {"default_factory" if callable(default) else "default": default}
     return dataclasses.field(
@@ -248,8 +258,8 @@ def of_kind(cls: type, *kinds: Kind) -> tuple[str, ...]:
 
 class Spec:
     """Base class of registered dataclasses. When an object is created, each field is converted to
-    its type (`coerce`), and its bounds and choices are checked (`Option.check`). Raises UserError
-    for a value that is not allowed.
+    its type (`coerce`), and its bounds and choices are checked (`Option.check`); this raises
+    UserError for a value that is not allowed.
     """
 
     kind: typing.ClassVar[str]
@@ -276,8 +286,8 @@ def hints(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def without_none(hint: Any) -> tuple[Any, bool]:
-    """The type `hint` without None, and whether `hint` allows None. Of a union of several other
-    types, the first is taken.
+    """The type `hint` without None, and whether `hint` allows None: `str | None` gives (str, True).
+    Of a union of several other types, the first is taken.
     """
     args = get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else ()
     return next((arg for arg in args if arg is not type(None)), hint), type(None) in args
@@ -288,10 +298,11 @@ def _bare(text: object) -> str:
 
 
 def coerce(hint: Any, value: Any, path: str) -> Any:
-    """`value` converted to the type `hint`: whole numbers to floats and 3.0 to 3, NumPy numbers to
-    Python's, lists to tuples, mappings to dataclasses, the key of a registered class to an object
-    with its default settings, and another spelling of a choice, such as `L-2`, to the usual one.
-    None is allowed only if `hint` allows it.
+    """`value` converted to the type `hint`. If the type asks for it, whole numbers become floats
+    and 3.0 becomes 3, lists become tuples, mappings become dataclasses (`decode`), the key of a
+    registered class becomes an object with its default settings, and another spelling of a choice,
+    such as `L-2`, becomes the usual one. NumPy numbers always become Python's. None is allowed only
+    if `hint` allows it.
 
     Raises UserError for any other value; `path` is what most messages call the field. Text is never
     converted to a number here; the command line does that, where all values are text.
@@ -338,8 +349,9 @@ def coerce(hint: Any, value: Any, path: str) -> Any:
 
 def encode(thing: Any, naming: bool = False) -> Any:
     """`thing` as plain JSON values. A dataclass becomes a dictionary of its fields, a registered
-    one also with its `key`; tuples become lists; other values are returned as they are. `naming`:
-    for a run's name, so settings with `Option.later` are left out at their default.
+    one also with its `key`; the keys of mappings become text; tuples become lists; any other value
+    is returned as it is. With `naming`, for a run's name, settings with `Option.later` are left out
+    if they have their default.
     """
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         return ({"key": thing.key} if hasattr(thing, "key") else {}) | {
@@ -359,7 +371,9 @@ def encode(thing: Any, naming: bool = False) -> Any:
 
 
 def flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields each value of nested settings with its dotted path, as ("method.beta", 6.0)."""
+    """Yields each value of nested settings with its dotted path, as ("method.beta", 6.0). `before`
+    is put in front of each path.
+    """
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{before}{name}.")
@@ -368,9 +382,9 @@ def flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, A
 
 
 def decode(kind: str, mapping: Mapping[str, Any]) -> Any:
-    """The object of which `encode` made this mapping, of the class registered under `kind` and the
-    mapping's `key`. Raises UserError for an unknown key, an unknown field or a value that is not
-    allowed.
+    """The object that `encode` turned into `mapping`: an instance of the class registered under
+    `kind` and the mapping's `key`, with the other entries as its settings. Raises as `build`, and
+    UserError for an unknown key.
     """
     fields = dict(mapping)
     return build(get(kind, str(fields.pop("key", ""))), fields)
@@ -378,7 +392,7 @@ def decode(kind: str, mapping: Mapping[str, Any]) -> Any:
 
 def build(cls: type[T], fields: Mapping[str, Any]) -> T:
     """An instance of a dataclass from a mapping of its fields, with each value converted by
-    `coerce`. Missing fields get their default. Raises UserError for an unknown field or a value
+    `coerce`. Missing fields get their defaults. Raises UserError for an unknown field or a value
     that is not allowed, and TypeError if a field without a default is missing.
     """
     known = hints(cls)
@@ -390,10 +404,11 @@ def build(cls: type[T], fields: Mapping[str, Any]) -> T:
 
 
 def with_value(thing: Any, path: str, value: Any, whole: str | None = None) -> Any:
-    """A copy of a dataclass with the field at the dotted `path` replaced, e.g.
-    `method.attack.steps`. `whole`: the path to name in error messages, if `path` is only its end.
+    """A copy of the dataclass `thing` with the field at the dotted `path`, e.g.
+    `method.attack.steps`, set to `value`. `whole`: the path to name in error messages, if `path` is
+    only its end.
 
-    Raises UserError for an unknown path, with the nearest name, and for a value that is not
+    Raises UserError for an unknown path, with the nearest known one, and for a value that is not
     allowed.
     """
     whole = whole or path
@@ -429,8 +444,8 @@ def is_text(thing: Any, name: str) -> bool:
 
 
 def _field(name: str, known: typing.Container[str]) -> str:
-    """The name of the field that a person means: `class` is a Python keyword, so its field is
-    `class_`.
+    """The field that a person means by `name`: `class` is a Python keyword, so its field is
+    `class_`; any other name is returned as it is.
     """
     return f"{name}_" if keyword.iskeyword(name) and f"{name}_" in known else name
 
@@ -444,8 +459,9 @@ def _paths(thing: Any, prefix: str = "") -> Iterator[str]:
 
 
 def key(thing: Any) -> str:
-    """A short, stable name of settings for cache keys and file names, such as `part-t-` followed by
-    12 hex digits: the class's key, with `-` for `_`, and a hash of the settings as JSON.
+    """A short, stable name of settings for cache keys and file names: the class's key (or the
+    class's name) in lower case with `-` for `_`, then `-` and 12 hex digits of a hash of the
+    settings as JSON, such as `part-t-0f3a5c7e9b12`.
 
     Equal settings have the same name on every machine and in every session; the name is safe as a
     file name.

@@ -26,7 +26,7 @@ FEW = 100  # with fewer images a percentage says little
 
 def wilson(k: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """The 95% interval (low, high) of a proportion, as fractions, after `k` successes in `n`
-    trials; (0, 1) for n = 0.
+    trials; (0, 1) for n = 0. `z`: the normal quantile of another level.
 
     Source: Wilson 1927, the score interval; unlike p ± 2σ it stays inside [0, 1] and is accurate
     near 0 and 1.
@@ -42,8 +42,9 @@ def wilson(k: float, n: float, z: float = 1.959964) -> tuple[float, float]:
 
 def t_quantile(freedom: int, level: float = 0.95) -> float:
     """How many standard errors a two-sided interval of this `level` extends to each side of a mean,
-    by Student's t with `freedom` degrees of freedom: at 0.95, 12.71 for one degree, 1.96 for very
-    many; infinite for none. Raises UserError if scipy is not installed.
+    by Student's t with `freedom` degrees of freedom. At level 0.95 it is 12.71 for one degree of
+    freedom and 1.96 for very many; for none it is infinite. Raises UserError if scipy is not
+    installed.
     """
     if freedom < 1:
         return math.inf
@@ -59,7 +60,7 @@ def mean_interval(
     values: Floats | Sequence[float], level: float = 0.95
 ) -> tuple[float, float, float]:
     """The mean of `values` (n,) and its interval by Student's t, as (mean, low, high). The level is
-    95% by default; for a single value the interval is infinite. Raises UserError for no values,
+    95% by default. For a single value the interval is (−inf, inf). Raises UserError for no values,
     for anything but a row of finite numbers, for a level that is not between 0 and 1, and if scipy
     is not installed.
     """
@@ -80,8 +81,9 @@ def mean_interval(
 
 
 def share_interval(values: Floats | Sequence[float]) -> tuple[float, float, float]:
-    """`mean_interval` at 95% of shares such as accuracies, with its ends cut to [0, 1], because no
-    share lies outside; of a single value infinite as there. Raises UserError as there.
+    """`mean_interval` at 95% of shares such as accuracies, as (mean, low, high), with low and high
+    cut to [0, 1], because no share lies outside. For a single value they stay infinite. Raises
+    UserError as `mean_interval` does.
     """
     mean, low, high = mean_interval(values)
     return (mean, low, high) if math.isinf(low) else (mean, max(0.0, low), min(1.0, high))
@@ -89,7 +91,7 @@ def share_interval(values: Floats | Sequence[float]) -> tuple[float, float, floa
 
 def _row(values: Any) -> Floats:
     """`values`, an array, tensor or list of numbers, as a float64 array (n,). Raises UserError if
-    it is empty or anything else.
+    there are no values, if one is NaN or infinite, and for anything else.
     """
     try:
         row = np.asarray(values.detach().cpu().double() if hasattr(values, "detach") else values)
@@ -118,16 +120,17 @@ def _row(values: Any) -> Floats:
 def tango(b: int, c: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     """The 95% interval (low, high) of (b − c)/n, the difference of two networks' accuracies on the
     same `n` images: `b` images are right only for the first network, `c` only for the second. (−1,
-    1) for n = 0.
+    1) for n = 0. `z`: the normal quantile of another level.
 
-    It contains every difference Δ that the score test does not reject; for Δ = 0 that is McNemar's
-    test. Source: Tango 1998 (Statistics in Medicine 17, 891), equations 4 to 6.
+    The interval contains every difference Δ that the score test does not reject; for Δ = 0 the
+    score test is McNemar's test. Source: Tango 1998 (Statistics in Medicine 17, 891), equations 4
+    to 6.
     """
     if n == 0:
         return -1.0, 1.0
 
     def score(delta: float) -> float:
-        """How many standard errors b − c lies above its expected value for Δ; decreases with Δ."""
+        """By how many standard errors b − c exceeds its expected value for Δ; decreases with Δ."""
         half = (2 * n - b + c) * delta - b - c
         # the maximum-likelihood share of images that are right for the second only
         q = (math.sqrt(max(0.0, half * half + 8 * n * c * delta * (1 - delta))) - half) / (4 * n)
@@ -172,10 +175,11 @@ def auc(high: Floats, low: Floats, z: float = 1.959964) -> tuple[float, float, f
     half), with its 95% interval and the two numbers of values. Returns (AUC, lower end, upper end,
     len(high), len(low)).
 
-    The first three are NaN if `high` or `low` is empty. Source: Hanley and McNeil 1982 (Radiology
-    143, 29), equations 1 and 2 for the standard error; the interval is cut off at 0 and 1.
-    `Differs:` if the two groups do not overlap, their standard error is 0; here it is that of an
-    AUC half a pair, 0.5/(m·n), away from 0 or 1.
+    The first three are NaN if `high` or `low` is empty. `z`: the normal quantile of another level.
+    Source: Hanley and McNeil 1982 (Radiology 143, 29), equations 1 and 2 for the standard error;
+    the interval is cut off at 0 and 1. `Differs:` if the two groups of m and n values do not
+    overlap, their standard error is 0; here it is that of an AUC which is half a pair, 0.5/(m·n),
+    away from 0 or 1.
     """
     m, n = len(high), len(low)
     if not m or not n:
@@ -212,7 +216,7 @@ def _ranks(values: Floats) -> Floats:
 
 def spearman(u: Floats, v: Floats) -> float:
     """Spearman's rank correlation of two arrays of the same shape, −1 to 1; ties share their mean
-    rank; NaN if one of them is constant.
+    rank. NaN if one of the arrays is constant or not finite (`flat`).
     """
     if flat(u) or flat(v):
         return math.nan

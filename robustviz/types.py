@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 
-# Rules that mark the important pixels of an image: rules for a CAM map, in which the number can be
-# changed, and other rules. Data sets that know the object also have the rule "oracle".
+# Rules that say which pixels of an image are important. Those in MAP_RULES compare a CAM map with a
+# number, which can be changed. Data sets that know the object also have the rule "oracle".
 MAP_RULES = ("z>1", "z>0", "heat>0.5", "top20%")
 MASK_RULES = (*MAP_RULES, "ones", "shuffled", "jet-compat")
 
@@ -40,16 +40,20 @@ class WrongCall(UserError, TypeError):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One training step's data, as a method gets it.
+    """One training step's data, as a method gets it; with several processes, the share of this
+    process.
 
-    `x` (N, C, H, W) float in [0, 1], already augmented; `y` (N,) int64: class indices; `index`
-    (N,): positions in the training split, to remember something per sample; `epoch` from 0;
-    `progress` from 0 to 1 over the whole training; `rng`: the generator for this batch's attack
-    noise, on x's device. `views` (V, N, C, H, W), if a method needs several: independently
-    augmented copies, the first of them `x`; V = 1 without augmentation. `objects` (N, 1, H, W)
-    bool, if a method needs it: true on the object, augmented like `x`. `once(make)` returns
-    `make()`, where `make` attacks the images; if the loss is computed twice for one batch
-    (`training.awp`), the second call returns the images of the first.
+    `x` (N, C, H, W): images, float in [0, 1], already augmented. `y` (N,) int64: their class
+    indices. `index` (N,): their positions in the training split, for methods that remember
+    something per image. `epoch`: counted from 0. `progress`: the fraction of the whole training
+    done before this step, at least 0 and below 1. `rng`: the generator for this batch's attack
+    noise, on x's device.
+
+    `views` (V, N, C, H, W): independently augmented copies, the first of them `x`; None if the
+    method uses no views; V = 1 without augmentation. `objects` (N, 1, H, W) bool: true on the
+    object, augmented like `x`; None unless the method needs them and the data has them.
+    `once(make)` returns the attacked images, which `make()` computes; if the loss is computed twice
+    for one batch (`training.awp`), the second call returns the images of the first.
     """
 
     x: torch.Tensor
@@ -76,9 +80,10 @@ _HARMLESS = str.maketrans("[]<>`$|\\", "［］‹›ˋ＄¦⧵")
 
 
 def harmless(text: object) -> str:
-    """`text`, which somebody else wrote, on one line, where characters that start links, images,
-    HTML, code or formulas are replaced by look-alikes: a class called `![x](http://…)` must not
-    make a browser contact that host. Emphasis with `*` and `_` is left as it is.
+    """`text` on one line and safe to show on a page, for text that somebody else wrote. Characters
+    that start links, images, HTML, code or formulas are replaced by look-alikes: a class called
+    `![x](http://…)` must not make a browser contact that host. Characters that cannot be printed
+    become spaces. Emphasis with `*` and `_` is left as it is.
     """
     line = "".join(one if one.isprintable() else " " for one in str(text))
     safe = line.encode("utf-8", "replace").decode()
@@ -113,9 +118,9 @@ def check_eps(eps: float, norm: str = "linf", shape: tuple[int, ...] | None = No
     """`eps` as a float, if it is a valid radius in pixel units of [0, 1] images.
 
     NumPy numbers and 0-dimensional tensors are accepted. linf: 0 ≤ ε ≤ 1. l2: 0 ≤ ε ≤ √(C·H·W),
-    where `shape` is (C, H, W); without `shape` there is no upper limit. Raises UserError outside
-    this range. For linf above 1 its message suggests `eps`/255, or 8/255 if `eps` is not between 2
-    and 255.
+    where `shape` is (C, H, W); without `shape` there is no upper limit. Raises UserError for a
+    number outside this range and for anything that is not a number, such as text. If `eps` is above
+    1 for linf, the message suggests `eps`/255, or 8/255 if `eps` is not between 2 and 255.
     """
     eps = plain(eps)
     limit = 1.0 if norm == "linf" else math.sqrt(math.prod(shape)) if shape else math.inf
@@ -137,8 +142,8 @@ def check_eps(eps: float, norm: str = "linf", shape: tuple[int, ...] | None = No
 
 
 def eps_text(eps: float) -> str:
-    """A radius as text for people, always in the same form: `8/255`, or `0.15 (38/255)` if it is
-    not a whole number of grey levels.
+    """A radius in pixel units as text for people, always in the same form: `8/255` if it is a whole
+    number of grey levels, else `0.15 (38/255)`.
     """
     level = eps * 255
     return (
@@ -164,7 +169,7 @@ def points_text(share: float) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """The words as a list in a sentence: `a, b and c`."""
+    """The words as a list in a sentence: `a, b and c`; empty if there are none."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
