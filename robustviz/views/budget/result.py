@@ -68,7 +68,8 @@ class Family(Result):
 
 @dataclass(frozen=True)
 class Balls(Result):
-    """Two blobs of points, and networks trained on them with a square of radius ε at each point.
+    """Two blobs of points, and networks trained by PGD-AT on them: an attack may move each point
+    within a square of radius ε.
 
     `x` (P, 2), `y` (P,) 0 or 1: the training points and their classes. `eps` (E,): the radii; at
     each, S networks were trained, one per seed. `clean_k` (E, S): on how many of `meta["n"]` test

@@ -1,9 +1,9 @@
 """`python -m robustviz.views.budget.study` measures what a larger ε in training costs.
 
-For every PGD-AT network of the budget family, and the ordinary network as ε = 0, the count under an
-attack with its training ε is taken from its evaluation; the one with the data set's usual ε is
-measured. Measurements are stored by run id, also for networks whose weights are no longer here.
-`probe` measures the two blobs of points.
+The networks are the PGD-AT networks of the budget family and, as ε = 0, ordinary ones. How many
+test images each gets right under an attack with its training ε is read from its evaluation; how
+many under an attack with the data set's usual ε is measured. Measurements are stored by run id,
+also for networks whose weights are no longer here. `probe` measures the two blobs of points.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def first(here: Context, row: DeltaGenerator) -> None:
 
 
 def settings() -> Choice:
-    """Draw the settings for the parts below the first screen, and return the choices."""
+    """Draw the settings of the parts below the first screen, and return what the user chose."""
     of = st.segmented_control(
         "Curves of",
         list(OF),

@@ -153,9 +153,10 @@ class Carried(Result):
 
 
 def fewer(a: Carried, b: Carried) -> tuple[int, int, int]:
-    """Compare two networks, measured on the same images, on the n images that count for both
-    (`Carried.counted`). Returns on how many of these the first network's `half` is a smaller share
-    of its features than the second's, on how many a larger one, and n.
+    """Compare two networks on the n images that count for both (`Carried.counted`); both must be
+    measured on the same images. Returns three numbers: on how many of the n images the first
+    network's `half` is a smaller share of its features than the second's, on how many a larger one,
+    and n.
     """
     both = a.counted & b.counted
     first, second = (each.half[both] / each.width for each in (a, b))

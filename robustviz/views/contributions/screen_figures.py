@@ -80,7 +80,7 @@ def _curves(
     many: Mapping[str, Carried], kept: Sequence[int], width: int, height: int
 ) -> tuple[str, dict[str, tuple[str, Sequence[str]]]]:
     """Returns the chart of the median curves as SVG, and the values that its moving parts take at
-    each slider position in `kept`.
+    each slider position in `kept`, in the form of `Screen.moves`.
     """
     ticks = [(0.0, "0%"), (0.5, "50%"), (1.0, "100%")]
     step = max(1, round(kept[-1] / 6))

@@ -49,8 +49,9 @@ def gradient(loss: Loss, x: Tensor) -> Tensor:
 
 def hessian_vector(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
     """The product H·v for each sample, with the shape of `x` and `v` (N, …), where H is the Hessian
-    of the sample's loss with respect to that sample. It is exact: the loss is differentiated twice.
-    Raises UserError if the network uses an operation without a second derivative in torch.
+    of the sample's loss with respect to that sample. The loss is differentiated twice, not
+    approximated by finite differences. Raises UserError if the network uses an operation without a
+    second derivative in torch.
     """
     with torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
@@ -132,7 +133,7 @@ def _soften(x: Tensor, beta: float, inplace: bool) -> Tensor:
 
 
 class _Softplus(nn.Module):
-    """The layer that replaces an `nn.ReLU`: softplus(β·x)/β, `inplace` if the ReLU was."""
+    """The layer that replaces an `nn.ReLU`: softplus(β·x)/β, in place if the `nn.ReLU` was."""
 
     def __init__(self, beta: float, inplace: bool) -> None:
         super().__init__()
@@ -143,9 +144,9 @@ class _Softplus(nn.Module):
 
 
 class _Softened(TorchFunctionMode):
-    """A context manager: inside it, in this thread, `F.relu`, `torch.relu`, `Tensor.relu_` and the
-    like are softplus(β·x)/β. `count`: the number of these calls so far, including those that an
-    `nn.ReLU` makes.
+    """A context manager: inside it, calls in this thread of `F.relu`, `torch.relu`, `Tensor.relu_`
+    and the like compute softplus(β·x)/β instead. `count`: the number of these calls so far,
+    including those that an `nn.ReLU` makes.
     """
 
     def __init__(self, beta: float) -> None:
@@ -202,8 +203,8 @@ def smoothed(net: nn.Module, beta: float) -> nn.Module:
 
 
 def cross_entropy(net: nn.Module, y: Tensor) -> Loss:
-    """A function from images (N,C,H,W) to their cross-entropies (N,) under a network, for labels
-    `y` (N,).
+    """Returns a function from images (N,C,H,W) to their cross-entropies (N,) under `net`, for the
+    labels `y` (N,).
     """
     return lambda x: F.cross_entropy(net(x), y, reduction="none")
 

@@ -41,7 +41,7 @@ def short(name: str) -> str:
 
 
 def colours(template: str) -> list[str]:
-    """The colours of up to four networks, in the order of the figures' legends."""
+    """The colours, as `#RRGGBB`, of up to four networks, in the order of the figures' legends."""
     return [COLOURS[template][name] for name in ("a", "b", "faint", "text")]
 
 
@@ -423,8 +423,9 @@ def _bent(found: Mapping[str, Curvature]) -> str:
 
 
 def _tails(found: Mapping[str, Curvature]) -> str:
-    """The medians with their intervals, the means, and on how many images λ is negative, is more
-    than 1% off, or was measured on a copy that predicts another class, in words.
+    """The medians with their intervals and the means, in words. Then on how many images λ is
+    negative, is not within 1% of an exact eigenvalue, or was measured on a copy that predicts
+    another class.
     """
     first = next(iter(found.values()))
     said = [
@@ -459,8 +460,9 @@ def _tails(found: Mapping[str, Curvature]) -> str:
 
 
 def _counted(words: str, which: Mapping[str, Bools]) -> str:
-    """`words` with the number of images in each network's mask of `which` filled in, leaving out
-    networks without any; empty if no mask has an image.
+    """`words`, a text with one `{}`, filled in with how many images each network's mask in `which`
+    marks, such as ` Negative: 3 (A), 5 (B).`. Networks whose mask marks none are left out; empty if
+    all are.
     """
     each = [
         f"{images.sum()} ({name})" if name else f"{images.sum()}"

@@ -98,7 +98,7 @@ def first(here: Context) -> tuple[Context, Cast]:
 
 
 def _own(here: Context) -> None:
-    """Draw the loss around the image for A and B, each along its own worst direction."""
+    """Draw the loss around the image for A and B, each along its own worst direction, at A's ε."""
     (spec,) = first_screen(here.img, catalogue.radius(folder.open_model(here.a)))
     if found := widgets.measured(here, spec, "the loss around this image"):
         screen = cache.made(

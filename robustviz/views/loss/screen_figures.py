@@ -62,8 +62,8 @@ def bands(values: Floats, edges: Floats, side: int) -> bytes:
 
 
 def zero_line(z: Floats) -> Floats:
-    """Find where values (N,M) cross 0, as segments (S,2,2) between two points (row, column), in
-    units of the grid, by marching triangles.
+    """Find where values (N,M) cross 0. Returns the line as segments (S,2,2), each between two
+    points (row, column) in units of the grid, found by marching triangles.
     """
     i, j = (at.ravel() for at in np.indices((z.shape[0] - 1, z.shape[1] - 1)))
     corner = np.array(
@@ -184,9 +184,9 @@ def positions(eps: float) -> list[int]:
 
 def worst_direction(found: Mapping[str, WorstDirection]) -> Screen:
     """Draw a first screen: the loss around the image for each network along its own worst
-    direction, on one colour scale. The slider moves a dot along the direction, from ε at the start,
-    and the picture beside the map is the image at the dot. The names in `found` begin with A or B,
-    in whose colour the network is drawn.
+    direction, on one colour scale. The slider moves a dot along the direction, which starts at ε or
+    at the position nearest to it; the picture beside the map is the image at the dot. The names in
+    `found` begin with A or B, in whose colour the network is drawn.
     """
     first = next(iter(found.values()))
     levels, classes = positions(first.eps), first.meta["classes"]
@@ -334,9 +334,9 @@ def _bars(
     start: int,
     moves: dict[str, tuple[str, list[str]]],
 ) -> str:
-    """Draw the witness's soft label as bars, as SVG: at most `SHOWN` classes, those whose
-    probability is highest at any of `TEMPERATURES`, in class order. The bars are drawn at
-    temperature `start`. Adds to `moves` how they change with the temperature.
+    """Draw the witness's soft label at temperature `start` as bars; returns SVG. There are at most
+    `SHOWN` classes, in class order: those whose probability is highest at any of `TEMPERATURES`.
+    Adds to `moves` how the bars change with the temperature.
     """
     shares = np.stack([soft_label(result.label, t) for t in TEMPERATURES])
     shown = sorted(np.argsort(-shares.max(axis=0), kind="stable")[:SHOWN])

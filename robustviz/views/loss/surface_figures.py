@@ -98,8 +98,8 @@ def surfaces(
 def _edges(
     figure: go.Figure, result: Surface, loss: Floats, said: str, where: dict[str, int]
 ) -> None:
-    """Draw on a contour plot the line where the prediction changes, the ε box, a ring for the image
-    and × for the point at ε along the adversarial direction.
+    """Draw on a contour plot the line where the prediction stops being the true class, the ε box, a
+    ring for the image and × for the point at ε along the adversarial direction.
     """
     a, b, eps = result.a * 255, result.b * 255, min(result.eps, float(result.a[-1])) * 255
     for colour, width, dash in ((DARK_LINE, 4, "solid"), (LIGHT_LINE, 2, "dash")):
@@ -210,7 +210,9 @@ def _zero(loss: float) -> str:
 
 
 def _apart(found: Mapping[str, Surface], targets: Sequence[str]) -> str:
-    """The largest difference between the first two surfaces, in words; empty for a single one."""
+    """The largest absolute difference between the losses of the first two surfaces, in words; empty
+    for a single one.
+    """
     names = list(found)[:2]
     if len(names) < 2:
         return ""

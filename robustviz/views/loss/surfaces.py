@@ -241,8 +241,8 @@ def _temperature(run: Run) -> float:
 
 
 def _heights(hard: Floats, a: Tensor, eps: float, index: int) -> str:
-    """The cross-entropy at the image, and its maxima where |a| and |b| are at most ε and on the
-    whole plane, in words.
+    """The cross-entropy at the image, its maximum over the points where both steps are at most ε,
+    and its maximum over the whole plane, in words.
     """
     middle, inside = len(a) // 2, (a.abs() <= eps * (1 + 1e-6)).numpy()
     return (
@@ -254,10 +254,10 @@ def _heights(hard: Floats, a: Tensor, eps: float, index: int) -> str:
 
 def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSpec) -> Tensor:
     """The adversarial direction (C,H,W), with entries in [−1, 1], at an image `x` (1,C,H,W) of
-    class `y` (1,), computed on the reference network as `spec.direction` says. With `pgd` it is 0
-    everywhere if PGD does not move the image. Raises UserError for `sign` if the gradient is 0, and
-    for `pgd` if the radius is 0. The radius is the reference's ε, or the data's default ε if it was
-    trained in l2.
+    class `y` (1,), computed on the reference network as `spec.direction` says. With `pgd`, the
+    radius is the reference's ε, or the data's default ε if it was trained in l2, and all entries
+    are 0 if PGD does not move the image. Raises UserError for `sign` if the gradient is 0, and for
+    `pgd` if the radius is 0.
     """
     net = net_of(reference)
     if spec.direction == "pgd":
@@ -380,8 +380,8 @@ def _around(
 
 
 def filter_normalised(net: nn.Module, rng: torch.Generator) -> dict[str, Tensor]:
-    """Draw a random direction in weight space, as a dict from parameter name to tensor, in which
-    each filter or row has the norm of the network's own filter or row.
+    """Draw a random direction in weight space: a dict from parameter name to a tensor of the
+    parameter's shape. In it, each filter or row has the norm of the network's own filter or row.
 
     Entries are Gaussian, and 0 for parameters of one dimension or none (biases, batch norm).
     Source: Li et al. 2018 (arXiv 1712.09913), section 4, and the authors' `net_plotter.py`.

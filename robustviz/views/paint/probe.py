@@ -72,7 +72,7 @@ def _by_cell(values: Tensor, side: int) -> Tensor:
 @probe(PaintedSpec)
 def painted(run: Run, spec: PaintedSpec) -> Painted:
     """Attack one test image within a painted budget, and for comparison with the full ε everywhere.
-    Raises UserError if the mask, the radius or the image's index is invalid.
+    Raises UserError where `cells_of` does, and unless 0 ≤ `eps_low` ≤ ε ≤ 1.
     """
     split, x, y = image_of(run, spec.index)
     net, eps = net_of(run), check_eps(radius(run) if spec.eps is None else spec.eps)

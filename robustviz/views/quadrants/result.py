@@ -17,12 +17,12 @@ from robustviz.views.result import Result
 class Quadrants(Result):
     """Accuracy of networks trained with a smaller radius in one quarter of the image, over S seeds.
 
-    `names` (V): the four quadrants in reading order, then those controls that were measured
-    (`full`, `low`: one radius everywhere). `clean`, `robust` (V, S): accuracy of each network in
-    [0, 1]. `clean_interval`, `robust_interval` (V, 3): mean and 95% t-interval over seeds.
-    `clean_lead`, `robust_lead` (4, 3): accuracy of the best quadrant minus that of each, as mean
-    and t-interval of the differences paired by seed, at 95% for all six pairs together; NaN for
-    the best quadrant itself.
+    `names` (V): the four quadrants in reading order, then those controls (`full`, `low`: one radius
+    everywhere) that were measured with all S seeds. `clean`, `robust` (V, S): accuracy of each
+    network in [0, 1]. `clean_interval`, `robust_interval` (V, 3): mean over seeds and the two ends
+    of its 95% t-interval, cut to [0, 1]. `clean_lead`, `robust_lead` (4, 3): accuracy of the best
+    quadrant minus that of each, as mean and t-interval of the differences paired by seed, at 95%
+    for all six pairs together; NaN for the best quadrant itself.
     """
 
     names: list[str]

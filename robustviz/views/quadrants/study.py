@@ -206,7 +206,9 @@ def _intervals(share: Floats) -> Floats:
 
 
 def _leads(share: Floats) -> Floats:
-    """The best quadrant's accuracy minus each one's, (4, 3): mean and interval; NaN for itself."""
+    """The best quadrant's accuracy minus each one's, (4, 3): mean and ends of the interval; NaN for
+    the best itself.
+    """
     four = share[: len(PLACES)]
     best = int(four.mean(axis=1).argmax())
     leads = np.array([mean_interval(four[best] - row, PAIRS) for row in four])

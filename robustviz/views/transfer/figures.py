@@ -237,7 +237,7 @@ def _moved(ours: Transfer, theirs: Transfer, target: str) -> Cell:
 
 
 def _against(name: str, cells: Sequence[Cell]) -> str:
-    """In words: on how many targets the error is significantly higher or lower than with `name`."""
+    """In words: on how many targets the error is clearly higher or lower than against `name`."""
     counts = [cell.n for cell in cells if cell.n >= 0]
     higher, lower = sum(cell.low > 0 for cell in cells), sum(cell.high < 0 for cell in cells)
     empty = counts.count(0)
@@ -418,7 +418,7 @@ def _matrix(
 
 
 def _grey(figure: go.Figure, grid: list[list[Cell]], template: str) -> None:
-    """Cover the cells that count few images with grey, and write their texts on it."""
+    """Cover the cells of 1 to `FAINT_N` − 1 images with grey, and write their texts on it."""
     few = [[0 < cell.n < FAINT_N for cell in row] for row in grid]
     if np.any(few):
         grey, text = COLOURS[template]["grid"], COLOURS[template]["text"]

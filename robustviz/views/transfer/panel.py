@@ -24,7 +24,7 @@ TITLE = "Do images attacked on one network fool another?"
 ATTACKS: dict[Kind, str] = {"pgd": "PGD", "mim": "MI", "dim": "DI", "tim": "TI"}
 RADII = {"half": "half ε", "whole": "whole ε"}
 COUNTS = (100, 300, 1000)
-AT_ONCE = 300  # images; more are measured only after a click
+AT_ONCE = 300  # images attacked with 10 steps; a longer measurement needs a click
 # a source's copies are named after what they learned
 COPIES = {"witness_soft": "aligned", "witness_hard": "hard labels", "label": "true labels"}
 DEFENDED = ("pgd_at", "trades")  # the defended targets, besides B
@@ -103,7 +103,7 @@ def first(here: Context, chosen: First, row: DeltaGenerator) -> Fooled | None:
 
 
 def bars(here: Context, found: Fooled) -> list[drawn.Target]:
-    """The networks that get a bar on the first screen, B under its name on the page."""
+    """The networks that get a bar on the first screen; B has the name that it has on the page."""
     named = {run_id: name for name, run_id in widgets.names(here).items()}
     return drawn.targets(found, here.b, named.get(here.b, "B"))
 
@@ -168,9 +168,9 @@ def controls() -> Choice:
 
 
 def sources(here: Context) -> dict[str, str]:
-    """The networks on which the images are made, as run ids by their names on the page: A and its
-    family, which is a source with its copies aligned to one witness. If A has no family, another
-    family on this data is listed with it, if there is one.
+    """The networks on which the images are attacked, as run ids by their names on the page: A and
+    its family. A family is a source and the copies of it that were aligned to one witness. If A has
+    no family, another family on this data is listed with it, if there is one.
     """
     every = on(here.data)
     a = every[here.a]

@@ -173,8 +173,9 @@ class Fooled(Result):
         return self._bits(self.wrong[at]) & ~self.misread(model)
 
     def moved(self, pairs: tuple[tuple[str, str], tuple[str, str]]) -> tuple[int, int]:
-        """For two pairs (model, source): on how many images only the second pair's model is fooled,
-        and on how many only the first pair's.
+        """For two pairs (model, source), such as a model and the networks before and after
+        alignment: on how many images only the second pair's model is fooled, and on how many only
+        the first pair's.
         """
         before, after = (self.fooled(*pair) for pair in pairs)
         return int((after & ~before).sum()), int((before & ~after).sum())
