@@ -148,8 +148,9 @@ def _is_state(held: object) -> TypeGuard[dict[str, Tensor]]:
 def _states(
     held: object, where: str = "", depth: int = 0
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield every dictionary of weights in a file's content with its dotted path there, the
-    likeliest first.
+    """Yield (dotted path, weights) for the dictionaries of weights in a file's content, the
+    likeliest first. Four levels are searched, without entries of optimisers, and of a list the
+    first eight items.
     """
     if _is_state(held):
         yield where, {name: value for name, value in held.items() if isinstance(value, Tensor)}

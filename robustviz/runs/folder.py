@@ -112,7 +112,8 @@ class Run(Inside):
     @property
     def ordinary(self) -> bool:
         """Whether this is a shipped run that was trained without a defence on the usual number of
-        images for its data. A witness of model alignment, trained on only part of them, is not.
+        images for its data. The networks shipped as witnesses for model alignment, trained on only
+        part of the images, are not ordinary.
         """
         return (
             self.shipped

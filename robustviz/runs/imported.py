@@ -241,8 +241,8 @@ def _kept(
 
     The folder is written under another name and then renamed, so that no incomplete one is ever
     seen. If the run exists already, it is returned and left as it is. `more`: further entries of
-    config.json. `name`: the run's id; empty: the default one. A new run's code, which makes the
-    network, is trusted from now on.
+    config.json. `name`: the run's id; empty: the default one. If the run is new and user code makes
+    its network, that code is trusted from now on.
     """
     weights = save({key: value.detach().contiguous() for key, value in net.state_dict().items()})
     network: JSON = {

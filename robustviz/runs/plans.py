@@ -102,9 +102,9 @@ def _read(path: Path) -> Plan:
 @contextlib.contextmanager
 def fed(name: str, tell: Callable[[Now], object]) -> Iterator[Callable[[Now], object]]:
     """A context manager: inside it, this process counts as the one that adds the runs of the sweep
-    called `name` to the queue. It yields a function to be called with the sweep's progress; that
-    function calls `tell` with the progress and, every two seconds, writes the time left into a
-    file.
+    called `name` to the queue. It yields a function to be called with the sweep's progress. That
+    function calls `tell` with the progress and, at most every two seconds, writes the time left
+    into a file.
 
     Once somebody asked that the sweep end (`stop`), this function, or else the end of the block,
     raises `Stopped`. In that case, and only then, the sweep's queued and running runs are asked to

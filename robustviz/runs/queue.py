@@ -239,8 +239,8 @@ def running() -> list[Run]:
 
 
 def pump() -> list[Run]:
-    """Start the oldest queued run of each device on which nothing is being trained; returns the
-    runs that were started.
+    """Mark runs whose process has ended (`sweep`), then start the oldest queued run of each device
+    on which nothing is being trained. Returns the runs that were started.
     """
     if all(status["state"] != "queued" for _, status in sweep()):
         return []

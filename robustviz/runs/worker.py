@@ -325,10 +325,10 @@ def _save(run: Run, training: Training) -> None:
 
 @dataclass
 class _Heartbeat:
-    """A callback that is called before every step. Once a second it writes the position into the
-    run's status and looks whether a person asked to pause or stop. It returns that request, else
-    the `wish` of another callback, else "go". `n_val` and `n_test`, for the time left: the numbers
-    of validation and test images.
+    """A callback that is called before every step, and during validation and evaluation. Once a
+    second it writes the position into the run's status and looks whether a person asked to pause or
+    stop. It returns that request, else the `wish` of another callback, else "go". `n_val`,
+    `n_test`: the numbers of validation and test images, for the estimate of the time left.
     """
 
     run: Run

@@ -226,8 +226,8 @@ class TrainConfig(Spec):
     ) -> TrainConfig:
         """Returns the config that a person asked for. `sets` override `flags`, `flags` override the
         settings of the preset called `preset`, and everything else takes the defaults of the method
-        and the data set. Flags that are None are ignored. If another data set or method than the
-        preset's is asked for, the preset's settings inside its own one (such as `method.beta`) are
+        and the data set. Flags that are None are ignored. If another data set (or method) than the
+        preset's is asked for, the preset's settings that begin with `data.` (or `method.`) are
         dropped.
 
         `sets` are (dotted path, value) pairs; `attack.` is short for `method.attack.`. Their values

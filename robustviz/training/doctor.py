@@ -82,10 +82,10 @@ def consult(
     seed: int = 0,
     tick: Callable[[], object] | None = None,
 ) -> Consult:
-    """Run five attacks on `x` (N,C,H,W) in [0, 1] with labels `y` and count the images that stay
-    right, in the norm and at the ε of `attack`: PGD-20 at an unlimited ε, PGD-20, PGD-60, CW-20
-    and, for linf only, Square. 100 images are enough. `tick` is called before each attack. Raises
-    UserError as attacks do, and for no images or no ε.
+    """Run PGD-20 at an unlimited ε and, at the ε of `attack`, PGD-20, PGD-60, CW-20 and (for linf)
+    Square, in the norm of `attack`, on `x` (N,C,H,W) in [0, 1] with labels `y`. Count the images
+    that stay right, and measure the rest of a `Consult`. 100 images are enough. `tick` is called
+    before each attack. Raises UserError as attacks do, and for no images or no ε.
     """
     eps, x, norm = _radius(attack, x), check_images(x), attack.norm
     with attackable(net, fused=False) as own:
@@ -204,9 +204,9 @@ class Evidence:
     """The input of all checks: clean images `x` and attacked images `x_adv` (N,C,H,W), labels `y`,
     the `attack`, the network's `logits` (N,K) for `x` and those of a second pass (`again`), the
     `gradients` (N,D) of the attack's objective at `x`, the cosines `agree` (N,) of gradients at
-    nearby points, the result of `_stopped`, that of `consult`, how many images the attack called
-    `name` leaves right (`white`; the judged attack, or PGD-20 if that is in `NOT_WHITE`), and how
-    many planted examples the attack called `finder` has `found` (None: not measured).
+    nearby points, the share `stopped` (see `_stopped`), the result of `consult`, how many images
+    the attack called `name` leaves right (`white`; the judged attack, or PGD-20 if that is in
+    `NOT_WHITE`), and how many planted examples the attack called `finder` has `found`.
     """
 
     x: Tensor

@@ -92,7 +92,8 @@ def count_right(
     by a few in 1,000.
 
     Raises UserError for a targeted attack or one without ε, for unsuitable images, labels or
-    networks, and if the prediction for an image depends on its batch.
+    networks (for most attacks, a network without gradients), and if the prediction for an image
+    depends on its batch.
     """
     _untargeted(attack, "counted")
     with _ready(net, x, y) as task:

@@ -1,5 +1,5 @@
-"""Computes what depends only on the seed and the schedule: the order of the images, the epochs of
-each stage, and the learning rate.
+"""Computes the parts of a training that need no network: seeds, the order of the images, the epochs
+of each stage, and the learning rate.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ class Diverged(UserError):
 
 def tolerance_note(recorded: JSON, now: JSON) -> str:
     """Returns a sentence if a resumed training may not give bit-identical results, else an empty
-    text. `recorded` and `now` are dictionaries like `versions` in `config.json`, with the device.
+    text. `recorded` and `now` are the circumstances then and now: dictionaries like `versions` in
+    `config.json`, with `device` and `processes` added.
     """
     differing = [
         name

@@ -53,9 +53,9 @@ def resolved(config: TrainConfig, find_run: FindRun) -> str | None:
 
 
 def start_from(net: nn.Module, config: TrainConfig, find_run: FindRun) -> None:
-    """Load the weights named by `config.init`, which must come from `resolved`, into the fresh
-    `net`, including its normalisation. A head for another number of classes keeps its fresh
-    weights. Raises UserError for weights of another network.
+    """Load the weights that `config.init` names into the fresh `net`, including its normalisation.
+    `config.init` must have the form that `resolved` returns. A head for another number of classes
+    keeps its fresh weights. Raises UserError for weights of another network.
     """
     name, fresh = str(config.init).rpartition("#")[0], net.state_dict()
     state = read(name).state if Path(name).is_file() else find_run(name).net().state_dict()
