@@ -1,5 +1,5 @@
-"""`python -m robustviz`: runs the command line of `robustviz.cli`, or prints one sentence if a
-package that this needs is not installed.
+"""`python -m robustviz`: runs the command line of `robustviz.cli`. If a package that the command
+line needs is not installed, prints one sentence instead.
 """
 
 import sys
@@ -9,8 +9,9 @@ from robustviz.process import leave_out_triton
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command in `argv` (None: the one on the command line) and return its exit status. If
-    a package that this needs is not installed, print a sentence to standard error and return 1.
+    """Run the command in `argv` (None: the arguments of this process) and return its exit status.
+    If a package that the command line needs is not installed, print a sentence to standard error
+    and return 1.
     """
     leave_out_triton()
     try:

@@ -24,10 +24,10 @@ DRAWS = (
 
 
 class drawn_from(TorchFunctionMode):
-    """A context manager: inside it, the functions in `DRAWS` called without a generator, and others
-    called with `generator=None`, draw from `rng` in this thread, not from torch's global generator.
-    `rng` gives the same numbers as the global generator would after the same seed; the global
-    generator stays as it is.
+    """A context manager: inside it, random numbers of this thread come from `rng` instead of
+    torch's global generator, which stays as it is. This holds for the functions in `DRAWS` if no
+    generator is passed, and for all functions that are called with `generator=None`. `rng` gives
+    the same numbers as the global generator would after the same seed.
     """
 
     def __init__(self, rng: torch.Generator) -> None:

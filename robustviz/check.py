@@ -35,12 +35,13 @@ BATCH = 64
 
 
 def check(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
-    """Check this machine and return the findings as a dict that is ready for JSON. `tell` gets them
-    line by line; the last line is READY, or NOT READY and the first problem.
+    """Check this machine and return the findings as a dict that is ready for JSON. `tell` is called
+    with each line of the report; the last line is READY, or NOT READY and the first problem.
 
-    `problems`: sentences, usually the most urgent one first; `ready`: whether there are none. To
-    test whether it is writable, the folder of the user's runs is created. Takes about three seconds
-    plus the import of torch. Never raises.
+    In the dict, `problems` are sentences, usually the most urgent one first, and `ready` says
+    whether there are none; the other keys are facts such as `versions` and `device`. The folder of
+    the user's runs is created if it is missing, to test whether it is writable. Takes about three
+    seconds plus the import of torch. Never raises.
     """
     facts: dict[str, Any] = {"ready": False, "problems": []}
     for part in (_versions, _device, _folders, _data, _checkpoints, _speed):
@@ -58,10 +59,10 @@ def check(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
 
 
 def check_class(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
-    """Check whether a class on the local network could join: opens a free port to the network and
-    connects to it by this computer's network address. Returns a dict with `ready`, `problems` and
-    `address` (left out if this computer has none); `tell` gets one line of text. A firewall between
-    two computers cannot be detected from one of them.
+    """Check whether a class on the local network could join: listen on a free port and connect to
+    it by this computer's network address. Returns a dict with `ready`, `problems` (sentences) and
+    `address` (left out if this computer has none); `tell` is called with one line of text. A
+    firewall between two computers cannot be detected from one of them.
     """
     from robustviz.types import UserError
     from robustviz.ui import launch
@@ -131,7 +132,7 @@ def _versions(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
 
 
 def _version(package: str) -> str | None:
-    """The installed version of a package, or None where it is not installed."""
+    """The installed version of a package; None if it is not installed."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
     return None
@@ -245,8 +246,8 @@ def _speed(facts: dict[str, Any], tell: Callable[[str], object]) -> None:
 
 
 def images_per_second(device: str, seconds: float = 3.0) -> float:
-    """How many 32×32 images PGD-AT with 10 steps trains on per second on this device: small_resnet,
-    batches of 64, measured for at least `seconds`.
+    """On how many 32×32 images per second PGD-AT with 10 steps trains on `device`, "cpu" or "cuda":
+    small_resnet, batches of 64, measured for at least `seconds`.
     """
     import torch
     import torch.nn.functional as F
@@ -297,8 +298,9 @@ def write_hashes() -> Path:
 
 def verify_hashes() -> list[str]:
     """Compare the shipped files with `SHA256SUMS`. Returns one sentence for each file that is
-    missing, changed or not in the list, and for each damaged line, or one if the list itself cannot
-    be read; empty if all is well.
+    missing, changed or not in the list, and for each damaged line; a single sentence if the list is
+    missing or cannot be read. Empty if all is well, or if there is neither a list nor a shipped
+    file.
     """
     there = _shipped()
     try:
@@ -329,8 +331,8 @@ def verify_hashes() -> list[str]:
 
 
 def sha256(path: Path) -> str:
-    """The hex SHA-256 of a file's content; an empty string, which equals no digest, where the file
-    cannot be read.
+    """The hex SHA-256 of a file's content; if the file cannot be read, an empty string, which
+    equals no digest.
     """
     try:
         with open(path, "rb") as file:
@@ -340,8 +342,9 @@ def sha256(path: Path) -> str:
 
 
 def _shipped() -> dict[str, Path]:
-    """The path of every shipped file by its name in the list, which is its path relative to
-    `checkpoints`, with `/` on every system. Hidden files and those in `LITTER` are left out.
+    """The path of every shipped file by its name in the list, which is the path relative to
+    `checkpoints`, with `/` on every system. Hidden files, files in hidden folders, and those in
+    `LITTER` are left out.
     """
     return {
         name: path

@@ -1,8 +1,8 @@
 """What to cite: BibTeX entries for the methods, attacks, data sets and architectures that a run
 uses.
 
-In `citations.bib` the field `keywords` of an entry says what it is cited for, as `method/trades`.
-Classes of a plug-in have their entries in an attribute `bibtex`.
+In `citations.bib` the field `keywords` of an entry lists what the entry is cited for, such as
+`method/trades`. Classes of a plug-in have their entries in an attribute `bibtex`.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def bibtex(things: Iterable[str]) -> str:
 
 
 def missing(things: Iterable[str]) -> list[str]:
-    """The names in `things` for which no BibTeX entry is known, except those in `NOT_A_PAPER`, such
-    as `method/imported`: the user's own networks and images need no citation.
+    """The names in `things` for which no BibTeX entry is known, except those whose key is in
+    `NOT_A_PAPER`, such as `method/imported`: the user's own networks and images need no citation.
     """
     return [
         thing for thing in things if not _of(thing) and thing.partition("/")[2] not in NOT_A_PAPER
@@ -72,8 +72,8 @@ def _of(thing: str) -> list[str]:
 
 @functools.cache
 def _shipped() -> dict[str, list[str]]:
-    """The BibTeX entries of `citations.bib`, listed under each name that they are cited for, such
-    as `method/trades`. Their field `keywords` is removed.
+    """The BibTeX entries of `citations.bib` by each name that they are cited for, such as
+    `method/trades`. The field `keywords` is removed from them.
     """
     found: dict[str, list[str]] = {}
     for entry in re.split(r"\n\n+(?=@)", FILE.read_text(encoding="utf-8").strip()):

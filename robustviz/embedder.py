@@ -33,7 +33,8 @@ Array = NDArray[Any]
 # The learning rate when a layout starts from another one. At umap-learn's 1, 50 epochs lose a tenth
 # of the neighbours that a layout from scratch keeps.
 CALM = 0.15
-# The niceness of the process while it compiles. At a niceness of 10, a page opened meanwhile took a third longer.
+# The niceness of the process while it compiles. At 10, a page that was opened meanwhile took a
+# third longer.
 PRIORITY = 19
 PATIENCE = 30.0  # seconds a caller waits for the compiling; on a busy machine it takes minutes
 COMMAND = [sys.executable, "-m", "robustviz.embedder"]
@@ -171,8 +172,7 @@ class Embedder:
 
     @property
     def ready(self) -> bool:
-        """Whether the process runs and has compiled, so that `ask` need not wait for the compiling.
-        """
+        """Whether the process runs and has compiled, so that `ask` need not wait for that."""
         return self._process is not None and self._greeted.is_set() and self._process.poll() is None
 
     @property

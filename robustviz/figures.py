@@ -1,8 +1,9 @@
 """Functions that draw results as Plotly figures, without torch and Streamlit, for pages and
-notebooks.
+notebooks; and functions that save such figures.
 
-Each figure is a `go.Figure` whose `layout.meta` has its alternative text, "alt", and its finding
-with numbers, "sentence". The imports here are for editors; `__getattr__` finds the other figures.
+Each figure is a `go.Figure` whose `layout.meta` has its alternative text under "alt", and under
+"sentence" what it shows, with numbers. The imports here are for editors; `__getattr__` finds the
+other figures.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ from robustviz.views.transfer.figures import (
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Look up a figure that is not imported above: of another view, or of a plug-in."""
+        """Look up a figure that is not imported above, of another view or of a plug-in."""
         for module in () if name.startswith("_") else modules("figures"):
             value = vars(load(module)).get(name)
             if getattr(value, "__module__", "") == module:

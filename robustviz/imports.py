@@ -1,7 +1,7 @@
 """`load` imports large packages in one thread at a time.
 
-Python locks each module separately, so two threads that import parts of one package can deadlock,
-which Python resolves by an error or a half-imported module. Imports inside functions therefore use
+Python locks each module separately, so two threads that import parts of one package can deadlock.
+Python resolves that by an error or a half-imported module. Imports inside functions therefore use
 `load`.
 """
 
@@ -40,8 +40,8 @@ LATER = (
 
 
 def load(name: str) -> Any:
-    """Import the module `name`, unless it is fully imported already, and return it. Only one thread
-    imports at a time; the others wait. Raises ImportError as an import does.
+    """Return the module `name`, importing it first unless it is fully imported already. Only one
+    thread imports at a time; the others wait. Raises ImportError as an import does.
     """
     if _whole(name):
         return sys.modules[name]
@@ -65,7 +65,7 @@ def needed() -> tuple[str, ...]:
 
 
 def load_all(names: tuple[str, ...] = ()) -> None:
-    """Import these modules, or by default all that pages need, one after the other. Packages that
+    """Import these modules one after the other; by default those that `needed` lists. Packages that
     are not installed are skipped: `load` raises the error when a page needs one of them.
     """
     for name in names or needed():

@@ -23,12 +23,12 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
 def install(file: Path, options: Sequence[str] = ()) -> int:
-    """Install the packages pinned in `file`. Unless the pinned torch and torchvision are installed
-    already, first print how large the download is, and take PyTorch's CPU build if there is no
-    NVIDIA GPU and the package index has that build.
+    """Install the packages pinned in `file` with pip. If the pinned torch and torchvision are not
+    installed yet, first print how large the download is, and take PyTorch's CPU build if there is
+    no NVIDIA GPU and the package index has that build.
 
-    Returns pip's exit status: 0 if all went well; 1 also if the disk has too little space.
-    `options` are passed to pip.
+    Returns pip's exit status, 0 if all went well; or 1, without calling pip, if the disk has too
+    little space. `options` are passed to pip.
     """
     pins = torch_pins(file)
     wanted: tuple[str, ...] = ()
@@ -54,12 +54,12 @@ def install(file: Path, options: Sequence[str] = ()) -> int:
 
 
 def place(packages: Path, checkout: Path) -> bool:
-    """Make robustviz importable from `checkout`, in whatever folder this Python is started: write a
-    .pth file into `packages`, this Python's folder of packages. A copy installed with pip is still
-    found first.
+    """Make robustviz importable from `checkout`, whatever the working folder is: write a .pth file
+    into `packages`, this Python's folder of packages. A copy installed with pip is still found
+    first.
 
-    Returns True. If this Python is not that of a virtual environment directly inside the checkout,
-    such as `.venv`, nothing is written and the result is False.
+    Returns whether the file was written. It is not if this Python is not that of a virtual
+    environment directly inside the checkout, such as `.venv`.
     """
     if Path(sys.prefix).resolve().parent != checkout.resolve():
         return False
@@ -92,7 +92,7 @@ def torch_pins(file: Path) -> dict[str, str]:
 
 def cpu_pins(pins: dict[str, str], options: Sequence[str] = ()) -> tuple[str, ...]:
     """The pins of the CPU builds of the same versions, such as `torch==2.15.0+cpu`; empty if `pins`
-    is empty or pip does not find all of them.
+    is empty or pip does not find all of them. `options` are passed to pip.
     """
     wanted = tuple(f"{name}=={version}+cpu" for name, version in pins.items())
     asked = [*PIP, "install", "--dry-run", "--no-deps", "--quiet", *options, *wanted]
@@ -115,7 +115,7 @@ def has_gpu() -> bool:
 
 
 def _installed(pins: dict[str, str]) -> bool:
-    """Whether these versions are installed, whether as CPU builds or as others."""
+    """Whether exactly these versions are installed, as CPU builds or as others."""
     try:
         found = {name: importlib.metadata.version(name).partition("+")[0] for name in pins}
     except importlib.metadata.PackageNotFoundError:

@@ -20,9 +20,9 @@ PLACE = 1000  # bytes counted for a slot, even an empty one
 
 
 def size_of(value: object) -> int:
-    """About how many bytes a value takes: close for arrays, tensors and ASCII text, an estimate for
-    containers and dataclasses of these, networks and figures, and 100 for anything else. An object
-    that occurs twice in a value counts twice.
+    """About how many bytes a value takes: close for arrays, tensors and ASCII text; an estimate for
+    containers and dataclasses of these, for networks and for figures; and 100 for anything else. An
+    object that occurs twice in a value counts twice.
     """
     if isinstance(own := getattr(value, "nbytes", None), int):  # NumPy arrays and torch tensors
         return OBJECT + own
@@ -42,8 +42,8 @@ def size_of(value: object) -> int:
 
 
 class Slot(Generic[T]):
-    """The place of one cached value, empty until the value is computed. Two threads that ask for it
-    at once compute it only once: the second waits for the first.
+    """The place of one cached value, empty until the value is computed. If two threads ask for the
+    value at once, it is computed only once: the second thread waits for the first.
     """
 
     def __init__(self, home: Memory, key: Hashable) -> None:
@@ -59,7 +59,7 @@ class Slot(Generic[T]):
 
     def put(self, value: T | None, size: int | None = None) -> None:
         """Store `value` and report its size in bytes to the cache: `size`, or an estimate if that
-        is None. Nothing happens if `value` is None or is stored already.
+        is None. Nothing happens if `value` is None or is the stored value already.
         """
         if value is not None and value is not self.value:
             self.value = value
@@ -67,8 +67,8 @@ class Slot(Generic[T]):
             self.home.weigh(self, PLACE + size_of(self.key) + size)
 
     def filled(self, make: Callable[[], T], size: int | None = None) -> T:
-        """The stored value. If there is none yet, `make` computes it now, and it is stored unless
-        it is None. `size`: its size in bytes, or None for an estimate.
+        """The stored value. If there is none yet, `make` computes it now; the new value is stored
+        unless it is None. `size`: its size in bytes, or None for an estimate.
         """
         with self.lock:
             if (value := self.value) is None:
@@ -78,9 +78,9 @@ class Slot(Generic[T]):
 
 class Memory:
     """A cache of slots with a limit in bytes. `memory[key]` returns the slot of a key, a new empty
-    one if there is none. If the limit is exceeded, the least recently used slots are dropped first.
-    The `least` latest slots stay however large they are, and so do slots whose value is being
-    computed.
+    one if there is none, and counts as a use of it. If the limit is exceeded, the least recently
+    used slots are dropped first. The `least` most recently used slots stay however large they are,
+    and so do slots whose value is being computed.
     """
 
     def __init__(self, limit: int, least: int = 1) -> None:
@@ -128,7 +128,7 @@ class Memory:
 
 
 ANSWERS = Memory(192_000_000)  # the answers of probes, and figures of them
-# what measurements use; the four latest slots, two networks and their images, always stay
+# what measurements use; the four slots used last, for two networks and their images, always stay
 WORKING = Memory(192_000_000, least=4)
 
 
@@ -138,7 +138,7 @@ def remembered(
     """A decorator: the function's results are cached in `home`, by its arguments, which must be
     hashable. Unlike with `lru_cache`, two threads that ask for the same result at once compute it
     only once. `size`: a function of the same arguments that gives the result's size in bytes, if
-    that is known without going through the result.
+    that is known without measuring the result.
     """
 
     def enter(function: Callable[P, T]) -> Callable[P, T]:

@@ -19,9 +19,9 @@ INSTALL = "pip install -r requirements.txt" if CHECKOUT else 'pip install "robus
 
 
 def users(name: str, variable: str, in_checkout: str) -> Path:
-    """The user's folder `name`: the one that the environment variable `variable` names; else, in a
-    checkout, the path `in_checkout` below the repository's root; else a folder in the system's
-    folder for application data. It may not exist yet.
+    """The user's folder for `name`, such as "runs": the one that the environment variable
+    `variable` names; else, in a checkout, the path `in_checkout` below the repository's root; else
+    a folder in the system's folder for application data. It may not exist yet.
     """
     if named := os.environ.get(variable, "").strip():
         return Path(named).expanduser()
@@ -29,9 +29,10 @@ def users(name: str, variable: str, in_checkout: str) -> Path:
 
 
 def roots() -> tuple[Path, ...]:
-    """The folders below which people's data may be read: those listed in `ROBUSTVIZ_FOLDERS`,
-    separated by `:` (`;` on Windows), and the folder of uploads. Empty if the variable is not set
-    or empty; then everything may be read.
+    """The folders below which people's data may be read: those listed in the environment variable
+    `ROBUSTVIZ_FOLDERS`, separated by `:` (`;` on Windows), and the folder of uploads; absolute,
+    with symbolic links resolved. Empty if the variable is not set or empty; then everything may be
+    read.
     """
     said = os.environ.get("ROBUSTVIZ_FOLDERS", "")
     named = [one for one in said.split(os.pathsep) if one.strip()]
@@ -49,8 +50,8 @@ def open_to(path: Path, allowed: tuple[Path, ...] | None = None) -> bool:
 
 
 def check_open(path: Path, allowed: tuple[Path, ...] | None = None) -> None:
-    """Raises UserError if a file or folder does not lie below one of the `allowed` roots (None:
-    `roots()`).
+    """Raises UserError if `open_to` is false for these arguments: the file or folder is neither one
+    of the `allowed` roots (None: `roots()`) nor below one.
     """
     allowed = roots() if allowed is None else allowed
     if not open_to(path, allowed):

@@ -2,7 +2,7 @@
 fork.
 
 A plug-in is a Python file, a folder or a module. Importing it registers its classes. It is imported
-only if a person named it, now or earlier (`trust`): by `--plugin`, `ROBUSTVIZ_PLUGINS`, an
+only if a person named it, now or earlier (see `trust`): by `--plugin`, `ROBUSTVIZ_PLUGINS`, an
 installed entry point, or `use`.
 """
 
@@ -44,8 +44,8 @@ BASES = {
 @dataclass(frozen=True)
 class Plugin:
     """A loaded plug-in. `source`: the name by which run folders list it, which is the absolute path
-    of a file or folder, or a module's name. `path`, `sha256`: where its code is, and the code's
-    hash. `module`: the name under which the code is imported. `things`: the names of what it
+    of a file or folder, or a module's name. `path`: where its code is; `sha256`: the hash of the
+    code. `module`: the name under which the code is imported. `things`: the names of what it
     registered, such as `method/mixed_at` or `page/mine`; its figures are not among them.
     """
 
@@ -73,7 +73,7 @@ class Page:
 
 
 _loaded: dict[str, Plugin] = {}
-# errors by source and SHA-256, so that a failing plug-in is not tried again
+# Error messages by source and SHA-256, so that a plug-in that failed is not tried again.
 _failed: dict[tuple[str, str], str] = {}
 _pages: dict[str, Page] = {}
 _figures: dict[str, Callable[..., Any]] = {}
@@ -84,10 +84,10 @@ _turn = threading.RLock()
 
 
 def page(name: str, title: str, help: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """A decorator that adds a page to the menu; the decorated function draws it. `name`: one of
-    a-z, then a-z, 0-9 and `_`; `help`: the question that the page answers, shown in the menu.
-    Import Streamlit inside the function, because a training does not need it. Raises UserError for
-    a name that is taken or invalid.
+    """A decorator that adds a page to the menu; the decorated function draws the page. `name`: a
+    letter a-z, then a-z, 0-9 and `_`; `help`: the question that the page answers, shown in the
+    menu. Import Streamlit inside the function, because a training does not need it. Raises
+    UserError for a name that is invalid or taken, by a page of ours or of another module.
     """
 
     def enter(show: Callable[[], None]) -> Callable[[], None]:
@@ -105,7 +105,8 @@ def page(name: str, title: str, help: str) -> Callable[[Callable[[], None]], Cal
 
 def figure(name: str) -> Callable[[F], F]:
     """A decorator: the function draws the result of the probe called `name`, and becomes
-    `robustviz.figures.<name>`. Raises UserError for a name that is taken.
+    `robustviz.figures.<name>`. Raises UserError for a name that is taken, by a figure of ours or of
+    another module.
     """
 
     def enter(draw: F) -> F:
@@ -119,7 +120,7 @@ def figure(name: str) -> Callable[[F], F]:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether `robustviz.figures` has a figure of this name. Reads the files, because importing
+    """Whether robustviz itself has a figure of this name. Reads the source files, because importing
     them would need Plotly, which a server that only trains may lack.
     """
     word = re.escape(name)
@@ -155,8 +156,8 @@ def modules() -> list[str]:
 
 
 def of(cls: type) -> Plugin | None:
-    """The loaded plug-in that a class comes from; None if it comes from none, as robustviz's own
-    classes.
+    """The loaded plug-in that a class comes from; None if it comes from no plug-in, such as
+    robustviz's own classes.
     """
     return next((each for each in loaded() if each.holds(cls.__module__)), None)
 
@@ -167,9 +168,9 @@ def use(source: str | os.PathLike[str], *, sha256: str = "") -> Plugin:
     have; empty: any.
 
     Raises UserError, without importing anything, if the plug-in is not found, if its code has
-    another SHA-256 than `sha256`, or if it has changed since this process loaded it; the loaded
-    version then stays. Also raises UserError if the import fails, or if the plug-in registers a
-    name that is taken or an invalid class; then nothing of it stays registered.
+    another SHA-256 than `sha256`, or if its code has changed since this process loaded it (the
+    loaded version then stays in use). Also raises UserError if the import fails, or if the plug-in
+    registers a name that is taken or an invalid class; then nothing of it stays registered.
     """
     with _turn:
         name, path = trusted.find(os.fspath(source))
@@ -187,7 +188,7 @@ def use(source: str | os.PathLike[str], *, sha256: str = "") -> Plugin:
         hashed = hashlib.sha256(name.encode()).hexdigest()[:8]
         stem = re.sub(r"\W", "_", path.stem)
         found = Plugin(name, path, sha, f"robustviz_plugin_{stem}_{hashed}" if by_path else name)
-        registry.keys("probe")  # load our own first, so that their names are taken
+        registry.keys("probe")  # load our own probes first, so that their names are taken
         try:
             _import(found, by_path)
             things = [_checked(each) for each in registry.made_in(found.holds)]
@@ -210,8 +211,9 @@ def trust(source: str | os.PathLike[str]) -> None:
 
 
 def take(named: Iterable[str]) -> None:
-    """Load and remember the plug-ins that a person names now. Raises UserError for the first that
-    cannot be loaded, or that is a file and imports files beside it.
+    """Load and remember the plug-ins `named`, which a person names now. Raises UserError for the
+    first that cannot be loaded, or that is a file and imports files beside it, and if the list of
+    remembered plug-ins cannot be read or written.
     """
     for source in named:
         _use_named(source)
@@ -221,11 +223,12 @@ def take(named: Iterable[str]) -> None:
 def load_all(
     named: Iterable[str] = (), tell: Callable[[str], object] = lambda line: _say(line)
 ) -> None:
-    """Load all plug-ins that a person named: on the command line (`named`; these are also
-    remembered), in the environment, by entry points, and earlier (the remembered ones, if their
-    code is unchanged). Raises UserError for one in `named` that cannot be loaded. The others may
-    not be needed now: if one fails, `tell` is called with a sentence, which by default goes to
-    standard error.
+    """Load all plug-ins that a person named: those in `named`, from the command line (these are
+    also remembered), those in the environment variable `ROBUSTVIZ_PLUGINS`, those of entry points,
+    and the remembered ones, if their code is unchanged.
+
+    Raises UserError for one in `named` that cannot be loaded. The others may not be needed now: if
+    one of them fails, `tell` is called with a sentence, which by default goes to standard error.
     """
     take(named)
     entries = importlib.metadata.entry_points(group=GROUP)
@@ -244,11 +247,12 @@ def in_environment() -> list[str]:
 
 
 def resolve(source: str, *, asked_by: str = "", sha256: str = "") -> Callable[..., Any]:
-    """The function that `FILE.py:make` or `pkg.mod:make` names; its module is loaded as a plug-in.
+    """The function that `source`, `FILE.py:make` or `pkg.mod:make`, names; its module is loaded as
+    a plug-in.
 
     `asked_by`: what names the function, such as `The run x`; empty if a person at a command line
-    does. If `asked_by` is given, the code must be loaded already, under that name or with the same
-    `sha256`, or be trusted on this computer and unchanged since.
+    does. If `asked_by` is given, the code must be loaded already, under the same name or with the
+    same `sha256`, or be trusted on this computer and unchanged since.
 
     Raises UserError if there is no such function, if its code is not trusted here or cannot be
     loaded, and if a person names a file that imports files beside it.
@@ -300,8 +304,9 @@ def _behind(thing: Any) -> Iterator[Plugin]:
 
 
 def lacking(asked: Iterable[Mapping[str, object]], whose: str) -> str:
-    """A text that begins with `whose` and says which of the plug-ins `asked`, as a run's
-    config.json lists them, is not available here, and why; empty if all are.
+    """A text that begins with `whose` and says which of the plug-ins `asked` is not available here,
+    and why; empty if all are available. `asked` are plug-ins as a run's config.json lists them; the
+    text is about the first that is missing.
 
     A plug-in that is not loaded yet is loaded now if a person has trusted its code on this
     computer, also if the same code is at another path. Other code is never imported.
@@ -341,8 +346,8 @@ def changed(asked: Iterable[Mapping[str, object]]) -> str:
 
 
 def _use_named(source: str) -> Plugin:
-    """Load a plug-in that a person names now. Raises UserError, besides when it cannot be loaded,
-    if it is a file that imports another one beside it: other processes would not find that.
+    """Load a plug-in that a person names now. Raises UserError if it cannot be loaded, and if it is
+    a file that imports another file beside it, because other processes would not find that one.
     """
     name, path = trusted.find(source)
     if Path(name).is_absolute() and (said := trusted.beside(path)):
@@ -351,8 +356,9 @@ def _use_named(source: str) -> Plugin:
 
 
 def _use_trusted(source: str) -> Plugin:
-    """Load a remembered plug-in. Raises UserError if its code has changed or moved, or failed to
-    load before.
+    """Load a remembered plug-in. If it is a module that is not found from here, the folder that
+    contains it is appended to `sys.path`. Raises UserError if its code is gone, has changed or
+    moved, or failed to load before.
     """
     kept = trusted.every()[source]
     path = Path(kept["path"])
@@ -412,7 +418,7 @@ def _import(found: Plugin, by_path: bool) -> None:
 
 
 def _drop(found: Plugin) -> None:
-    """Remove everything that a plug-in registered before it failed to load."""
+    """Remove everything that a plug-in registered before it failed to load, and its modules."""
     for name in registry.made_in(found.holds):
         registry.drop(name)
     for name in [name for name, each in _pages.items() if found.holds(each.show.__module__)]:
@@ -435,8 +441,8 @@ def incomplete(kind: str, cls: type) -> str:
 
 
 def _checked(name: str) -> str:
-    """Check that a registered class is valid, and return its name `kind/key`. Raises UserError if
-    it is not.
+    """Check that the class registered as `name` is valid, and return `name`, which is `kind/key`.
+    Raises UserError if it is not.
     """
     kind, _, key = name.partition("/")
     cls = registry.get(kind, key)
@@ -461,8 +467,8 @@ def _checked(name: str) -> str:
 
 
 def _sentence(found: Plugin, error: BaseException) -> str:
-    """The error message for a plug-in that raised `error` while it was loaded, with the line of its
-    code if that is known.
+    """The error message for the plug-in `found`, which raised `error` while it was loaded; it gives
+    the line of the plug-in's code if that is known.
     """
     frames = traceback.extract_tb(error.__traceback__)
     inside = [each.lineno for each in frames if Path(each.filename).is_relative_to(found.path)]

@@ -1,4 +1,5 @@
-"""Probes measure a run and return arrays: `probes.adversarial(run, AdversarialSpec(index=3))`.
+"""Probes measure a run and return a result with arrays: `probes.adversarial(run,
+AdversarialSpec(index=3))`.
 
 A spec is a registered dataclass with a probe's settings. Results of a `cacheable` spec are saved in
 the run's folder, those of shipped runs in a cache (`Run.notes`). The imports here are for editors;
@@ -102,9 +103,7 @@ from robustviz.views.transfer.result import FooledSpec as FooledSpec, TransferSp
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Look up a probe or a spec that is not imported above: of another view, or of a
-        plug-in.
-        """
+        """Look up a probe or a spec that is not imported above, of another view or of a plug-in."""
         for module in (
             ()
             if name.startswith("_")

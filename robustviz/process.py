@@ -20,10 +20,10 @@ def leave_out_triton() -> None:
     of torch.
 
     The command line, the training process and the tests call this before they import torch. torch
-    imports triton for torch.compile's GPU kernels, which nothing here uses. That takes 70 MB, and
-    if an object of triton is alive when the process ends, two screens of "nanobind: leaked …" are
-    printed. Once torch is imported this does nothing, because torch may need the triton that it has
-    found.
+    imports triton for torch.compile's GPU kernels, which nothing here uses. The import takes 70 MB,
+    and if an object of triton is alive when the process ends, two screens of "nanobind: leaked …"
+    are printed. If torch is imported already, this function does nothing, because torch may need
+    the triton that it has found.
     """
     if "torch" not in sys.modules:
         sys.modules.setdefault("triton", None)  # type: ignore[arg-type]  # None marks a missing module
@@ -48,9 +48,10 @@ def threads(count: int) -> Iterator[None]:
     """A context manager: inside it torch computes with `count` CPU threads (at least 1) in this
     thread, afterwards with as many as before. Nothing else in robustviz changes the count.
 
-    How a sum is split depends on the count, so reproducible numbers need the same count. The
-    setting belongs to the process, and two sessions of the app may be inside at once: each then
-    restores the count from before both.
+    How a sum is split depends on the count, so reproducible numbers need the same count. torch's
+    setting belongs to the process, and two sessions of the app may be inside such contexts at once:
+    each then restores the count from before both. Only a context inside another one of the same
+    thread restores the count of the outer one.
     """
     global _inside, _usual
     import torch

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 @dataclass
 class Watch:
-    """A listener `tell(done, total)` and its counts of images; `total` is 0 if nobody called
-    `expect`.
+    """A listener `tell(done, total)` and its counts of images; `total` stays 0 unless `expect` is
+    called.
     """
 
     tell: Callable[[int, int], object]
@@ -29,8 +29,8 @@ _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 @contextmanager
 def watched(tell: Callable[[int, int], object]) -> Iterator[None]:
-    """A context manager: inside it `tell(done, total)` is called whenever this thread reports
-    images by `count`.
+    """A context manager: inside it, whenever this thread reports images by `count`, `tell(done,
+    total)` is called with the numbers of images that are done and that were announced by `expect`.
     """
     token = _watch.set(Watch(tell))
     try:

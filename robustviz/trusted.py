@@ -1,5 +1,5 @@
-"""The plug-ins that a person has trusted on this computer, with the SHA-256 of their code, saved in
-`.plugins.json` in the user's folder of runs. Code is located without importing anything.
+"""The plug-ins that a person has trusted on this computer, with the SHA-256 of their code. They are
+saved in `.plugins.json` in the user's folder of runs. Nothing is imported to find a plug-in's code.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from robustviz.types import UserError, harmless
 
 
 def find(source: str) -> tuple[str, Path]:
-    """Locate a plug-in. Returns its name as run folders store it, which is an absolute path or a
-    module's name, and the path of its code: a file, or the folder of a package. Raises UserError if
-    there is no such plug-in.
+    """Locate a plug-in without importing it. Returns its name as run folders store it, which is an
+    absolute path or a module's name, and the path of its code: a file, or the folder of a package.
+    Raises UserError if there is no such plug-in.
     """
     path = Path(source).expanduser()
     if source.endswith(".py") or path.is_dir() or {os.sep, os.altsep} & set(source):
@@ -70,9 +70,9 @@ def code_of(module: str) -> Path | None:
 
 
 def beside(path: Path, only: str | None = "") -> str:
-    """What to do about a Python file that imports, at its top level, a module which lies beside it
-    and is not found from everywhere, as two sentences; empty if it imports none. `only`: the one
-    module to look for; "": any.
+    """Two sentences, which say what is wrong and what to do, if a Python file imports, at its top
+    level, a module that lies beside it and is not found from other folders; empty if it imports
+    none. `only`: the one module to look for; "": any.
     """
     try:
         nodes = ast.parse(path.read_bytes()).body
@@ -104,8 +104,8 @@ def beside(path: Path, only: str | None = "") -> str:
 
 
 def sha256(path: Path) -> str:
-    """The hex SHA-256 of a file's bytes; for a folder, of the names and digests of its Python
-    files, in sorted order. Raises UserError if it cannot be read.
+    """The hex SHA-256 of a file's bytes; for a folder, of the relative paths and SHA-256 of all
+    Python files in it, in sorted order. Raises UserError if the file or folder cannot be read.
     """
     try:
         if path.is_file():
@@ -126,8 +126,8 @@ def _memory() -> Path:
 
 
 def every() -> dict[str, dict[str, str]]:
-    """All remembered plug-ins: the `path` and `sha256` of the code of each, by its name as `find`
-    returns it. Empty if none was ever remembered. Raises UserError if the list of them,
+    """All remembered plug-ins, by name as `find` returns it: for each the `path` and `sha256` of
+    its code. Empty if none was ever remembered. Raises UserError if the list of them,
     `.plugins.json`, cannot be read or is damaged.
     """
     path = _memory()

@@ -1,8 +1,8 @@
 """Make the shipped checkpoints: `python -m robustviz.zoo [DATA …]`.
 
 Trains, evaluates, probes and attacks the networks in a work folder among the user's runs, and
-copies what is shipped to `checkpoints`. Finished parts are kept, so an interrupted call can be
-repeated.
+copies what is shipped to `checkpoints`. Finished parts are kept, so after an interruption the same
+command continues.
 """
 
 import functools
@@ -22,7 +22,8 @@ from robustviz.training.config import TrainConfig
 from robustviz.types import UserError
 
 DATA = ("digits", "shapes")
-# Real images, whose networks come from the claims: one training seed, and a ladder, of each method.
+# Data sets of real images. Their networks come from the claims: of each method one training seed,
+# with the attacks of the ladder.
 REAL = ("cifar10",)
 REAL_METHODS = (
     "standard",
@@ -59,13 +60,13 @@ OTHERS = {
 }
 # The number of training images of model alignment's witness, a small_cnn of seed 2. Trained on all
 # images, the witness would classify each of them correctly: its hard labels would be the true
-# labels, and the controls `witness_hard` and `label` the same network. With these numbers it
-# classifies 92% of all training images correctly, on both data sets.
+# labels, and the controls `witness_hard` and `label` would be the same network. With these numbers
+# the witness classifies 92% of all training images correctly, on both data sets.
 WITNESS = {"digits": 125, "shapes": 1200}
 # Networks of seed 0 whose weights are also saved every second epoch, in half precision, for a film.
-# Not AFA's network on shapes: trained again for the film, with the same seed on another processor,
-# it became another network, on which PGD and AutoAttack differ less, so that it is a weaker
-# warning: .625 of the images right under PGD-100×5 and .580 under AutoAttack; shipped: .635, .565.
+# AFA's network on shapes is left out. Trained again for the film, with the same seed on another
+# processor, it became another network, on which PGD and AutoAttack differ less: .625 of the images
+# right under PGD-100×5 and .580 under AutoAttack, instead of .635 and .565 for the shipped network.
 FILMED = {
     "digits": ("standard", "pgd_at", "afa", "supcon_margin"),
     "shapes": ("standard", "pgd_at"),
@@ -75,7 +76,7 @@ BUDGETS = {"digits": (0.0375, 0.075, 0.225, 0.3), "shapes": (2 / 255, 4 / 255, 1
 SEEDS = (0, 1, 2)  # for every method and budget; only the weights of the first seed are shipped
 # number of images for the attacks of the ladder, AutoAttack included
 LADDER = {"digits": 360, "shapes": 200, "cifar10": 200}
-# the weights last: where they exist, the run is complete
+# The weights are copied last: where they exist, the run is complete.
 SHIPPED = ("config.json", "status.json", "metrics.jsonl", "eval.json", "net.safetensors")
 
 _say = functools.partial(print, flush=True)
@@ -129,9 +130,9 @@ def _shipped(key: str) -> list[TrainConfig]:
 
 
 def _real(key: str) -> list[TrainConfig]:
-    """The trainings of the claims whose networks on real images are shipped: for each of
-    `REAL_METHODS` the one with the fewest settings of its own, with the first seed; before them the
-    source and witness of model alignment.
+    """The configs of the trainings on real images whose networks are shipped. They are taken from
+    the claims: for each of `REAL_METHODS` the training with the fewest settings of its own, with
+    the first seed; before them the source and the witness of model alignment.
     """
     setup = next(each for each in claim.setups() if each.data == key)
     sides = claim.sides(claim.claims())
@@ -146,8 +147,9 @@ def _real(key: str) -> list[TrainConfig]:
 
 def make(data: Iterable[str] = DATA) -> list[runs.Run]:
     """Train, evaluate, probe and run the attack ladder (attacks of increasing strength) for
-    everything that is not finished; after each step the results are copied to `checkpoints`.
-    Returns the shipped runs. Raises UserError at the end if a training failed.
+    everything that is not finished; each step copies its results to `checkpoints`. At the end,
+    remove from `checkpoints` what is no longer shipped. Returns the shipped runs of these data
+    sets. Raises UserError at the end, before the removal, if a training failed.
 
     To make something again, because a method now computes something else under the same name, first
     remove it from `checkpoints` and from the work folder `.zoo-build`.
@@ -185,9 +187,9 @@ def _run(name: str) -> runs.Run:
 
 
 def _evaluate(run: runs.Run) -> None:
-    """Evaluate a run under CW-100, the margin attack of the ladder, unless that was done on the
-    same images as PGD-20, with which its training ended. Then write both to its file of shipped
-    evaluations.
+    """Evaluate a run under CW-100, the margin attack of the ladder, on the whole test split, unless
+    that was done already on the same images as PGD-20, with which the training ended. Then write
+    both evaluations to the file in which the run's evaluations are shipped.
     """
     from robustviz.training.evaluate import evaluate
 
@@ -210,8 +212,8 @@ def _probe(run: runs.Run) -> None:
 
 
 def _climb(run: runs.Run) -> None:
-    """Run those attacks of the ladder that a run has not been evaluated under, and ship the
-    results.
+    """Evaluate a run under those attacks of the ladder that it has not been evaluated under, and
+    ship the results.
     """
     from robustviz.training.evaluate import ladder
 
@@ -223,8 +225,9 @@ def _climb(run: runs.Run) -> None:
 
 def rungs_of(run: runs.Run) -> tuple[Attack, ...]:
     """The attacks of the ladder for a shipped network. AutoAttack, the last one, takes ten minutes
-    per network, so it is left out for other budgets, for networks of model alignment, for the
-    witnesses in `WITNESS`, and for SIP-AT, whose accuracy is low under PGD already.
+    per network. It is left out for networks trained with one of `BUDGETS`, for those of model
+    alignment, for the witnesses in `WITNESS`, and for SIP-AT, whose accuracy is low under PGD
+    already.
     """
     from robustviz.training.evaluate import LADDER as RUNGS
 
@@ -259,9 +262,9 @@ def _tidy() -> None:
 
 
 def main(data: list[str] | None = None) -> int:
-    """Make everything that is shipped: the networks of these data sets (None: of `DATA`), the table
-    of their results, the start page's story made from them, and the hashes. Returns the exit
-    status.
+    """Make everything that is shipped: the networks of these data sets (None or empty: of `DATA`),
+    the start page's story and the first screens' results made from them, and the hashes. Prints the
+    table of the networks' results. Returns the exit status.
     """
     from robustviz.views.start import pack as story
 
