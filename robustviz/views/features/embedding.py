@@ -1,6 +1,7 @@
-"""Projections of high-dimensional points into a plane: through class centres, by PCA, or by UMAP.
-The first two are linear and show true coordinates; UMAP shows only which points are neighbours. New
-points can be placed in a finished map without moving it.
+"""Projections of high-dimensional points onto a plane: through class centres, by PCA, or by UMAP.
+
+The first two are linear, so positions on the plane are true coordinates; UMAP shows only which
+points are neighbours. New points can be placed in a finished map without changing the map.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ AGAIN = 50  # UMAP's epochs when it starts from another map
 def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
     """The plane of largest variance through points `z` (N,D): two axes (D,2) of length 1, the
     origin (D,), which is the mean of the points, and the share of the variance in the plane, 0 to
-    1. An axis without variance is zero. Raises UserError for fewer than two points, for numbers
-    that are not finite, and where all points are equal.
+    1. The tensors are float64 on the CPU. An axis without variance is zero. Raises UserError for
+    fewer than two points, where all points are equal, and where `measures.cloud` does (numbers that
+    are not finite).
 
-    Each axis is signed so that its largest component is positive, which makes the picture the same
-    on every machine.
+    Each axis is signed so that its component of largest absolute value is positive, which makes the
+    picture the same on every machine.
     """
     z = measures.cloud(z)
     measures.require(
@@ -51,9 +53,10 @@ def plane(z: Tensor) -> tuple[Tensor, Tensor, float]:
 
 def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, float]:
     """The plane of largest variance through the class centres of points `z` (N,D) with labels `y`
-    (N,), returned as by `plane`; the share is of the centres' variance. Each class counts once,
-    however many points it has, and a class without points is left out. `classes`: the number of
-    classes. Raises UserError for points of fewer than two classes, and where `plane` does.
+    (N,): axes, origin and share as from `plane`, where the share is of the variance between the
+    centres. Each class counts once, however many points it has, and a class without points is left
+    out. `classes`: the number of classes. Raises UserError for points of fewer than two classes,
+    for a label outside 0 to `classes` − 1, and where `plane` does.
 
     Two centres span only a line; the second axis is then the direction perpendicular to it in which
     the points vary most.
@@ -75,9 +78,9 @@ def centre_plane(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, fl
 
 
 def _axes(centred: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """The first two right singular vectors (D,2) of the centred points `centred` (N,D), and their
-    squared singular values (2,). A singular value that is only rounding error of the original
-    points `z` gives zeros.
+    """The first two right singular vectors (D,2) of the centred points `centred` (N,D), signed as
+    in `plane`, and their squared singular values (2,). Vector and value are zero where the singular
+    value is only rounding error, judged by the largest one and by the original points `z`.
     """
     _, singular, right = torch.linalg.svd(centred, full_matrices=False)
     least = max(1e-9 * float(singular[0]), 1e-12 * float(z.abs().amax()))
@@ -90,13 +93,14 @@ def _axes(centred: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nearest(z: Tensor, k: int, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The `k` nearest points of each point of `z` (N,D) by cosine distance 1 − cos, exact: their
-    row indices (N,k) and the distances (N,k), nearest first; fewer columns where there are fewer
-    than `k` points.
+    """The `k` nearest neighbours of each point of `z` (N,D) by exact cosine distance 1 − cos: their
+    row indices (N,k), and the distances (N,k), float64 from 0 to 2; nearest first, with fewer
+    columns where there are fewer than `k` points to choose from.
 
-    The neighbours are points of `among` (M,D). Without `among` they are points of `z` itself, and
-    each point is its own first neighbour at distance 0, as UMAP requires. Ties go to the lowest
-    row. A vector of length zero is at distance 1 from all others.
+    The neighbours are rows of `among` (M,D). Without `among` they are rows of `z` itself, and each
+    point is its own first neighbour at distance 0, as UMAP requires. Ties go to the lowest row. A
+    vector of length zero is at distance 1 from all others. Raises UserError where `measures.cloud`
+    does.
     """
     u = measures.unit(measures.cloud(z))
     bank = measures.unit(measures.cloud(z if among is None else among))
@@ -114,8 +118,8 @@ def nearest(z: Tensor, k: int, among: Tensor | None = None) -> tuple[Tensor, Ten
 
 
 def _least(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The first `k` columns of `block.sort(dim=1, stable=True)`, without sorting the rest, which is
-    twenty times as fast.
+    """The `k` smallest values in each row of `block` (n,M) and their columns, (n,k) each: the first
+    `k` columns of both tensors from `block.sort(dim=1, stable=True)`, twenty times as fast.
     """
     distance, row = block.topk(min(k + 1, block.shape[1]), dim=1, largest=False)
     # `topk` chooses arbitrarily among points that are equally far
@@ -137,18 +141,18 @@ def umap(
     init: Tensor | None = None,
     epochs: int | None = None,
 ) -> Tensor:
-    """The positions (N,2) of points `z` (N,D) on a UMAP map with the cosine metric: umap-learn's
-    layout on exact neighbours, the same for the same seed.
+    """The positions (N,2), float64, of points `z` (N,D) on a UMAP map with the cosine metric:
+    umap-learn's layout on exact neighbours, the same for the same seed.
 
     `n_neighbors`: how many neighbours each point has, itself included. `init` (N,2): an earlier map
-    of the same points to start from; points that keep their neighbours stay in place. `epochs`: the
-    number of epochs of the layout, by default 500, from 1000 points 300, from 5000 points 200, and
-    50 with an `init`. In the app, a process that has already compiled umap-learn computes the
-    layout (`embedder`); elsewhere the first call compiles for about ten seconds.
+    of the same points to start from; points whose neighbours are the same in both move little.
+    `epochs`: the number of epochs of the layout, by default 500, from 1000 points 300, from 5000
+    points 200, and 50 with an `init`. In the app, a process that has already compiled umap-learn
+    computes the layout (`embedder`); elsewhere the first call compiles for about ten seconds.
 
     Raises UserError for fewer than four points, for fewer than two neighbours, for as many
     neighbours as points or more, for numbers that are not finite, for an `init` of another shape,
-    where all points have the same direction, and where umap-learn is not installed.
+    where all points have the same direction, and where umap-learn is not installed or fails.
 
     Source: McInnes et al. 2018 (arXiv 1802.03426). `Differs:` exact neighbours instead of
     approximate ones; fewer epochs from 1000 points, which lowers trustworthiness(15) by 0.001 and
@@ -189,8 +193,8 @@ def umap(
 
 
 def _map(init: Any, n: int) -> Tensor:
-    """`init`, the map of `n` points to start from, as a float64 tensor (n,2). Raises UserError if
-    it has another shape or values that are not finite.
+    """`init`, the map of `n` points to start from, as a float64 tensor (n,2). Raises UserError for
+    anything that is not numbers of this shape, and for values that are not finite.
     """
     try:
         at: Tensor = torch.as_tensor(init).double()
@@ -207,12 +211,13 @@ def _map(init: Any, n: int) -> Tensor:
 
 
 def place(new: Tensor, z: Tensor, at: Tensor, k: int = 15) -> Tensor:
-    """The positions (M,2) of new points (M,D) in a finished map, in which the points `z` (N,D) lie
-    at `at` (N,2) and do not move.
+    """The positions (M,2) of the points `new` (M,D) in a finished map, where the points `z` (N,D)
+    lie at `at` (N,2) and stay.
 
-    Each new point goes to the mean position of its `k` nearest neighbours by cosine, weighted by
-    UMAP's membership; a point that is in the map already gets its position there. Source:
-    umap-learn's initial positions of new points, without its later optimisation.
+    Each new point goes to the mean position of its `k` nearest neighbours among `z` by cosine,
+    weighted by UMAP's `memberships`. A new point that equals one of these neighbours gets the
+    neighbour's own position. Source: umap-learn's initial positions of new points, without its
+    later optimisation.
     """
     if not len(new):
         return at.new_zeros(0, 2)
@@ -225,11 +230,12 @@ def place(new: Tensor, z: Tensor, at: Tensor, k: int = 15) -> Tensor:
 
 
 def memberships(far: Tensor) -> Tensor:
-    """UMAP's weights exp(−(d − ρ)/σ) of neighbours at distances `far` (M,k), nearest first: (M,k),
-    0 to 1.
+    """UMAP's weights exp(−(d − ρ)/σ), (M,k) from 0 to 1, of the `k` neighbours of M points, whose
+    distances are `far` (M,k), nearest first.
 
-    ρ is the distance to the nearest neighbour, and σ is such that the weights add up to log₂ k, or
-    as close to it as possible. All weights are 1 where the distances are equal.
+    ρ is the distance to a point's nearest neighbour. σ is chosen for each point so that its weights
+    add up to log₂ k, or as close to that as possible. Where all distances are equal, all weights
+    are 1.
     """
     over = far - far[:, :1]
     low = torch.zeros(len(far), 1, dtype=torch.float64)
@@ -242,10 +248,11 @@ def memberships(far: Tensor) -> Tensor:
 
 
 def trustworthiness(z: Tensor, at: Tensor) -> float:
-    """The trustworthiness of a map, 0 to 1, by scikit-learn: 1 where the 15 nearest neighbours of
-    each point in the map `at` (N,2) are also its 15 nearest by cosine in `z` (N,D), less where they
-    are not. NaN for fewer than 32 points. Raises UserError where scikit-learn is not installed.
-    Source: Venna and Kaski 2001.
+    """The trustworthiness of a map, 0 to 1, by scikit-learn. It is 1 if the 15 nearest neighbours
+    of each point in the map `at` (N,2) are also its 15 nearest by cosine in `z` (N,D), and less the
+    farther apart in `z` the map's neighbours are. NaN for fewer than 32 points. Raises UserError
+    where scikit-learn is not installed, and where `measures.cloud` does. Source: Venna and Kaski
+    2001.
     """
     if len(z) < 2 * TRUST + 2:
         return math.nan

@@ -23,11 +23,12 @@ Near = Features | FeatureMap
 
 def features(results: Near | Mapping[str, Near], *, template: str = LIGHT) -> go.Figure:
     """Draw, for clean, attacked and noisy images, the mean cosine to their own class's clean centre
-    (●) and to the nearest centre of another class (◇), with 95% intervals; one or two networks.
-    Cosines are those in feature space, also if a map is given. Where ◇ is right of ●, images have
-    left their class.
+    (●) and to the nearest clean centre of another class (◇), with 95% intervals over images; for
+    one or two networks. The cosines are measured in feature space, also if a result is a map. Where
+    ◇ is right of ●, the images are on average nearer to another class than to their own.
 
-    Raises UserError where two networks were not measured on the same images of the same data.
+    Raises UserError where two networks were not measured on the same images of the same data, and
+    for more than two networks.
     """
     networks = named(results)
     _check_comparable(networks)
@@ -95,8 +96,8 @@ def _check_comparable(networks: Mapping[str, Near] | Mapping[str, FeatureFilm]) 
 
 
 def _near_sentences(networks: Mapping[str, Near]) -> Iterator[str]:
-    """Yield a sentence for each network on how near attacked images lie to their class, and for two
-    networks a sentence on whether they differ.
+    """Yield a sentence for each network on how near attacked images lie to their class. For two
+    networks, then yield one on whether they differ, or that they were attacked differently.
     """
     yield from itertools.starmap(_near_sentence, networks.items())
     if len({protocol(result) for result in networks.values()}) > 1:
@@ -127,9 +128,9 @@ def _near_sentence(name: str, result: Near) -> str:
 
 
 def _near_sure(name: str, result: Near) -> str:
-    """In words, for one network: the mean difference of the two cosines with its interval, the
-    cosine to the own class with noise, how far the attack moves the features, how many images it
-    fools, and the attack.
+    """In words, for one network under attack: the mean difference between the cosine to the own
+    centre and that to the nearest other, with its interval; the cosine to the own centre, also with
+    noise; how far the attack moves the features; how many images it fools; and what the attack is.
     """
     mean, low, high = mean_interval(_lead(result))
     moved = getattr(result, "moved_adv", getattr(result, "moved", None))
@@ -151,8 +152,8 @@ def _near_sure(name: str, result: Near) -> str:
 
 
 def _judge(networks: Mapping[str, Near]) -> str:
-    """How far two networks under the same attack differ in cosine and in accuracy, with intervals,
-    in words; empty for one network and if the attacks differ.
+    """How far two networks under the same attack differ, in words with intervals: in `_lead` and in
+    accuracy. Empty for one network, and if the attacks differ.
     """
     if len(networks) != 2 or len({protocol(result) for result in networks.values()}) > 1:
         return ""
@@ -179,8 +180,9 @@ def _judge(networks: Mapping[str, Near]) -> str:
 def _ordered(
     first: str, second: str, lead: float, low: float, high: float
 ) -> tuple[str, str, float, float, float]:
-    """Turn the `lead` of the `first` network over the `second` so that it is positive: returns the
-    name of the network ahead, the other's name, the lead, and its interval.
+    """Returns the name of the network that is ahead, the other's name, by how much it is ahead (not
+    negative), and the ends of the interval. `lead`, `low`, `high`: by how much the `first` network
+    is ahead of the `second`, which may be negative, and its interval.
     """
     return (
         (first, second, abs(lead), low, high) if lead >= 0 else (second, first, -lead, -high, -low)
@@ -188,7 +190,7 @@ def _ordered(
 
 
 def protocol(result: Features | FeatureMap | FeatureFilm) -> str:
-    """The attack, its radius and seed, in words."""
+    """The attack, its radius and seed in words, such as "PGD-20 at ε = 8/255, seed 0"."""
     return (
         f"{attack_name(result.meta['attack'])} at ε = {eps_text(float(result.meta['eps']))}, seed"
         f" {result.meta['seed']}"
@@ -201,8 +203,8 @@ def percent(k: int, n: int) -> str:
 
 
 def fooled_text(result: Near) -> str:
-    """On how many of the images that a network classifies correctly it is fooled, in words; empty
-    where there is no such image.
+    """In words: how many of the images that the network classifies correctly when clean are
+    misclassified when attacked. Empty where it classifies none correctly.
     """
     k, m = int(result.fooled.sum()), int(result.right.sum())
     return f"fooled on {k} of the {m} images that it classifies correctly" if m else ""
@@ -219,10 +221,11 @@ def feature_gap(
     template: str = LIGHT,
 ) -> go.Figure:
     """Draw measures in feature space over the epochs whose weights were stored, for one or two
-    networks. Above: the mean cosine of attacked images to their own class's centre and to the
-    nearest centre of another class. Below: how far the attack and the noise move an image. `epoch`
-    is marked. Raises UserError where two networks were not measured on the same images of the same
-    data.
+    networks. Above: the mean cosine of attacked images to their own class's clean centre and to the
+    nearest clean centre of another class. Below: how far the attack and the noise move an image's
+    features, in mean distances between class centres. `epoch`: marked by a vertical line. Raises
+    UserError where two networks were not measured on the same images of the same data, and for more
+    than two networks.
     """
     networks = named(results)
     _check_comparable(networks)

@@ -19,9 +19,10 @@ from robustviz.views.theme import COLOURS, LIGHT, blank, finish
 def feature_film(
     result: FeatureFilm, *, epoch: int | None = None, name: str = "", template: str = LIGHT
 ) -> go.Figure:
-    """Draw clean ● and attacked × points at each stored epoch, as frames with a play button. They
-    lie on the plane of the last epoch's class centres or on UMAP's maps. `epoch` selects the frame
-    displayed first (the nearest stored epoch); by default it is the last.
+    """Draw clean ● and attacked × points of one network at each epoch whose weights were stored, as
+    frames with a slider and buttons to play and pause. The points lie on the plane of the last
+    epoch's class centres or on UMAP's maps. The frame displayed first is that of the stored epoch
+    nearest to `epoch`, by default the last one. `name` is printed in the title.
     """
     umap = result.meta.get("projection") == "umap"
     names, last = list(result.meta["classes"]), len(result.epochs) - 1

@@ -1,4 +1,4 @@
-"""The film of feature space as a `Screen`: one slider in the browser goes through the epochs whose
+"""The film of feature space as a `Screen`: a slider in the browser goes through the epochs whose
 weights at least one of the networks stored.
 """
 
@@ -21,10 +21,10 @@ Moves = dict[str, tuple[str, Sequence[str]]]
 
 
 def film(films: Mapping[str, FeatureFilm], template: str = LIGHT) -> Screen:
-    """Draw clean ● and attacked × points of one or two networks, at each epoch whose weights any of
-    them stored. Where a network did not store an epoch's weights, its last stored epoch before
-    that is displayed, with its number over the map; if there is none, the map is empty. The × of
-    misclassified images have the colour of text.
+    """A screen with the clean ● and attacked × points of one or two networks (`films`, by name) at
+    each epoch whose weights any of them stored. Where a network did not store an epoch's weights,
+    its map shows its last stored epoch before that, with the number above the map; if there is
+    none, the map is empty. The × of misclassified images have the colour of text.
     """
     epochs = sorted({int(epoch) for result in films.values() for epoch in result.epochs})
     moves: Moves = {}
@@ -52,13 +52,16 @@ def film(films: Mapping[str, FeatureFilm], template: str = LIGHT) -> Screen:
 
 
 def _frames(result: FeatureFilm, epochs: Sequence[int]) -> Ints:
-    """For each of `epochs` the frame of the last stored epoch up to it, or -1 if there is none."""
+    """For each of `epochs`, the index in `result.epochs` of the last stored epoch that is not after
+    it, or -1 if there is none.
+    """
     return np.asarray(np.searchsorted(result.epochs, epochs, side="right") - 1)
 
 
 def _sentence(films: Mapping[str, FeatureFilm], epoch: int) -> str:
-    """How many attacked images each network classifies correctly at `epoch`, followed by a sentence
-    for each network that is displayed at an earlier epoch or not at all.
+    """In words: how many attacked images each network with stored weights of this `epoch`
+    classifies correctly, followed by a sentence for each other network, which is displayed at an
+    earlier epoch or not at all.
     """
     counts, apart = [], []
     for result, side in zip(films.values(), sides(films), strict=True):

@@ -18,7 +18,7 @@ from robustviz.views.features.result import FeatureFilm, FeatureMap, commonest
 from robustviz.views.theme import CLASSES, COLOURS, LIGHT, SYMBOLS, blank, clear, finish
 
 FULL = 10  # classes with their own colours; of more, the ten most often misclassified
-LINES = 300  # arrows at most; more would hide the points
+LINES = 300  # lines from clean to attacked points at most; more would hide the points
 CROWD = 1500  # points; a map with more is drawn with WebGL
 ROOM = (250, 370)  # pixels for a map's longer side, on a phone and beside a second map
 SHIFTS = (0, 20, -20, 40, -40)  # pixels by which a class's name may move from its place
@@ -36,8 +36,8 @@ Trace = dict[str, Any]
 
 
 class Group(NamedTuple):
-    """Images that share a colour: their name in the legend, the mask (n,) that selects them, the
-    colour, and the symbol of clean ones.
+    """Images that share a colour: the group's name in the legend, the mask (n,) that selects them,
+    their colour, and the symbol of clean ones (attacked ones are ×).
     """
 
     name: str
@@ -46,9 +46,9 @@ class Group(NamedTuple):
     symbol: str = "circle"
 
     def trace(self, points: Floats, attacked: bool, data: Any, hover: str) -> Trace:
-        """The Plotly trace of the group's rows of `points` (n,2): `attacked` points are drawn as ×
-        and are not in the legend. The rows of `data` (n,…) become the `customdata`, for selecting
-        and for `hover`, the hover template.
+        """The Plotly trace of this group's points, which are rows of `points` (n,2). With
+        `attacked` they are drawn as × and are not in the legend. `data` (n,…): its rows for these
+        images become the trace's `customdata`; `hover`: the hover template.
         """
         return {
             "x": points[self.members, 0],
@@ -78,16 +78,17 @@ def feature_map(
     mark: int | None = None,
     template: str = LIGHT,
 ) -> go.Figure:
-    """Draw clean ● and attacked × points of the same images, with a line from each ● to its ×; one
-    network.
+    """Draw clean ● and attacked × points of the same images for one network, with a line from ● to
+    × for the first 300 images. Points that were placed in the finished map at another ε are drawn,
+    too.
 
     `name` is printed in the title. `colour`: by `class`, or by `fooled` (right under attack too,
     fooled, misclassified untouched). `noise`: also draws the images with random noise. `focus`:
-    greys out all classes except the named one and, when coloured by class, those that its attacked
-    images are mistaken for most often. `mark`: draws a small map instead, which shows where the
-    image of this index lies. Each point's `customdata` is its image's index, class, and predictions
-    clean and attacked. Raises UserError for an unknown `colour` or `focus`, and for a `mark` that
-    is not in the map.
+    greys out all classes except the named one and, when coloured by class, up to three that its
+    attacked images are mistaken for most often. `mark`: draws a small map instead, which shows
+    where the image of this index lies. The `customdata` of a point begins with its image's index,
+    class, and predictions clean and attacked (not in the small map). Raises UserError for an
+    unknown `colour` or `focus`, and for a `mark` that is not in the map.
     """
     if mark is not None:
         return _marked(result, mark, name, template)
@@ -127,7 +128,9 @@ def feature_map(
 
 
 def _data(result: FeatureMap) -> Any:
-    """Each image's index and the names of its class and of both predictions, (n,4)."""
+    """Each image's index, and the names of its class and of its predictions clean and attacked, as
+    (n,4) of objects.
+    """
     return np.stack(
         [
             result.index.astype(object),
@@ -245,9 +248,10 @@ def _groups(result: FeatureMap, colour: str, focus: str, template: str) -> list[
 
 
 def by_class(y: Ints, pred_adv: Ints, names: list[str], focus: str, template: str) -> list[Group]:
-    """One group per class, in class order. With a class in `focus`, only that class and up to three
-    for which its attacked images are most often mistaken have groups; of more than ten classes, the
-    ten most often misclassified under attack. The rest form one grey group.
+    """One group per class, in class order. With a class in `focus` (its name), only that class and
+    up to three that its attacked images are most often mistaken for have groups of their own.
+    Without `focus`, of more than ten classes, only the ten most often misclassified under attack
+    have. The rest of the images form one grey group at the end.
     """
     present, shades = [int(label) for label in np.unique(y)], CLASSES[template]
     shown = present
@@ -269,8 +273,9 @@ def by_class(y: Ints, pred_adv: Ints, names: list[str], focus: str, template: st
 
 
 def lines(start: Floats, end: Floats) -> dict[str, Floats]:
-    """The x and y of one trace of lines from `start` to `end`, (n,2) each, for the first `LINES`
-    images, with gaps (NaN) between the lines.
+    """The `x` and `y` (3m,) of a single Plotly trace that draws a line from each point of `start`
+    (n,2) to that of `end` (n,2), with NaN after each line as a gap. Only the first m points have a
+    line: n, or `LINES` if that is less.
     """
     start, end = start[:LINES], end[:LINES]
     return {
@@ -282,7 +287,7 @@ def lines(start: Floats, end: Floats) -> dict[str, Floats]:
 
 
 def arrows(start: Floats, end: Floats, template: str) -> Trace:
-    """The trace of the lines from `start`, the clean points, to `end`, the attacked ones."""
+    """The trace of the `lines` from the clean points `start` (n,2) to the attacked points `end`."""
     return {
         "name": "clean → attacked",
         **lines(start, end),
@@ -301,17 +306,17 @@ def labels(
     above: int = 0,
     free: Floats | None = None,
 ) -> Iterator[Trace]:
-    """Yield annotations with the classes' names, so that no colour has to be looked up; of more
-    than ten classes, only that of `focus`. Each stands at the most central of its class's clean
-    `points` (n,2), or `above` pixels over it. A name that would cover another one, or one of the
-    points `free` (k,2), is moved a little up or down.
+    """Yield annotations with the classes' names, so that no colour has to be looked up. Of more
+    than ten classes, only the class `focus` (a name) is annotated. Each name stands at the most
+    central of its class's clean `points` (n,2), or `above` pixels over it. A name that would cover
+    another one, or one of the points `free` (k,2), is moved a little up or down if that helps.
     """
     y, names, ink = result.y, list(result.meta["classes"]), COLOURS[template]
     shown = [int(label) for label in np.unique(y)]
     shown = shown if len(shown) <= FULL else [label for label in shown if names[label] == focus]
-    # pixels per unit, in a narrow and in a wide figure
+    # pixels per unit of the map, in a narrow and in a wide figure, (2,1)
     scales = np.array([[room / (np.ptp(points, axis=0).max() or 1.0)] for room in ROOM])
-    # the centre of each name in both, and half its width
+    # the places that are taken: the centre in both figures, in pixels, and half the width
     taken = [(scales * point, 10) for point in (() if free is None else free)]
     for label in shown:
         mine, half = points[y == label], 4 * len(names[label]) + 2
@@ -380,7 +385,9 @@ def _map_sentence(result: FeatureMap, noise: bool, focus: str) -> str:
 
 
 def _map_sure(result: FeatureMap) -> str:
-    """How the map was measured and made, and the interval of the share fooled, in words."""
+    """In words: how the map was measured and made, and how many images are fooled, with the 95%
+    interval of their share.
+    """
     k, m = int(result.fooled.sum()), int(result.right.sum())
     return (
         f"Nearer means by cosine in feature space, not on the map. {protocol(result)}. Measured"
@@ -390,8 +397,8 @@ def _map_sure(result: FeatureMap) -> str:
 
 
 def _made(result: FeatureMap) -> str:
-    """For a plane the share of the variance in it, for UMAP its settings and trustworthiness, in
-    words.
+    """How the map was made, in words: the share of the variance that a plane contains, or UMAP's
+    settings and trustworthiness.
     """
     meta = result.meta
     if meta["projection"] != "umap":
@@ -406,7 +413,9 @@ def _made(result: FeatureMap) -> str:
 
 
 def _landed(result: FeatureMap, focus: str) -> str:
-    """The class that the attacked images of a class are most often mistaken for, in words."""
+    """In words, with a leading space: the class as which the attacked images of the class `focus`
+    are most often classified (it may be `focus` itself), and how often.
+    """
     names = list(result.meta["classes"])
     read = np.bincount(result.pred_adv[result.y == names.index(focus)], minlength=len(names))
     if not read.any():

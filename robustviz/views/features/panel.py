@@ -1,5 +1,5 @@
 """The panels of the Features page: the first screen, how near images stay to their class, and under
-*More* maps in which points can be selected, and the film.
+*More* the maps in which points can be selected and the film of the epochs.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Choice:
 
 
 def settings(here: Context) -> FeatureMapSpec:
-    """Draw the first screen's settings; return the map's spec, the same for both networks."""
+    """Draw the first screen's settings; return the spec of the map (a UMAP) for both networks."""
     n = st.select_slider("Test images", COUNTS, **linked("map-n", 200, COUNTS))
     share = st.select_slider(
         "ε as a multiple of the training ε",
@@ -80,10 +80,11 @@ def settings(here: Context) -> FeatureMapSpec:
     )
     packed = st.select_slider("UMAP: min_dist", PACKED, **linked("map-dist", "0.1", PACKED))
     write_address()  # here too: a fragment's rerun does not reach the page's end
-    if "eps" in st.query_params:  # of Attack and Attention; here it would be a multiple, `map-eps`
+    # `eps`, a radius, belongs to Attack and Attention; this page has `map-eps`, a multiple of ε
+    if "eps" in st.query_params:
         note_astray("eps", None)
     radii = [catalogue.radius(folder.open_model(run_id)) for _, run_id in here.sides]
-    # both networks are attacked at the same ε
+    # both networks are attacked at the same ε, a multiple of the first network's training ε
     eps = None if share == "1" and len(set(radii)) == 1 else SHARES[str(share)] * radii[0]
     return FeatureMapSpec(
         n=int(n),
@@ -97,8 +98,9 @@ def settings(here: Context) -> FeatureMapSpec:
 
 
 def allowed(here: Context, asked: FeatureMapSpec) -> FeatureMapSpec:
-    """Returns `asked`. If its maps are not measured, and this session may not start that, the usual
-    numbers of images and steps replace its own, with a message.
+    """Returns the spec to measure: `asked`, unless its maps are not measured yet and this session
+    may not start such a long measurement. Then a message is drawn, and the default numbers of
+    images and steps replace those of `asked`.
     """
     if not _cost(asked) or any(
         all(_measured(run_id, spec) for _, run_id in here.sides)
@@ -116,7 +118,9 @@ def allowed(here: Context, asked: FeatureMapSpec) -> FeatureMapSpec:
 
 
 def _measured(run_id: str, spec: FeatureMapSpec) -> bool:
-    """Whether a run's map is measured, or cannot be looked up, which `first` says in its place."""
+    """Whether a run's map is in memory or on disk already. Also True if looking it up raises
+    UserError, which `first` then shows in the map's place.
+    """
     try:
         return cache.kept(run_id, spec) is not None
     except UserError:
@@ -124,8 +128,9 @@ def _measured(run_id: str, spec: FeatureMapSpec) -> bool:
 
 
 def first(here: Context, asked: FeatureMapSpec, row: DeltaGenerator) -> list[screen.Side]:
-    """Draw the first screen; return each network whose map could be measured, with its map and
-    pictures. `row`: the container for the screen's *Take home* menu.
+    """Draw the first screen; return a `Side` for each network whose map could be measured. `row`:
+    the container for the screen's *Take home* menu. A click on an image chooses it for all views
+    and reruns the page.
     """
     pictured = asked.alike(FeatureTilesSpec)
     sides: list[screen.Side] = []
@@ -154,9 +159,10 @@ def first(here: Context, asked: FeatureMapSpec, row: DeltaGenerator) -> list[scr
 
 
 def known_or_plane(name: str, run_id: str, asked: FeatureMapSpec) -> dict[str, FeatureMap]:
-    """Returns {name: map} for a network. The map is its UMAP if that is cached or ready within half
-    a second; else its PCA, with a message, until the page reruns with the UMAP. If the PCA cannot
-    be measured, the reason is drawn and the dict is empty.
+    """Returns {name: map} for a network. The map is its UMAP if that is in memory, on disk or ready
+    within half a second. Else a thread goes on computing the UMAP, the map is a PCA of the same
+    features, a message says so, and the page reruns when the UMAP is ready. If the PCA cannot be
+    measured, the reason is drawn and the dict is empty.
     """
     if (known := cache.kept(run_id, asked)) is not None:
         return {name: known}
@@ -180,8 +186,9 @@ def known_or_plane(name: str, run_id: str, asked: FeatureMapSpec) -> dict[str, F
 
 
 def _cost(asked: FeatureMapSpec) -> str:
-    """The cost to print on a button, if a session that may not start long jobs asks for a map that
-    takes longer than usual; else empty, and there is no button.
+    """The cost of a map in words, if this session may not start long measurements and the map takes
+    longer than with the default numbers of images and steps; else "". With "" the map is measured
+    at once (see `widgets.measured`).
     """
     usual = FeatureMapSpec()
     return (
@@ -192,14 +199,16 @@ def _cost(asked: FeatureMapSpec) -> str:
 
 
 def _meanwhile(asked: FeatureMapSpec) -> FeatureMapSpec:
-    """The spec of the map shown while UMAP is computed: PCA of the same features."""
+    """The spec of the map that is displayed while the UMAP is computed: a PCA of the same
+    features.
+    """
     usual = FeatureMapSpec()
     return replace(asked, projection="pca", n_neighbors=usual.n_neighbors, min_dist=usual.min_dist)
 
 
 def behind(asked: FeatureMapSpec, shown: FeatureMap) -> FeatureMapSpec:
-    """The spec with which a map on the page was measured: `asked`, or the spec of the PCA that
-    replaces its UMAP for now.
+    """The spec with which the displayed map `shown` was measured: `asked`, or the spec of the PCA
+    that is displayed until the UMAP of `asked` is ready.
     """
     return asked if shown.meta["projection"] == asked.projection else _meanwhile(asked)
 
@@ -274,8 +283,8 @@ def explore(here: Context, asked: FeatureMapSpec) -> None:
 
 
 def controls(here: Context, asked: FeatureMapSpec) -> Choice:
-    """Draw the maps' controls; return what was chosen. `asked`: the spec from the first screen's
-    settings.
+    """Draw the maps' controls; return what was chosen, with all other settings from `asked`, the
+    spec from the first screen's settings.
     """
     left, middle, right = st.columns(3, vertical_alignment="bottom")
     kind = one_of(left, "Map", MAPS, "map", term("feature map"))
@@ -297,7 +306,9 @@ def controls(here: Context, asked: FeatureMapSpec) -> Choice:
 
 
 def maps(here: Context, choice: Choice) -> None:
-    """Draw a map for each network, side by side, and below them what is selected."""
+    """Draw a map for each network, side by side, and below them the images selected in the maps and
+    the image that is chosen on the page.
+    """
     several, umap = len(here.sides) > 1, choice.map.projection == "umap"
     st.markdown(
         "Each mark is a test image, the × at the end of its line the same image attacked. "
@@ -336,8 +347,8 @@ def maps(here: Context, choice: Choice) -> None:
 
 
 def _chosen(here: Context, shown: Mapping[str, FeatureMap], chosen: Sequence[int]) -> None:
-    """Draw the images with indices `chosen`, which are selected in the maps: pictures, a table, a
-    file. If none is selected, say how to select some.
+    """Draw the images with indices `chosen`, which are selected in the maps: pictures, a table, and
+    a download of the table as CSV. If none is selected, say how to select some.
     """
     if not chosen:
         st.markdown(
@@ -360,8 +371,9 @@ def _chosen(here: Context, shown: Mapping[str, FeatureMap], chosen: Sequence[int
 
 
 def chosen_rows(shown: Mapping[str, FeatureMap], chosen: Sequence[int]) -> list[JSON]:
-    """One row for each selected image that is in the maps: its index and class, and for each
-    network the predictions, whether it was fooled, and the cosines.
+    """One row for each index in `chosen` that is in the maps `shown` (by network name): the image's
+    index and class, and for each network its predictions, whether the attack fools the network on
+    it, and its cosines to class centres.
     """
     first = next(iter(shown.values()))
     at = {int(index): row for row, index in enumerate(first.index)}
@@ -378,7 +390,7 @@ def chosen_rows(shown: Mapping[str, FeatureMap], chosen: Sequence[int]) -> list[
 
 
 def _cells(result: FeatureMap, row: int) -> JSON:
-    """The table's entries for the image in that row of one network's map, by column."""
+    """The table's entries, by column, for the image in row `row` of one network's map."""
     names = result.meta["classes"]
     return {
         "clean": names[result.pred[row]],
@@ -391,8 +403,9 @@ def _cells(result: FeatureMap, row: int) -> JSON:
 
 
 def _image(here: Context, shown: Mapping[str, FeatureMap], choice: Choice) -> None:
-    """Draw the image that is selected on the page: where it lies in each map, how it is classified,
-    and the image attacked on its own.
+    """Draw, for each network, the image that is chosen on the page: where it lies in the map, how
+    it is classified, and pictures of the image clean and attacked on its own. Nothing is drawn if
+    the user's own picture is chosen.
     """
     if here.own:
         return
@@ -439,8 +452,8 @@ def _image(here: Context, shown: Mapping[str, FeatureMap], choice: Choice) -> No
 
 
 def film(here: Context) -> None:
-    """Draw the map at each epoch whose weights were stored, with one slider for both networks, and
-    the distances over the epochs.
+    """Draw the film: the map at each epoch whose weights were stored, with one slider for both
+    networks, and below it the cosines and distances over the epochs.
     """
     st.subheader("How the features developed, epoch by epoch")
     spec = FeatureFilmSpec(projection=one_of(st.container(), "Map of the film", FILMS, "map-film"))

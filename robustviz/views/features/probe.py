@@ -1,7 +1,7 @@
 """The probes of the Features page: penultimate-layer features of clean, attacked and noisy images,
 their measures and their maps, also epoch by epoch. Uniform noise of the same ε is the control: an
 effect that the noise has, too, is not due to the attack. The noise has a smaller ℓ2 norm than the
-attack, because it fills the ε box, while PGD goes to the corners of the box.
+attack: it is spread evenly over the ε box, while PGD ends mostly at the box's corners.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from robustviz.views.measure import images_of, meta_of, net_of, probe, radius
 
 VOTES = 10  # nearest neighbours that vote, if there are that many
 FRAMES = 24  # epochs of a film at most; of more, evenly spaced ones are shown
-EXACT = 64 * 1024  # bytes up to which a sheet is stored as PNG; a larger one is a WebP
+EXACT = 64 * 1024  # a sheet of at most so many bytes is stored as PNG, a larger one as WebP
 SHEETS: tuple[tuple[str, dict[str, Any]], ...] = (("png", {}), ("webp", {"quality": 85}))
 TITLES = {"centres": "the plane of the class centres", "pca": "PCA", "umap": "UMAP"}
 
@@ -56,8 +56,8 @@ TITLES = {"centres": "the plane of the class centres", "pca": "PCA", "umap": "UM
 @dataclass(frozen=True, eq=False)
 class Task:
     """What is to be measured for a spec and a run: the test `images`, the `attack` on them, the
-    `seed` of its random start, and `noisy` (N,C,H,W), the images with random noise of the same ε.
-    `meta`: the result's metadata, which describe run and attack.
+    `seed` of its random start, and `noisy` (N,C,H,W), the images with uniform noise of the same ε.
+    `meta`: the result's metadata, which say what the run and the attack are.
     """
 
     images: Dataset
@@ -75,8 +75,8 @@ class Task:
         }
 
     def displacement(self, clean: Tensor, moved: Tensor, x_moved: Tensor) -> measures.Displacement:
-        """Measure how far each image's features moved, from `clean` (N,D) to `moved` (N,D), when
-        the image became that in `x_moved` (N,C,H,W). Raises UserError for images of one class.
+        """How far each image's features moved from `clean` (N,D) to `moved` (N,D), when the image
+        changed to that in `x_moved` (N,C,H,W). Raises UserError if all images are of one class.
         """
         few = self.images
         return measures.displacement(
@@ -104,15 +104,15 @@ def task_of(run: Run, spec: AttackedSpec[Any]) -> Task:
 
 
 def features_of(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (N,D) and logits (N,K) of images (N,C,H,W), in eval mode."""
+    """Features (N,D) and logits (N,K) of images (N,C,H,W), in eval mode, without gradients."""
     with frozen(net), torch.no_grad():
         parts = [net.parts(part) for part in in_parts(x, size=net.size)]
         return torch.cat([p.features for p in parts]), torch.cat([p.logits for p in parts])
 
 
 def own_and_best(values: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """For each row of `values` (N,K), the entry of its class `y` (N,) and the largest other entry,
-    where NaN counts as −∞: (N,) each.
+    """For each row of `values` (N,K), the entry of its class `y` (N,) and the largest of the other
+    entries, (N,) each. Among the others NaN counts as −∞.
     """
     others = values.scatter(1, y[:, None], -torch.inf).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
     return values.gather(1, y[:, None])[:, 0], others.amax(dim=1)
@@ -127,14 +127,15 @@ def describe(
     centres: Tensor,
     moved: measures.Displacement,
 ) -> dict[str, float]:
-    """All measures of the points `z` (N,D) by name, including those that compare each point with
-    the same image's `clean` point.
+    """All measures of the points `z` (N,D) with classes `y` (N,), as a dict by name.
 
-    `own_cosine`, `other_cosine`: the mean cosine of an image to the clean centre of its own class,
-    and to the nearest centre of another class. `centre_own`, `centre_other`: the mean over the
-    diagonal of `centres`, the matrix from `measures.centre_cosines`, and over the other entries.
-    For `knn_among_clean` and `hit_among_clean` the neighbours are sought among the clean points,
-    without the image's own one: attacked images may form new clusters of a single class.
+    `clean` (N,D): the same images' clean points; `pred` (N,): predictions; `k`: how many
+    neighbours; `centres` (K,K): from `measures.centre_cosines`; `moved`: how far `z` is from
+    `clean`. Measures not described here are functions in `measures`. `own_cosine`, `other_cosine`:
+    the mean cosine of a point to the clean centre of its own class, and to the nearest of another
+    class. `centre_own`, `centre_other`: the mean over the diagonal of `centres`, and over the other
+    entries. `twin_alignment`, `cka`: between `z` and `clean`. `lipschitz`, `moved`: means over
+    `moved`. In `knn_among_clean` and `hit_among_clean`, neighbours are other images' clean points.
     """
     own = torch.eye(len(centres), dtype=torch.bool)
     to_own, to_other = own_and_best(
@@ -217,8 +218,8 @@ def _summary(attack: PGD, values: dict[Images, dict[str, float]], k: int) -> str
 @probe(FeatureTilesSpec)
 def feature_tiles(run: Run, spec: FeatureTilesSpec) -> FeatureTiles:
     """Make small pictures of the images, find their nearest neighbours in feature space, and
-    measure after how many tenths of its perturbation each image stays misclassified. Raises
-    UserError for an invalid radius.
+    measure from how many tenths of its perturbation on each image stays misclassified. Raises
+    UserError for an invalid radius, and for features that are not finite.
     """
     task, net = task_of(run, spec), net_of(run)
     y, seen = task.images.y, task.seen_by(net)
@@ -227,7 +228,7 @@ def feature_tiles(run: Run, spec: FeatureTilesSpec) -> FeatureTiles:
     between = [torch.lerp(x, x_adv, tenth / TENTHS) for tenth in range(1, TENTHS)]
     read = [clean, *(features_of(net, each)[1] for each in between), attacked]
     held = torch.stack([logits.argmax(dim=1) == y for logits in read]).flip(0)
-    # how many steps, counted back from the full attack, are misclassified without a break
+    # 11 minus how many steps, counted back from the full attack, are all misclassified
     lost = TENTHS + 1 - (~held).int().cumprod(dim=0).sum(dim=0)
     sheet, side = _sheet(torch.cat([x, x_adv]))
     return FeatureTiles(
@@ -255,8 +256,8 @@ def feature_tiles(run: Run, spec: FeatureTilesSpec) -> FeatureTiles:
 
 
 def _neighbours(z: Tensor, clean: Tensor, k: int) -> Ints:
-    """For each image, with features `z` (n,D), the rows (n,k) of the `k` nearest `clean` images,
-    nearest first, without the image itself; fewer columns where there are fewer images.
+    """For each image, with features `z` (n,D), the rows (n,k) of the `k` other images whose clean
+    features `clean` (n,D) are nearest by cosine, nearest first; n − 1 columns if `k` is larger.
     """
     k = min(k, len(z) - 1)
     rows, _ = embedding.nearest(z, k + 1, among=clean)
@@ -267,8 +268,8 @@ def _neighbours(z: Tensor, clean: Tensor, k: int) -> Ints:
 
 
 def _sheet(x: Tensor) -> tuple[Ints, int]:
-    """Images (N,C,H,W) as tiles of one encoded picture: its bytes as an array, and the side of a
-    tile in pixels. It is a lossless PNG of at most `EXACT` bytes, else a WebP.
+    """Images (N,C,H,W) in [0, 1] as tiles of one picture: its file as an array of bytes (a lossless
+    PNG if that has at most `EXACT` bytes, else a WebP), and the side of a tile in pixels.
     """
     tiles = np.stack([pictures.pixels(one) for one in x.numpy()])
     count, side = len(tiles), max(tiles.shape[1:3])
@@ -345,9 +346,9 @@ def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
 def _drawn(
     spec: FeatureMapSpec, both: Tensor, guests: list[Tensor], y: Ints, classes: int
 ) -> tuple[Tensor, list[Tensor], Tensor, Tensor, float]:
-    """Returns the positions of the clean and attacked points `both` (2n,D) and of the `guests`,
-    which are placed in the finished map; then the plane's axes, origin and share of the variance,
-    which are empty, empty and NaN for UMAP.
+    """Returns the positions of the clean and attacked points `both` (2n,D); a list of the positions
+    of each of the `guests`, which are placed in the finished map; and the plane's axes, origin and
+    share of the variance: for UMAP empty, empty and NaN.
     """
     if spec.projection == "umap":
         at = embedding.umap(
@@ -370,9 +371,7 @@ def _drawn(
 
 
 def _map_summary(spec: FeatureMapSpec, result: FeatureMap) -> str:
-    """How the map was made, and how many points lie nearer to another class's centre than to their
-    own in feature space, in words.
-    """
+    """How the map was made, and how many points `FeatureMap.astray` counts, in words."""
     made = {
         "centres": f"contains {result.share:.0%} of the variance between the class centres",
         "pca": f"contains {result.share:.0%} of the variance",
@@ -404,8 +403,8 @@ def _check_count(projection: str, count: int) -> None:
         )
 
 
-# The name holds the last snapshot's epoch: a run that trains on gets new snapshots, but its best
-# weights, whose hash marks cached results, may stay the same.
+# The name of the cached film has the last stored epoch: a run that is trained further stores more
+# epochs, but its best weights, by whose hash cached results are found, may stay the same.
 @probe(
     FeatureFilmSpec, name=lambda run, spec: f"{registry.key(spec)}-{max(run.snapshots, default=0)}"
 )
@@ -455,7 +454,7 @@ def feature_film(run: Run, spec: FeatureFilmSpec) -> FeatureFilm:
 
 
 def _epochs(run: Run) -> list[int]:
-    """The epochs in a film, evenly spaced. Raises UserError where a run stored fewer than two."""
+    """All stored epochs; of more than 24, 24 evenly spaced. Raises UserError for fewer than two."""
     every = run.snapshots
     if len(every) < 2:
         raise UserError(
@@ -469,9 +468,9 @@ def _epochs(run: Run) -> list[int]:
 def _shot(
     net: Classifier, task: Task
 ) -> tuple[Tensor, Tensor, list[Ints], list[float], list[float], list[float]]:
-    """One epoch: the features (n,D) of clean and of attacked images, the predictions for both, the
-    mean cosines of all `KINDS` to the own class's centre and to the nearest centre of another
-    class, and how far the attack and the noise move the features.
+    """Measure one epoch. Returns the features (n,D) of clean and of attacked images; the
+    predictions (n,) for both; the mean cosines of each of `KINDS` to the own class's centre, then
+    to the nearest other one; and the mean `Displacement.relative` by the attack and by the noise.
     """
     images = task.seen_by(net)
     z, logits = zip(*(features_of(net, x) for x in images.values()), strict=True)
@@ -491,8 +490,9 @@ def _shot(
 
 
 def _chained(points: list[Tensor], seed: int) -> list[Tensor]:
-    """A map (N,2) of the same N points at each epoch: UMAP of the last epoch, then backwards, each
-    map starting from the map of the following epoch.
+    """The UMAP positions (N,2) of the same N points at each epoch, in order, from their features
+    `points`, (N,D) for each epoch. The last epoch is mapped first; then, going backwards, each map
+    starts from the map of the following epoch.
     """
     maps = [embedding.umap(points[-1], seed=seed)]
     for z in reversed(points[:-1]):

@@ -1,5 +1,5 @@
 """Specs and results of the Features page's probes, without torch: measures of clean, attacked and
-noisy images, their map, and the map over the epochs.
+noisy images, their map, their pictures with neighbours, and the map over the epochs.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class Answers(Result):
 
 @dataclass(frozen=True)
 class AttackedSpec(ProbeSpec[R]):
-    """Which test images and which attack: the first `n`, and linf PGD with the random start that
-    the evaluation uses. Random noise of the same ε is the control.
+    """Base class of this page's specs. The images are the first `n` of the test split. The attack
+    is linf PGD with the random start that the evaluation uses. Random noise of the same ε is the
+    control.
     """
 
     n: int = option(500, "How many test images.", low=1)
@@ -81,12 +82,13 @@ class Features(Answers):
 
     `clean`, `adversarial`, `noise` (n,D) float32: the features. `y` (n,): the true classes; `pred`,
     `pred_adv`, `pred_noise` (n,): the predictions; `index` (n,): the images' indices.
-    `centres_clean`, `centres_adv`, `centres_noise` (K,K): cosine between the clean centre of the
-    row's class and the centre of the column's class among the clean, attacked or noisy points (NaN:
-    no image of the class). `lipschitz_adv`, `lipschitz_noise` (n,): how far the features moved
-    (ℓ2), divided by how far the image did (ℓ∞); `moved_adv`, `moved_noise` (n,): how far the
-    features moved, in mean distances between clean class centres. `measures`: for `clean`,
-    `adversarial` and `noise`, a dict of the measures from `describe`, by name.
+    `centres_clean`, `centres_adv`, `centres_noise` (K,K) for K classes: cosine between the clean
+    centre of the row's class and the centre of the column's class among the clean, attacked or
+    noisy points (NaN: no image of the class). `lipschitz_adv`, `lipschitz_noise` (n,): the ℓ2
+    distance by which the features moved, divided by the ℓ∞ distance by which the image did.
+    `moved_adv`, `moved_noise` (n,): the distance by which the features moved, divided by the mean
+    distance between clean class centres. `measures`: for each of `clean`, `adversarial` and
+    `noise`, a dict of the measures from `describe`, by name.
     """
 
     clean: Floats
@@ -135,9 +137,10 @@ class Features(Answers):
 class FeaturesSpec(AttackedSpec[Features]):
     """Features of the first `n` test images: clean, under PGD, and with uniform noise.
 
-    The features are those of the penultimate layer; the noise has the attack's ε. The attack has
-    the same random start as in the evaluation, so it gives the predictions that the evaluation
-    counts.
+    The features are those of the penultimate layer; the noise has the attack's ε. The attack starts
+    at the same random points as in the evaluation. With the evaluation's settings the predictions
+    are those that it counts, except for about one image in hundreds: the evaluation stops at an
+    image's first misclassification, this attack takes all its steps.
     """
 
     k: int | None = option(
@@ -151,8 +154,8 @@ class FeaturesSpec(AttackedSpec[Features]):
 
 
 def commonest(counts: Ints, most: int) -> list[tuple[int, int]]:
-    """The `most` classes with the highest `counts` (K,), as (class, count), highest first. Classes
-    with a count of 0 are left out.
+    """Up to `most` classes with the highest `counts` (K,), as (class, count), highest first, and
+    the lowest class first among equal counts. Classes with a count of 0 are left out.
     """
     return [
         (int(c), int(counts[c])) for c in np.argsort(-counts, kind="stable")[:most] if counts[c]
@@ -160,9 +163,10 @@ def commonest(counts: Ints, most: int) -> list[tuple[int, int]]:
 
 
 def own_and_other(z: Floats, clean: Floats, y: Ints) -> tuple[Floats, Floats]:
-    """For each point of `z` (n,D), its cosine to the centre of its own class among the `clean`
-    points (n,D), and to the nearest centre of another class: (n,) each, −1 to 1. The second is −1
-    where there is no other class. A vector of length zero has cosine 0.
+    """Two cosines for each point of `z` (n,D), (n,) each, −1 to 1: to the centre of its own class
+    `y` (n,), and to the nearest centre of another class. A centre is the mean of the `clean` points
+    (n,D) of a class. The second cosine is −1 where there is no other class. A vector of length zero
+    has cosine 0.
     """
     clean, known = np.asarray(clean, dtype=np.float64), np.unique(y)
     centres = _unit(np.stack([clean[y == label].mean(axis=0) for label in known]))
@@ -184,13 +188,13 @@ class FeatureMap(Answers):
     `clean`, `adversarial`, `noise` (n,2): the positions. `placed` (n,2), or (0,2) for none: images
     attacked at another ε and placed in the finished map, with predictions `pred_placed`. `y`,
     `pred`, `pred_adv`, `pred_noise`, `index` (n,) are as in `Features`. `own`, `other` (3,n):
-    cosine in feature space to the clean centre of the own class and to the nearest centre of
-    another class; the rows are clean, adversarial, noise. `moved` (n,): how far the attack moved
-    each image, in mean distances between class centres. `axes` (D,2), `origin` (D,): a point z lies
-    at (z − origin) @ axes; both are empty for UMAP, which has no axes. `share`: the fraction of the
-    variance (of the class centres, or of all points for `pca`) that lies in the plane; NaN for
-    UMAP. `trust`: the map's trustworthiness with 15 neighbours by cosine, 0 to 1; NaN for fewer
-    than 16 images.
+    cosine in feature space to the clean centre of the own class and to the nearest clean centre of
+    another class; the rows are clean, adversarial, noise. `moved` (n,): the distance by which the
+    attack moved an image's features, divided by the mean distance between clean class centres.
+    `axes` (D,2), `origin` (D,): a point z lies at (z − origin) @ axes; both are empty for UMAP,
+    which has no axes. `share`: the fraction of the variance (between the class centres, or of all
+    points for `pca`) that lies in the plane; NaN for UMAP. `trust`: the map's trustworthiness with
+    15 neighbours by cosine, 0 to 1; NaN for fewer than 16 images.
     """
 
     clean: Floats
@@ -228,10 +232,10 @@ class FeatureMapSpec(AttackedSpec[FeatureMap]):
     """Features of the first `n` test images, clean and under PGD, as points of a plane.
 
     The features are those of the penultimate layer. `projection`: `centres` is the plane of largest
-    variance of the clean class centres, `pca` the plane of largest variance of all points, and
-    `umap` a UMAP with the cosine metric. `pca` and `umap` are fitted to clean and attacked points
-    together, so that neither kind is placed in a map of the other. Noise, and the attack at
-    `place_eps`, are placed in the finished map and change nothing in it.
+    variance of the clean class centres, `pca` the plane of largest variance of all clean and
+    attacked points, and `umap` a UMAP of these points with the cosine metric. `pca` and `umap` are
+    fitted to both kinds together, so that neither kind is placed in a map of the other. Noise, and
+    the attack at `place_eps`, are placed in the finished map and change nothing in it.
     """
 
     n: int = option(200, "How many test images.", low=1)
@@ -252,21 +256,21 @@ class FeatureMapSpec(AttackedSpec[FeatureMap]):
 
     @property
     def cacheable(self) -> bool:
-        """Whether the map is stored in the run's folder: only UMAP takes long enough."""
+        """Whether the map is stored in the run's folder: only a UMAP, as the others are fast."""
         return self.projection == "umap"
 
 
 @dataclass(frozen=True)
 class FeatureTiles(Answers):
-    """Pictures of the same `n` images, how much of the attack's perturbation fools the network on
-    each, and the nearest neighbours of each in feature space.
+    """Small pictures of `n` images, clean and attacked; how much of the attack's perturbation makes
+    the network misclassify each image; and each image's nearest neighbours in feature space.
 
-    `sheet`: the bytes of one picture (PNG or WebP) with `COLUMNS` tiles of `side` pixels in a row:
-    the clean images, then the attacked ones. `lost` (n,): the least number of tenths of the
-    perturbation, 0 to 10, from which on the image stays misclassified; 11 if it is classified
-    correctly under the full attack. `near`, `near_adv` (n,k): the rows of the clean images whose
-    features are nearest by cosine to the clean and to the attacked image, nearest first, without
-    the image itself; at most n − 1 columns.
+    `sheet`: the bytes (uint8) of one picture (PNG or WebP) with `COLUMNS` square tiles of `side`
+    pixels per row: the clean images, then the attacked ones. `lost` (n,): from how many tenths of
+    the perturbation on, 0 to 10, the image is misclassified up to the full attack; 11 if it is
+    classified correctly under the full attack. `near`, `near_adv` (n,k): the rows of the clean
+    images whose features are nearest by cosine to the clean and to the attacked image, nearest
+    first, without the image itself; at most n − 1 columns.
     """
 
     sheet: Ints
@@ -276,8 +280,9 @@ class FeatureTiles(Answers):
     near_adv: Ints
 
     def images(self) -> Floats:
-        """Decode the clean images, then the attacked ones, as (2n,3,side,side) in [0, 1]. From a
-        WebP the pixels are only approximate. Images that are not square have a black edge.
+        """The pictures decoded, (2n,3,side,side) in [0, 1]: the clean images, then the attacked
+        ones. From a WebP the pixels are only approximate. Images that are not square have a black
+        edge at the right or at the bottom.
         """
         with Image.open(io.BytesIO(self.sheet.tobytes())) as picture:
             sheet = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
@@ -303,14 +308,15 @@ class FeatureTilesSpec(AttackedSpec[FeatureTiles]):
 @dataclass(frozen=True)
 class FeatureFilm(Answers):
     """Features of the same n images at E epochs of one training run, on the plane of the last
-    epoch's class centres or by UMAP.
+    epoch's clean class centres or by UMAP.
 
-    `epochs` (E,): the epochs; `clean`, `adversarial` (E,n,2): the positions; `y`, `index` (n,): the
-    true classes and the images' indices; `pred`, `pred_adv` (E,n): the predictions. The rest are
-    means in feature space, one row per epoch: `own`, `other` (E,3): cosine to the clean centre of
-    the own class and to the nearest centre of another class, for clean, attacked and noisy images;
-    `moved` (E,2): how far the attack and the noise move an image, in mean distances between class
-    centres, infinite where the centres coincide.
+    `epochs` (E,): the epochs, ascending; `clean`, `adversarial` (E,n,2): the positions; `y`,
+    `index` (n,): the true classes and the images' indices; `pred`, `pred_adv` (E,n): the
+    predictions. The rest are means over the images, in feature space, one row per epoch. `own`,
+    `other` (E,3): cosine to the clean centre of the own class and to the nearest clean centre of
+    another class; the columns are clean, attacked and noisy images. `moved` (E,2): the distance by
+    which an image's features move, divided by the mean distance between clean class centres, for
+    the attack and for the noise; infinite where the centres coincide.
     """
 
     epochs: Ints
@@ -326,11 +332,11 @@ class FeatureFilm(Answers):
 class FeatureFilmSpec(AttackedSpec[FeatureFilm]):
     """Features of the first `n` test images at the epochs whose weights were stored.
 
-    Of more than 24 stored epochs, evenly spaced ones are used. At each epoch, that epoch's own
-    network is attacked. `projection`: `centres` puts all epochs on the plane of the last epoch's
-    class centres; `umap` makes a map of the last epoch, and starts each earlier map from the map of
-    the following epoch. Either way points do not jump between frames, and the same settings always
-    give the same frames.
+    Of more than 24 stored epochs, 24 are used, evenly spaced among them. At each epoch, that
+    epoch's own network is attacked. `projection`: `centres` puts all epochs on the plane of the
+    last epoch's class centres; `umap` makes a map of the last epoch, and starts each earlier map
+    from the map of the following epoch. Either way points do not jump between frames, and the same
+    settings always give the same frames.
     """
 
     n: int = option(100, "How many test images.", low=1)
@@ -344,8 +350,9 @@ class FeatureFilmSpec(AttackedSpec[FeatureFilm]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
-    """The specs that the page measures with its default settings: the map, and the pictures of its
-    points. They are the same for every image, and each network is attacked at its own ε.
+    """The specs that the page measures with its default settings: the UMAP of the features, and the
+    pictures of its images. Both arguments are ignored: the specs are the same for every image, and
+    have no radius, so that each network is attacked at its own ε.
     """
     asked = FeatureMapSpec(projection="umap")
     return asked, asked.alike(FeatureTilesSpec)

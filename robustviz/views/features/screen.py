@@ -74,8 +74,8 @@ STYLE = """<style>
 
 
 class Side(NamedTuple):
-    """One network: its letter `a` or `b`, its printed name, its map, and its pictures, or None if
-    they have not been measured.
+    """One network: its letter `a` or `b`, its printed name, its map, and the pictures of the map's
+    images (None if they have not been measured).
     """
 
     side: str
@@ -86,8 +86,9 @@ class Side(NamedTuple):
 
 def verdict(sides: Sequence[Side]) -> Verdict:
     """Which of two networks keeps more attacked images nearest to their own class, by cosine to
-    class centres in feature space. For a single network, how many it keeps; two networks that were
-    attacked differently are not compared.
+    class centres in feature space. For a single network, how many it keeps. Two networks are not
+    compared if their attack, its radius or the number of images differ: the line says so, and there
+    is no winner.
     """
     first = sides[0].map
     kept = [np.asarray(side.map.own[1] > side.map.other[1]) for side in sides]
@@ -128,7 +129,9 @@ def _protocol(found: FeatureMap) -> tuple[str, float, int]:
 
 
 def sure(sides: Sequence[Side], found: Verdict) -> list[str]:
-    """What the answer and the maps mean, and how they were made, one sentence each."""
+    """Sentences on what the answer and the maps mean and how they were made, including those of the
+    verdict `found`.
+    """
     umap = all(side.map.meta["projection"] == "umap" for side in sides)
     flat = (
         "UMAP shows only which points are neighbours"
@@ -151,8 +154,8 @@ def sure(sides: Sequence[Side], found: Verdict) -> list[str]:
 
 
 def first(sides: Sequence[Side], mark: int, template: str = LIGHT) -> Screen:
-    """Draw the first screen: the maps of one or two networks. The image with index `mark` is marked
-    in both, and is displayed below them with its neighbours.
+    """The first screen: the maps of one or two networks. The image with index `mark` has a ring in
+    each map, and is displayed below each map with its nearest neighbours. `template`: the theme.
     """
     found = verdict(sides)
     moves: dict[str, tuple[str, Sequence[str]]] = {}
@@ -181,7 +184,8 @@ def first(sides: Sequence[Side], mark: int, template: str = LIGHT) -> Screen:
 
 def _counts(side: Side) -> list[str]:
     """How many images are classified correctly at each position of the control, in words. Without
-    the pictures only the ends are known: before the full attack, the clean count is given.
+    the pictures only the counts for clean and fully attacked images are known; all positions before
+    the full attack then get the clean count.
     """
     n, tiles = len(side.map.y), side.tiles
     if tiles is None:
@@ -193,7 +197,9 @@ def _counts(side: Side) -> list[str]:
 
 
 def _ends(found: FeatureMap) -> Floats:
-    """The positions of clean and attacked points, (2,n,2), in pixels of the drawing."""
+    """The positions of the clean and the attacked points, (2,n,2), as x and y in pixels of the
+    drawing.
+    """
     both = np.stack([found.clean, found.adversarial]).astype(float)
     low = both.reshape(-1, 2).min(axis=0)
     extent = np.maximum(np.ptp(both.reshape(-1, 2), axis=0), 1e-9)
@@ -242,8 +248,9 @@ def _map(side: Side, template: str) -> Iterator[str]:
 
 
 def looks(y: Ints, pred_adv: Ints, meta: JSON, template: str) -> dict[int, tuple[str, str]]:
-    """The (colour, symbol) of each class that has its own, by class index. Of more than ten
-    classes, these are the ten most often misclassified under attack, without those that never are.
+    """The (colour, symbol) of each class that has its own, by class index. In data with at most ten
+    classes, these are the classes in `y`. In data with more, they are up to ten: those whose images
+    are most often misclassified under attack, without those that never are. `meta`: of the result.
     """
     shades, count = CLASSES[template], len(meta["classes"])
     if count <= len(shades):
@@ -256,8 +263,9 @@ def looks(y: Ints, pred_adv: Ints, meta: JSON, template: str) -> dict[int, tuple
 
 
 def _point(side: Side, row: int, ends: Floats, shade: str, symbol: str) -> Iterator[str]:
-    """Yield the SVG of one image's mark, which moves, and of the hollow mark that covers it where
-    the image is misclassified. `ends` (2,2): its clean and attacked positions.
+    """Yield the SVG of one image's mark, which moves with the control, and of the hollow mark that
+    covers it at the strengths at which the image is misclassified. `row`: the image's row in the
+    map; `ends` (2,2): its clean and attacked positions.
     """
     found, tiles = side.map, side.tiles
     names, index = list(found.meta["classes"]), int(found.index[row])
@@ -282,8 +290,9 @@ def _point(side: Side, row: int, ends: Floats, shade: str, symbol: str) -> Itera
 
 
 def _lost(found: FeatureMap, row: int) -> int:
-    """How many tenths of the perturbation it takes until an image is misclassified, as far as its
-    predictions clean (0) and fully attacked (`TENTHS`) show; `TENTHS` + 1 if it never is.
+    """From how many tenths of the perturbation on the image in `row` is misclassified, judged only
+    by its predictions clean and fully attacked: 0 if both are wrong, `TENTHS` if only the attacked
+    one is, `TENTHS` + 1 if the attacked one is right.
     """
     if found.pred_adv[row] == found.y[row]:
         return TENTHS + 1
@@ -302,8 +311,9 @@ def _place(tile: int) -> str:
 def _names(
     found: FeatureMap, clean: Floats, labels: Sequence[int]
 ) -> Iterator[tuple[int, float, float]]:
-    """Yields (class, x, y): where each class's name is drawn, in pixels. It is above the class's
-    most central clean point, moved up or down to avoid other names as far as `SHIFTS` allows.
+    """Yields (class, x, y) for each of the classes `labels`: the pixel position of its name. That
+    is above the class's most central clean point, inside the drawing, and moved up or down to avoid
+    other names as far as `SHIFTS` allows. `clean` (n,2): the clean points in pixels.
     """
     taken: list[tuple[float, float, float]] = []
     for label in labels:
@@ -342,8 +352,9 @@ def _mark(side: Side, mark: int) -> Iterator[str]:
 
 
 def _strip(side: Side, mark: int) -> Iterator[str]:
-    """Yield the HTML of one image, clean and attacked, with the images whose features are nearest
-    to each; a sentence instead if it is not in the map or the pictures are missing.
+    """Yield the HTML of the image with index `mark`, clean and attacked, each with the images whose
+    features are nearest to it. If the image is not in the map, or the pictures are missing, yield a
+    sentence instead.
     """
     found, tiles = side.map, side.tiles
     rows = np.flatnonzero(found.index == mark)
@@ -380,7 +391,9 @@ def _strip(side: Side, mark: int) -> Iterator[str]:
 
 
 def _tile(side: str, tile: int, alt: str = "", size: int = 0) -> str:
-    """The HTML of the picture with index `tile` in a network's sheet; `size`: in pixels, if set."""
+    """The HTML of the picture with index `tile` in a network's sheet, with the alternative text
+    `alt`. `size`: its side in pixels, or 0 for the size that the style sheet sets.
+    """
     column, line = _place(tile).split()
     named = f'role="img" aria-label="{alt}"' if alt else 'aria-hidden="true"'
     wide = f";--size:{size}px" if size else ""
