@@ -33,7 +33,7 @@ from robustviz.types import JSON, UserError, harmless
 LOST = 5  # how often in a row a training may be lost without finishing an epoch
 LOOK = 1.0  # seconds between two checks for archives
 REACH = 5  # seconds that a head has to answer
-# written last, because these files make the others count
+# written last: they say how far the run is, and refer to the other files
 LAST = ("state/state.safetensors", "metrics.jsonl", "status.json")
 
 

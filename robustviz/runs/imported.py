@@ -256,7 +256,7 @@ def _kept(
     if code := [*plugins.needed(config), *found.plugins]:
         info["plugins"] = code
     run = Run(home() / (name or _name(config, found.source, weights, network)))
-    if run.path.exists():  # its name contains a hash of its content
+    if run.path.exists():  # only under the default name, which has a hash of the content
         return run
     aside = home() / f".import-{os.getpid()}-{run.id}"
     try:

@@ -325,10 +325,11 @@ def _save(run: Run, training: Training) -> None:
 
 @dataclass
 class _Heartbeat:
-    """A callback that is called before every step, and during validation and evaluation. Once a
-    second it writes the position into the run's status and looks whether a person asked to pause or
-    stop. It returns that request, else the `wish` of another callback, else "go". `n_val`,
-    `n_test`: the numbers of validation and test images, for the estimate of the time left.
+    """A callback that is called before every step, and during validation and evaluation. It returns
+    `wish`, what another callback asked for, if that is not "go". Else it returns "pause" or "stop"
+    if a person asked for that, and "go" otherwise. Once a second it looks for such a request and
+    writes the position into the run's status. `n_val`, `n_test`: the numbers of validation and test
+    images, for the estimate of the time left.
     """
 
     run: Run

@@ -357,7 +357,8 @@ class Evaluation:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
         """Returns the evaluation that `to_json` wrote; entries that are no fields, such as
-        accuracies, are ignored. Raises UserError if a field is missing or damaged.
+        accuracies, are ignored. Raises UserError if a field is damaged, or a necessary one is
+        missing.
         """
         try:
             evaluation = build(
