@@ -73,10 +73,10 @@ class Masks:
 
 @shell.fragment
 def what_if(here: Context, steps: int, seed: int) -> None:
-    """Draw the part of the page on painted budgets.
-    `steps` and `seed` of the attack are those of the page, so that the attack with the full ε
-    everywhere gives the same prediction as elsewhere on the page. If the page's address holds a
-    mask, the attack with this mask is run and shown at once.
+    """Draw the part of the page on painted budgets. `steps` and `seed` of the attack are those of
+    the page, so that the attack with the full ε everywhere gives the same prediction as elsewhere
+    on the page. If the page was opened by a link with a mask, the attack with this mask is run and
+    shown at once.
     """
     st.session_state.setdefault("paint-linked", "paint" in st.query_params)
     st.subheader("What if you chose the pixels? Paint the attack's budget")

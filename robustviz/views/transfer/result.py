@@ -190,7 +190,8 @@ class FooledSpec(ProbeSpec[Fooled]):
     """Which networks are fooled by images attacked on a network and on its aligned copies.
 
     The first `n` test images (the default covers all of shapes and digits) are attacked on the
-    run's network and on its aligned copies, and shown to every shipped network on the data. All
+    run's network and shown to it, to every shipped network on the data and to the runs in `also`.
+    The images are also attacked on those of these networks that are aligned copies of the run. All
     images count; those that a network misclassifies clean are counted separately.
     """
 
