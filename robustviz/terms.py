@@ -358,8 +358,8 @@ TERMS: dict[str, tuple[str, str]] = {
 
 
 def term(name: str) -> str:
-    """The title and explanation of a term as Markdown, for a tooltip. Raises KeyError for one that
-    is not in the glossary, which a test would notice.
+    """The title and explanation of a term as Markdown, for a tooltip. `name` is the key of the term
+    in the glossary. Raises KeyError if the glossary does not have it; a test looks for such names.
     """
     title, text = TERMS[name]
     return f"**{title}.** {text}"

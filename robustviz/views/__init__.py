@@ -8,7 +8,9 @@ from pathlib import Path
 
 
 def modules(name: str) -> list[str]:
-    """The dotted names of the modules called `name` (such as `result`) in all view folders."""
+    """The dotted names of the modules called `name`, such as `result`, in the folders of all views,
+    sorted by folder.
+    """
     return [
         f"robustviz.views.{file.parent.name}.{name}"
         for file in sorted(Path(__file__).parent.glob(f"*/{name}.py"))

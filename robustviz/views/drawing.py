@@ -14,7 +14,7 @@ from html import escape
 
 
 def uri(png: bytes, kind: str = "image/png") -> str:
-    """The image bytes as a `data:` URI of MIME type `kind`."""
+    """Image bytes as a `data:` URI of MIME type `kind`."""
     return f"data:{kind};base64,{base64.b64encode(png).decode()}"
 
 
@@ -28,11 +28,11 @@ def tile(
     move: str = "",
     side: str = "",
 ) -> str:
-    """The HTML of one picture, at most `size` pixels wide, with a line of text above and below.
-    `src` is the picture's address, already escaped for HTML, `alt` its alternative text. If `move`
-    is given, the screen's slider changes two parts, which have these names in `Screen.moves`:
-    `{move}-src`, the picture's address, and `{move}-below`, the text below. `side`, `a` or `b`: the
-    line above has the colour of network A or B.
+    """The HTML of one picture, at most `size` pixels wide, with a line of text above and one below.
+    `src`: the picture's address, already escaped for HTML; `alt`: its alternative text. `move`: if
+    given, the screen's slider changes the picture's address and the text below; their values are in
+    `Screen.moves` under `{move}-src` and `{move}-below`. `side`, `a` or `b`: the line above has the
+    colour of network A or B.
     """
     moves = (f' data-move="{move}-src"', f' data-move="{move}-below"') if move else ("", "")
     return (
@@ -54,11 +54,11 @@ def _colour(name: str) -> str:
 
 @dataclass
 class Plot:
-    """A chart of `width` by `height` pixels with linear axis ranges `x` and `y`, each (low, high).
-    Ticks are (value, label). `left`, `right` and `top` are margins in pixels. The drawing methods
-    add SVG text to `parts` and return the plot itself, so calls can be chained. Their `colour` is
-    the name of a CSS variable, such as `a` (network A) or `text`, or begins with `#`, `rgb` or
-    `none`, such as `#2A8C6C`.
+    """A chart of `width` by `height` pixels with linear axes; `x` and `y` are their ranges, each
+    (low, high). Ticks are pairs (value, label). `left`, `right` and `top` are margins in pixels.
+    The drawing methods add SVG text to `parts` and return the plot itself, so calls can be chained;
+    `html` returns the whole chart. Their `colour` is the name of a CSS variable, such as `a`
+    (network A) or `text`, or begins with `#`, `rgb` or `none`, such as `#2A8C6C`.
     """
 
     width: int
@@ -76,17 +76,19 @@ class Plot:
 
     @property
     def bottom(self) -> int:
-        """Pixels below the horizontal axis: room for its ticks and its label, if there are any."""
+        """The number of pixels below the horizontal axis: room for its ticks and its label, if
+        there are any.
+        """
         return 44 if self.x_label else 24 if self.x_ticks else 10
 
     def px(self, value: float) -> float:
-        """Converts a value on the x axis to pixels from the left edge of the chart."""
+        """The distance in pixels from the left edge of the chart of a value on the x axis."""
         low, high = self.x
         inner = self.width - self.left - self.right
         return round(self.left + inner * (value - low) / ((high - low) or 1), 2)
 
     def py(self, value: float) -> float:
-        """Converts a value on the y axis to pixels from the top edge of the chart."""
+        """The distance in pixels from the top edge of the chart of a value on the y axis."""
         low, high = self.y
         inner = self.height - self.top - self.bottom
         return round(self.height - self.bottom - inner * (value - low) / ((high - low) or 1), 2)
@@ -107,7 +109,9 @@ class Plot:
         dash: str = "",
         more: str = "",
     ) -> Plot:
-        """Draw a line through points. `dash` is SVG's dasharray; `more`: further SVG attributes."""
+        """Draw a line through the points (xs, ys), values on the axes. `width`: in pixels; `dash`:
+        SVG's dasharray; `more`: further SVG attributes.
+        """
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(
             f'<polyline points="{self._points(xs, ys)}" fill="none" stroke="{_colour(colour)}"'
@@ -118,7 +122,8 @@ class Plot:
     def band(
         self, xs: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str
     ) -> Plot:
-        """Fill the area between the lines `low` and `high` with a light colour."""
+        """Fill the area between the lines `low` and `high`, values at `xs`, faintly with `colour`.
+        """
         around = self._points([*xs, *reversed(xs)], [*high, *reversed(low)])
         self.parts.append(f'<polygon points="{around}" fill="{_colour(colour)}" opacity=".18"/>')
         return self
@@ -134,9 +139,9 @@ class Plot:
         move: str = "",
         more: str = "",
     ) -> Plot:
-        """Draw a dot at (x, y), values on the axes.
-        If `move` is given, the screen's slider moves the dot: its positions in pixels must be in
-        `Screen.moves` under `{move}-cx` and `{move}-cy`.
+        """Draw a dot of `radius` pixels at (x, y), values on the axes; with `hollow`, a ring.
+        `move`: if given, the screen's slider moves the dot; its positions in pixels must be in
+        `Screen.moves` under `{move}-cx` and `{move}-cy`. `more`: further SVG attributes.
         """
         fill, stroke = ("paper", colour) if hollow else (colour, "paper")
         moves = f' data-move="{move}-cx {move}-cy"' if move else ""
@@ -157,8 +162,9 @@ class Plot:
         shift: tuple[float, float] = (0, 0),
         more: str = "",
     ) -> Plot:
-        """Write words at (x, y), moved by `shift` pixels to the right and down. `anchor`: which
-        part of the words is at that point, `start`, `middle` or `end`.
+        """Write `words` at (x, y), values on the axes, moved by `shift` pixels to the right and
+        down. `anchor`: which part of the words is at that point, `start`, `middle` or `end`.
+        `more`: further SVG attributes.
         """
         self.parts.append(
             f'<text x="{self.px(x) + shift[0]}" y="{self.py(y) + shift[1]}" text-anchor="{anchor}"'
@@ -169,9 +175,9 @@ class Plot:
     def upright(
         self, x: float, colour: str = "faint", *, dash: str = "4 4", move: str = "", more: str = ""
     ) -> Plot:
-        """Draw a vertical line at x, as high as the plot.
-        If `move` is given, the screen's slider moves the line: the values of `{move}-x` in
-        `Screen.moves`, such as `translate(12 0)`, become its SVG attribute `transform`.
+        """Draw a dashed vertical line at `x`, a value on the axis, as high as the plot. `move`: if
+        given, the screen's slider moves the line; the values of `{move}-x` in `Screen.moves`, such
+        as `translate(12 0)`, become its SVG attribute `transform`.
         """
         moves = f' data-move="{move}-x"' if move else ""
         self.parts.append(
@@ -182,8 +188,8 @@ class Plot:
         return self
 
     def html(self, alt: str = "") -> str:
-        """The chart as SVG text.
-        Screen readers announce it as a picture with the text `alt`; without `alt` they skip it.
+        """The chart as SVG text, with axes and everything drawn so far. Screen readers announce it
+        as a picture with the text `alt`; without `alt` they skip it.
         """
         named = f'role="img" aria-label="{escape(alt)}"' if alt else 'aria-hidden="true"'
         base, right = self.py(self.y[0]), self.width - self.right

@@ -13,9 +13,9 @@ from robustviz.views.theme import CONFIG
 
 
 def html(figure: go.Figure) -> bytes:
-    """The figure as one HTML file (bytes) that works offline; it must be one from `theme.finish`.
-    Below the figure is its sentence, or its alternative text if it has no sentence. Plotly's button
-    for uploading to its cloud is left out.
+    """The figure, which must be from `theme.finish`, as one HTML file (bytes) that works offline.
+    Below the figure stands its sentence, or its alternative text if it has no sentence. Plotly's
+    button for uploading to its cloud is left out.
     """
     said = figure.layout.meta.get("sentence") or figure.layout.meta["alt"]
     page: str = figure.to_html(include_plotlyjs=True, config=CONFIG, full_html=True)
@@ -25,10 +25,10 @@ def html(figure: go.Figure) -> bytes:
 
 
 def csv(figure: go.Figure) -> bytes:
-    """The points of a figure as CSV bytes, one row per point or cell of a heat map.
-    The columns are `trace` (the trace's name), `x`, `y` and, if the trace has it, `z`. The
-    `customdata` of points, such as the index of each image, is in the columns `data0`, `data1` …;
-    that of heat maps, contours and surfaces is left out.
+    """The points of a figure as CSV bytes, one row per point, or per cell of a heat map, contour
+    plot or surface. The columns are `trace` (the trace's name), `x`, `y` and, if the trace has it,
+    `z`. The `customdata` of points, such as the index of each image, is in the columns `data0`,
+    `data1` …; that of heat maps, contour plots and surfaces is left out.
     """
     return csv_of([row for trace in figure.data for row in _rows(trace)])
 

@@ -1,5 +1,5 @@
 """Computes the result for a run and a spec: `measure(run, spec)`, cached on disk if that takes
-long. Also has what every probe needs of a run: its network, its test images and its metadata.
+long. Also returns what every probe needs of a run: its network, its test images and its metadata.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ S = TypeVar("S", bound=ProbeSpec[Any])
 
 @dataclass(eq=False)
 class Probe(Generic[S, R]):
-    """A function that computes the result for a spec, made with the decorator `@probe`.
-    Call it with a run and a spec, or with a run alone for the default settings. If the same spec
-    was measured before on the same weights, the result is read from the run's folder, if results
-    of this kind are stored (`__call__`). `spec`: the class of the specs; `answer`: the decorated
-    function; `name`: a function that returns the cache key.
+    """A function that computes the result for a spec, made with the decorator `@probe`. Call it
+    with a run and a spec, or with a run alone for the default settings. Most results are stored in
+    the run's folder; if the same spec was measured before on the same weights, the stored result is
+    returned (see `__call__`).
+
+    `spec`: the class of the specs; `answer`: the decorated function; `name`: a function that
+    returns the name under which a result is stored.
     """
 
     spec: type[S]
@@ -44,10 +46,13 @@ class Probe(Generic[S, R]):
     name: Callable[[Run, S], str]
 
     def __call__(self, run: Run, spec: S | None = None) -> R:
-        """The result, read from the run's folder, or computed and then stored in it. `spec` None:
-        the default settings. Never stored are results that are not `cacheable`, and those on a
-        picture that the user added, for a run in memory (`Loose`), or for a run with images in
-        another place (`Elsewhere`). Raises UserError if the run cannot give the result.
+        """The result: the stored one if there is one, else computed now and then stored in the
+        run's folder (for a shipped run in `Run.notes`). `spec` None: the default settings. Raises
+        UserError if the run cannot give the result.
+
+        Not stored are results whose spec is not `cacheable`, those for a picture that the user
+        added, those of a run in memory (`Loose`), and those of a run whose images are in another
+        place (`Elsewhere`).
         """
         spec = self.spec() if spec is None else spec
         keeps = spec.cacheable and not singles.is_own(getattr(spec, "index", 0))
@@ -60,8 +65,8 @@ class Probe(Generic[S, R]):
         return result
 
     def kept(self, run: Run, spec: S) -> R | None:
-        """The result stored in the run's folder. None if there is none for the run's present
-        weights, or if the file is damaged. Computes nothing.
+        """The stored result; None if there is none for the run's present weights, or if its file is
+        damaged. Computes nothing.
         """
         return run.cached(self.spec.result, self.name(run, spec))  # type: ignore[return-value]
 
@@ -76,9 +81,10 @@ def _plain_name(run: Run, spec: ProbeSpec[Any]) -> str:
 def probe(
     spec: type[S], name: Callable[[Run, S], str] = _plain_name
 ) -> Callable[[Callable[[Run, S], R]], Probe[S, R]]:
-    """A decorator that turns a function into the `Probe` of the spec class `spec` and registers it.
-    `name` returns the cache key of a result in the run's folder: it must cover everything, apart
-    from the run's weights, that the result depends on.
+    """A decorator that turns a function of a run and a spec into the `Probe` of the spec class
+    `spec`, and registers it. `name` returns the name under which a result is stored in the run's
+    folder. The name must depend on everything that the result depends on, apart from the run's
+    weights.
     """
 
     def enter(answer: Callable[[Run, S], R]) -> Probe[S, R]:
@@ -90,9 +96,9 @@ def probe(
 
 
 def probe_of(spec: ProbeSpec[R]) -> Probe[ProbeSpec[R], R]:
-    """The probe registered for a spec. Raises UserError if there is none.
-    It first imports the module `probe.py` beside the spec's module, which must define the probe or
-    import it.
+    """The probe registered for the class of a spec. The module `probe.py` beside the spec's module
+    is imported first, if necessary; it must define the probe or import it. Raises UserError if
+    there is no probe.
     """
     if type(spec) not in _probes:
         package, _, _ = type(spec).__module__.rpartition(".")
@@ -107,8 +113,8 @@ def probe_of(spec: ProbeSpec[R]) -> Probe[ProbeSpec[R], R]:
 
 
 def measure(run: Run, spec: ProbeSpec[R]) -> R:
-    """The result of a spec for a run, from the cache if possible. Raises UserError if the spec has
-    no probe or the run cannot give the result.
+    """The result of a spec for a run, the stored one if there is one (see `Probe.__call__`). Raises
+    UserError if the spec has no probe or the run cannot give the result.
     """
     return probe_of(spec)(run, spec)
 
@@ -121,10 +127,10 @@ def _net(path: str, stamp: int) -> Classifier:
 
 
 def net_of(run: Run) -> Classifier:
-    """The run's best network on the CPU, in eval mode, without gradients for its parameters. It is
-    cached in memory until the checkpoint file changes. All sessions share this object: never change
-    its mode or turn on gradients, and make a `copy.deepcopy` before adding hooks or changing it.
-    For a run in memory (`Loose`), that run's own network.
+    """The network of the run's best epoch, on the CPU, in eval mode; its parameters require no
+    gradients. It is cached in memory until its file changes. All sessions share this object: never
+    change its mode or turn on gradients, and make a `copy.deepcopy` before adding hooks or changing
+    it. For a run in memory (`Loose`), that run's own network.
 
     Raises UserError if the weights are missing, damaged or of another architecture.
     """
@@ -141,19 +147,19 @@ def _test_split(source: Source) -> Dataset:
 
 
 def images_of(run: Run) -> Dataset:
-    """The run's whole test split, in the stratified order (seed 0) of `Dataset.take`.
-    Image indices and `--n` refer to this order. For a run in memory (`Loose`), the images as given.
-    Raises UserError if the images cannot be read.
+    """The run's whole test split, in the stratified order (seed 0) of `Dataset.take`. Image indices
+    and the number of images in `--n` refer to this order. For a run in memory (`Loose`), the images
+    as given. Raises UserError if the images cannot be read.
     """
     return run.images if isinstance(run, Loose) else _test_split(run.config.data)
 
 
 def class_counts(run: Run, found: Evaluation) -> tuple[tuple[int, ...], ...]:
     """For each class, three numbers of images in the evaluation `found` of `run`: (all, right when
-    clean, right under its attack). Evaluations of older versions lack these counts, so they are
-    computed from the labels of the test split. Returns () if that is not possible: the evaluation
-    has no per-image results, or the test images have changed since. Raises UserError if the test
-    images cannot be read.
+    clean, right under its attack). If the evaluation lacks these counts, as those of older versions
+    do, they are computed from the labels of the test split. Returns () if that is not possible: the
+    evaluation has no per-image results, or the test images have changed since. Raises UserError if
+    the test images cannot be read.
     """
     if found.by_class or not found.robust_right:
         return found.by_class
@@ -164,9 +170,9 @@ def class_counts(run: Run, found: Evaluation) -> tuple[tuple[int, ...], ...]:
 
 
 def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
-    """The metadata of a result on its origin, as a dict: `run` (its id), `method`, `data`,
-    `classes`, `train_eps` and `more`. `train_eps` is the run's own ε, or the data's default ε if
-    the run was trained in l2.
+    """The metadata of a result, which say where it comes from, as a dict: `run` (the run's id),
+    `method`, `data`, `classes` (the names), `train_eps`, and everything in `more`. `train_eps` is
+    the run's own ε, or the data's default ε if the run was trained in l2.
     """
     return {
         "run": run.id,
@@ -179,10 +185,10 @@ def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
 
 
 def image_of(run: Run, index: int) -> tuple[Dataset, torch.Tensor, torch.Tensor]:
-    """The run's test split, its image with this index, (1, C, H, W) in [0, 1], and its class (1,).
-    If `index` is the number of a picture that the user added (`data.singles`), the returned split
-    has only that picture. Raises UserError if there is no such image, or if the run's data lacks
-    the picture's class.
+    """A split, the run's test image with this index, (1, C, H, W) in [0, 1], and its class, (1,).
+    The split is the run's test split. If `index` is the number of a picture that the user added
+    (`data.singles`), the image is that picture, and the split has only this picture. Raises
+    UserError if there is no such image, or if the run's data lacks the picture's class.
     """
     split = images_of(run)
     if singles.is_own(index):
@@ -197,8 +203,8 @@ def image_of(run: Run, index: int) -> tuple[Dataset, torch.Tensor, torch.Tensor]
 
 
 def row_of(index: int) -> int:
-    """The index of image `index` within the split that `image_of` returns.
-    It is 0 for a picture that the user added, because that split has only this picture.
+    """The position of image `index` in the split that `image_of` returns: 0 for a picture that the
+    user added, because that split has only this picture; else `index`.
     """
     return 0 if singles.is_own(index) else index
 

@@ -1,8 +1,8 @@
-"""Reads, without importing torch, what `make story` measured in advance: the results that the first
-screens of pages need for the default pairs of networks, on a few test images, the story images.
+"""Reads, without importing torch, what `make story` measured in advance: for the default pairs of
+networks, the results that the pages' first screens need, on a few test images.
 
 `checkpoints/story/<run id>.zip` has each result as `<registry key of the spec>.npz`, with the hash
-of the weights it was measured on; `checkpoints/story/<data>.npz` has the images of a data set.
+of the weights it was measured on; `checkpoints/story/<data>.npz` has the test images of a data set.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ FOLDER = paths.ROOT / "checkpoints" / "story"
 
 @dataclass(frozen=True)
 class Images:
-    """Images of a test split: their indices (N,), uint8 pixels (N, C, H, W), and classes (N,)."""
+    """Images of a test split: their indices in it (N,), their uint8 pixels (N, C, H, W), and their
+    class indices (N,).
+    """
 
     index: np.ndarray
     x: np.ndarray
@@ -37,8 +39,8 @@ class Images:
 
 
 def kept(run: Run, spec: ProbeSpec[R]) -> R | None:
-    """The shipped result of a spec for a run, without computing anything.
-    None if the run or the result is not shipped, is damaged, or was measured on other weights.
+    """The shipped result of a spec for a run, without computing anything. None if the run or the
+    result is not shipped, if the result is damaged, or if it was measured on other weights.
     """
     if not run.shipped:
         return None
@@ -59,8 +61,8 @@ def _answer(file: Path, name: str, kind: type[Any], weights: str) -> Result | No
 
 @memory.remembered(memory.ANSWERS)
 def images(data: str) -> Images:
-    """The test images of a data set (by its key) on which the shipped results of the pages' first
-    screens were measured. N = 0 if none are shipped for this data set or the file is damaged.
+    """The test images of a data set (given by its key) on which the shipped results for the pages'
+    first screens were measured. N = 0 if none are shipped for this data set or the file is damaged.
     """
     try:
         content = (FOLDER / f"{data}.npz").read_bytes()

@@ -1,5 +1,5 @@
 """Figures for a paper: exactly as wide as a column, white, with small type, thin lines, vector
-graphics and the colours a journal asks for; and a caption that states how they were measured.
+graphics and the colours a journal asks for; and a caption that says how they were measured.
 
 `printing.py` turns them into files.
 """
@@ -21,7 +21,7 @@ from robustviz.views.theme import CLASSES, COLOURS, DARK, LIGHT, clear
 
 FONT = "Helvetica"
 FALLBACK = "Arial, Liberation Sans, DejaVu Sans, sans-serif"
-LINE, MARK = 0.45, 0.65  # widths as a fraction of those on screen, at the same type size
+LINE, MARK = 0.45, 0.65  # widths of lines and markers over those on screen, at equal type size
 ROLES = ("a", "b", "text", "grid", "paper", "faint")
 # Colours by role, then the colours of ten classes, in class order. Okabe and Ito (2008) have only
 # eight, so Tol's (2021) wine and a grey are added. Yellow is last: it is hard to see on white.
@@ -48,7 +48,7 @@ _UNITS = {"mm": 96 / 25.4, "cm": 960 / 25.4, "in": 96.0, "pt": 96 / 72}
 _LENGTH = re.compile(rf"\s*(\d+(?:\.\d+)?)\s*({'|'.join(_UNITS)})\s*")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b|rgba?\(\s*\d+\s*,\s*\d+\s*,\s*\d+")
 _TAG = re.compile(r"<(?!br)[^>]*>|\*\*")
-_ABOVE = 1 - 1e-6  # in units of the plot's height: annotations from here on are above it
+_ABOVE = 1 - 1e-6  # in units of the plot's height: annotations from this y on are above the plot
 _LEGEND = {
     **{"orientation": "h", "x": 0, "xref": "paper", "xanchor": "left"},
     **{"yref": "paper", "yanchor": "bottom", "itemwidth": 30, "tracegroupgap": 0},
@@ -81,13 +81,14 @@ def for_paper(
     size: float = 8,
     palette: str = "robustviz",
 ) -> go.Figure:
-    """A copy of a figure from `theme.finish` for print: `width` wide, white, type at `size` points.
-    Title, tool bar and slider are removed, lines are thin, and WebGL points become vector graphics.
-    `caption` still includes what the title said.
+    """A copy for print of a figure from `theme.finish`: `width` wide, on white, type at `size`
+    points in `font`. Title, tool bar and slider are removed, lines are thin, and WebGL points
+    become vector graphics. `caption` still includes what the title said.
 
     `palette`: `robustviz` (the pages' light colours), `okabe-ito` or `grey`; each network and each
-    class has the same colour in all figures. Without `height`, the height follows from the
-    contents. Raises UserError for an invalid length, size, font or palette.
+    class has the same colour in all figures of a palette. Without `height`, the height follows from
+    the contents. Lengths are texts such as `84mm` (see `pixels`). Raises UserError for an invalid
+    length, size, font or palette.
     """
     wide, high = pixels(width), pixels(height) if height else 0.0
     _check(font, size, palette)
@@ -142,8 +143,8 @@ def _template(palette: str) -> go.layout.Template:
 
 
 def _colours(figure: go.Figure, palette: str) -> dict[tuple[int, ...], str]:
-    """Maps each of the figure's theme colours, as RGB, to the palette's colour.
-    The mapping goes by role and class, so it is the same for every figure.
+    """The palette's colour for each colour of the figure's theme, given as (red, green, blue). A
+    colour is translated by its role or class, so in the same way in every figure.
     """
     ground = figure.layout.paper_bgcolor or figure.layout.template.layout.paper_bgcolor
     theme = DARK if ground == COLOURS[DARK]["paper"] else LIGHT
@@ -170,8 +171,8 @@ class _Change:
         self.shrunk = px / 14  # 14 px is the type size on pages
 
     def trace(self, trace: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of a trace in the paper's style, without WebGL, which files contain as a
-        bitmap.
+        """A copy of a trace in the paper's style. WebGL traces become the ordinary ones, because a
+        file would contain WebGL as a bitmap.
         """
         made: dict[str, Any] = {name: self.part(value, name) for name, value in trace.items()}
         made["type"] = str(trace.get("type", "scatter")).removesuffix("gl")
@@ -193,7 +194,9 @@ class _Change:
         return np.maximum(0.4, _array(width) * self.shrunk * LINE).tolist()
 
     def _fits(self, heat: Mapping[str, Any]) -> bool:
-        """Whether the texts written into the cells of a heatmap are narrower than the cells."""
+        """Whether the texts in the cells of a heatmap, at the paper's type size, are narrower than
+        the cells (estimated).
+        """
         z, text = _array(heat["z"]), heat.get("text")
         cell = 0.75 * self.wide / max(1, z.shape[1])
         texts = ["0.00"] if text is None else _array(text).ravel()
@@ -241,8 +244,8 @@ class _Change:
         return found[0].partition("(")[0] + "(" + ",".join(map(str, _rgb(new)))
 
     def _scale(self, scale: Any) -> Any:
-        """The colour scale from black to white that replaces `scale`.
-        A scale with transparency, or with only one colour, stays and gets the palette's colours.
+        """The colour scale from black to white that replaces `scale`. But if `scale` has
+        transparency or only one colour, it is returned with the palette's colours.
         """
         if not isinstance(scale, str):
             colours = [str(colour) for _, colour in scale]
@@ -252,7 +255,7 @@ class _Change:
 
 
 def _array(value: Any) -> np.ndarray:
-    """An array from any form in which Plotly stores it: an array, a list, or bytes in base64."""
+    """An array from any form in which Plotly stores one: an array, a list, or bytes in base64."""
     if isinstance(value, Mapping):
         shape = [int(each) for each in str(value.get("shape", "-1")).split(",")]
         return np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]).reshape(shape)
@@ -260,10 +263,11 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _placed(out: go.Figure, figure: go.Figure, px: float, high: float) -> go.Figure:
-    """Put the legend of `out` above the plot, set the height, and return `out`.
+    """Put the legend of `out` above the plot, set the height of `out`, and return it.
 
     `high` is the whole height in pixels. If it is 0, the plot is as high as in `figure`, the page's
-    version, scaled like the type (from 14 pixels to `px`), and the legend and labels come on top.
+    version, scaled like the type (from 14 pixels to `px`), and the room for legend and labels is
+    added.
     """
     own, usual = figure.layout.margin, pio.templates[LIGHT].layout.margin
     edges = [own[side] if own[side] is not None else usual[side] for side in "tb"]
@@ -288,8 +292,8 @@ def _placed(out: go.Figure, figure: go.Figure, px: float, high: float) -> go.Fig
 
 
 def _rows(out: go.Figure, px: float) -> int:
-    """The approximate number of rows of the legend; 0 if there is no legend.
-    Plotly arranges the entries in columns of equal width if they do not fit in one row.
+    """The approximate number of rows of the legend with type of `px` pixels; 0 if there is no
+    legend. Plotly arranges the entries in columns of equal width if they do not fit in one row.
     """
     traces = [trace for trace in out.data if "showlegend" in trace]  # not pictures
     shown = [trace.name for trace in traces if trace.name and trace.showlegend is not False]
@@ -301,10 +305,10 @@ def _rows(out: go.Figure, px: float) -> int:
 
 
 def caption(figure: go.Figure) -> str:
-    """The caption of a figure: one sentence on what it shows and how it was measured.
-    It names the networks, the data, the number of images or the index of a single one, the attack
-    with its ε and seed, and what error bars or bands mean, each only if known. Empty for a figure
-    that is not from `theme.finish`.
+    """The caption of a figure: one sentence on what it shows and how it was measured. As far as
+    they are known, it names the networks, the data, the number of images or the index of a single
+    one, the attack with its ε and seed, and what error bars or bands mean. Empty for a figure that
+    is not from `theme.finish`.
     """
     meta, title = dict(figure.layout.meta or {}), figure.layout.title
     if "networks" not in meta:
@@ -328,14 +332,16 @@ def caption(figure: go.Figure) -> str:
 
 
 def _named(name: str, told: Mapping[str, Any], of: int) -> str:
-    """How the caption calls a network: by its name, or as `the PART network`.
-    The latter if it has no name, or if it is the only one and its name is A.
+    """How the caption calls a network: by its name, or as `the PART network` if it has no name, or
+    if it is the only one and is called A. `told`: the facts about it; `of`: the number of networks.
     """
     return f"the {told['method']} network" if not name or (of == 1 and name == "A") else name
 
 
 def _under(told: Mapping[str, Any]) -> str:
-    """How one network was measured, as text: images, attack with its ε, and seed, with commas."""
+    """How one network was measured, as text with commas: the images, the attack with its ε, and the
+    seed. Facts that `told` lacks are left out.
+    """
     n, of = told.get("n"), f" of {told['data']}" if "data" in told else ""
     eps, attack = told.get("eps"), str(told.get("attack", ""))
     if eps is not None:

@@ -13,8 +13,8 @@ from robustviz.stats import Floats
 
 
 def gain(eps: float) -> float:
-    """The factor by which a perturbation is magnified for display: 0.5/ε, or 1 for ε = 0.
-    With 0.5/ε, −ε is shown black and +ε white.
+    """The factor by which a perturbation is magnified for display: 0.5/ε, or 1 for ε = 0. With
+    0.5/ε around mid-grey, −ε is shown black and +ε white.
     """
     return 0.5 / eps if eps > 0 else 1.0
 
@@ -27,16 +27,16 @@ def delta(x: Floats, x_adv: Floats, eps: float) -> Floats:
 
 
 def pixels(x: Floats) -> np.ndarray:
-    """Converts an image (C, H, W) in [0, 1] to uint8 (H, W, 3).
-    One channel is repeated as grey; of more than three channels, the first three are used.
+    """An image (C, H, W) in [0, 1], clipped to this range, as uint8 (H, W, 3). A single channel is
+    repeated as grey; of more than three channels, the first three are used.
     """
     levels = np.round(np.clip(x, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     return np.repeat(levels, 3, axis=2) if levels.shape[2] == 1 else levels[:, :, :3]
 
 
 def png(x: Floats, side: int = 192) -> bytes:
-    """An image (C, H, W) in [0, 1] as a PNG whose longer side is about `side` pixels.
-    Each pixel of the image becomes a square of pixels.
+    """An image (C, H, W) in [0, 1] as a PNG (bytes). Each pixel of the image becomes a square of
+    pixels, such that the longer side has about `side` pixels.
     """
     return sheet([x], side)
 
@@ -44,10 +44,12 @@ def png(x: Floats, side: int = 192) -> bytes:
 def sheet(
     images: Sequence[Floats], side: int = 96, columns: int | None = None, gap: int = 6
 ) -> bytes:
-    """Images of one size, (C, H, W) in [0, 1], in one PNG, with `gap` transparent pixels between.
+    """Images of one size, (C, H, W) in [0, 1], in one PNG (bytes), with `gap` transparent pixels
+    between them.
 
     They are arranged row by row in `columns` columns (None: in one row); the longer side of each is
-    about `side` pixels. One sheet costs the browser one request; 64 single pictures would cost 64.
+    about `side` pixels, as in `png`. One sheet costs the browser one request; 64 single pictures
+    would cost 64.
     """
     tiles = np.stack([pixels(image) for image in images])
     return _sheet(tiles.tobytes(), tiles.shape, side, columns or len(tiles), gap)
@@ -57,8 +59,8 @@ SCALES = (1, 8)  # the scales of strips: the original size, and one large enough
 
 
 def strip(results: Iterable[object], scale: int, at: int = 0) -> bytes:
-    """A PNG with one row per result: the clean image, the attacked one, and the perturbation.
-    In the perturbation, black is −ε and white is +ε. Each image pixel is `scale` pixels wide. If a
+    """A PNG with one row per result: the clean image, the attacked one, and the perturbation, in
+    which black is −ε and white is +ε. Each pixel of an image becomes `scale` × `scale` pixels. If a
     result has several attack strengths, `at` is the index of the one shown. Results without such
     pictures are left out; returns b"" if none has them.
     """
@@ -76,7 +78,7 @@ def _sheet(content: bytes, shape: tuple[int, ...], side: int, columns: int, gap:
     """Make the PNG of `sheet`. `content`: the bytes of the images, uint8 of `shape` (n, H, W, 3).
     The PNG is cached, because a page shows the same pictures again at every click.
 
-    PNG stores each row as the difference from its left neighbours or from the row above, so
+    PNG can store each row as differences from the pixels to the left or from the row above, so
     enlarging a pixel to a square adds almost nothing to the file. This encoder is our own because
     Pillow tries five kinds of difference on every row, which is slow.
     """

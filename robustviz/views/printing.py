@@ -1,4 +1,6 @@
-"""Converts a figure to PDF, SVG or PNG. kaleido draws it with a Chrome or Chromium found here."""
+"""Converts a figure to PDF, SVG or PNG. kaleido draws the figure with a Chrome or Chromium that is
+installed here.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from robustviz.views.screen import COLOURS as SCREEN, Screen
 
 KINDS = ("pdf", "svg", "png")
 DPI = 600  # dots per inch of a PNG, as journals ask for in line drawings
-PATIENCE = 90  # seconds that the browser may take to print, the same as kaleido's limit
+PATIENCE = 90  # seconds that the browser may take to print; kaleido has the same limit
 GAP = 16  # pixels between the charts of a first screen
 _MM = 96 / 25.4
 _PYTHON = f'"{sys.executable}"' if " " in sys.executable else sys.executable
@@ -30,9 +32,9 @@ _EMBEDDED = re.compile(rb"/BaseFont\s*/(?:[A-Z]{6}\+)?([\w,.-]+)")
 
 
 def printed(figure: go.Figure, kind: str) -> bytes:
-    """The bytes of a figure as `pdf`, `svg` or `png`, in the size of its layout at 96 px per inch.
-    It is meant for figures made by `for_paper`. A PDF embeds its fonts; a PNG has 600 dots per
-    inch.
+    """A figure as the bytes of a file of this `kind`: `pdf`, `svg` or `png`. It is as large as the
+    figure's layout says, at 96 px per inch. Meant for figures made by `for_paper`. A PDF embeds its
+    fonts; a PNG has 600 dots per inch.
 
     Raises UserError for another `kind`, if kaleido or a browser is missing, or if the browser fails
     or does not respond in time.
@@ -47,8 +49,8 @@ def printed(figure: go.Figure, kind: str) -> bytes:
 
 
 def vectors(figure: go.Figure) -> dict[str, bytes]:
-    """A figure as a dict with the bytes under `pdf` and `svg`; kaleido draws it only once.
-    Raises UserError as `printed` does.
+    """A figure as PDF and as SVG: a dict with the bytes under `pdf` and `svg`. kaleido draws the
+    figure only once. Raises UserError as `printed` does.
     """
     svg = _drawn(figure, "svg")
     with _told(), ThreadPoolExecutor(1) as pool:  # a notebook's thread already runs a loop
@@ -70,7 +72,9 @@ def _drawn(figure: go.Figure, kind: str) -> bytes:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """A context in which every error of kaleido or its browser is raised as a short UserError."""
+    """A context in which every error, mostly of kaleido or its browser, is raised as a short
+    UserError.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
@@ -92,7 +96,7 @@ def _told() -> Iterator[None]:
 
 
 async def _page(svg: str, width: float, height: float) -> bytes:
-    """Convert an SVG to a PDF page of exactly `width` by `height` pixels.
+    """Convert an SVG to the bytes of a PDF with one page of exactly `width` by `height` pixels.
     kaleido's own PDF has a margin and a smaller figure.
     """
     html = (
@@ -110,9 +114,9 @@ async def _page(svg: str, width: float, height: float) -> bytes:
 
 
 def _exact(pdf: bytes, *points: float) -> bytes:
-    """The PDF with exactly this page width and height in points: browsers round both to 1/300 inch.
-    The new numbers are written with as many digits as the old ones, because a PDF stores the byte
-    offsets of its parts.
+    """The PDF with exactly this page width and height in points; browsers round both to 1/300 inch.
+    Each new number has as many characters as the old one, because a PDF stores the byte offsets of
+    its parts.
     """
 
     def sized(found: re.Match[bytes]) -> bytes:
@@ -126,7 +130,7 @@ def _exact(pdf: bytes, *points: float) -> bytes:
 
 
 def _in_mm(svg: bytes) -> bytes:
-    """The SVG with width and height in millimetres, so that importing programs keep its size."""
+    """The SVG with width and height in millimetres, so that other programs keep its size."""
 
     def size(found: re.Match[bytes]) -> bytes:
         return b'%s="%.3fmm"' % (found[1], float(found[2]) / _MM)
@@ -136,8 +140,8 @@ def _in_mm(svg: bytes) -> bytes:
 
 
 def write(figure: go.Figure, path: str | Path) -> Path:
-    """Write a figure to `path`, a `.pdf`, `.svg` or `.png` file; returns the path.
-    Raises UserError as `printed` does, for another extension, and if the file cannot be written.
+    """Write a figure to `path`, whose extension is `.pdf`, `.svg` or `.png`; returns the path.
+    Raises UserError for another extension, if the file cannot be written, and as `printed` does.
     """
     path = Path(path)
     made = printed(figure, path.suffix.lower().removeprefix("."))
@@ -149,7 +153,7 @@ def write(figure: go.Figure, path: str | Path) -> Path:
 
 
 def fonts(pdf: bytes) -> list[str]:
-    """The names of the fonts embedded in a PDF made by `printed`, such as `LiberationSans`."""
+    """The sorted names of the fonts embedded in a PDF of `printed`, such as `LiberationSans`."""
     return sorted({found.decode() for found in _EMBEDDED.findall(pdf)})
 
 
@@ -181,9 +185,10 @@ _SVG = "http://www.w3.org/2000/svg"
 
 
 def drawing(screen: Screen, at: int = 0) -> bytes:
-    """The charts of a first screen, one below the other, as one SVG (bytes) in light colours.
-    They are drawn with the screen's slider at the position with index `at`. Text is stored as text,
-    not as paths. Returns b"" if the screen has no chart.
+    """The charts of a first screen, one below the other, as one SVG (bytes) in light colours, with
+    the screen's slider at the position with index `at`. Text is stored as text, not as paths. Left
+    out are charts at most 100 units wide, such as legend symbols, second versions for phones, and
+    invalid XML. Returns b"" if no chart is left.
     """
     charts, boxes = list[ElementTree.Element](), list[list[float]]()
     for found in _CHART.finditer(screen.picture):
@@ -215,8 +220,8 @@ def drawing(screen: Screen, at: int = 0) -> bytes:
 
 
 def _stilled(screen: Screen, chart: str, at: int) -> ElementTree.Element | None:
-    """A chart as an XML element, with its moving parts as at slider position `at`.
-    None if the chart is not valid XML.
+    """A chart as an XML element, with the parts that the slider moves as at position `at`; parts
+    whose whole HTML changes stay as they are. None if the chart is not valid XML.
     """
     try:
         root = ElementTree.fromstring(_BARE.sub(r'\1=""', chart))

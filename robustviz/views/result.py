@@ -1,4 +1,4 @@
-"""Base classes of the specs (which measurement to make on a run) and the results of all views.
+"""Base classes of all views' specs (which say what to measure on a run) and results.
 
 This module does not import torch, so that pages can build specs, and notebooks draw results, fast.
 """
@@ -23,7 +23,7 @@ R = TypeVar("R", bound="Result", covariant=True)
 
 
 def csv_of(rows: Sequence[Mapping[str, object]]) -> bytes:
-    """Rows as CSV bytes; the header has the column names of all rows, by first appearance."""
+    """Rows as CSV bytes with a header. The columns are those of all rows, by first appearance."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
@@ -33,13 +33,15 @@ def csv_of(rows: Sequence[Mapping[str, object]]) -> bytes:
 
 @dataclass(frozen=True)
 class Result:
-    """Base class of all results: arrays, and `meta`, a dict on their origin (run id, data …)."""
+    """Base class of all results: arrays, and `meta`, a dict that says where they come from (run id,
+    data …).
+    """
 
     meta: JSON = field(default_factory=dict, kw_only=True)
 
     def to_npz(self) -> bytes:
-        """The result as the bytes of an `.npz` file without pickle.
-        Each array is stored under its field's name, all other fields as JSON under `json`.
+        """The result as the bytes of an `.npz` file without pickle. Each array is stored under its
+        field's name, all other fields as one JSON text under `json`.
         """
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         arrays: JSON = {
@@ -51,8 +53,8 @@ class Result:
         return buffer.getvalue()
 
     def rows(self) -> list[JSON]:
-        """The result as a table: a list with one dict per row. Raises UserError for a class of
-        results that has no table.
+        """The result as a table: a list with one dict per row. Raises UserError if results of this
+        class have no table.
         """
         raise UserError(
             f"A {type(self).__name__} is not a table: give --out a name that ends in .npz.", code=2
@@ -64,8 +66,8 @@ class Result:
 
     @classmethod
     def from_npz(cls: type[T], data: bytes) -> T:
-        """Load a result of this class from the bytes that `to_npz` returned.
-        Raises UserError for any other or damaged bytes.
+        """Load a result of this class from the bytes that `to_npz` returned. Raises UserError for
+        damaged or any other bytes.
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
@@ -81,14 +83,14 @@ class Result:
 
 @dataclass(frozen=True)
 class ProbeSpec(Spec, Generic[R]):
-    """The settings of one measurement on a run, whose result has type R (the class `result`).
-    The function that measures is decorated with `@probe(ThisSpec)`. It is in the module `probe.py`
-    beside the spec's, or imported by it.
+    """The settings of one measurement on a run, whose result has the type R, the class in `result`.
+    The function that measures is decorated with `@probe(ThisSpec)`; the module `probe.py` beside
+    the spec's module defines or imports that function.
     """
 
     result: ClassVar[type[Result]]
 
     @property
     def cacheable(self) -> bool:
-        """Whether the result takes long enough to compute to be cached in the run's folder."""
+        """Whether a result takes so long to compute that it is stored in the run's folder."""
         return True

@@ -1,6 +1,6 @@
 """A page's first screen as plain values: an answer, a picture, and a slider (the control) that
-changes the picture in the browser. Panels make it, `robustviz.ui.stage` shows it, and `page` writes
-it to one HTML file that works without a server. No torch, Streamlit or Plotly here.
+changes the picture in the browser. Panels make it, `robustviz.ui.stage` shows it, and `page` makes
+one HTML file of it that works without a server. No torch, Streamlit or Plotly here.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ COLOURS = {  # as in `.streamlit/config.toml` and `views/theme.py`; a test compa
         "faint": "#8C99AA",
     },
 }
-WORDS, NUMBERS = 20, 3  # the most that one sentence may have
+WORDS, NUMBERS = 20, 3  # how many words and numbers one sentence may have at most
 
 
 @dataclass(frozen=True)
 class Control:
-    """A slider in the browser.
-    `values`: the label of each position; `start`: the index of the initial position; `key`: the
-    slider's parameter in the page's address, whose value is the label of the position; `unit`:
-    printed after the label.
+    """A slider in the browser. `label`: its name; `values`: the label of each position; `start`:
+    the index of the initial position; `key`: the slider's parameter in the page's address, whose
+    value is the label of the position; `help`: its tooltip; `unit`: printed after the label of the
+    position.
     """
 
     label: str
@@ -54,13 +54,13 @@ class Control:
 
 @dataclass(frozen=True)
 class Screen:
-    """The contents of a first screen.
+    """The contents of a page's first screen.
 
     `answer`: one sentence, or one per position of the slider (`control`). `picture`: HTML that may
     contain SVG; text from outside must be escaped with `html.escape`. An element that the slider
     changes has `data-move="NAME …"`; `moves` maps each NAME to a pair: the attribute to set (or
     `text` or `html` for the element's content), and its value at every position. `alt`: what the
-    picture shows. `sure`: sentences on how it was measured and how certain the answer is, those
+    picture shows. `sure`: sentences on how the answer was measured and how certain it is, those
     with many numbers last.
     """
 
@@ -72,7 +72,9 @@ class Screen:
     moves: Mapping[str, tuple[str, Sequence[str]]] = field(default_factory=dict)
 
     def data(self, scheme: str) -> JSON:
-        """The screen as a JSON-compatible dict, with the colours of `scheme`, `light` or `dark`."""
+        """The screen as a JSON-compatible dict for the browser, with the colours of `scheme`,
+        `light` or `dark`. Backticks are removed from `sure`; the control's `key` is left out.
+        """
         control = self.control
         return {
             "answer": list(self.answer),
@@ -132,9 +134,9 @@ _NAME = re.compile(r"\b[A-Za-z]+-\d+\b(?![.,%]\d)|\b\d-D\b")
 
 
 def wordy(text: str) -> list[str]:
-    """The sentences of a text (Markdown or HTML) that are too long to be understood at a glance.
-    These have more than `WORDS` words or more than `NUMBERS` numbers; "k of n" counts as one
-    number.
+    """The sentences of a text (Markdown or HTML) that are too long to be understood at a glance:
+    those with more than `WORDS` words or more than `NUMBERS` numbers. "k of n", "a/b" and "a–b"
+    count as one number; numbers in names such as PGD-20 do not count.
     """
     out = []
     for sentence in _SENTENCE.split(_MARKUP.sub("", text)):

@@ -1,5 +1,5 @@
-"""For somebody new to a training method: one sentence on what it does, and its training step in
-three small drawings made of a few building blocks. No torch, no Streamlit.
+"""For somebody new to a training method: one sentence on what the method does, and its training
+step in three small drawings made of a few building blocks. No torch, no Streamlit.
 
 A method not in `METHODS` gets the first sentence of its attribute `text` and its group's drawings.
 """
@@ -14,25 +14,29 @@ from robustviz import registry
 
 # different from A's blue and B's orange; contrast at least 3:1 on a light and a dark background
 NOISE, GOOD = "#B45C9A", "#2A8C6C"
-WIDE, TALL, PANEL, LETTERS = 360, 122, 108, 15  # pixels; LETTERS: characters per caption line
+WIDE, TALL, PANEL, LETTERS = 360, 122, 108, 15  # in pixels; LETTERS: characters per caption line
 
 
 class Step(NamedTuple):
-    """One drawing: its caption, and one or two keys of `BLOCKS`, drawn from left to right."""
+    """One drawing: its caption, and one or two keys of `BLOCKS`, which are drawn from left to
+    right.
+    """
 
     says: str
     blocks: tuple[str, ...]
 
 
 class Sketch(NamedTuple):
-    """The sentence on a method (`says`), and the three drawings of its training step."""
+    """What a method does, in one sentence (`says`), and the three drawings of its training step."""
 
     says: str
     steps: tuple[Step, Step, Step]
 
 
 def _noise(places: str) -> str:
-    """SVG of perturbed pixels on a 10 × 10 grid; each is given as two digits, column and row."""
+    """SVG of perturbed pixels on a 10 × 10 grid. `places` gives each pixel as two digits, column
+    and row, separated by spaces.
+    """
     return "".join(
         f'<rect x="{4 + 4 * int(at[0])}" y="{4 + 4 * int(at[1])}" width="4" height="4"'
         f' fill="{NOISE}"/>'
@@ -49,8 +53,9 @@ def _bars(x: int, *heights: int) -> str:
 
 
 def _dots(places: str, kind: str = "circle") -> str:
-    """SVG of a point, a circle or a cross, at each `x,y` of `places`.
-    Points stand for images in feature space, or for units of a network.
+    """SVG of points, as circles or crosses (`kind`: `circle` or anything else), at the positions
+    `x,y` in `places`, separated by spaces. Points stand for images in feature space, or for units
+    of a network.
     """
     out = []
     for x, y in (map(int, place.split(",")) for place in places.split()):
@@ -63,8 +68,8 @@ def _dots(places: str, kind: str = "circle") -> str:
 
 
 def _way(path: str, colour: str = NOISE) -> str:
-    """SVG of an arrow through the points `x,y` of `path`, which ends with its head's direction.
-    The direction is two numbers, as in `22,22 39,22 1 0`.
+    """SVG of an arrow. `path` has the points `x,y` that the arrow passes through, then the
+    direction of its head as two numbers, as in `22,22 39,22 1 0`.
     """
     *way, dx, dy = path.split()
     x, y = way[-1].split(",")
@@ -231,8 +236,8 @@ PLAIN = {  # the drawings by group of methods
 
 
 def sketch(key: str) -> Sketch:
-    """The sentence and drawings of a method, given its key; for a method not in `METHODS`, the
-    first sentence of its `text` and its group's drawings. Raises UserError for an unknown key.
+    """The sentence and the drawings for a method, given by its key. A method not in `METHODS` gets
+    the first sentence of its `text` and its group's drawings. Raises UserError for an unknown key.
     """
     if key in METHODS:
         return METHODS[key]
@@ -241,13 +246,13 @@ def sketch(key: str) -> Sketch:
 
 
 def alt(key: str) -> str:
-    """The three drawings of a method (given its key) described in words, as alternative text."""
+    """The three drawings for a method, given by its key, in words, as alternative text."""
     steps = "; ".join(f"{at}. {step.says}" for at, step in enumerate(sketch(key).steps, 1))
     return f"A training step in three drawings: {steps}."
 
 
 def svg(key: str, colour: str = "currentColor") -> str:
-    """The three drawings of a method (given its key) as one SVG; `colour`: of text and lines."""
+    """The three drawings for a method, given by its key, as one SVG; text and lines in `colour`."""
     panels = "".join(_panel(at * (PANEL + 18), step) for at, step in enumerate(sketch(key).steps))
     arrow = _way("0,0 12,0 1 0", "currentColor")
     between = "".join(

@@ -1,4 +1,4 @@
-"""Combines several figures into one with a slider, which needs no kernel and no server."""
+"""Combines several figures into one figure with a slider, which needs no kernel and no server."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ ROOM = 110  # pixels for the slider, between the axis and the legend
 
 
 def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
-    """One figure with a slider that switches between the given figures, labelled by their keys.
-    `name` is the quantity that the slider changes, such as "ε".
+    """One figure with a slider that switches between the given figures; the keys of `figures` are
+    the labels of the slider's positions. `name` is the quantity that the slider changes, such as
+    "ε".
 
-    All figures must be from `theme.finish` and have the same kinds of traces in the same order;
-    their titles, axes and sentences change with the slider. Raises UserError if there is no figure,
-    or if their traces differ.
+    All figures must be from `theme.finish` and have the same kinds of traces in the same order.
+    Titles and axes change with the slider; the result's own sentence lists those of all figures.
+    Raises UserError if there is no figure, or if their traces differ.
     """
     if not figures:
         raise UserError("There are no figures: give at least one for the slider.")
@@ -82,8 +83,8 @@ _AT_ONCE = {
 
 
 def picture(png: bytes, title: str, sentence: str = "", *, template: str = LIGHT) -> go.Figure:
-    """A figure that shows a PNG made by `sheet` or `png`, so that it can be used in `slides`.
-    `sentence` becomes the subtitle.
+    """A figure that shows a PNG (bytes) made by `sheet` or `png`, so that the PNG can be used in
+    `slides`. `sentence` becomes the subtitle.
     """
     width, height = Image.open(io.BytesIO(png)).size
     figure = blank(

@@ -1,6 +1,6 @@
 """The look of every figure: two templates, colours suited to colour blindness and projectors, and
-readable sizes. A network has the same colour and line style everywhere: A is blue and solid, B is
-orange and dashed. Signed quantities have a neutral colour at zero, never a rainbow scale.
+readable sizes. A network has the same colour and line style in all figures: A is blue and solid, B
+is orange and dashed. Signed quantities have a neutral colour at zero, never a rainbow scale.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ COLOURS = {
 }
 # The colour of each class, the same in all figures; each class has its own symbol too. They were
 # found by a search among colours with a contrast of 3:1 to the background: the ten that are
-# furthest from each other and from A's and B's colours in Oklab, also as seen with protanopia,
+# furthest from each other and from A's and B's colours in Oklab, also if seen with protanopia,
 # deuteranopia and tritanopia (Machado et al. 2009).
 CLASSES = {
     "robustviz_light": (
@@ -147,7 +147,9 @@ for _name, _colour in COLOURS.items():
 
 
 def blank(template: str, title: str, subtitle: str = "", **layout: Any) -> go.Figure:
-    """An empty figure in a template, with title and subtitle; `layout` overrides its layout."""
+    """An empty figure in a template, with title and subtitle, 400 pixels high; `layout` adds to or
+    replaces parts of its layout.
+    """
     return go.Figure(
         layout={
             "template": template,
@@ -159,19 +161,19 @@ def blank(template: str, title: str, subtitle: str = "", **layout: Any) -> go.Fi
 
 
 def named(results: R | Mapping[str, R], alone: str = "A") -> dict[str, R]:
-    """The results as a dict by the names that a figure prints.
-    A single result that was given without a name gets the name `alone`.
+    """The results as a dict, by the names that a figure prints. A single result, which has no name,
+    gets the name `alone`.
     """
     return {alone: results} if isinstance(results, Result) else dict(results)
 
 
 def sides(named: Mapping[str, object]) -> list[str]:
-    """Which of one or two networks (`named`: by name) are drawn as A and as B: `a` or `b` for each,
-    in order.
+    """For each of one or two networks, in order, whether it is drawn as A or as B: `a` or `b`. The
+    keys of `named` are the networks' names.
 
-    A network whose name is the letter A or B, alone or before a space, in upper or lower case, is
-    drawn as that side, if all names begin so, with different letters. Otherwise the first network
-    is `a` and the second `b`. Raises UserError for more than two networks.
+    If every name is the letter A or B, alone or before a space, in upper or lower case, and the
+    letters differ, each network is drawn as its letter says. Otherwise the first network is `a` and
+    the second `b`. Raises UserError for more than two networks.
     """
     if len(named) > len(DASHES):
         raise UserError(f"This figure draws one or two networks, and got {len(named)}: choose two.")
@@ -189,9 +191,10 @@ def _letter(name: str) -> str:
 
 
 def styles(names: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yields (key of a colour in `COLOURS[template]`, Plotly dash) for each network: A's and B's
-    own, neutral ones for others. A network is A or B if its name is that letter, alone or before a
-    space. If no network is, the first two get the styles of A and B.
+    """Yields a pair for each network: the key of its colour in `COLOURS[template]`, and its Plotly
+    dash. A network whose name is the letter A or B, alone or before a space, has the style of A or
+    B; the others have neutral styles. If no name is such, the first two networks have the styles of
+    A and B.
     """
     sides = {name: _letter(name) for name in names if _letter(name)} or dict(
         zip(names, DASHES, strict=False)
@@ -201,24 +204,22 @@ def styles(names: Collection[str]) -> Iterator[tuple[str, str]]:
 
 
 def spread(mean: float, low: float, high: float, form: str = ".2f") -> str:
-    """A mean and its interval as text, such as `0.50 [0.40, 0.60]`, in the number format `form`.
-    If an end of the interval is not finite, the text has only the mean.
+    """A mean and its interval as text, such as `0.50 [0.40, 0.60]`, in the number format `form`. If
+    an end of the interval is not finite, the text is only the mean.
     """
     known = math.isfinite(low) and math.isfinite(high)
     return f"{mean:{form}} [{low:{form}}, {high:{form}}]" if known else f"{mean:{form}}"
 
 
 def lines(results: Mapping[str, R], sentence: Callable[[R], str]) -> list[str]:
-    """A list with a line per network: its name in bold, if it has one, and `sentence` of its
-    result.
-    """
+    """One line for each network: its name in bold, if it has one, and then `sentence(result)`."""
     return [
         (f"**{name}**: " if name else "") + sentence(result) for name, result in results.items()
     ]
 
 
 def clear(colour: str, opacity: float = 0.18) -> str:
-    """The `#RRGGBB` colour as `rgba(…)` with this opacity in [0, 1]."""
+    """The colour `#RRGGBB` as `rgba(…)` with this opacity, 0 to 1."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
 
@@ -226,7 +227,9 @@ def clear(colour: str, opacity: float = 0.18) -> str:
 def band(
     figure: go.Figure, x: Floats | Ints | Sequence[str], low: Floats, high: Floats, colour: str
 ) -> None:
-    """Shade, in a figure, the area between `low` and `high` along `x`, each of length n."""
+    """Add to a figure the shaded area between `low` and `high` along `x`, each of length n;
+    `colour`: `#RRGGBB`.
+    """
     figure.add_scatter(
         x=[*x, *x[::-1]],
         y=[*high, *low[::-1]],
@@ -248,13 +251,14 @@ def finish(
     interval: str = "",
     clean: bool = False,
 ) -> go.Figure:
-    """Store a figure's description in its `layout.meta`, for files, captions and screen readers.
+    """Store a figure's description in its `layout.meta`, for files, captions and screen readers,
+    and make its toolbar vertical. Returns the same figure.
 
-    Returns the same figure, with a vertical toolbar. `about`: the result shown, or results by the
-    names that the figure prints, or only a dict on how it was measured. `sentence`: what this
-    figure shows, with its numbers, printed beside it. `alt`: the kind of figure; in the metadata
-    the sentence is added to it. `sure`: how it was measured, in words. For the caption: `interval`
-    says what error bars or bands mean, and `clean` that nothing attacked is drawn.
+    `alt`: the kind of figure; the stored alternative text is `alt` followed by `sentence`. `about`:
+    the result shown, or results by the names that the figure prints, or only a dict on how it was
+    measured. `sentence`: what this figure shows, with its numbers, printed beside it. `sure`: how
+    it was measured, in words. For the caption, `interval` says what error bars or bands mean;
+    `clean`: nothing attacked is drawn, so the caption names no attack.
     """
     # The toolbar is vertical, in the right margin: a horizontal one would cover the title.
     right = max(RIGHT, figure.layout.margin.r or 0)
@@ -277,8 +281,9 @@ def finish(
 
 
 def _told(meta: Mapping[str, Any], result: Result | None = None) -> dict[str, Any]:
-    """The facts about one network for a caption: run, method, data, images, attack, ε and seed.
-    They are taken from a result's `meta`, and from the fields of the result itself if it is given.
+    """The facts about one network for a caption, as far as they are known: run, method, data,
+    images (`n` or `index`), attack, ε and seed. They are taken from a result's `meta`, and from the
+    fields of the result itself if it is given.
     """
     told = {
         key: meta[key] for key in ("run", "method", "data", "seed", "index", "eps") if key in meta

@@ -1,4 +1,4 @@
-"""Compares two networks on the same images in one sentence, and states how certain that is."""
+"""Compares two networks on the same images in one sentence, and says how certain that is."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from robustviz.types import UserError, eps_text, listed, points_text
 
 @dataclass(frozen=True)
 class Verdict:
-    """The comparison of two networks in words, or the result of one network.
-    `line`: which network is better and by how much, or "No difference shown". `winner`: the name of
-    the better one; empty if no difference is shown, or for one network. `sure`: sentences on how
-    it was measured, caveats first, then the numbers.
+    """The comparison of two networks in words, or the result of one network. `line`: which network
+    is better, with both numbers of right images, or "No difference shown"; for one network, how
+    many images it is right on. `winner`: the name of the better network; empty if no difference is
+    shown, or for one network. `sure`: sentences on how it was measured: first a caveat, then the
+    measurement, then the statistics.
     """
 
     line: str
@@ -35,14 +36,15 @@ def held(
     alone: str = "is right",
     images: str = "attacked images",
 ) -> Verdict:
-    """The verdict on two networks, from the images that each classifies correctly.
-    `a`, `b` (N,): whether the network is right on each of the same N images; without `b`, the
-    verdict is on one network alone. `attack`: the attack's printed name, such as PGD-20; `eps`: its
-    radius; `seed`: that of its noise, or several if it is not the same everywhere. At ε = 0 the
-    sentences are about clean images. `names`: of
-    the networks; `alone`: the verb in "On 3 of 50 images only A is right"; `images`: what the
-    images are called. A difference is shown only if its paired 95% interval excludes 0 and it does
-    not round to 0 percentage points. Raises UserError if `a` and `b` differ in length.
+    """The verdict on two networks, from the images that each classifies correctly. `a`, `b` (N,):
+    whether the network is right on each of the same N images; without `b`, the verdict is on one
+    network alone. A difference is shown only if its paired 95% interval excludes 0 and it does not
+    round to 0 percentage points.
+
+    `attack`: the attack's printed name, such as PGD-20; `eps`: its radius; `seed`: the seed of its
+    noise, or several seeds if it is not the same everywhere. At ε = 0 the sentences are about clean
+    images. `names`: of the networks; `alone`: the verb in "On 3 of 50 images only A is right";
+    `images`: what the images are called. Raises UserError if `a` and `b` differ in length.
     """
     if b is not None and a.shape != b.shape:
         raise UserError(
@@ -95,7 +97,9 @@ def _alone(k: int, n: int) -> tuple[str, ...]:
 
 
 def _protocol(n: int, attack: str, eps: float, seed: int | Collection[int]) -> tuple[str, ...]:
-    """Sentences on how it was measured: what such an accuracy means, the images, the attack."""
+    """Sentences on how it was measured: what an accuracy under attack means, the images, the
+    attack.
+    """
     seeds = [seed] if isinstance(seed, int) else sorted(set(seed))
     few = (f"{n} images are few: use at least {FEW}.",) if n < FEW else ()
     if not eps:
