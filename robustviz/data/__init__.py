@@ -50,8 +50,8 @@ def source(text: str) -> Source:
 
     `text` is a registered name (`digits`, `shapes`), `folder:PATH`, `FILE.csv` (a table of path,
     label and split), `package.module:make` or `FILE.py:make` (a function that returns images), or
-    the name under which the user added a data set (see `own`). No path is checked here, and the
-    user's code is not run.
+    the name under which the user added a data set (see `own`). Whether a path exists is not
+    checked here, and the user's code is not run.
 
     Raises UserError for an unknown name (the message has the closest name and all names), and for a
     path after the name of a source that takes none.
@@ -74,13 +74,13 @@ def source(text: str) -> Source:
 
 
 def load(source: str | Source, split: str = "train", n: int | None = None) -> Dataset:
-    """The split `split` of a source, given as a `Source` or by name. It comes from the memory cache
-    if it was loaded recently.
+    """The split `split` of `source`, which is a `Source` or a text as for the function `source`.
 
-    Do not write into the returned tensors: they are shared. `n` limits the training split to its
-    first `n` images in class-balanced order (`shapes` draws exactly `n` images); None, or a number
-    larger than the split, means all; `n` has no effect on val and test. Raises UserError for an
-    unknown source or split, for n < 1, and if the images cannot be read, drawn or downloaded.
+    A split that was loaded recently comes from a cache in memory, so its tensors are shared: do not
+    write into them. `n` limits the training split to its first `n` images in class-balanced order;
+    None, or a number larger than the split, means all (`shapes` draws exactly `n` images). `n` has
+    no effect on val and test. Raises UserError for an unknown source or split, for n < 1, and if
+    the images cannot be read, drawn or downloaded.
     """
     images = _source(source) if isinstance(source, str) else source
     check_split(split)

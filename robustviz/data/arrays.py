@@ -17,13 +17,13 @@ from robustviz.data import zips
 from robustviz.types import UserError, harmless
 
 SAMPLE = 256  # number of images that `diagnose` looks at
-# mean distance to the nearest whole grey level below which a reading is certain; for random values
-# this distance is 0.25
+# If the pixels are on average closer to a whole grey level than this, in grey levels, a reading is
+# certain; for random values the distance is 0.25.
 GRID = 0.04
-# and above which numbers are rounded, more than floats themselves are: at least EXACT, and FLOAT
-# times the eps of their type, which is more for float16
+# If they are farther away than EXACT, and than FLOAT times the machine epsilon of their type (which
+# matters for float16), the message says that they are rounded.
 EXACT, FLOAT = 0.001, 32
-SLACK = 0.004
+SLACK = 0.004  # how far pixels may lie outside [0, 1]
 BLUE = 0.02  # blue may be this much brighter than red on average before a warning is given
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -115,9 +115,10 @@ def load(path: Path) -> Arrays:
     """The images and labels in a `.npz` or `.npy` file, which is read without pickle.
 
     The file is read into memory as a whole, so it may have at most `zips.MOST_UNPACKED` bytes,
-    unpacked. Raises UserError with one sentence if this is not a NumPy file, if it is damaged or
-    too large, if it is not clear which arrays are the images and which are the labels, or if the
-    labels do not fit the images or the class names.
+    unpacked. A file may have images without labels. Raises UserError with one sentence if this is
+    not a NumPy file, if it is damaged or too large, if it is not clear which arrays are the images
+    and which are the labels, if labels are not whole numbers from 0 to 9,999, or if they do not fit
+    the images or the class names.
     """
     with open(path, "rb") as file:
         head = file.read(8)
@@ -205,9 +206,10 @@ def _whole(array: NDArray[Any], key: str) -> NDArray[np.int64]:
 def channels_last(array: NDArray[Any], key: str) -> NDArray[Any]:
     """Returns `array` as images (N, H, W, C) with 1 or 3 channels.
 
-    `array` has the shape (N, H, W), (N, H, W, C) or (N, C, H, W); of (N, H, W, 4) the alpha channel
-    is dropped. `key` is the array's name, for the message. Raises UserError if an array of four
-    axes has no such channel axis.
+    `array` has the shape (N, H, W), (N, H, W, C) or (N, C, H, W). If both the second and the last
+    axis could be the channels, the last one is taken; of (N, H, W, 4) the alpha channel is dropped.
+    `key` is the array's name, for the message. Raises UserError if an array of four axes has no
+    such channel axis.
     """
     if array.ndim == 3:
         return array[..., None]
@@ -235,9 +237,9 @@ def diagnose(x: NDArray[Any]) -> Verdict:
 
     At most 256 of the images are looked at. Booleans and integers are recognised by their type and
     range. For floats every reading in READINGS is tried: those that give pixels in [0, 1] are
-    possible. If no number is negative, "0 to 1" is preferred, then "0 to 255"; otherwise the
-    reading whose pixels lie closest to whole grey levels. Raises UserError for NaN or infinite
-    values, if there are no images, and if no reading is possible.
+    possible. If no number is negative, "0 to 1" is chosen if it is possible, else "0 to 255" if
+    that is; otherwise the possible reading whose pixels lie closest to whole grey levels. Raises
+    UserError for NaN or infinite values, if there are no images, and if no reading is possible.
     """
     if not x.size:
         raise UserError("The file has no images: choose one that has some.")

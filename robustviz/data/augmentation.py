@@ -17,10 +17,11 @@ def augment(name: str, x: torch.Tensor, generator: torch.Generator) -> torch.Ten
     """The batch `x` (N, C, H, W), float or uint8, with each image randomly flipped and/or shifted.
 
     name: none, flip, crop (shift only) or crop_flip (both). A flip is left-right, with probability
-    1/2. A shift is uniform, by up to 1/8 of the side (rounded down, but at least one pixel) in each
-    direction, and repeats the edge pixels in the uncovered border. `generator` must be on the
-    device of `x`. The same generator state gives the same result. `x` is not changed; with `none`
-    it is returned itself, not a copy. Raises UserError for an unknown name.
+    1/2. A shift is by a random whole number of pixels along each axis, uniform from −m to m, where
+    m is 1/8 of the side, rounded down, but at least 1; the uncovered border repeats the edge
+    pixels. `generator` must be on the device of `x`. The same generator state gives the same
+    result. `x` is not changed; with `none` it is returned itself, not a copy. Raises UserError for
+    an unknown name.
     """
     if name not in AUGMENTATIONS:
         raise UserError(unknown("augmentation", name, AUGMENTATIONS), code=2)

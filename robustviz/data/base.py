@@ -29,9 +29,10 @@ class Dataset(loading.Dataset[tuple[torch.Tensor, int]]):
     and its label.
 
     key: the name of the source; split: train, val or test (both are "given" for images in memory,
-    see `data.given`). images: uint8 (N, C, H, W); y: int64 (N,), indices into `classes`; masks:
-    bool (N, 1, H, W), true on the object, or None if there are none; names: the relative paths of
-    the image files, or None if the images are not from files; card: a short description for people.
+    see `data.given`). images: uint8 (N, C, H, W), or float32 in [0, 1] in the subclass
+    `data.given.Floats`; y: int64 (N,), indices into `classes`; masks: bool (N, 1, H, W), true on
+    the object, or None if there are none; names: the relative paths of the image files, or None if
+    the images are not from files; card: a short description for people.
     """
 
     key: str
@@ -70,7 +71,7 @@ class Dataset(loading.Dataset[tuple[torch.Tensor, int]]):
 
         The order is a fixed stratified permutation (seed 0), so the selections are nested:
         `take(50)` is the beginning of `take(100)`, and a number above the size takes all images. A
-        tensor holds the indices of the images (M,), or is a boolean mask (N,).
+        tensor holds the indices of the images (M,), whose order is kept, or is a boolean mask (N,).
         """
         if isinstance(which, int):
             which = stratified_order(self.y)[: max(which, 0)]
@@ -89,7 +90,7 @@ def unequal(split: Dataset) -> str:
     """A warning if the classes of a split are of very unequal size, else an empty text.
 
     The warning is given if the largest class has at least five times as many images as the
-    smallest; a class without images counts as one image.
+    smallest; a class without images counts as if it had one.
     """
     counts = torch.bincount(split.y, minlength=len(split.classes)).tolist()
     least, most = min(counts, default=0), max(counts, default=0)
@@ -143,8 +144,8 @@ class Source(registry.Spec):
     def pixels(self) -> int:
         """The side of the square images if it is a setting of the source (`size`), else 0.
 
-        A 0 says nothing about the images, whose side is then fixed (at most 64 pixels for the data
-        sets that come with robustviz) or up to the user's function.
+        With 0 the side of the images is fixed (at most 64 pixels for the data sets that come with
+        robustviz) or chosen by the user's function.
         """
         return int(getattr(self, "size", 0))
 

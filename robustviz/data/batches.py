@@ -49,9 +49,8 @@ class _Arrays(pickle.Unpickler):
 
 
 def text(name: str | bytes) -> str:
-    """A name from a batch file as text.
-
-    In the file it is bytes or text, depending on the Python version that wrote it.
+    """A name from a batch file as text. The file has it as bytes or as text, depending on the
+    Python version that wrote the file.
     """
     return name.decode("latin1") if isinstance(name, bytes) else str(name)
 
@@ -73,8 +72,8 @@ def pixels(path: Path, labels: str, classes: int) -> tuple[np.ndarray, np.ndarra
     """Images uint8 (N, 3, 32, 32), labels int64 (N,) and the md5 (hex) of a batch file.
 
     `labels` is the key of the labels in the file, `classes` the number of classes. Raises UserError
-    if the file is damaged, is not one row of 3,072 bytes for each label, or has a label outside 0
-    to `classes` − 1.
+    if the file is damaged, has no labels, does not have one row of 3,072 bytes for each label, or
+    has a label outside 0 to `classes` − 1.
     """
     entry, md5 = read(path)
     data, y = entry.get("data"), np.asarray(entry.get(labels, []), dtype=np.int64)

@@ -111,8 +111,9 @@ def _names(split: str) -> tuple[list[str], list[str]]:
 
 
 def _decoded(raws: list[tuple[np.ndarray, np.ndarray]], where: torch.Tensor) -> torch.Tensor:
-    """The images uint8 (M, 3, 32, 32) with indices `where` (M,), counted through all the compact
-    files in order; `raws` has what `unpack` returns for each file.
+    """The images uint8 (M, 3, 32, 32) with indices `where` (M,); image 0 is the first of the first
+    compact file, and the count goes on through the others. `raws` has what `unpack` returns for
+    each file.
     """
     images = torch.empty(len(where), 3, 32, 32, dtype=torch.uint8)
     start = 0
@@ -139,12 +140,13 @@ def unpack(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decode(residual: np.ndarray) -> np.ndarray:
-    """Images uint8 (N, 3, 32, 32) from prediction residuals (3, N, 32, 32), modulo 256.
+    """Images uint8 (N, 3, 32, 32) from prediction residuals uint8 (3, N, 32, 32).
 
     When the file was written, green was first subtracted from red and blue. Then each value was
     replaced by its difference from the median of three numbers: the left neighbour, the upper one,
-    and left + upper - upper left. A pixel depends on its neighbours but images are independent, so
-    each pixel position is decoded for all images at once.
+    and left + upper - upper left. All differences are modulo 256. Decoding a pixel needs the
+    neighbours decoded before it, but no other image, so each position is decoded for all images at
+    once.
     """
     # padded with a row of zeros above and a column of zeros to the left
     out = np.zeros((33, 33, 3, residual.shape[1]), np.uint8)

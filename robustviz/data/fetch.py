@@ -1,5 +1,5 @@
-"""Downloads the files of published data sets. It reports progress, and resumes an interrupted
-download both within a call and in the next call.
+"""Downloads the files of published data sets and reports progress. An interrupted download is
+resumed, by the same call or by the next one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 PIECE = 1 << 18  # bytes read at a time
 WAIT = 30.0  # seconds without data after which a connection counts as broken
-TRIES = 4  # attempts in one call, as long as each of them receives some data
+TRIES = 4  # most attempts in one call; one that receives no data is the last
 
 Tell = Callable[[int, int], object]  # called with the bytes received so far and their total
 _tell: ContextVar[Tell | None] = ContextVar("download", default=None)
@@ -105,7 +105,7 @@ def _fetch(file: File, path: Path) -> None:
 
 
 def _go_on(file: File, part: Path) -> bool:
-    """Download the rest of `file` into `part`; returns whether that is complete now."""
+    """Download the rest of `file` into `part`; returns whether `part` has all bytes now."""
     here = _size(part)
     request = urllib.request.Request(file.url, headers={"User-Agent": "robustviz"})
     if here:

@@ -27,14 +27,15 @@ VAL_NAMES = ("val", "valid", "validation")
 class Folder(Source):
     """The pictures in the folder `path`, stored as `class/name.png`.
 
-    The class folders may lie in the folders `train` and `test`; if there is `val` but no `test`,
-    `val` is the test split. Unless there are both, the last 10% of a seeded shuffle of train is
-    the val split. Without such folders, 70 / 10 / 20% of the pictures are train, val and test by a
-    hash of each file's content. Pictures are rotated upright, resized by their shorter side and
-    cropped to the central square of `size` pixels. Pictures of more than 8 bits are scaled to 8, so
-    that the value of white in their type becomes 255. Some are scaled by their own range of values
-    instead: where the type has no white (32 bits, signed, floats beyond 0 to 1), and where all
-    values are far below white (16 bits: below an eighth of it, floats: below 1/255).
+    The class folders may lie in the folders `train`, `test` and `val`; if there is `val` but no
+    `test`, `val` is the test split. Unless there are both `test` and `val`, the last 10% of a
+    seeded shuffle of train is the val split. Without such folders, 70 / 10 / 20% of the pictures
+    are train, val and test by a hash of each file's content. Pictures are rotated upright, resized
+    by their shorter side and cropped to the central square of `size` pixels. Pictures of more than
+    8 bits are scaled to 8, so that the value of white in their type becomes 255. Some are scaled by
+    their own range of values instead: where the type does not say what white is (32 bits, signed,
+    floats beyond 0 to 1), and where all values are far below white (16 bits: below an eighth of it,
+    floats: below 1/255).
     """
 
     label = "A folder of your own"
@@ -56,8 +57,8 @@ class Folder(Source):
 
         The classes are the names of the class folders, sorted; the split's `names` are file paths
         relative to `path`. Unreadable pictures are left out. Raises UserError if `path` is no
-        readable folder with pictures of at least two classes, if more than 5% of the pictures
-        cannot be read, or if it is not clear which folders are the classes.
+        readable folder with pictures of at least two classes, if too many pictures cannot be read
+        (see `pictures.read`), or if it is not clear which folders are the classes.
         """
         splits.check_split(split)
         if not self.path:
@@ -82,11 +83,12 @@ class Folder(Source):
 def pictured(
     source: Source, listing: pictures.Listing, split: str, n: int | None, place: Path, notes: str
 ) -> Dataset:
-    """Reads the pictures of one split, `listing`, as images (N, 3, size, size).
+    """Reads the pictures in `listing`, those of one split, and returns the split as a `Dataset`.
 
-    size is `source.pixels`. `n` limits the training split, `place` is the folder or table that the
-    pictures come from, and `notes` are sentences to add to the card. Raises UserError if too many
-    pictures cannot be read, or if fewer than two classes are left to train on.
+    The images are (N, 3, size, size), where size is `source.pixels`. `n` limits the training split,
+    `place` is the folder or table that the pictures come from, and `notes` are sentences to add to
+    the card. Raises UserError if too many pictures cannot be read, or if fewer than two classes are
+    left to train on.
     """
     size = source.pixels
     most = n if split == "train" else None
@@ -121,7 +123,8 @@ def _names(folders: tuple[str, ...]) -> tuple[str, ...]:
 
 def _listing(place: Path, split: str) -> tuple[pictures.Listing, str]:
     """Returns the list of a split's pictures, and sentences for the card on folders that are left
-    out or may be named wrongly. Raises UserError if fewer than two classes have pictures.
+    out or may be the wrong level, and on classes too small to be split. Raises UserError if fewer
+    than two classes have pictures, or if it is not clear which folders are the classes.
     """
     ready = _inside(place)
     val = next((ready[name] for name in VAL_NAMES if name in ready), None)
@@ -139,8 +142,8 @@ def _listing(place: Path, split: str) -> tuple[pictures.Listing, str]:
 
 
 def _inside(place: Path) -> dict[str, Path]:
-    """The folders in `place` by their names in lower case. Empty if it cannot be read: that is
-    reported later, when its pictures are read.
+    """The folders in `place` by their names in lower case; empty if `place` cannot be read, which
+    is reported later, when its pictures are listed.
     """
     try:
         return {sub.name.lower(): sub for sub in pictures.subfolders(place)}
@@ -149,9 +152,13 @@ def _inside(place: Path) -> dict[str, Path]:
 
 
 def _level(place: Path, inside: dict[str, Path]) -> str:
-    """A sentence for the card if all folders `inside` of `place` hold folders of the same names,
-    which may be the real classes, else "". Raises UserError if they must be the classes, if there
-    is a train folder without test or val, or if there are folders of splits below the classes.
+    """A sentence for the card if `place` may be one level too high, else "".
+
+    `inside`: the folders in `place`. The sentence is given if all of them that have pictures hold
+    at least two folders of the same names, which may be the real classes, and no picture directly;
+    if only one of them has pictures, UserError is raised instead. UserError is also raised if a
+    folder train with classes in it has neither test nor val beside it, and if there are folders of
+    splits below the classes.
     """
     _check_splits_inside([*inside.values()])
     full = {
@@ -180,15 +187,18 @@ def _level(place: Path, inside: dict[str, Path]) -> str:
 
 
 def _loose(folder: Path) -> bool:
-    """Whether a picture lies directly in `folder` and not only in its subfolders. It is enough to
-    look at the first one listed, because those in the folder itself come first.
+    """Whether a picture lies directly in `folder` and not only in its subfolders.
+
+    Only the first picture listed is looked at, because those in the folder itself come first.
     """
     first = next(pictures.pictures(folder), None)
     return first is not None and first.parent == folder
 
 
 def _check_splits_inside(classes: list[Path]) -> None:
-    """Raises UserError if one of the class folders has at least two folders of splits in it."""
+    """Raises UserError if one of the class folders has at least two folders in it that are named
+    after splits.
+    """
     for folder in classes:
         found = _inside(folder)
         splits_in = [name for name in ("train", "test", *VAL_NAMES) if name in found]

@@ -26,7 +26,7 @@ AT_ONCE = 250  # batch size in which single images are collected
 class Floats(Dataset):
     """A data set whose `images` are float32 (N, C, H, W) in [0, 1] instead of uint8.
 
-    It is used if the given pixels are not multiples of 1/255, so that they need not be rounded.
+    It is used if not all of the given pixels are multiples of 1/255, so that none is rounded.
     """
 
     @property
@@ -35,7 +35,7 @@ class Floats(Dataset):
 
 
 def given(data: Any) -> Dataset:
-    """`data` as a `Dataset`, with the images in their own order.
+    """`data` as a `Dataset` on the CPU, with the images in the order of `data`, unshuffled.
 
     `data` is a `Dataset` (returned as it is), `(images, labels)`, `(images, labels, class names)`,
     a DataLoader or a PyTorch data set. A data set gives `(image, label)` or a dictionary with usual
@@ -97,10 +97,10 @@ def _ordered(loader: loading.DataLoader[Any]) -> loading.DataLoader[Any]:
 
 
 def _shuffled(sampler: Any, in_batches: bool) -> Sequence[Any] | None:
-    """The indices that `sampler` shuffles, unshuffled; None if it always yields the same order.
+    """The indices that `sampler` shuffles, unshuffled; None if it yields the same order every time.
 
-    A sampler of an unknown class is run twice to see that. With `in_batches` it yields lists of
-    indices. Raises UserError if each pass draws other indices.
+    A sampler of an unknown class is run twice to find out; its indices are returned sorted. With
+    `in_batches` it yields lists of indices. Raises UserError if each pass draws other indices.
     """
     if isinstance(sampler, loading.SequentialSampler):
         return None

@@ -27,8 +27,8 @@ class Made(Source):
     """The images that your own Python function `make` returns for a split's name.
 
     The name is `train`, `val` or `test`. The function returns `(images, labels)` or `(images,
-    labels, classes)`, a PyTorch data set of `(image, label)`, a `Dataset`, or None for `val`. If it
-    returns None, the last 10% of a seeded shuffle of train become val.
+    labels, classes)`, a PyTorch data set of `(image, label)`, or a `Dataset`. It may return None
+    for `val`: then the last 10% of a seeded shuffle of train become val.
 
     Images are arrays or tensors (N, H, W), (N, H, W, C) or (N, C, H, W), square and of one size,
     uint8 or floats in [0, 1]; those of a data set may be PIL images. Labels are integers from 0, of
@@ -131,7 +131,8 @@ def _dataset(given: Any, split: str) -> Dataset:
 def _parts(given: Any) -> tuple[Any, Any, Sequence[str]]:
     """Returns the images, the labels and the names of the classes in what the function returned.
 
-    There are no names if the function gives none. Raises UserError if it returned no images.
+    There are no names if the function gives none. Raises UserError if it returned something else,
+    an empty or too large data set, or images of different sizes.
     """
     if isinstance(given, (tuple, list)) and len(given) in (2, 3):
         images, labels, *names = given

@@ -45,7 +45,8 @@ RESIZED = "resized"
 DEEP = "of more than 8 bits"
 OWN_RANGE = "scaled by its own range"
 WHITE = 2**16 - 1  # the value of white in 16 bits
-# share of white: if all values of a 16-bit file are lower, it really holds fewer bits: 10 or 12
+# If all values of a 16-bit file are below this share of white, its pictures really have fewer bits,
+# such as 10 or 12.
 DARK = 1 / 8
 # share of unreadable files up to which they are only mentioned on the card; above it is an error
 FEW = 0.05
@@ -194,7 +195,7 @@ def _ppm_white(stored: Any) -> int | None:
 
 def _is_dark_colour(picture: Image.Image, stored: Any) -> bool:
     """Whether `picture` is in colour (or has transparent parts), its file has 16 bits a value, and
-    the upper 8 bits, the only ones that Pillow returns, all stay below 1/8 of white.
+    the upper 8 bits of its colours, the only ones that Pillow returns, all stay below 1/8 of white.
     """
     return (
         (";16" in _raw_mode(stored) or _ppm_white(stored) == WHITE)
@@ -204,11 +205,11 @@ def _is_dark_colour(picture: Image.Image, stored: Any) -> bool:
 
 
 def _deep_colour(path: Path, upper: Image.Image) -> Image.Image:
-    """The 16-bit picture in `path` scaled to 8 bits, with its largest value as white; `upper` has
-    its upper 8 bits. Transparency is scaled by its own largest value if that is small, too.
+    """The 16-bit picture in `path` scaled to 8 bits, with its largest colour value as white.
 
-    Pillow returns only 8 of the 16 bits. If it is told that the byte order is the opposite, it
-    returns the other 8.
+    `upper` has its upper 8 bits. Transparency is scaled by its own largest value if that is below
+    1/8 of the largest possible one. Pillow returns only 8 of the 16 bits; told that the byte order
+    is the opposite, it returns the other 8.
     """
     values = np.asarray(upper).astype(np.int64)
     with Image.open(path) as again:
@@ -296,7 +297,7 @@ def read(files: Sequence[Path], size: int) -> tuple[torch.Tensor, torch.Tensor, 
 
     Returns the images, the indices in `files` (M,) int64 of those that could be read, and sentences
     for the card on resized, scaled and unreadable pictures. Raises UserError, naming the first
-    unreadable file, if more than 5% of the files and more than one cannot be read, or if none can.
+    unreadable file, if at least two files and more than 5% cannot be read, or if none can.
     """
 
     images = torch.zeros(len(files), 3, size, size, dtype=torch.uint8)

@@ -17,9 +17,8 @@ from robustviz.types import UserError
 
 
 def root() -> Path:
-    """The data root: the folder that ROBUSTVIZ_DATA names, else `data/` in the repository.
-
-    For an installed copy it is the system's folder for application data. It may not exist yet.
+    """The data root: the folder that ROBUSTVIZ_DATA names, else `data/` in the repository; for an
+    installed copy, a folder in the system's folder for application data. It may not exist yet.
     """
     return paths.users("data", "ROBUSTVIZ_DATA", "data")
 

@@ -25,7 +25,7 @@ Pick = Callable[[torch.Tensor], torch.Tensor]  # indices (M,) -> images uint8 (M
 class Published(Source):
     """The base class of sources whose files are published for download.
 
-    The splits train and val are both taken from the official training part: val is 10% of it.
+    The split val is 10% of the official training part, and train is the rest of that part.
     """
 
     @abstractmethod
@@ -213,7 +213,9 @@ def class_folders(key: str, other: str, train: str, test: str) -> Path | None:
 
 
 def distinct(titles: Sequence[str], names: tuple[str, ...]) -> tuple[str, ...]:
-    """The `titles`; to those that occur more than once the folder's name is added in brackets."""
+    """The `titles`; where a title occurs more than once, the name at the same place in `names` (a
+    class folder) is added in brackets.
+    """
     return tuple(
         title if titles.count(title) == 1 else f"{title} ({name})"
         for title, name in zip(titles, names, strict=True)

@@ -1,7 +1,7 @@
 """Drawn images with known ground truth: which pixels are the object, which class the background
-hints at, and how strong the fragile fine pattern is. Real photographs have no such truth. So here
-one can measure whether a saliency map lies on the object, or whether a network uses a feature that
-an attack of 8/255 can erase.
+hints at, and how strong the fine pattern on the object is, which an attack of 8/255 can erase. For
+photographs none of this is known. So here one can measure whether a saliency map lies on the
+object, and whether a network relies on the background or on the fine pattern.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def _bricks(u: Array, v: Array, r: Array, cloud: Array) -> Array:
 
 # Each function takes u, v (N, H, W), the rotated and shifted coordinates in periods, r (N, 4, 1, 1)
 # uniform random numbers and a cloud field (N, H, W) in [-1, 1], and returns a texture (N, H, W) in
-# [-1, 1]. All is float64, because float32 sines differ between processors in the last bit and the
-# pictures must not. Texture k is the background of class k; the assignment has no meaning.
+# [-1, 1]. All is float64, because float32 sines differ between processors in the last bit, and the
+# pictures must be the same on all. Texture k is the background of class k; this order is arbitrary.
 TURN = 2 * math.pi
 FAMILIES: dict[str, Texture] = {
     "waves": lambda u, v, r, cloud: _edge(np.sin(TURN * (u + 0.28 * np.sin(TURN * v * 0.8)))),
@@ -158,11 +158,11 @@ class Shapes(Source):
     Train, val and test have 2,000 / 500 / 1,000 images. In train and val the background has, with
     probability `cue`, the texture and tint of the image's class, else random ones; in test it is
     always random, so a network that relies on the background loses accuracy there. `grain` is the
-    amplitude, in [0, 1] pixel units, of a fine pattern on the object that differs from class to
-    class, in every split: a useful but fragile feature, which an attack of a few grey levels can
-    erase or fake, while it cannot change the silhouette. Every image has its own random generator,
-    seeded by (seed, split, index), so the first 2,000 of 5,000 images are the same as with
-    n = 2,000.
+    amplitude, in [0, 1] pixel units, of a fine pattern on the object, which differs from class to
+    class and is there in every split. This pattern is a useful but fragile feature: an attack of a
+    few grey levels can erase or fake it, but cannot change the silhouette. Every image has its own
+    random generator, seeded by (seed, split, index), so the first 2,000 of 5,000 training images
+    are the same as with n = 2,000.
 
     Source: the two kinds of features follow Ilyas et al. 2019, arXiv 1905.02175.
     """
@@ -209,8 +209,8 @@ class Shapes(Source):
         """The test split with the same objects on other backgrounds.
 
         Each background has the texture and tint of the image's own class if `own`, else of a random
-        other class. If a network is less accurate with the latter, its predictions depend on the
-        background.
+        other class. A network that is less accurate with `own` false than with `own` true depends
+        on the background.
         """
         return self._drawn(self._test_scenes(own), "test")
 
@@ -312,7 +312,7 @@ def _silhouette(scene: _Scene, size: int) -> tuple[Array, Array]:
 
 
 def _hsl(hue: Array, saturation: Array, light: Array) -> Array:
-    """RGB colours (N, 3) from hue, saturation and lightness, all (N,) in [0, 1]."""
+    """RGB colours (N, 3) in [0, 1] from hue, saturation and lightness, all (N,) in [0, 1]."""
     k = (np.array([0.0, 8.0, 4.0]) + 12 * hue[:, None]) % 12
     reach = (saturation * np.minimum(light, 1 - light))[:, None]
     rgb: Array = light[:, None] - reach * np.clip(np.minimum(k - 3, 9 - k), -1, 1)

@@ -38,7 +38,7 @@ class Single:
     data: str
 
     def pixels(self, channels: int, size: int) -> np.ndarray:
-        """The picture as input for a network, uint8 (channels, size, size).
+        """The picture resized and cropped to uint8 (channels, size, size), as by `fitted`.
 
         Raises UserError if its file is gone or damaged.
         """
@@ -74,9 +74,9 @@ def add(png: bytes, digest: str, name: str, label: str, data: str) -> Single:
     """Save a picture of the user and return it: `png`, a square of at most 224 × 224 pixels.
 
     The number is computed from `digest`, the hash of the pixels in hexadecimal digits, and from
-    label and data set: the same three give the same number, unless a picture of another class or
-    data set has it; then the next free number is used. Raises UserError if the picture cannot be
-    written.
+    label and data set, so adding the same picture again gives the same number. If a picture of
+    another class or data set has this number, the next number is tried. Raises UserError if the
+    picture cannot be written.
     """
     seed = int(digest, 16) + sum(label.encode()) * 7919 + sum(data.encode()) * 104_729
     number = FIRST + seed % SPAN

@@ -44,8 +44,8 @@ def stratified_split(
     """Split the indices of the labels `y` (N,) into (rest, held out), `count` of them held out.
 
     Both are int64 and ascending. Each class gives its proportional share of `count`, rounded by the
-    method of the largest remainder. Within a class, the last images of a seeded shuffle are held
-    out.
+    method of the largest remainder. Within a class, the images that come last in a shuffle with
+    seed `seed` are held out.
     """
     shuffled = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
     labels = y.to("cpu", torch.int64)[shuffled]
@@ -62,9 +62,9 @@ def stratified_split(
 
 
 def train_and_val(y: torch.Tensor, split: str) -> torch.Tensor:
-    """The indices of `split` (train or val) in an official training set with labels `y` (N,).
+    """The indices of `split` (train or val) in a training set with labels `y` (N,), ascending.
 
-    val is the last 10% of a seeded shuffle within each class.
+    val is the last 10% of a seeded shuffle within each class, train all else.
     """
     train, val = stratified_split(y, round(len(y) / 10))
     return val if split == "val" else train
@@ -94,12 +94,15 @@ def first(y: torch.Tensor, where: torch.Tensor, n: int | None) -> torch.Tensor:
 def by_content(hashes: list[str], labels: list[int]) -> tuple[list[int], list[int]]:
     """The split of each file, chosen by the hash of its content.
 
-    Returns, for each file, 0, 1 or 2 for train, val or test; and the classes with too few different
-    files to be in all three. A hash is used as a uniform number in [0, 1): below .7 the file is in
-    train, below .8 in val, else in test, so its split depends on its content alone. Only if this
-    leaves a split of a class empty, it gets the file of lowest hash from the largest split of this
-    class, one that no other class has if possible; files of equal content stay together. A class
-    with two different files has one in train and one in test, a class with one has it in train.
+    Returns two lists: for each file, 0, 1 or 2 for train, val or test; and the labels of the
+    classes that have files in fewer than three splits, because they have too few different files.
+
+    `hashes` are hexadecimal. A hash is used as a uniform number in [0, 1): below .7 the file is in
+    train, below .8 in val, else in test, so its split depends on its content alone. Files of equal
+    content are always in the same split. If this leaves a split of a class empty, one file is moved
+    there from the largest split of the class: the one with the lowest hash, preferably one that no
+    other class has. A class with two different files has one in train and one in test, a class with
+    one has it in train, unless such a file is in another class too.
     """
     share = {text: int(text[:13], 16) / 16**13 for text in hashes}
     place = {text: 0 if u < 0.7 else 1 if u < 0.8 else 2 for text, u in share.items()}

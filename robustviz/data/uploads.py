@@ -57,7 +57,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Place:
-    """The class `name` of a picture and its `split`, which is an empty text if it has none."""
+    """The class `name` of a picture, and its `split`: train, val, test, or "" if it has none."""
 
     split: str
     name: str
@@ -108,14 +108,14 @@ def images_of(draft: Path) -> Path:
 def take_in(
     draft: Path, entries: Sequence[Entry], name: str = "", tell: Tell = lambda done, total: None
 ) -> Report:
-    """Check files and write those that are pictures into a draft.
+    """Check files and write those that are pictures into a draft; returns a report.
 
     Their classes are taken from the names of their folders, or all are of class `name` if it is
     given. A picture sent in two classes is left out of both, and deleted from the draft if an
-    earlier upload put it there. `tell(done, total)` is called after each file, with numbers of
-    files. Raises UserError with one sentence if no file is a picture that can be read, if there are
-    too many files or classes, if reading takes longer than `MOST_SECONDS`, or if the classes or
-    splits do not fit those of the draft; the draft is then unchanged.
+    earlier upload put it there. Hidden files are ignored. `tell(done, total)` is called after each
+    file, with numbers of files. Raises UserError with one sentence if no file is a picture that can
+    be read, if there are too many files or classes, if reading takes longer than `MOST_SECONDS`, or
+    if the classes or splits do not fit those of the draft; the draft is then unchanged.
     """
     found = _sort(entries, name)
     before = _kept(draft)
@@ -129,8 +129,9 @@ def take_in(
 
 
 def _sort(entries: Sequence[Entry], name: str) -> _Found:
-    """Finds the class and split of each file from its folders; all are of class `name` if it is
-    given. Raises UserError if there are no files, too many, or no folders to tell the classes.
+    """Finds the class and split of each file from its folders; all are of class `name`, without a
+    split, if it is given. Hidden files are dropped. Raises UserError if there are no files, too
+    many, or no folders to tell the classes.
     """
     found = _Found()
     files = [entry for entry in entries if not any(map(pictures.hidden, entry.path.parts))]
@@ -177,8 +178,10 @@ def _sort(entries: Sequence[Entry], name: str) -> _Found:
 
 
 def _split_level(folders: list[tuple[str, ...]]) -> int | None:
-    """The level, 0 or 1, at which the folders are named after splits; None if there is none. There
-    must be a train folder and a test or val folder.
+    """The level, 0 or 1, at which the folders are named after splits; None if there is none.
+
+    At that level there must be a train folder and a test or val folder; at level 1, inside the
+    classes, there must be no other folders or files beside them.
     """
     for level in (0, 1):
         deep = [parts[level].lower() for parts in folders if len(parts) > level]
@@ -189,8 +192,8 @@ def _split_level(folders: list[tuple[str, ...]]) -> int | None:
 
 
 def _too_high(folders: list[tuple[str, ...]]) -> str:
-    """A hint that the folder may be one level too high, because every class holds only folders;
-    else an empty text.
+    """A hint that the folder may be one level too high, if every class holds only folders, at least
+    two of them; else an empty text.
     """
     below: dict[str, set[str]] = {}
     for parts in folders:
@@ -217,8 +220,9 @@ def class_name(raw: str) -> str:
 
 
 def _check(places: list[tuple[Entry, Place]], before: dict[str, Place]) -> None:
-    """Raises UserError if two classes have similar names, if there are too many, or if only some of
-    the pictures have a split.
+    """Raises UserError if the names of two classes differ only in upper and lower case, if there
+    are too many classes or pictures, or if only some of the pictures have a split. `before`: the
+    pictures already in the draft.
     """
     every = [place for _, place in places] + list(before.values())
     names = sorted({place.name for place in every})
@@ -253,8 +257,10 @@ def _kept(draft: Path) -> dict[str, Place]:
 class _Tally:
     """What has been written to a draft from one upload so far, and what was left out.
 
-    `before` has the pictures in the draft before it and `taken` those written, by hash; `unclear`
-    are hashes of pictures sent in two classes.
+    By hash, `before` has the pictures that were in the draft already, `taken` those of this upload;
+    `written` are the latter's files. `said` counts what was done to them. `bad` and `double` name
+    the files that cannot be read or were sent twice; `unclear` are hashes of pictures in two
+    classes.
     """
 
     draft: Path
@@ -391,9 +397,9 @@ def take_arrays(
     """Write the images of a NumPy file into a draft.
 
     `reading` is the key in `arrays.READINGS` by which numbers are converted to pixels, and `order`
-    the order of the channels. Without labels all images are of class `name`. `tell` and the result
-    are as in `take_in`. Raises UserError as `take_in` does, and if there are neither labels nor a
-    `name`.
+    the order of the channels. Images without labels are of class `name`. The splits of `found` are
+    kept if train and at least one other are among them. `tell` and the result are as in `take_in`.
+    Raises UserError as `take_in` does, and if there are neither labels nor a `name`.
     """
     entries: list[Entry] = []
     named = {part.split for part in found.parts} - {""}
@@ -437,7 +443,7 @@ def counts(draft: Path) -> dict[str, dict[str, int]]:
 
 
 def examples(draft: Path, name: str, most: int) -> list[Path]:
-    """The paths of pictures of class `name` in a draft: the first `most` in alphabetical order."""
+    """The paths of at most `most` pictures of class `name` in a draft, the first alphabetically."""
     found = (path for path in images_of(draft).rglob("*.png") if path.parent.name == name)
     return list(itertools.islice(sorted(found), most))
 
