@@ -63,7 +63,7 @@ SHAPES = {  # SVG outlines of about the same area, centred on (0, 0)
 LEAST = 0.5
 STYLE = """<style>
 .board { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; align-items: flex-start }
-.board .small { display: none } .board .key { columns: 2; column-gap: 1rem; margin: 0; padding: 0;
+.board .key { columns: 2; column-gap: 1rem; margin: 0; padding: 0;
   list-style: none; flex: 1 1 15rem; font-size: .9rem }
 .board .key li { break-inside: avoid; display: flex; gap: .4rem; align-items: center }
 .board .key svg { flex: none } .net { cursor: pointer } .net .mark { stroke-width: .25 }
@@ -75,7 +75,6 @@ STYLE = """<style>
 .net .note { font-size: 12px; fill: var(--text) }
 .tip { display: none; pointer-events: none }
 .tip rect { fill: var(--paper); stroke: var(--faint) }
-@container (max-width: 40rem) { .board .wide { display: none } .board .small { display: block } }
 </style>"""
 
 
@@ -280,9 +279,11 @@ def _mark(
         for at, letter, run_id, sign in zip((0, 1), "ab", sides, (outward, -outward), strict=True)
         if run_id == one.run.id
     )
-    beside = size + 8 if rings else 12
+    # a small radius gives a high mark: its note stands above, apart from the next mark's
+    beside, above = size + 8 if rings else 12, one.on.eps < usual / 2
     notes = "".join(
-        f'<text x="{beside:g}" y="{beside + 4 + 14 * at:g}" class="note">{note}</text>'
+        f'<text x="{beside:g}" y="{14 * at + (-beside if above else beside + 4):g}"'
+        f' class="note">{note}</text>'
         for at, note in enumerate(_notes(one, plot, usual))
     )
     said = f"{name.whole}: {one.plain.clean_k} of {one.plain.n} right untouched"

@@ -36,8 +36,7 @@ STYLE = """<style>
 .strips li { overflow-wrap: anywhere } .strips p { font-size: .85rem }
 .side .plane { flex: 1 1 15rem; min-width: 0 } .side .plane svg { width: 100%;
   background: color-mix(in srgb, var(--grid) 18%, transparent); border-radius: .4rem }
-.curves { max-width: 52rem } .curves .small { display: none }
-@container (max-width: 40rem) { .curves .wide { display: none } .curves .small { display: block } }
+.curves { max-width: 52rem }
 .control { position: sticky; bottom: 0; background: var(--paper); padding: .3rem 0 }
 </style>"""
 
