@@ -1,4 +1,4 @@
-"""The training methods, one file each.
+"""The training methods, mostly one file each.
 To add a method, write its file and add its line here, at the place where the app should list it.
 """
 

@@ -25,9 +25,9 @@ class AALP(ALP):
     probability and weight formula are ours (docs/methods.md, AALP), because no official code was
     found and the text we could read has none. A feature's contribution is h_k·W_{y,k}, exact for a
     linear head. A contribution has a sign: in 30 shipped networks (300 test images each), 84 to 99
-    % of the low ones are negative. So `signed` drops mostly evidence against the class, not weak
-    evidence; `magnitude` ranks by |h_k·W_{y,k}| instead. Without dropout and with
-    `pair_weight=ones` this is ALP.
+    % of those in the lower half are negative. So `contribution=signed` drops mostly evidence
+    against the class, not weak evidence; `magnitude` ranks by |h_k·W_{y,k}| instead. Without
+    dropout and with `pair_weight=ones` this is ALP.
     """
 
     keep: float = option(
@@ -93,17 +93,21 @@ class AALP(ALP):
         return super()._needs_clean or self.drop > 0
 
     def rate(self, progress: float) -> float:
-        """The drop probability at `progress` (0 to 1) of the training."""
+        """The drop probability when the share `progress` (0 to 1) of the training is done.
+
+        It rises linearly from 0 to the setting `drop` at `progress` = `ramp`, then stays there.
+        """
         return self.drop * (min(1.0, progress / self.ramp) if self.ramp > 0 else 1.0)
 
     def guided_mask(self, contributions: Tensor, rate: float, rng: torch.Generator) -> Tensor:
         """The factor of each feature, (N, D): 0 if it is dropped, 1/(1 − rate) if it could have
         been dropped but is not, and 1 if it cannot be dropped.
 
-        `contributions` (N, D): higher means more important or, if the setting `contribution` is
-        `magnitude`, farther from 0. `rate`: the drop probability; with `dropped=random`, where all
-        features can be dropped, it is lowered so that on average as many are dropped as otherwise.
-        `rng`: a generator on the device of `contributions`.
+        Each image's features are ranked by `contributions` (N, D) or, if the setting `contribution`
+        is `magnitude`, by their absolute values. The first share `keep` (rounded up) are the top
+        ones. Which can be dropped: the others (`dropped=low`), the top ones (`top`) or all
+        (`random`). `rate`: the drop probability; with `random` it is lowered so that on average as
+        many are dropped as with `low`. `rng`: a generator on the device of `contributions`.
         """
         count, width = contributions.shape
         kept = math.ceil(self.keep * width)
@@ -140,10 +144,10 @@ class AALP(ALP):
 
 
 def contributions(features: Tensor, head: nn.Linear, y: Tensor) -> Tensor:
-    """The contribution c_k = h_k·W_{y,k} of each feature to the logit of its class, (N, D).
+    """The contribution c_k = h_k·W_{y,k} of each feature to the logit z_y of class y, (N, D).
 
-    `features` (N, D) are the input of the linear `head`, `y` (N,) the classes; Σ_k c_k + b_y = z_y.
-    The result is detached. Source: docs/methods.md, AALP; integrated gradients from the baseline 0
-    give the same.
+    `features` h (N, D) are the input of the linear `head` with weight W and bias b, `y` (N,) the
+    class of each image; Σ_k c_k + b_y = z_y. The result is detached. Source: docs/methods.md, AALP;
+    integrated gradients from the baseline 0 give the same.
     """
     return features.detach() * head.weight.detach()[y]

@@ -25,7 +25,7 @@ PAPER = "Park et al.: Adversarial feature alignment (2024; AISec at CCS)"
 
 
 def features_of(net: Classifier, aux: nn.Module | None, x: Tensor) -> Tensor:
-    """The features to align, (N, D): penultimate features, projected if there is a projector."""
+    """The features to align, (N, D): penultimate features, projected by `aux` unless it is None."""
     h: Tensor = net.pool(net.maps(x))
     return h if aux is None else aux(h)
 
@@ -44,9 +44,9 @@ class AFA(Adversarial):
     Summaries disagree on what anchors are compared with: clean images (`contrast=clean`), or
     attacked positives and negatives too (`clean+adv`). The attack maximises the training loss; the
     features an image is compared with are treated as constants within each attack step.
-    `head=online` trains a head on detached adversarial features at the same time; SLF, ALF and AFF
-    are a second stage, named as in adversarial-contrastive work. `inner=ce` is the attack of that
-    earlier work.
+    `head=online` trains the head at the same time, on detached features of attacked images. `SLF`,
+    `ALF` and `AFF` train it in a second stage, on clean images or by PGD-AT; these names, and the
+    attack `inner=ce`, are those of earlier adversarial-contrastive work.
     """
 
     temperature: float = option(
@@ -127,9 +127,10 @@ class AFA(Adversarial):
         return projector(net, 128) if self.projection else None
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
-        """The loss terms of the first (or only) stage: feature alignment, which trains no head.
+        """The loss terms of the first (or only) stage, by name.
 
-        With `head=online` also the head's cross-entropy on detached features of attacked images.
+        `afa`: the contrastive loss, which does not depend on the head. With `head=online` also
+        `ce_head`: the head's cross-entropy on detached features of attacked images.
         """
         x_adv = batch.once(
             lambda: (
@@ -145,7 +146,7 @@ class AFA(Adversarial):
         return terms
 
     def misaligned(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Tensor:
-        """The batch's images (N, C, H, W), attacked to maximise the objective `misalignment`.
+        """The batch's images (N, C, H, W), attacked to maximise `misalignment`; detached.
 
         `net` is unchanged, except that `attack_mode=train` updates its running statistics.
         """
@@ -157,11 +158,14 @@ class AFA(Adversarial):
     def misalignment(
         self, net: Classifier, aux: nn.Module | None, x: Tensor, y: Tensor
     ) -> Objective:
-        """The objective of the feature attack: maps images (N, C, H, W) to the loss `each`, (N,).
+        """The objective of the feature attack: a function from images (N, C, H, W) to losses (N,).
+
+        The losses are those of `each`; the images given to the function are the attacked ones.
 
         `x` (N, C, H, W) are the clean images, `y` (N,) their classes. The features an image is
         compared with carry no gradient: those of clean images are computed once, those of other
-        attacked images anew in every step. The caller must set the network's mode (see `frozen`).
+        attacked images anew in every step. The caller must set the network's mode (see
+        `nets.base.frozen`).
         """
         with torch.no_grad():
             clean = features_of(net, aux, x)
@@ -175,9 +179,9 @@ class AFA(Adversarial):
     def each(self, adv: Tensor, y: Tensor, clean: Tensor, others: Tensor) -> Tensor:
         """The contrastive loss of each attacked image, (N,).
 
-        `adv`, `clean`: features (N, D) of the attacked and the clean images. With
-        `contrast=clean+adv` the attacked images are compared with the features `others` (N, D) of
-        all attacked images too, except their own.
+        `adv`, `clean`: features (N, D) of the attacked and the clean images. Each row of `adv` is
+        compared with all rows of `clean` and, if `contrast=clean+adv`, with all rows of `others`
+        (N, D) but its own: the features of attacked images, which are ignored otherwise.
         """
         if self.contrast == "clean":
             return losses.contrastive_per_anchor(adv, y, clean, y, self.temperature)
@@ -203,7 +207,9 @@ class AFA(Adversarial):
 @register("method/afa_trades")
 @dataclass(frozen=True)
 class AFATRADES(TRADES):
-    """TRADES plus λ·AFA's alignment loss, on one x' that maximises KL + λ·misalignment.
+    """TRADES plus λ·AFA's contrastive loss, both on the x' that maximises KL + λ·contrastive loss.
+
+    Attacked images are compared with clean ones only, as in `AFA` with `contrast=clean`.
 
     Source: Park et al. 2024 (arXiv 2402.12187), the joint variant. Differs: theirs adds
     diffusion-generated images; λ and τ are ours (docs/methods.md, AFA). With λ = 0 this is TRADES,

@@ -23,9 +23,9 @@ class ALP(Adversarial):
     z and z' are the logits of a clean image and of its attacked copy, from one forward pass.
 
     Source: Kannan et al. 2018 (arXiv 1803.06373), eq. 5, and the authors' code (tensorflow/models).
-    Differs: untargeted attack (`targets=least_likely` gives theirs), plain SGD, no label smoothing.
-    With λ = 0 this is mixed-minibatch PGD, not PGD-AT; `ce=adv_only` with λ = 0 is PGD-AT, bit for
-    bit, and then the clean images do not pass through the network.
+    Differs: untargeted attack (`targets=least_likely` gives theirs), SGD with momentum, no label
+    smoothing. With λ = 0 this is mixed-minibatch PGD, not PGD-AT. With λ = 0 and `ce=adv_only` it
+    is PGD-AT, bit for bit, and then the clean images do not pass through the network.
     """
 
     weight: float = option(
@@ -57,7 +57,10 @@ class ALP(Adversarial):
     )
 
     def attacked(self, net: Classifier, batch: Batch) -> Tensor:
-        """The batch's images, attacked away from their class or towards the least likely class."""
+        """The batch's images (N, C, H, W), attacked as the setting `targets` says.
+
+        With `least_likely` the target is the class with the lowest logit for the clean image.
+        """
         if self.targets == "untargeted":
             return super().attacked(net, batch)
         with self.attackable(net, batch.x) as fast:

@@ -1,7 +1,7 @@
 """The base classes of all training methods: settings, and one loss per stage of the training.
 A method has no state; the trainer holds everything that changes. `loss(net, batch, aux)` returns
-terms that are already weighted: the trainer adds them up and logs them. Settings that change during
-training depend on `batch.progress`.
+terms that are already weighted: the trainer adds them up and logs them. What changes in the course
+of a training, such as a drop rate that rises, is computed from `batch.progress`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,8 +19,8 @@ from robustviz.nets.base import Classifier
 from robustviz.registry import Spec, option
 from robustviz.types import Batch, UserError
 
-# From this many input values in a batch, bf16 is used; with twice as many (128 digits) a step is a
-# quarter faster.
+# Attacks may compute in bf16 if a batch has at least this many values (64 images of 8×8 pixels).
+# With twice as many, a step is a quarter faster.
 ENOUGH = 64 * 64
 Terms = dict[str, Tensor]
 Group = Literal["defence", "no adversarial training", "red team", "imported"]
@@ -29,8 +29,9 @@ Group = Literal["defence", "no adversarial training", "red team", "imported"]
 class TrainedNet(Protocol):
     """A network that was trained before, as a method sees it.
 
-    `shape`: number of classes, channels, side of the images in pixels; `classes`: the names of the
-    classes, () if unknown; `weights`: the hash of its weights, "" if there are none yet.
+    `architecture`: the key of its architecture; `shape`: number of classes, channels, side of the
+    images in pixels; `classes`: the names of the classes, () if unknown; `weights`: the hash of its
+    weights, "" if there are none yet; `net()`: the network itself, with these weights.
     """
 
     @property
@@ -51,8 +52,8 @@ class FindRun(Protocol):
     """Finds a network that was trained before, by the name that a setting gives.
 
     If `name` is None, it finds the shipped network of architecture `net` with standard training on
-    `data`. `role` says in messages what the network is needed for. Raises UserError if there is
-    none.
+    `data`. `role` says in error messages what the network is needed for. Raises UserError if there
+    is no such network.
     """
 
     def __call__(
@@ -63,7 +64,7 @@ class FindRun(Protocol):
 class Plan(Protocol):
     """What a method may know of the training it is used in: data, architecture, ε and batch size.
 
-    `eps` and `batch_size` are None if they are not set.
+    `net` is the key of the architecture. `eps` and `batch_size` are None if they are not set.
     """
 
     @property
@@ -106,10 +107,10 @@ def check_terms(terms: Any) -> Terms:
 class Stage:
     """A part of a training with its own loss; optimiser and schedule restart with each stage.
 
-    The `share_of_epochs` of all stages add up to 1. `trainable` selects the parameters for the
-    optimiser, by default all. With `new_head` the stage starts with a new, randomly initialised
-    linear head. Modules named in `frozen_eval` stay in eval mode, so their batch-norm statistics do
-    not change.
+    The `share_of_epochs` of all stages add up to 1. `trainable` selects the network's parameters
+    that the stage trains, by default all; those of the network from `Method.aux` are trained in
+    every stage. With `new_head` the head's weights are drawn anew when the stage starts. Modules
+    named in `frozen_eval` stay in eval mode, so their batch-norm statistics do not change.
     """
 
     name: str
@@ -132,8 +133,8 @@ class Method(Spec):
     text: ClassVar[str]
     choices: ClassVar[str] = ""
     select: ClassVar[Literal["robust", "clean", "last"]] = "robust"
-    # set only if the method needs other settings than a training from scratch with the data set's
-    # defaults
+    # defaults of the training's settings that replace those of the data set; empty for a method
+    # that trains from scratch
     recipe: ClassVar[Mapping[str, Any]] = {}
 
     @property
@@ -141,7 +142,7 @@ class Method(Spec):
         """The number of independently augmented views of each image that the loss needs; 0: none.
 
         The trainer puts them into `batch.views`. If the training has no augmentation, all views
-        would be equal, so it puts only one there.
+        would be equal, so `batch.views` then has only one.
         """
         return 0
 
@@ -154,7 +155,8 @@ class Method(Spec):
     def compares(self) -> bool:
         """Whether the loss compares images of a batch with each other.
 
-        In training on several processes every process then compares only its own part of the batch.
+        If several processes train together, each compares only the images of its own part of the
+        batch.
         """
         return False
 
@@ -167,7 +169,11 @@ class Method(Spec):
         """Raises UserError, before training, if the settings do not fit the data or the network."""
 
     def resolved(self, config: Plan, find_run: FindRun) -> Self:
-        """This method with settings filled in that depend on this machine, e.g. on shipped runs."""
+        """A copy of this method, with settings that name runs on this machine filled in.
+
+        By default there are no such settings, and the method itself is returned. Raises UserError
+        if a run is missing.
+        """
         return self
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
@@ -175,22 +181,24 @@ class Method(Spec):
         raise NotImplementedError
 
     def stages(self, config: Plan) -> tuple[Stage, ...]:
-        """The stages of the training, by default one."""
+        """The stages of the training, in order; by default one, with `loss`, for all epochs."""
         return (Stage("train", 1.0, self.loss),)
 
     def network(self, net: Classifier) -> Classifier:
-        """The untrained `net` with what this method adds to its architecture.
+        """The untrained `net` with what this method adds to its architecture; by default nothing.
 
-        New weights are drawn from torch's global generator. The architecture may depend on the
-        method's settings only, because this is also called before saved weights are loaded.
+        `net` may be changed in place. New weights are drawn from torch's global generator. What is
+        added may depend only on `net` and the method's settings, because this is also called before
+        saved weights are loaded.
         """
         return net
 
     def initial(
         self, net: Classifier, config: Plan, split: Dataset, find_run: FindRun
     ) -> nn.Module | None:
-        """Loads earlier weights into the untrained `net`; returns a frozen network to use as `aux`.
+        """Before training, loads the weights of an earlier run into `net`, in place.
 
+        Returns a frozen network that is then passed to `loss` as `aux`, or None if there is none.
         By default this loads nothing and returns None. Raises UserError if a network found by
         `find_run` does not fit this data.
         """
@@ -199,20 +207,24 @@ class Method(Spec):
     def aux(self, net: Classifier, config: Plan) -> nn.Module | None:
         """A helper network to pass to `loss`, e.g. a projector; by default None.
 
-        Not called if `initial` returns a network. The helper is not part of the trained network.
+        It is trained together with `net`, but is not part of the saved network. Its weights are
+        drawn from torch's global generator. Not called if `initial` returns a network.
         """
         return None
 
     def weight_perturbation(self, progress: float) -> float:
-        """How far each weight tensor is moved before a step's gradient, as a fraction of its norm.
+        """How far each weight tensor is moved before a step's gradient is computed.
 
-        This is γ of adversarial weight perturbation (AWP); 0: the weights are not moved.
-        `progress`: the finished share of the training, in [0, 1).
+        A fraction of the tensor's norm: γ of adversarial weight perturbation (AWP). 0, the default:
+        the weights are not moved. `progress`: the finished share of the training, in [0, 1).
         """
         return 0.0
 
     def bound(self, eps: float) -> Self:
-        """This method with `eps` filled in for its attack, unless that has an `eps` of its own."""
+        """This method with its attack's ε set to `eps`, unless the attack has an ε of its own.
+
+        A method without an attack is returned unchanged.
+        """
         return self
 
 
@@ -251,26 +263,26 @@ class Adversarial(Method):
         return replace(self, attack=self.attack.bound(eps))
 
     def budget(self, net: Classifier, batch: Batch) -> Tensor | None:
-        """The radius of each pixel, (N,1,H,W), or of each of its channels, (N,C,H,W).
+        """The radius ε of each pixel, (N,1,H,W), or of each of its channels, (N,C,H,W).
 
-        None: the attack's own ε everywhere.
-
-        `net` is the network under attack, as `attackable` yields it.
+        None, the default: the attack's own ε everywhere. `net` is the network under attack, as
+        `attackable` yields it.
         """
         return None
 
     def attackable(self, net: Classifier, x: Tensor) -> AbstractContextManager[Classifier]:
         """A context that yields the network to attack with images like `x`.
 
-        If `attack_mode` is eval, it is a copy (if `net` can be copied), which may compute in bf16;
-        if it is train, it is `net` itself.
+        If `attack_mode` is eval, this is a copy of `net` in eval mode, which may compute in bf16
+        (or `net` itself in eval mode, if it cannot be copied). If `attack_mode` is train, this is
+        `net` itself in train mode. Inside the context its parameters require no gradient.
         """
         return attackable(
             net, self.attack_mode, bf16=self.attack.norm == "linf" and x.numel() >= ENOUGH
         )
 
     def attacked(self, net: Classifier, batch: Batch) -> Tensor:
-        """The batch's images (N, C, H, W), attacked on their true labels.
+        """The batch's images (N, C, H, W), attacked on their true labels; detached.
 
         `net` is unchanged, except that `attack_mode=train` updates its running statistics.
         """

@@ -88,10 +88,10 @@ class ModelAlignment(Method):
     recipe: ClassVar[dict[str, Any]] = {"epochs": 3, "lr": 0.01, "schedule": "cosine"}
 
     def resolved(self, config: Plan, find_run: FindRun) -> Self:
-        """This method with the names of source and witness filled in.
+        """A copy of this method with the names of source and witness filled in.
 
         A name that is not set becomes that of the shipped network with standard training on this
-        data: Small ResNet as source, Small CNN as witness. Raises UserError if there is none.
+        data: Small ResNet as source, Small CNN as witness. Raises UserError if a run is missing.
         """
         return replace(
             self,
@@ -102,10 +102,10 @@ class ModelAlignment(Method):
     def initial(
         self, net: Classifier, config: Plan, split: Dataset, find_run: FindRun
     ) -> nn.Module:
-        """Loads the source's weights into `net` and returns the frozen witness.
+        """Loads the source's weights into `net` and returns the frozen witness, in eval mode.
 
         Raises UserError if source or witness is missing, has no weights or does not fit this data,
-        and if the source has another architecture than `net`.
+        and if the source has another architecture than `net` or a projection before its head.
         """
         source, witness = find_run(self.source), find_run(self.witness)
         _check("source", source, split)
@@ -144,8 +144,8 @@ class ModelAlignment(Method):
 
 
 def _check(role: str, run: TrainedNet, split: Dataset) -> None:
-    """Raises UserError unless `run` has weights, and its images' shape and classes are those of
-    `split`.
+    """Raises UserError unless `run` has weights and was trained on images with the shape and the
+    classes of `split`. The classes' names are compared only if the run recorded them.
     """
     want = (len(split.classes), split.images.shape[1], split.images.shape[-1])
     if not run.weights:

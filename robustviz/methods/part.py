@@ -1,5 +1,6 @@
 """PART, pixel-reweighted adversarial training: a radius for each pixel.
-Pixels that are important by a CAM map get the full radius ε, all others a smaller one.
+Pixels that a class-activation map (CAM) marks as important get the full radius ε, all others a
+smaller one.
 """
 
 from dataclasses import dataclass
@@ -136,7 +137,10 @@ class Reweighted(Adversarial):
         )
 
     def heat(self, net: Classifier, x: Tensor, y: Tensor) -> Tensor:
-        """The raw class-activation map (N, h, w) of images `x`, at the class set by `cam_class`."""
+        """The raw class-activation maps (N, h, w) of images `x`, as the settings `cam...` say.
+
+        `y` (N,): the true classes, used unless `cam_class` is `predicted`.
+        """
         return (cam.grad_cam if self.cam == "grad_cam" else cam.layer_cam)(
             net,
             x,
@@ -145,10 +149,10 @@ class Reweighted(Adversarial):
         )
 
     def mask(self, net: Classifier, batch: Batch) -> Tensor:
-        """Which pixels of this batch, as augmented, are important: bool, (N,1,H,W).
+        """Which pixels of the batch's (augmented) images are important: bool, (N,1,H,W).
 
-        For the rule jet-compat it is (N,3,H,W). With `masks_of=others` each image has the mask of
-        the next one in the batch.
+        (N,3,H,W) with the rule jet-compat. With `masks_of=others`, and with the rule shuffled, each
+        image has the mask of the next one in the batch, and the last image that of the first.
         """
         if self.rule == "oracle":
             assert batch.objects is not None, (
@@ -160,13 +164,14 @@ class Reweighted(Adversarial):
         else:
             size = batch.x.shape[2], batch.x.shape[3]
             mask = cam.importance_mask(self.heat(net, batch.x, batch.y), self.rule, size)
-        # the rule shuffled has shuffled the masks already
+        # `importance_mask` has already rolled the masks of the rule shuffled
         return mask.roll(-1, 0) if self.masks_of == "others" and self.rule != "shuffled" else mask
 
     def radii(self, net: Classifier, batch: Batch) -> Tensor:
-        """The radius of each pixel, (N,1,H,W), or (N,3,H,W) for jet-compat: ε or `eps_low`.
+        """The radius of each pixel, (N,1,H,W), or (N,3,H,W) with the rule jet-compat.
 
-        The warm-up is not considered here, but in `budget` and `scaled`.
+        It is ε on important pixels, else `eps_low` (7/8 ε if that is not set), also during the
+        warm-up, which `budget` and `scaled` take into account.
         """
         assert self.attack.eps is not None, "bound() fills it in"
         return cam.budget_map(
@@ -183,10 +188,10 @@ class Reweighted(Adversarial):
         return self.scaled(net, batch, super().attacked(net, batch))
 
     def scaled(self, net: Classifier, batch: Batch, x_adv: Tensor) -> Tensor:
-        """The attacked images `x_adv`; with `apply=scale` each pixel's perturbation is multiplied
-        by the pixel's radius (`radii`) over ε.
+        """The attacked images `x_adv`, with each pixel's perturbation multiplied by the pixel's
+        radius (`radii`) over ε.
 
-        During the warm-up, and with `apply=clip`, they are returned unchanged.
+        During the warm-up, and with `apply=clip`, `x_adv` is returned unchanged.
         """
         if self.apply == "clip" or batch.progress < self.warmup:
             return x_adv

@@ -63,7 +63,7 @@ class SIPAT(PGDAT):
 
     @property
     def _part(self) -> PART:
-        """PART with this method's attack and rule, used only to compute the masks of pixels."""
+        """PART with this method's attack and rule, used only to check them and to compute masks."""
         return PART(attack=self.attack, rule=self.salience)
 
     def check(self, config: Plan, split: Dataset, net: Classifier) -> None:

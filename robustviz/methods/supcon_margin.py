@@ -1,5 +1,5 @@
 """Supervised contrastive training, without attacks.
-It pulls features of one class together and pushes those of different classes apart.
+Features of one class are pulled together, those of different classes are pushed apart.
 """
 
 from dataclasses import dataclass
@@ -22,15 +22,16 @@ from robustviz.types import Batch, UserError
 class SupConMargin(Method):
     """CE + λ_s·SupCon + λ_m·margin loss on two augmented views of each image.
 
-    Without augmentation there is only one view. The two contrastive losses use a projection of the
-    features.
+    Without augmentation there is only one view. SupCon and the margin loss are computed on a
+    learned projection of the features.
 
     Source: Wang, Nayyem, Rakin 2024 (arXiv 2412.19747): the objective; Khosla et al. 2020 for
     SupCon. Differs: margin formula, weights and temperature are ours (docs/methods.md, SupCon +
     margin), because theirs could not be found. Of their network only a figure's description could
-    be read: both SupCon and CE come after the projection. `head=projected` is that; in SupCon's own
-    code, `penultimate` here, the classifier does not see the projection. With both weights 0 and
-    without `pairs` this is ordinary training, bit for bit, on the same images in the same order.
+    be read: both SupCon and CE come after the projection, as with `head=projected`. In SupCon's own
+    code the classifier does not see the projection, as with `head=penultimate`. With `penultimate`,
+    both weights 0 and without `pairs` this is ordinary training, bit for bit, on the same images in
+    the same order.
     """
 
     supcon_weight: float = option(
@@ -82,7 +83,7 @@ class SupConMargin(Method):
 
     @property
     def contrasts(self) -> bool:
-        """Whether a contrastive loss has a weight above 0."""
+        """Whether SupCon or the margin loss has a weight above 0."""
         return self.supcon_weight > 0 or self.margin_weight > 0
 
     @property
@@ -130,7 +131,7 @@ class SupConMargin(Method):
         features = net.pool(net.maps(batch.views.flatten(0, 1)))
         terms = {"ce": F.cross_entropy(net.head(features), y)}
         z = features if aux is None else aux(features)
-        if len(batch.views) == 1:  # a class with an odd number of images may repeat one; drop it
+        if len(batch.views) == 1:  # `balanced` repeats an image of a class with an odd number
             once = ~(batch.index[:, None] == batch.index).triu(1).any(dim=0)
             z, y = z[once], y[once]
         if self.supcon_weight:
@@ -143,9 +144,9 @@ class SupConMargin(Method):
 
 
 def projector(net: Classifier, width: int) -> nn.Module:
-    """A new two-layer perceptron d → d → `width`, where d is the number of features of `net`.
+    """A new perceptron d → d → `width` with one ReLU, where d is the number of features of `net`.
 
-    Raises UserError if the head is not linear. Source: Khosla et al. 2020 (SupContrast),
+    Raises UserError if the head of `net` is not linear. Source: Khosla et al. 2020 (SupContrast),
     `networks/resnet_big.py`.
     """
     inside = getattr(net.head, "in_features", None)
