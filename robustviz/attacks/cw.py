@@ -34,7 +34,7 @@ class CW(PGD):
     )
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:
-        """The margin with y as the true class or, if targeted, minus it with y as the target."""
+        """The objective of `__call__`: the margin of label y or, if targeted, its negative."""
         return LogitObjective(net, _minus_margin if self.targeted else losses.margin, y)
 
 

@@ -18,8 +18,8 @@ from robustviz.registry import option, register
 class DIM(MIM):
     """MIM whose steps, with probability `diversity`, see the image shrunk and padded at random.
 
-    The shrunk image is placed at a random position on a black background. Only the gradient is
-    computed on it; the adversarial image itself is not transformed.
+    The shrunk image is placed at a random position on a black background. It only serves to compute
+    the gradient: the image that the step changes is not transformed.
 
     Source: Xie et al. 2019 (arXiv 1803.06978), eq. 5 and 6. Differs: the transformed image keeps
     its original size, so any network accepts it (the paper enlarges it from 299 to 330 pixels), is

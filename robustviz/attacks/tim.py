@@ -25,7 +25,7 @@ class TIM(DIM):
     Differs: a kernel of 3×3 in place of 15×15. The paper's kernel is a twentieth of the side of a
     299-pixel image; on 8 and on 32 pixels that would be less than two, and 3 is the smallest kernel
     that smooths at all. σ follows the paper and not the authors' code. There the kernel always
-    spans ±3σ: in a 3×3 kernel each neighbour would weigh 1% of the middle, which smooths nothing.
+    spans ±3σ: in a 3×3 kernel a neighbour would weigh at most 1% of the middle: no smoothing.
     """
 
     kernel: int = option(3, "Side of the smoothing kernel in pixels, odd.", low=1, high=63)

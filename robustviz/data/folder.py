@@ -1,6 +1,6 @@
-"""A person's own pictures, sorted into one folder for each class. The split depends on the content
-of the files, so that renaming, adding or moving pictures never moves a training image into the test
-split.
+"""A person's own pictures, sorted into one folder for each class. Unless there are folders train and
+test, the split of a picture depends on its content: renaming it changes nothing, and adding other
+pictures can change its split only in a class too small to fill all three splits.
 """
 
 from __future__ import annotations

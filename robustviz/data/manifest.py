@@ -27,9 +27,10 @@ class Manifest(Source):
     """The pictures that the CSV file `path` lists, one in each row.
 
     Its columns: `path` (relative to the folder of the CSV file, or absolute), `label` (any text),
-    and `split` (train, val or test). If no row is val, the last 10% of a seeded shuffle of train
-    is val. If the column `split` is missing or empty, 70 / 10 / 20% are train, val and test by a
-    hash of each picture's content. Other columns are ignored. Pictures are read as in `Folder`.
+    and `split` (train, val or test; in every row or in none). If no row is val, the last 10% of a
+    seeded shuffle of train is val. If the column `split` is missing or empty, 70 / 10 / 20% are
+    train, val and test by a hash of each picture's content. Other columns are ignored. Pictures are
+    read as in `Folder`.
     """
 
     label = "A table of your own pictures"
@@ -66,8 +67,8 @@ class Manifest(Source):
 
 
 def _table(place: Path) -> tuple[pictures.Listing, list[int], str]:
-    """Returns the table's pictures, the split of each as its index in `splits.SPLITS`, and a
-    sentence for the card, or "".
+    """Returns the table's pictures, the split of each as its index in `splits.SPLITS`, and "" or a
+    sentence for the card. Raises UserError for an invalid table, as `Manifest.load` says.
     """
     rows = _rows(place)
     labels = sorted({row["label"] for _, row in rows}, key=_by_number)

@@ -1,5 +1,5 @@
-"""Reads one uploaded picture file, whose type is recognised by its content. Only the central square
-is stored, upright, as 8-bit RGB, without EXIF data.
+"""Reads one uploaded picture file, whose type is recognised by its content. The result is its
+central square, upright, as a PNG in 8-bit RGB without EXIF data.
 """
 
 from __future__ import annotations

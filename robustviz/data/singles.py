@@ -1,5 +1,5 @@
 """Single pictures that the user added beside the test images of a data set. Each has a number above
-all indices of test images, with which it can be viewed wherever a test image can.
+all indices of test images; by this number it can be viewed wherever a test image can be.
 
 The number is computed from the picture and its class, so results cached under it stay valid.
 """

@@ -181,7 +181,7 @@ def _split_level(folders: list[tuple[str, ...]]) -> int | None:
     """The level, 0 or 1, at which the folders are named after splits; None if there is none.
 
     At that level there must be a train folder and a test or val folder; at level 1, inside the
-    classes, there must be no other folders or files beside them.
+    classes, there must be no folder of another name.
     """
     for level in (0, 1):
         deep = [parts[level].lower() for parts in folders if len(parts) > level]

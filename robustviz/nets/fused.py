@@ -142,7 +142,8 @@ def fuse(twin: nn.Module, bf16: bool) -> list[Fused]:
     `twin` is changed in place if `is_known(twin)`; otherwise it stays as it is and the list is
     empty. The original layers remain in `twin`, so that code that calls one of them by itself still
     gets the right result. A network of this package also gets channels-last memory and, with
-    `bf16`, computes its feature maps in bf16 if all of their layers allow it.
+    `bf16`, computes its feature maps in bf16 if all of their layers allow it; those of its
+    convolutions that are not fused are then converted to bf16.
     """
     if not is_known(twin):
         return []

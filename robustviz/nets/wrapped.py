@@ -279,12 +279,11 @@ def wrap(
     `maps`: name of the layer whose output (N,D,h,w), (N,h,w,D) or tokens (N,T,D) are the feature
     maps; `features`: of the layer whose output is the features (N,D), "" if they are the input of
     the head; `head`: of the last layer. Those left None are found by a forward pass on noise
-    (`places.find`).
-    `logits`: where the logits are if the module does not return a tensor: a key, an index, an
-    attribute or a function. `mean`, `std`: the normalisation that the module expects, one number
-    per channel for images in [0, 1]. `size`: side in pixels to which images are resized inside.
-    `grid`: rows and columns of the tokens; class tokens come before them. `shape`: (C, H, W) of the
-    images before they are resized.
+    (`places.find`). `logits`: where the logits are if the module does not return a tensor: a key,
+    an index, an attribute or a function. `mean`, `std`: the normalisation that the module expects,
+    one number per channel for images in [0, 1]. `size`: side in pixels to which images are resized
+    inside. `grid`: rows and columns of the tokens; class tokens come before them. `shape`:
+    (C, H, W) of the images before they are resized; None: usual shapes are tried.
 
     Raises UserError for a module that cannot read such images, returns probabilities or anything
     else instead of logits (N,K), or returns different logits for the same images in eval mode, and
