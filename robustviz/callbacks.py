@@ -68,7 +68,7 @@ def told(callback: Callback, event: str, *facts: object) -> Answer | None:
 
 
 class AfterEpoch(Callback):
-    """A callback that calls `do(record)` after each epoch and returns what `do` returns: "go",
+    """A callback that calls `do` with the record after each epoch and passes on its answer: "go",
     "pause", "stop" or None.
     """
 

@@ -312,9 +312,10 @@ def importance_mask(heat: Tensor, rule: str = "z>1", size: tuple[int, int] | Non
 
     A map that is constant, nowhere above 0 or not finite says nothing about importance, so all its
     pixels are marked. Raises UserError for an unknown rule, for wrong maps or sizes, and for maps
-    of a single cell. The rules `all-but-…` ignore the values and the number of cells. Source: Zhang
-    et al. 2024 (PART) and the authors' `utils.py`. Differs: they enlarge with PIL's bicubic filter;
-    all our rules but `jet-compat` threshold the heat, not its colours.
+    of a single cell. The rules `all-but-…` do not use the map, so flat maps and single cells do not
+    matter for them. Source: Zhang et al. 2024 (PART) and the authors' `utils.py`. Differs: they
+    enlarge with PIL's bicubic filter; all our rules but `jet-compat` threshold the heat, not its
+    colours.
     """
     kind, number = check_rule(rule)
     size = _checked_size(heat, size)

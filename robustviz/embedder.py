@@ -1,8 +1,8 @@
 """UMAP layouts, and a separate process that compiles umap-learn before the first layout is needed.
 
-umap-learn compiles for about ten seconds in each process that uses it, so the app starts one
-process that does it ahead of time. If this process does not run or fails, the caller computes the
-same layout itself.
+umap-learn compiles for about ten seconds in each process that uses it, so the app starts a process
+that compiles ahead of time and then computes the layouts. If that process does not run or fails,
+the caller computes the same layout itself.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ COMMAND = [sys.executable, "-m", "robustviz.embedder"]
 # and waiting for them beside a training takes up to seven times as long.
 ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 STARTS = 2  # how often the process is started at most: once more after it has died
-IDLE = 300.0  # seconds without a question after which the process ends
+IDLE = 300.0  # seconds without a request after which the process ends
 # Warnings of umap-learn that are hidden: that the index for `transform` and Tensorflow are missing,
 # which are not used here, and that it starts from a random layout instead of a spectral one.
 UNSAID: dict[str, type[Warning]] = {
@@ -250,7 +250,7 @@ class Embedder:
                 time.sleep(rest)
                 continue
             with self._lock:
-                idle = time.monotonic() - self._asked >= self._idle  # no question came meanwhile
+                idle = time.monotonic() - self._asked >= self._idle  # no request came meanwhile
                 if idle and process is self._process:
                     self._end()
                     self._resting = True

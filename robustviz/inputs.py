@@ -158,9 +158,9 @@ def check_labels(y: Tensor, n: int, classes: int, x: Tensor | None = None) -> Te
 
 def in_parts(x: Tensor, most: int = 250, size: int | None = None) -> tuple[Tensor, ...]:
     """Split images `x` (N, C, H, W) into batches that fit in memory in a forward pass without
-    gradients. Each batch has `most` images if an image has at most 3·64·64 values, and fewer, but
-    at least one, if it has more. `size`: the side in pixels to which the network resizes the
-    images, which then counts; None: no resizing.
+    gradients. A batch has `most` images if an image has at most 3·64·64 values, and fewer, but at
+    least one, if it has more. `size`: the side in pixels to which the network resizes the images,
+    so that their values are counted at that size; None: no resizing.
     """
     numel = max(x[:1].numel(), 1) if size is None else x.shape[1] * size * size
     return torch.split(x, max(1, min(most, most * PIXELS // numel)))
@@ -254,7 +254,8 @@ def try_out(net: nn.Module, x: Tensor) -> Trial:
     brightness; and noise. No other thread may change `net` meanwhile. Returns a `Trial`.
 
     If `x` has fewer than two images, only one is run (a grey one if `x` is empty): `at_once` is
-    then 1, and it is not checked whether the logits of an image depend on the others.
+    then 1, `image_bytes` also counts what images share, such as weights, and it is not checked
+    whether the logits of an image depend on the others.
 
     Raises UserError where `net` cannot process the images, its output is not logits, its backward
     pass fails, or the logits of an image depend on the other images of the batch, so that images

@@ -174,7 +174,8 @@ def knn_accuracy(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> f
     `among` (N, D): the points among which neighbours are searched, by default `z` itself. Row i of
     `among` is point i itself or its clean twin, so it has the label of point i and never counts as
     a neighbour of point i. Ties between classes go to the lowest class, ties between distances to
-    the lowest row. Raises UserError if `k` is below 1, and for fewer than k+1 points.
+    the lowest row. Raises UserError if `k` is below 1, for fewer than k+1 points, and if `among`
+    has another shape than `z`.
     """
     z, y = _checked(z, y)
     return float((votes(z, y, k, among) == y).double().mean())
@@ -189,7 +190,7 @@ def votes(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> Tensor:
 
 def neighbourhood_hit(z: Tensor, y: Tensor, k: int, among: Tensor | None = None) -> float:
     """The mean fraction of the `k` nearest neighbours that belong to the point's own class, 0 to 1;
-    `among` as in `knn_accuracy`.
+    `among` and errors as in `knn_accuracy`.
 
     Source: Paulovich et al. 2008 (Least Square Projection, TVCG 14(3)).
     """

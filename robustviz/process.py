@@ -1,5 +1,5 @@
-"""Settings of a whole process: that torch does not import triton, and with how many threads it
-computes. A program that imports robustviz as a library is left unchanged.
+"""Settings of a whole process: that torch does not import triton, and with how many threads torch
+computes. Importing robustviz as a library changes neither.
 """
 
 import contextlib

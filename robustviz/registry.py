@@ -50,7 +50,7 @@ Kind = Literal[
     "class",
     "name",
 ]
-# the names of settings in other libraries, and ours
+# How other libraries call settings, and how they are called here.
 ELSEWHERE = {
     **dict.fromkeys(("alpha", "eps_iter", "eps_step", "stepsize", "step"), "step_size"),
     **dict.fromkeys(("epsilon", "radius"), "eps"),
@@ -200,8 +200,8 @@ class Option:
     def check(self, name: str, value: Any, owner: type) -> None:
         """Raises UserError if a number is out of bounds, or if a text is not one of the choices. A
         text of the kind `net` must be the key of a network; one of the kind `rule` may be anything.
-        Empty texts are allowed. The type is not checked here (`coerce` does that). `name`: the
-        setting; `owner`: its class; the message names both.
+        Empty texts are allowed. The type is not checked here (`coerce` does that). `name` is the
+        setting and `owner` its class, for the messages.
         """
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low = -math.inf if self.low is None else self.low
@@ -383,8 +383,8 @@ def flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, A
 
 def decode(kind: str, mapping: Mapping[str, Any]) -> Any:
     """The object that `encode` turned into `mapping`: an instance of the class registered under
-    `kind` and the mapping's `key`, with the other entries as its settings. Raises as `build`, and
-    UserError for an unknown key.
+    `kind` and the mapping's `key`, with the other entries as its settings. Raises UserError for an
+    unknown key, and as `build` does.
     """
     fields = dict(mapping)
     return build(get(kind, str(fields.pop("key", ""))), fields)

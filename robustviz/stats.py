@@ -26,7 +26,8 @@ FEW = 100  # with fewer images a percentage says little
 
 def wilson(k: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """The 95% interval (low, high) of a proportion, as fractions, after `k` successes in `n`
-    trials; (0, 1) for n = 0. `z`: the normal quantile of another level.
+    trials; (0, 1) for n = 0. `z`: the quantile of the normal distribution for the level, 1.96 for
+    95%.
 
     Source: Wilson 1927, the score interval; unlike p ± 2σ it stays inside [0, 1] and is accurate
     near 0 and 1.
@@ -120,7 +121,7 @@ def _row(values: Any) -> Floats:
 def tango(b: int, c: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     """The 95% interval (low, high) of (b − c)/n, the difference of two networks' accuracies on the
     same `n` images: `b` images are right only for the first network, `c` only for the second. (−1,
-    1) for n = 0. `z`: the normal quantile of another level.
+    1) for n = 0. `z`: the quantile of the normal distribution for the level, 1.96 for 95%.
 
     The interval contains every difference Δ that the score test does not reject; for Δ = 0 the
     score test is McNemar's test. Source: Tango 1998 (Statistics in Medicine 17, 891), equations 4
@@ -175,11 +176,11 @@ def auc(high: Floats, low: Floats, z: float = 1.959964) -> tuple[float, float, f
     half), with its 95% interval and the two numbers of values. Returns (AUC, lower end, upper end,
     len(high), len(low)).
 
-    The first three are NaN if `high` or `low` is empty. `z`: the normal quantile of another level.
-    Source: Hanley and McNeil 1982 (Radiology 143, 29), equations 1 and 2 for the standard error;
-    the interval is cut off at 0 and 1. `Differs:` if the two groups of m and n values do not
-    overlap, their standard error is 0; here it is that of an AUC which is half a pair, 0.5/(m·n),
-    away from 0 or 1.
+    The first three are NaN if `high` or `low` is empty. `z`: the quantile of the normal
+    distribution for the level, 1.96 for 95%. Source: Hanley and McNeil 1982 (Radiology 143, 29),
+    equations 1 and 2 for the standard error; the interval is cut off at 0 and 1. `Differs:` for
+    groups of m and n values that do not overlap, their formula gives a standard error of 0; here
+    the AUC in the formula stays half a pair, 0.5/(m·n), away from 0 and 1.
     """
     m, n = len(high), len(low)
     if not m or not n:

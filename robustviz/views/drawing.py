@@ -82,13 +82,13 @@ class Plot:
         return 44 if self.x_label else 24 if self.x_ticks else 10
 
     def px(self, value: float) -> float:
-        """The distance in pixels from the left edge of the chart of a value on the x axis."""
+        """Where a value on the x axis lies, in pixels from the left edge of the chart."""
         low, high = self.x
         inner = self.width - self.left - self.right
         return round(self.left + inner * (value - low) / ((high - low) or 1), 2)
 
     def py(self, value: float) -> float:
-        """The distance in pixels from the top edge of the chart of a value on the y axis."""
+        """Where a value on the y axis lies, in pixels from the top edge of the chart."""
         low, high = self.y
         inner = self.height - self.top - self.bottom
         return round(self.height - self.bottom - inner * (value - low) / ((high - low) or 1), 2)
@@ -122,8 +122,7 @@ class Plot:
     def band(
         self, xs: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str
     ) -> Plot:
-        """Fill the area between the lines `low` and `high`, values at `xs`, faintly with `colour`.
-        """
+        """Fill the area between the lines `low` and `high` at `xs`, faintly with `colour`."""
         around = self._points([*xs, *reversed(xs)], [*high, *reversed(low)])
         self.parts.append(f'<polygon points="{around}" fill="{_colour(colour)}" opacity=".18"/>')
         return self

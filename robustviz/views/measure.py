@@ -1,5 +1,6 @@
-"""Computes the result for a run and a spec: `measure(run, spec)`, cached on disk if that takes
-long. Also returns what every probe needs of a run: its network, its test images and its metadata.
+"""Computes the result for a run and a spec: `measure(run, spec)`; most results are then stored in
+the run's folder. Also returns what every probe needs of a run: its network, its test images and its
+metadata.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def class_counts(run: Run, found: Evaluation) -> tuple[tuple[int, ...], ...]:
 
 
 def meta_of(run: Run, split: Dataset, **more: object) -> dict[str, object]:
-    """The metadata of a result, which say where it comes from, as a dict: `run` (the run's id),
+    """The metadata of a result, a dict that says where the result comes from: `run` (the run's id),
     `method`, `data`, `classes` (the names), `train_eps`, and everything in `more`. `train_eps` is
     the run's own ε, or the data's default ε if the run was trained in l2.
     """

@@ -81,9 +81,9 @@ def for_paper(
     size: float = 8,
     palette: str = "robustviz",
 ) -> go.Figure:
-    """A copy for print of a figure from `theme.finish`: `width` wide, on white, type at `size`
-    points in `font`. Title, tool bar and slider are removed, lines are thin, and WebGL points
-    become vector graphics. `caption` still includes what the title said.
+    """A copy of a figure from `theme.finish`, made for print: `width` wide, on white, type at
+    `size` points in `font`. Title, tool bar and slider are removed, lines are thin, and WebGL
+    points become vector graphics. `caption` still includes what the title said.
 
     `palette`: `robustviz` (the pages' light colours), `okabe-ito` or `grey`; each network and each
     class has the same colour in all figures of a palette. Without `height`, the height follows from
@@ -143,8 +143,8 @@ def _template(palette: str) -> go.layout.Template:
 
 
 def _colours(figure: go.Figure, palette: str) -> dict[tuple[int, ...], str]:
-    """The palette's colour for each colour of the figure's theme, given as (red, green, blue). A
-    colour is translated by its role or class, so in the same way in every figure.
+    """A dict from each colour of the figure's theme, as (red, green, blue), to the palette's colour
+    as text. A colour is translated by its role or class, so in the same way in every figure.
     """
     ground = figure.layout.paper_bgcolor or figure.layout.template.layout.paper_bgcolor
     theme = DARK if ground == COLOURS[DARK]["paper"] else LIGHT

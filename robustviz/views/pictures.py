@@ -13,8 +13,8 @@ from robustviz.stats import Floats
 
 
 def gain(eps: float) -> float:
-    """The factor by which a perturbation is magnified for display: 0.5/ε, or 1 for ε = 0. With
-    0.5/ε around mid-grey, −ε is shown black and +ε white.
+    """The factor by which a perturbation is magnified for display: 0.5/ε, or 1 for ε = 0. Drawn
+    around mid-grey, −ε then becomes black and +ε white.
     """
     return 0.5 / eps if eps > 0 else 1.0
 

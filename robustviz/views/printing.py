@@ -72,8 +72,8 @@ def _drawn(figure: go.Figure, kind: str) -> bytes:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """A context in which every error, mostly of kaleido or its browser, is raised as a short
-    UserError.
+    """A context manager: inside it, every error becomes a short UserError about kaleido or its
+    browser.
     """
     try:
         yield
@@ -158,7 +158,7 @@ def fonts(pdf: bytes) -> list[str]:
 
 
 def check() -> None:
-    """Raises UserError, as `printed` does, if kaleido or a browser is missing."""
+    """Raises UserError if kaleido is not installed or no browser is found."""
     with _told():
         load("kaleido")
         chromium = load("choreographer.browsers.chromium")

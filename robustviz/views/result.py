@@ -92,5 +92,7 @@ class ProbeSpec(Spec, Generic[R]):
 
     @property
     def cacheable(self) -> bool:
-        """Whether a result takes so long to compute that it is stored in the run's folder."""
+        """Whether results are stored in the run's folder, because they take long to compute; here
+        true.
+        """
         return True

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from robustviz.types import JSON
 
-COLOURS = {  # as in `.streamlit/config.toml` and `views/theme.py`; a test compares them
+# `text` is that of `.streamlit/config.toml`; `a`, `b`, `grid` and `paper` are those of
+# `views/theme.py`, which a test compares.
+COLOURS = {
     "light": {
         "a": "#0062A3",
         "b": "#B84A00",

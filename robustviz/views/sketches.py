@@ -18,9 +18,7 @@ WIDE, TALL, PANEL, LETTERS = 360, 122, 108, 15  # in pixels; LETTERS: characters
 
 
 class Step(NamedTuple):
-    """One drawing: its caption, and one or two keys of `BLOCKS`, which are drawn from left to
-    right.
-    """
+    """One drawing: its caption, and one or two keys of `BLOCKS`, drawn from left to right."""
 
     says: str
     blocks: tuple[str, ...]

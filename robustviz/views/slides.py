@@ -21,8 +21,8 @@ def slides(figures: Mapping[str, go.Figure], *, name: str = "") -> go.Figure:
     "ε".
 
     All figures must be from `theme.finish` and have the same kinds of traces in the same order.
-    Titles and axes change with the slider; the result's own sentence lists those of all figures.
-    Raises UserError if there is no figure, or if their traces differ.
+    Titles and axes change with the slider; the sentence in the result's `layout.meta` lists those
+    of all figures. Raises UserError if there is no figure, or if their traces differ.
     """
     if not figures:
         raise UserError("There are no figures: give at least one for the slider.")

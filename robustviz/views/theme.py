@@ -212,7 +212,9 @@ def spread(mean: float, low: float, high: float, form: str = ".2f") -> str:
 
 
 def lines(results: Mapping[str, R], sentence: Callable[[R], str]) -> list[str]:
-    """One line for each network: its name in bold, if it has one, and then `sentence(result)`."""
+    """A list with one line for each network: its name in bold, if it has one, and then
+    `sentence(result)`.
+    """
     return [
         (f"**{name}**: " if name else "") + sentence(result) for name, result in results.items()
     ]
