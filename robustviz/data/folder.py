@@ -1,6 +1,6 @@
-"""A person's own pictures, sorted into one folder for each class. Unless there are folders train and
-test, the split of a picture depends on its content: renaming it changes nothing, and adding other
-pictures can change its split only in a class too small to fill all three splits.
+"""A person's own pictures, sorted into one folder for each class. Unless there are folders train
+and test, the split of a picture depends on its content. So renaming it changes nothing, and adding
+others can change its split only in a class so small that one split would be empty by content alone.
 """
 
 from __future__ import annotations
