@@ -1,6 +1,6 @@
-"""Reads the claims, which are written down before their runs: `checkpoints/claims/NAME.toml` states
-in one sentence what a paper says, and which measured numbers should differ. `setups.toml` beside
-these files states on which data and with which seeds all claims are tested.
+"""Reads the claims, which are written down before their runs. `checkpoints/claims/NAME.toml` states
+in one sentence what a paper says, and which measured numbers should differ. `setups.toml` in the
+same folder states on which data and with which seeds all claims are tested.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FOLDER = paths.ROOT / "checkpoints" / "claims"
 SETUPS = "setups.toml"
 PAPERS = ("part", "afa", "supcon_margin", "model_alignment", "aalp")
 TABLE = ("clean", "both")  # metrics that are measured for every network that a claim names
-# For each metric: its description for people, and its best possible value if there is one.
+# For each metric: its description for people, and its best possible value (None: it has none).
 METRICS: dict[str, tuple[str, float | None]] = {
     "clean": ("accuracy on untouched images", 1.0),
     "fgsm": ("accuracy under FGSM", 1.0),
@@ -38,13 +38,13 @@ METRICS: dict[str, tuple[str, float | None]] = {
 
 @dataclass(frozen=True)
 class Expectation:
-    """One metric that should differ between two sides, A and B. A side is a network trained with
-    some settings of its own.
+    """A metric that should differ between two sides, A and B. A side is a network trained with some
+    settings of its own.
 
-    `a` and `b` are the settings of the two sides by dotted path; `b` may also be a number with
-    which A is compared. `metric` is a key of `METRICS`. Its value should be higher for A (lower if
-    `less`) by at least `smallest`; if `not_worse`, A may be worse by at most `smallest`. `says`
-    states this in words.
+    `metric`: a key of `METRICS`. `a` and `b`: the settings of the two sides by dotted path; `b` may
+    also be a number, with which A is compared. The metric should be higher for A than for B (lower
+    if `less`) by at least `smallest`. If `not_worse`, A may instead be lower by at most `smallest`.
+    `says` states this in words.
     """
 
     says: str
@@ -58,10 +58,11 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says, in one sentence (`claim`), and the expectations that follow from it
-    (`expects`).
+    """A claim of a paper: what it says, in one sentence (`claim`), and the expectations that follow
+    from it (`expects`).
 
-    `about` is the key of the paper's method, `name` the name of the file without its ending.
+    `about` is the key of the paper's method, `name` the name of the claim's file without its
+    ending.
     """
 
     name: str
@@ -74,8 +75,10 @@ class Claim:
 class Setup:
     """The conditions under which all claims are tested on one data set.
 
-    `seeds` are the training seeds, `n` is the number of test images (0: all), `settings` are
-    training settings by dotted path, and `pilot` tells from which pilot runs they were chosen.
+    `data`: the data set's key; `seeds`: the training seeds; `n`: the number of test images for the
+    accuracies (0: all), while the other metrics use the default numbers of their probes;
+    `settings`: training settings of all networks by dotted path; `pilot`: a text on the pilot runs
+    from which these conditions were chosen.
     """
 
     data: str
@@ -86,7 +89,8 @@ class Setup:
 
 
 def claims(folder: Path = FOLDER) -> list[Claim]:
-    """All claims in `folder`, those about the five methods in `PAPERS` first, the others by name.
+    """All claims in `folder`: first those whose file is named after a method in `PAPERS`, in that
+    order, then the others, sorted by the name of their file.
 
     Raises UserError, naming the file and what is wrong in it, if a file cannot be used.
     """
@@ -97,8 +101,8 @@ def claims(folder: Path = FOLDER) -> list[Claim]:
 
 
 def setups(folder: Path = FOLDER) -> list[Setup]:
-    """All setups in `setups.toml` in `folder`, in the order in which they are written, which is the
-    cheapest first.
+    """All setups of `setups.toml` in `folder`, in the order in which they are written there, which
+    is the cheapest first.
 
     Raises UserError if the file cannot be used.
     """
@@ -154,12 +158,12 @@ def _read(path: Path) -> JSON:
 
 
 def config(setup: Setup, side: Mapping[str, Any], seed: int) -> TrainConfig:
-    """The training configuration of one side (its settings by dotted path) with one seed, on the
-    CPU.
+    """The training configuration of one side with one seed, on the CPU. `side`: the side's settings
+    by dotted path; they replace those of the setup.
 
-    A setting whose value is a table stands for another run, such as a source model; it becomes the
-    id of that run, which is trained with the same seed. Raises UserError for settings that are not
-    valid.
+    A setting whose value is a table stands for another run, such as a source model. The table holds
+    the settings of that run, which is trained with the same seed; in its place the configuration
+    has the run's id. Raises UserError for settings that are not valid.
     """
     from robustviz.training.config import TrainConfig
 
@@ -172,11 +176,13 @@ def config(setup: Setup, side: Mapping[str, Any], seed: int) -> TrainConfig:
 
 
 def trainings(every: list[Claim], setup: Setup) -> Iterator[tuple[TrainConfig, frozenset[str]]]:
-    """All trainings that the claims need for a setup, each with the metrics to measure on it.
+    """Yields all trainings that the claims `every` need for a setup, each with the names of the
+    metrics to measure on it.
 
-    Each training occurs once, and a source comes before the trainings that use it. The metrics are
-    those that the claims compare for this network, and the accuracies in the table of networks
-    (`TABLE`). For a source or another helper network, such as `unseen`, the set is empty.
+    Each side occurs once for each seed, and a source comes before the trainings that use it. The
+    metrics are those that the claims compare for this side, and those in `TABLE`. The set is empty
+    for a network that no claim compares and that only others need: a source, a witness, or the
+    target of the metric `transfer` (`unseen`).
     """
     needed: dict[str, tuple[JSON, set[str]]] = {}
 
@@ -201,8 +207,8 @@ def trainings(every: list[Claim], setup: Setup) -> Iterator[tuple[TrainConfig, f
 
 
 def sides(every: list[Claim]) -> list[JSON]:
-    """The settings of all sides that occur in the claims, each once: the rows of the table of
-    networks.
+    """The settings of all sides that occur in the claims, each once and in order of first
+    appearance: the rows of the table of networks.
     """
     found = [
         side
@@ -215,7 +221,7 @@ def sides(every: list[Claim]) -> list[JSON]:
 
 
 def unseen(seed: int) -> tuple[JSON, int]:
-    """The target network of the metric `transfer`, for a side trained with `seed`: its settings and
-    its own training seed, which no source or witness model has.
+    """The target network of the metric `transfer`, for a side trained with `seed`: its settings,
+    and its own training seed `seed` + 100, which no source or witness model has.
     """
     return {"method": "standard", "net": "small_cnn"}, seed + 100

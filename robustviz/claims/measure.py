@@ -1,5 +1,5 @@
-"""Measures trained runs for the claims and saves the numbers, one small file for each run, so that
-computing a verdict needs no weights.
+"""Measures trained runs for the claims, and saves the numbers in one small file for each run, so
+that computing a verdict needs no weights.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ IMAGES = 50  # number of images for the curvature of the loss, which takes secon
 
 
 def file_of(run_id: str) -> Path:
-    """The file with the measured numbers of a run."""
+    """The path of the file with a run's measured numbers; it may not exist yet."""
     return RUNS / f"{run_id}.json"
 
 
 def numbers(run_id: str) -> dict[str, float]:
-    """The saved numbers of a run by metric; empty if it has not been measured yet."""
+    """The saved numbers of a run by metric; empty if none has been measured yet. Raises UserError
+    if the file is damaged.
+    """
     path = file_of(run_id)
     return cast("dict[str, float]", read_json(path)["numbers"]) if path.exists() else {}
 
 
 def measure(run: Run, metrics: Iterable[str], setup: Setup, seed: int) -> dict[str, float]:
-    """Measure for a finished run those of `metrics` that are not saved yet, save them, and return
-    all saved numbers of the run by metric. `seed`: the run's training seed.
+    """Measure those of `metrics` that are not saved yet for a finished run, and return all its
+    saved numbers by metric. Each number is saved as soon as it is measured. `seed`: the run's
+    training seed.
 
     Raises UserError if a number is not finite, and as the evaluations and probes behind the metrics
     do.
@@ -71,7 +74,9 @@ def _both(run: Run, setup: Setup, seed: int) -> float:
 
 
 def _under(run: Run, setup: Setup, attack: str) -> Evaluation:
-    """The evaluation of a run under the attack `fgsm`, `pgd` or `cw`, which is made only once."""
+    """The evaluation of a run under the attack `fgsm`, `pgd` (20 steps) or `cw` (100 steps), on the
+    setup's number of test images. It is made once and then read from the run's folder.
+    """
     from robustviz.attacks import CW, FGSM, PGD
     from robustviz.training.evaluate import ladder
 

@@ -1,5 +1,6 @@
-"""Trains and measures what the claims need and writes down the verdicts. It is a sweep: it can be
-resumed, trains the cheapest network first, and writes one small file for each finished run.
+"""Trains and measures what the claims need, and writes down the verdicts. The trainings form a
+sweep, the cheapest first. Each measured run leaves one small file, so an interrupted study goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from robustviz.views.claims.result import FILE
 
 @dataclass(frozen=True)
 class Row:
-    """One expectation on one data set, with the verdict that the runs give."""
+    """An expectation on one data set, with the verdict that the measured runs give."""
 
     claim: Claim
     expectation: Expectation
@@ -31,7 +32,9 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """All expectations on all data sets with their verdicts, from the saved numbers alone."""
+    """All expectations on all data sets with their verdicts, computed from the saved numbers alone;
+    ordered by claim, then expectation, then data set.
+    """
     every = claim.claims()
     return [
         Row(each, expectation, setup, _verdict(expectation, setup, len(every)))
@@ -61,7 +64,7 @@ def _verdict(expectation: Expectation, setup: Setup, count: int) -> Verdict:
 
 
 def _side(side: dict[str, object], metric: str, setup: Setup) -> dict[int, float]:
-    """The measured values of `metric` for one side, by seed; only seeds that have been measured."""
+    """The values of `metric` for one side, by seed; a seed without a saved value is left out."""
     ids = {seed: claim.config(setup, side, seed).run_id for seed in setup.seeds}
     found = {seed: measure.numbers(run_id) for seed, run_id in ids.items()}
     return {seed: each[metric] for seed, each in found.items() if metric in each}
@@ -69,11 +72,12 @@ def _side(side: dict[str, object], metric: str, setup: Setup) -> dict[int, float
 
 @dataclass(frozen=True)
 class Side:
-    """One line of the table of networks: a method with its special settings, on one data set.
+    """A row of the table of networks: one side of the claims on one data set.
 
-    `both`: accuracies under PGD-20 and CW-100 together (an image counts if it is right under both),
-    in [0, 1], one for each of the `seeds` seeds measured; `clean`: those on clean images, empty if
-    they were not measured for all these seeds. `wanted` is the planned number of seeds.
+    `label`: the method's name and its special settings. `both`: for each measured seed the accuracy
+    under PGD-20 and CW-100 together, in [0, 1]; an image counts if it is right under both. `clean`:
+    in the same order, the accuracies on clean images; empty if one of them was not measured.
+    `seeds`: how many seeds were measured, of the planned number `wanted`.
     """
 
     data: str
@@ -85,8 +89,8 @@ class Side:
 
 
 def table() -> list[Side]:
-    """The accuracies of all networks that a claim names, one `Side` for each network and data set,
-    for the seeds that have been measured.
+    """The accuracies of all networks that the claims compare: one `Side` for each data set and
+    network, also if none of its seeds has been measured.
     """
     every = claim.claims()
     return [_line(setup, side) for setup in claim.setups() for side in claim.sides(every)]
@@ -116,11 +120,12 @@ def make(
     tell: Callable[[sweeps.Now], object] = lambda now: None,
     say: Callable[[str], object] = lambda line: None,
 ) -> None:
-    """Train and measure what is missing for the claims, and write down the verdicts.
+    """Train and measure what is missing for the claims on the data sets called `data` (empty: all),
+    and write down all verdicts.
 
-    `data` names the data sets (all if it is empty). `tell` is called with the progress of the
-    sweep, and `say` with a line for each run that was measured or could not be. The runs are in the
-    folder `.claims-build` among the user's runs.
+    `tell` is called with the progress of the sweep, and `say` with a line for each run that was
+    measured or could not be. The runs are in the folder `.claims-build` among the user's runs. A
+    training that fails does not stop the others.
     """
     every = claim.claims()
     with folder.at_home_in(folder.home() / ".claims-build"):
@@ -141,8 +146,9 @@ def make(
 
 
 def _to_train(setup: Setup, wanted: list[tuple[TrainConfig, frozenset[str]]]) -> list[TrainConfig]:
-    """Those of the trainings `wanted` of which numbers are missing, and those that they need: the
-    runs that they start from, and the target of the metric `transfer`.
+    """The trainings in `wanted` that must be finished so that the missing numbers can be measured:
+    those with missing numbers, the runs that these start from or learn from, and the target of the
+    metric `transfer`. The order is kept.
     """
     needed = set[str]()
     for one, metrics in reversed(wanted):  # what a training starts from comes before it
@@ -155,8 +161,8 @@ def _to_train(setup: Setup, wanted: list[tuple[TrainConfig, frozenset[str]]]) ->
 
 
 def write() -> None:
-    """Write the verdicts from the saved numbers, for the Claims page, the README and
-    docs/claims.md.
+    """Compute the verdicts from the saved numbers and write them into the file of the Claims page
+    (`FILE`), the README and docs/claims.md.
     """
     found: JSON = {
         "pilots": {setup.data: setup.pilot for setup in claim.setups()},

@@ -1,4 +1,6 @@
-"""Computes the verdict on an expected difference between two methods from several seeds of each."""
+"""Computes the verdict on an expected difference between two methods, each trained with several
+seeds.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import numpy as np
 from robustviz.stats import LEAST_SEEDS, mean_interval, t_quantile
 from robustviz.types import UserError
 
-POWER = 0.8  # probability with which a true difference of size `notices` decides the claim
+POWER = 0.8  # probability with which a true difference of size `notices` gives a clear verdict
 Word = Literal["seen here", "not seen here", "cannot tell", "cannot tell (ceiling)", "not decided"]
 
 
@@ -21,12 +23,12 @@ class Verdict:
     """The verdict on one expected difference.
 
     `word`: the verdict. `effect`: the mean over the seeds of A − B, or of B − A if A should be
-    lower, so that a positive value is as claimed. `low`, `high`: the ends of its 95% confidence
-    interval, corrected for the number of claims. `seeds`: how many of `wanted` seeds both sides
-    have. `smallest`, `not_worse`: as in `verdict`. `notices`: the smallest true difference that
-    such runs call *seen here* with probability 0.8; with `not_worse`, the smallest true loss that
-    they call *not seen here* with that probability. If the verdict is `not decided`, `low`, `high`
-    and `notices` are NaN, and `effect` is NaN without any seed.
+    lower, so that a positive value is as claimed. `low`, `high`: the ends of its confidence
+    interval, 95% before the correction for the number of claims. `seeds`: how many seeds both sides
+    have, of the planned number `wanted`. `smallest`, `not_worse`: as in `verdict`. `notices`: the
+    smallest true difference that such runs call *seen here* with probability 0.8; with `not_worse`,
+    the smallest true loss that they call *not seen here* with that probability. If the verdict is
+    `not decided`, `low`, `high` and `notices` are NaN, and `effect` is NaN without any seed.
     """
 
     word: Word
@@ -41,7 +43,9 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """The verdict in words, as `cannot tell (these runs would notice 0.04 or more)`."""
+        """The verdict in words; for an undecided one also what is missing or what these runs would
+        notice, such as `cannot tell (these runs would notice 0.04 or more)`.
+        """
         if self.word == "not decided":
             few = "" if self.wanted >= LEAST_SEEDS else f"; a method needs {LEAST_SEEDS}"
             plural = "seed" if self.wanted == 1 else "seeds"
@@ -64,21 +68,25 @@ def verdict(
     top: float | None = None,
     claims: int = 1,
 ) -> Verdict:
-    """The verdict on whether A differs from B as claimed; `a` and `b` hold a number for each seed.
+    """The verdict on whether A differs from B as claimed; `a` and `b` map training seeds to
+    numbers.
 
     The numbers of a seed that both sides have form a pair, since the two networks share initial
     weights and batches. A should be higher than B (lower if `less`) by at least `smallest`. If
-    `not_worse`, A may be worse by at most `smallest`. `top`: the best possible value, None if there
-    is none. `claims`: how many verdicts are given together; the intervals cover the truth 95% of
-    the time for all of them at once (Bonferroni). Raises UserError if `smallest` is not above 0,
-    and for values that are NaN or infinite.
+    `not_worse`, A may be worse by at most `smallest`. `top`: the best possible value (None: there
+    is none). `claims`: for how many claims the intervals are corrected (Bonferroni): each has the
+    level 1 − 0.05/`claims`. Raises UserError if `smallest` is not above 0, and if a number of a
+    pair is NaN or infinite.
 
+    The first that holds is the verdict:
+
+    - *not decided*: there are fewer pairs than `wanted`, or than `LEAST_SEEDS`.
     - *seen here*: the whole interval is above 0 and the effect is at least `smallest`; with
       `not_worse`: the whole interval is above −`smallest`.
-    - *cannot tell (ceiling)*: not seen, and B's mean is so close to `top` that A cannot be higher
-      by `smallest`; never with `less` or `not_worse`.
+    - *cannot tell (ceiling)*: B's mean is less than `smallest` below `top`; never with `less` or
+      `not_worse`.
     - *not seen here*: the whole interval is below `smallest`; with `not_worse` below −`smallest`.
-    - *cannot tell*: none of these; *not decided*: fewer pairs than `wanted`, or than `LEAST_SEEDS`.
+    - *cannot tell*: none of these.
     """
     if not smallest > 0:
         raise UserError(f"smallest={smallest!r}: the smallest effect that counts is above 0.")

@@ -21,8 +21,8 @@ README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs" / "claims.md"
 
 
 def write(found: Found, sides: Sequence[Side]) -> None:
-    """Insert the findings between their marks in the README and docs/claims.md; a file that does
-    not exist is left out.
+    """Replace the generated parts of the README and of docs/claims.md by the present findings. A
+    file that does not exist is left out.
     """
     for file, mark, text in (
         (README, "claims", counts(found)),
@@ -35,9 +35,9 @@ def write(found: Found, sides: Sequence[Side]) -> None:
 
 
 def between(file: Path, mark: str, text: str) -> str:
-    """The content of `file` with `text` inserted between the comments `<!-- mark -->` and
-    `<!-- /mark -->`; what was between them is left out. The file is not changed. Raises ValueError
-    or IndexError if a comment is missing.
+    """The content of `file`, with `text` in place of what stands between two comments: `<!-- mark
+    -->` and `<!-- /mark -->`. The file is not changed. Raises ValueError if the first comment is
+    missing or occurs twice, and IndexError if the second one does not follow it.
     """
     first, last = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     before, rest = file.read_text(encoding="utf-8").split(first)
@@ -45,8 +45,9 @@ def between(file: Path, mark: str, text: str) -> str:
 
 
 def counts(found: Found) -> str:
-    """For the README: a Markdown table of how many claims are seen, seen in part, or have another
-    verdict, counted as on the page; one row for each data set on which a claim is decided.
+    """For the README: a Markdown table with one row for each data set on which at least one claim
+    is decided. It counts the claims that are seen, that are seen in part, and that have each of the
+    other verdicts, as the Claims page does.
     """
     seen, *others = reversed(ORDER)
     words = (seen, "seen in part", *others)
@@ -61,7 +62,8 @@ def counts(found: Found) -> str:
 
 def summary(found: Found) -> str:
     """A Markdown table of the verdicts, with one row for each claim and one column for each data
-    set.
+    set. A claim that is seen in part has the counts of its expectations as verdict, an undecided
+    one also the number of its measured seeds.
     """
     head = ["what is claimed", *found.data]
     return table(
@@ -82,9 +84,8 @@ def _whole(found: Found, name: str, data: str) -> str:
 
 
 def expectations(rows: Iterable[Row]) -> str:
-    """A Markdown table of all expectations with verdict, difference and interval.
-
-    Expectations for which nothing has been measured yet are only counted, below the table.
+    """A Markdown table of the expectations with verdict, difference and interval. Those for which
+    nothing has been measured yet are only counted, in a sentence below the table.
     """
     rows = list(rows)
     begun = [row for row in rows if row.seeds]
@@ -104,11 +105,11 @@ def difference(row: Row) -> str:
 
 
 def networks(sides: Sequence[Side]) -> str:
-    """A Markdown table with one row for each network of the claims that was measured, with its
-    accuracies on clean images and under PGD-20 and CW-100.
+    """A Markdown table with one row for each network and data set with a measured seed: the number
+    of seeds, and the accuracies on clean images and under PGD-20 and CW-100 together.
 
-    It shows the mean over the seeds and, for several seeds, the lowest and the highest value; `–`
-    where the accuracy on clean images was not measured.
+    An accuracy is the mean over the seeds and, for several seeds, in brackets the lowest and the
+    highest; `–` where the accuracy on clean images was not measured.
     """
     lines = (
         [

@@ -66,8 +66,10 @@ def hold(kept: object, sentence: str) -> None:
 def things(kind: str, key: str) -> dict[str, Any]:
     """What to pass to the checks of the registered thing `kind`/`key`: {name to display: object}.
 
-    For an attack these are instances with the norms that it accepts, one each; for a network its
-    key, for a page the `Page`, and for anything else an instance with default settings.
+    For an attack there is one instance for each norm in `NORMS` that it accepts, with the radius
+    that stands there. For a network the object is its key, for a page the `Page`, and for anything
+    else an instance with default settings. Raises UserError if no class is registered under this
+    name.
     """
     name = f"{kind}/{key}"
     if kind == "page":
@@ -84,11 +86,12 @@ def things(kind: str, key: str) -> dict[str, Any]:
 
 
 def tried(plugin: plugins.Plugin) -> Iterator[JSON]:
-    """Yields the result of every promise for everything that a plug-in registered.
+    """Yields a result for each thing that a plug-in registered and each promise of its kind.
 
-    A result has `thing`, `promise`, `kept` (None if the promise does not apply), and `said`: what
-    is wrong, or why the promise does not apply; empty if it is kept. Errors of a check are results,
-    too, with `kept` False.
+    A result is a dict. `thing`: the name to display; `promise`: what is promised; `kept`: True,
+    False, or None if the promise does not apply; `said`: what is wrong, or why the promise does not
+    apply, and empty if it is kept. An error that a check raises makes a result, too, with `kept`
+    False.
     """
     for name in plugin.things:
         kind, _, key = name.partition("/")

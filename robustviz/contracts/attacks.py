@@ -16,9 +16,9 @@ from robustviz.contracts import hold, promise
 from robustviz.contracts.toys import conv, images, labels, toy
 from robustviz.types import UserError
 
-# their random numbers for an image depend on its index in the batch
+# attacks whose random numbers for an image depend on its index in the batch
 AT_RANDOM = (APGD, Square, AutoAttack)
-STOPS = (APGD, Square, AutoAttack)  # leave misclassified images unchanged
+STOPS = (APGD, Square, AutoAttack)  # attacks that leave misclassified images unchanged
 
 
 def _seeded(seed: int) -> torch.Generator:
@@ -26,7 +26,9 @@ def _seeded(seed: int) -> torch.Generator:
 
 
 def size(delta: Tensor, norm: str) -> Tensor:
-    """The norm, `linf` or `l2`, of each image's perturbation in `delta` (N, C, H, W); (N,)."""
+    """The size of each image's perturbation in `delta` (N, C, H, W), in the norm `linf` or `l2`;
+    (N,).
+    """
     return delta.flatten(1).abs().amax(1) if norm == "linf" else delta.flatten(1).norm(dim=1)
 
 
@@ -45,8 +47,9 @@ def has_words(attack: Attack) -> None:
 
 @promise("attack")
 def in_the_ball(attack: Attack) -> None:
-    """Attacked images lie in the ball and in [0, 1], and differ from the originals; APGD, Square
-    and AutoAttack may leave images unchanged, but not those that they fool.
+    """Attacked images have the shape and dtype of the originals, lie in the ball and in [0, 1], and
+    differ from the originals; APGD, Square and AutoAttack leave images that were misclassified
+    already unchanged, and change those that they fool.
     """
     net, x, y = conv(), images(), labels()
     x_adv = attack(net, x, y, rng=_seeded(3))
@@ -77,7 +80,7 @@ def nothing_without_a_radius(attack: Attack) -> None:
 @promise("attack")
 def the_seed_decides(attack: Attack) -> None:
     """The same seed gives the same images bit for bit, no generator means seed 0, and torch's
-    global generator is not used.
+    global generator is left as it is.
     """
     net, x, y = conv(), images(), labels()
     everywhere = torch.get_rng_state()
@@ -104,7 +107,9 @@ def another_seed_another_start(attack: Attack) -> str | None:
 
 @promise("attack")
 def one_by_one(attack: Attack) -> str | None:
-    """Attacking images in a batch gives the same result as attacking them one by one."""
+    """Attacking images in a batch gives the same result, up to rounding in float64, as attacking
+    them one by one; an attack with a choice of start begins at the image itself.
+    """
     if isinstance(attack, AT_RANDOM):
         return "It draws other noise for an image that is attacked alone."
     if "start" in registry.hints(type(attack)):
@@ -118,8 +123,8 @@ def one_by_one(attack: Attack) -> str | None:
 
 @promise("attack")
 def nothing_is_touched(attack: Attack) -> None:
-    """The attack leaves the images and the network's modes, gradients, weights and statistics as
-    they are.
+    """The attack and its trace return images that require no gradient, and leave the given images
+    and the network's modes, requires_grad flags, gradients, weights and statistics as they are.
     """
     net, x, y = conv().train(), images(), labels()
     body: Any = net.maps
@@ -151,7 +156,9 @@ def _same(one: Any, other: Any) -> bool:
 
 @promise("attack")
 def restored_when_it_fails(attack: Attack) -> None:
-    """If the attack fails halfway, the network is restored."""
+    """An error of the network during the attack is passed on, and the network's modes and
+    requires_grad flags are restored.
+    """
 
     def fails(*_: object) -> None:
         raise ArithmeticError
@@ -167,7 +174,9 @@ def restored_when_it_fails(attack: Attack) -> None:
 
 @promise("attack")
 def it_fools(attack: Attack) -> None:
-    """The attack lowers the accuracy of a trained network by more than 10 percentage points."""
+    """The attack lowers the accuracy of a trained network, which is above 95%, by more than 10
+    percentage points.
+    """
     net, x, y = toy().net, toy().x, toy().y
     before, after = accuracy(net, x, y), accuracy(net, attack(net, x, y), y)
     hold(
@@ -179,8 +188,8 @@ def it_fools(attack: Attack) -> None:
 
 @promise("attack")
 def it_aims(attack: Attack) -> str | None:
-    """A targeted attack brings more images to the target class than an untargeted one, and more
-    than are there without an attack.
+    """A targeted attack brings more images to the target class than an untargeted attack does, and
+    more than are classified so without an attack.
     """
     if "targeted" not in registry.hints(type(attack)):
         return "It has no targeted form."
@@ -198,8 +207,8 @@ def it_aims(attack: Attack) -> str | None:
 
 @promise("attack")
 def its_way(attack: Attack) -> None:
-    """The trace has one entry more than there are steps, stays inside the ball and ends at the
-    attack's result.
+    """The trace has one entry more than there are steps, every entry lies in the ball, and the last
+    one is the attack's result bit for bit.
     """
     net, x, y = conv(), images(), labels()
     path = attack.trace(net, x, y, rng=_seeded(4))

@@ -15,8 +15,9 @@ SPLITS = ("train", "val", "test")
 
 @promise("data")
 def images_and_labels(source: Source) -> None:
-    """Each split holds square uint8 images of at least 8×8 pixels with 1 or 3 channels, one int64
-    label per image, and a text `card`; shapes and class names are the same in all splits.
+    """Each split holds at least one image, all square, uint8, of at least 8×8 pixels and with 1 or
+    3 channels, one int64 label per image that is an index into at least two different class names,
+    and a `card` that is not empty; shapes and class names are the same in all splits.
     """
     shapes = set()
     for split in SPLITS:
@@ -69,8 +70,8 @@ def apart(source: Source) -> None:
 
 @promise("data")
 def a_balanced_beginning(source: Source) -> None:
-    """`n` limits the training split to n images in the same class proportions; other splits stay
-    whole.
+    """`n` limits the training split to n images, with at most one image of each class more or less
+    than its proportion; the test split stays whole.
     """
     whole = source.load("train")
     n = len(whole) // 2
@@ -97,7 +98,9 @@ def a_split_that_is_none(source: Source) -> None:
 
 @promise("data")
 def it_can_be_trained(source: Source) -> None:
-    """A training config with this data can be saved as JSON and read again."""
+    """A training config with this data can be saved as JSON and read again, and names a registered
+    network.
+    """
     config = TrainConfig(data=source)
     hold(
         TrainConfig.from_json(config.to_json()) == config,

@@ -46,7 +46,8 @@ def network(method: Method) -> Classifier:
 def make(x: Tensor, y: Tensor, index: Tensor | None = None) -> Batch:
     """A batch of images `x` with everything that a method may need: two views, and object masks.
 
-    `index` (N,): the images' indices in the training split; None: 0 to len(y) − 1.
+    `index` (N,): the images' indices in the training split; None: 0 to len(y) − 1. The batch is of
+    epoch 0, at half of the training (`progress` 0.5).
     """
     index = torch.arange(len(y)) if index is None else index
     views = torch.stack([x, (x.flip(-1) + 0.02).clamp(0, 1)])
@@ -69,7 +70,10 @@ def usual() -> Batch:
 
 
 def each_stage(method: Method, net: nn.Module) -> Stages:
-    """The method's stages, each with the helper network for its loss, in float64, or None."""
+    """The method's stages, each with the network that its loss gets as `aux`, in float64.
+
+    That is the network that `initial` returns, else a new one from `aux` for each stage, else None.
+    """
     config = TrainConfig(method=method)
     blank = torch.zeros(N, C, H, W, dtype=torch.uint8)
     split = Dataset("made up", "train", blank, torch.arange(N) % 4, ("a", "b", "c", "d"))
@@ -87,7 +91,9 @@ def each_stage(method: Method, net: nn.Module) -> Stages:
 
 
 def gradients(net: nn.Module, terms: Terms) -> list[Tensor]:
-    """The gradient of the sum of `terms` for each parameter of `net`; zeros if it has none."""
+    """The gradient of the sum of `terms` for each parameter of `net`; zeros for a parameter on
+    which no term depends.
+    """
     total = torch.stack(list(terms.values())).sum()
     parameters = list(net.parameters())
     found = torch.autograd.grad(total, parameters, allow_unused=True)
@@ -103,7 +109,9 @@ def has_words(method: Method) -> None:
 
 @promise("method")
 def finite_terms(method: Method) -> None:
-    """Each loss term is a finite scalar, and all parameters being trained get a gradient."""
+    """In every stage there is at least one loss term, each is a finite scalar, and all parameters
+    being trained, also those of a helper network, get a gradient other than 0.
+    """
     method = method.bound(EPS)
     net = network(method)
     for stage, aux in each_stage(method, net):
@@ -123,7 +131,9 @@ def finite_terms(method: Method) -> None:
 
 @promise("method")
 def whole_stages(method: Method) -> None:
-    """The stages cover the whole training, and every parameter is trained in one of them."""
+    """The stages' shares of the epochs add up to 1, their names differ, and every parameter of the
+    network is trained in at least one of them.
+    """
     method = method.bound(EPS)
     net = network(method)
     stages = [stage for stage, _ in each_stage(method, net)]
@@ -136,7 +146,9 @@ def whole_stages(method: Method) -> None:
 
 @promise("method")
 def nothing_is_touched(method: Method) -> None:
-    """A loss leaves network, helper and batch unchanged, except for running statistics."""
+    """A loss leaves the batch, the helper network, and the modes, requires_grad flags and gradients
+    of the network unchanged; the network's running statistics may change.
+    """
     method = method.bound(EPS)
     net, batch = network(method), usual()
     body: Any = net.maps
@@ -163,9 +175,8 @@ def nothing_is_touched(method: Method) -> None:
 
 @contextmanager
 def _fixed_starts() -> Iterator[None]:
-    """A context in which every attack starts at a point that depends on the image alone.
-
-    It does not depend on the image's index in the batch, as random points do.
+    """A context in which every registered attack starts at a point that depends on the image alone,
+    not on its index in the batch, as random points do.
     """
 
     def start(self: Any, ball: Any, rng: Any) -> Tensor:
@@ -207,7 +218,10 @@ def no_order(method: Method) -> None:
 
 @promise("method")
 def rests_while_attacked(method: Method) -> str | None:
-    """The method's attack leaves batch norm alone (eval mode) unless attack_mode is train."""
+    """The method's attack, which at least one stage uses, leaves batch norm alone (eval mode)
+    unless attack_mode is train; a stage that freezes modules is attacked in eval mode in either
+    case.
+    """
     if not isinstance(method, Adversarial):
         return "It attacks nothing."
     for mode in ("eval", "train"):

@@ -15,8 +15,9 @@ SHAPES = ((1, 8), (3, 32), (2, 28), (1, 11), (3, 64))
 
 
 def check_parts(key: str, net: nets.Classifier, x: torch.Tensor) -> None:
-    """Raises Broken unless `net.forward(x)` is head(pool(maps(x))) with correct shapes for 5
-    classes. The maps must have at least 4×4 cells, except for `SMALL_MAPS` below 32 pixels.
+    """Raises Broken unless `net.forward(x)`, for a `net` in eval mode, is head(pool(maps(x))) bit
+    for bit, with correct shapes for 5 classes. The maps must have at least 4×4 cells, except for
+    `SMALL_MAPS` below 32 pixels.
     """
     with torch.no_grad():
         maps = net.maps(x)
@@ -41,8 +42,9 @@ def check_parts(key: str, net: nets.Classifier, x: torch.Tensor) -> None:
 
 
 def check_gradients(net: nets.Classifier, x: torch.Tensor) -> None:
-    """Raises Broken if the gradient of the loss on `x` is 0 or not finite for a parameter, or 0
-    for a pixel. `net` is left in train mode.
+    """Raises Broken if the gradient of the loss on `x` is 0 everywhere or not finite for a
+    parameter, or if it is 0 for a pixel in all images. Afterwards `net` is in train mode and `x`
+    requires a gradient, and the gradients are stored in `.grad`.
     """
     x.requires_grad_()
     F.cross_entropy(net.train()(x), torch.arange(len(x))).backward()
@@ -65,7 +67,7 @@ def three_parts(key: str) -> None:
 
 @promise("net")
 def everything_has_a_gradient(key: str) -> None:
-    """Every parameter and every pixel has a gradient."""
+    """Every parameter and every pixel has a gradient other than 0."""
     for channels, size in ((1, 8), (3, 28)):
         net = nets.build(key, classes=5, channels=channels, size=size)
         check_gradients(net, torch.rand(4, channels, size, size))
@@ -73,7 +75,7 @@ def everything_has_a_gradient(key: str) -> None:
 
 @promise("net")
 def its_size(key: str) -> None:
-    """The label states the number of parameters in millions, like "Pocket CNN (0.01 M)"."""
+    """The label states the millions of parameters for 10 classes, like "Pocket CNN (0.01 M)"."""
     label = str(registry.get("net", key).label)
     try:
         millions = float(label.rsplit("(", 1)[1].removesuffix(" M)"))
@@ -109,7 +111,7 @@ def normalised_inside(key: str) -> None:
 
 @promise("net")
 def the_seed_decides(key: str) -> None:
-    """The initial weights depend only on torch's seed."""
+    """The initial weights depend only on torch's seed, and another seed gives others."""
 
     def draw(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)

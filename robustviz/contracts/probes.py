@@ -16,7 +16,9 @@ DATA = ("digits", "shapes")  # data sets that need no downloaded file
 
 
 def _answer(spec: Spec) -> Result:
-    """The probe's result for a run on `digits` or else `shapes`, computed without writing files."""
+    """The probe's result for a shipped run without a defence on `digits`, or else on `shapes`. It
+    is computed anew at each call and not stored. Raises Broken if there is no such run.
+    """
     found = [run for run in folder.all_runs() if run.ordinary and run.data_key in DATA]
     hold(found, "There is no shipped network to try it on.")
     with threads(default_threads()):
@@ -34,7 +36,9 @@ def its_settings(spec: Spec) -> None:
 
 @promise("probe")
 def its_answer(spec: Spec) -> None:
-    """The result has the declared type, names its run, and is the same when computed again."""
+    """The result has the declared type, names its run, and is the same, byte for byte in its file,
+    when computed again.
+    """
     result = _answer(spec)
     kind = type(spec).result
     hold(

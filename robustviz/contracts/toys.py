@@ -28,10 +28,10 @@ def labels() -> Tensor:
 
 
 def conv(seed: int = 0) -> Classifier:
-    """A small untrained network for 4 classes: two convolutions with batch norm, in eval mode.
+    """A small untrained network for 4 classes, in eval mode: two convolutions with batch norm.
 
-    Its running statistics are those of random images, not the initial ones. `seed`: the seed of the
-    weights and of these images.
+    The statistics of batch norm are those of random images, not the initial ones. `seed`: the seed
+    of the weights and of these random images. torch's global generator is left as it is.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -61,8 +61,9 @@ class Toy:
 
 @functools.cache
 def toy() -> Toy:
-    """Trains `conv` on 80 noisy copies of four patterns. All calls return the same object, so
-    callers must not change it.
+    """The network `conv`, trained on 80 noisy copies of four patterns, and these images as a `Toy`.
+    It is trained at the first call. All calls return the same object, so callers must not change
+    it.
     """
     rng = torch.Generator().manual_seed(1)
     y = torch.arange(80) % 4
