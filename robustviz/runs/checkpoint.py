@@ -349,8 +349,8 @@ class _Apart:
                 [
                     f"{name} is {_by(there)} in the file and {_by(here)} there"
                     + (
-                        f": the file is of a network for {'grey' if there[1] == 1 else 'RGB'} images,"
-                        f" the data has {'grey' if here[1] == 1 else 'RGB'} ones"
+                        f": the file is of a network for {'RGB' if here[1] == 1 else 'grey'}"
+                        f" images, the data has {'grey' if here[1] == 1 else 'RGB'} ones"
                         if len(there) == 4 and {there[1], here[1]} == {1, 3}
                         else ""
                     )

@@ -43,11 +43,11 @@ class Images:
     def rows(self, split: Dataset) -> list[JSON]:
         """Returns one row per evaluated image, in the order of `split`, which must be the whole
         split: the image's index there (`image`), its `file` (empty if it has none), the class names
-        `label` (true), `clean` and `attacked` (predicted), whether the predictions are right
-        (`clean_right`, `attacked_right`), and the size of the perturbation, `linf` and `l2`, in
-        pixel units.
+        `label` (true), `clean` and `attacked` (predicted; empty for NaN outputs), whether the
+        predictions are right (`clean_right`, `attacked_right`), and the size of the perturbation,
+        `linf` and `l2`, in pixel units.
         """
-        names, y = split.classes, split.y.tolist()
+        names, y = (*split.classes, ""), split.y.tolist()  # NaN outputs are predicted as −1
         columns = [torch.cat(each).tolist() for each in (self.clean, self.attacked)]
         ways = [torch.cat(each).tolist() for each in (self.linf, self.l2)]
         numbers = stratified_order(split.y).tolist()[: len(columns[0])]

@@ -157,8 +157,8 @@ def test_our_own_weights_bring_their_normalisation() -> None:
         (lambda s: s | {"extra": torch.zeros(1)},
          "1 of its tensors are not in that network (extra)"),
         (lambda s: s | {"conv1.weight": torch.zeros(64, 1, 3, 3)},
-         "64×1×3×3 in the file and 64×3×3×3 there: the file is of a network for grey images, the data"
-         " has RGB ones"),
+         "64×1×3×3 in the file and 64×3×3×3 there: the file is of a network for grey images, the"
+         " data has RGB ones"),
         (lambda s: s | {"conv1.weight": torch.full((64, 3, 3, 3), torch.nan)}, "no numbers"),
     ],
     ids=["classes", "missing", "strange", "shape", "nan"],

@@ -313,6 +313,10 @@ def test_the_interval_of_a_median_stays_among_the_values_and_holds_the_truth() -
     assert (middle, low, high) == (pytest.approx(0.055), 0.02, 0.09), "2nd and 9th of ten"
     assert median_interval(np.array([3.0, 1.0])) == (2.0, 1.0, 3.0)
     assert median_interval(np.array([5.0])) == (5.0, 5.0, 5.0)
+    many = np.arange(5000.0)  # more values than a float can count subsets of
+    assert median_interval(many) == (2499.5, 2430.0, 4999 - 2430.0), (
+        "SciPy: binom.ppf(0.025, 5000, 0.5) is 2431"
+    )
     drawn = np.random.default_rng(0).lognormal(0, 2, (2000, 50))
     held = [low <= 1 <= high for _, low, high in map(median_interval, drawn)]
     assert 0.95 <= np.mean(held) < 0.98, "the median of a lognormal is 1"

@@ -89,6 +89,9 @@ def test_a_file_s_name_stands_beside_its_own_answer_and_is_no_formula(tmp_path, 
         assert row["file"] == split.names[row["image"]]
         assert row["file"].startswith(row["label"]) and row["linf"] <= 0.1 + 1e-6
         assert row["clean_right"] != row["attacked_right"]
+    images.see(x[:0], x[:0], answers[:0], answers[:0])
+    images.attacked = [torch.full_like(answers, -1)]  # what `Counts` stores where outputs are NaN
+    assert {row["attacked"] for row in images.rows(split)} == {""}
 
 
 def test_nothing_else_changes_where_images_are_told(runs_home):

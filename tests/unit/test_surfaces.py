@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from robustviz import cli, figures, probes
 from robustviz.attacks import PGD
-from robustviz.nets import frozen
+from robustviz.nets import frozen, wrap
 from robustviz.probes import SoftLabelsSpec, SurfacesSpec, WeightSurfaceSpec
 from robustviz.runs import folder
 from robustviz.training.evaluation import unpack
@@ -131,6 +131,19 @@ def test_a_reference_trained_in_l2_is_attacked_at_the_datas_default_eps(run) -> 
     _, x, y = image_of(run, 3)
     assert radius(l2) == run.eps
     assert adversarial_direction(l2, x, y, spec).numpy() == pytest.approx(found.d, abs=1e-6)
+
+
+@pytest.mark.parametrize("direction", ["sign", "pgd"])
+def test_a_network_without_a_gradient_has_no_direction(run, direction, monkeypatch) -> None:
+    class Constant(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 0 * x.sum((1, 2, 3))[:, None] + 5 * torch.eye(10)[3]
+
+    net = wrap(Constant(), shape=(1, 8, 8))
+    monkeypatch.setattr("robustviz.views.loss.surfaces.net_of", lambda reference: net)
+    _, x, y = image_of(run, 3)
+    with pytest.raises(UserError, match="no gradient at image 3"):
+        adversarial_direction(run, x, y, dataclasses.replace(SPEC, index=3, direction=direction))
 
 
 @pytest.mark.parametrize(

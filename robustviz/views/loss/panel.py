@@ -356,8 +356,8 @@ def accuracies(chosen: Cast) -> None:
     kinds = list(dict.fromkeys(kind for each in found.values() for kind in each))
     if not kinds:
         raise UserError(
-            "None of these networks has been evaluated yet, so their accuracies are not known:"
-            " evaluate them first."
+            "None of these networks has been evaluated under PGD-20 or AutoAttack at its ε, so"
+            " their accuracies are not known: evaluate them first."
         )
     worst = {name: headline(run.evaluations(), run.eps) for name, run in runs.items()}
     rows = [

@@ -96,10 +96,11 @@ def median_interval(values: Floats) -> tuple[float, float, float]:
     the mean can reach below all values.
     """
     found, n = np.sort(values), len(values)
-    below, k = 0.5**n, 0  # the chance that at most k values lie below the median
-    while below + math.comb(n, k + 1) * 0.5**n <= 0.025:
+    # below / 2^n is the chance that at most k values lie below the median; integers are exact
+    below, k = 1, 0
+    while 40 * (below + math.comb(n, k + 1)) <= 2**n:
         k += 1
-        below += math.comb(n, k) * 0.5**n
+        below += math.comb(n, k)
     return float(np.median(found)), float(found[k]), float(found[n - 1 - k])
 
 
@@ -176,7 +177,7 @@ class SurfacesSpec(ProbeSpec[Surface]):
     span: float | None = option(
         None,
         "Extent of the plane on each side of the image, for pixels in [0, 1]; empty: twice the"
-        " run's ε.",
+        " run's ε (the data's after l2 training).",
         low=0,
         high=1,
         kind="radius",

@@ -247,7 +247,7 @@ def _heights(hard: Floats, a: Tensor, eps: float, index: int) -> str:
     middle, inside = len(a) // 2, (a.abs() <= eps * (1 + 1e-6)).numpy()
     return (
         f"cross-entropy {float(hard[middle, middle]):.3f} at image {index}, up to"
-        f" {float(hard[np.ix_(inside, inside)].max()):.3f} within ε = {eps_text(eps)} and"
+        f" {float(hard[np.ix_(inside, inside)].max()):.3f} in the ε box (ε = {eps_text(eps)}) and"
         f" {float(hard.max()):.3f} within ±{eps_text(float(a[-1]))}"
     )
 
@@ -255,9 +255,8 @@ def _heights(hard: Floats, a: Tensor, eps: float, index: int) -> str:
 def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSpec) -> Tensor:
     """The adversarial direction (C,H,W), with entries in [−1, 1], at an image `x` (1,C,H,W) of
     class `y` (1,), computed on the reference network as `spec.direction` says. With `pgd`, the
-    radius is the reference's ε, or the data's default ε if it was trained in l2, and all entries
-    are 0 if PGD does not move the image. Raises UserError for `sign` if the gradient is 0, and for
-    `pgd` if the radius is 0.
+    radius is the reference's ε, or the data's default ε if it was trained in l2. Raises UserError
+    if the loss has no gradient there, and for `pgd` if the radius is 0.
     """
     net = net_of(reference)
     if spec.direction == "pgd":
@@ -266,16 +265,17 @@ def adversarial_direction(reference: Run, x: Tensor, y: Tensor, spec: SurfacesSp
                 f"{reference.id} has ε = 0, so PGD cannot move the image: use direction=sign.",
                 code=2,
             )
-        return pgd_direction(net, x, y, radius(reference))
-    with frozen(net):
-        slope = gradient(cross_entropy(net, y), x)[0]
-    if not slope.any():
+        along = pgd_direction(net, x, y, radius(reference))
+    else:
+        with frozen(net):
+            along = gradient(cross_entropy(net, y), x)[0].sign()
+    if not along.any():
         raise UserError(
             f"The loss of {reference.id} has no gradient at image {spec.index} (its output is"
             " saturated), so there is no adversarial direction: choose another image, or"
             " another reference."
         )
-    return slope.sign()
+    return along
 
 
 def pgd_direction(net: Classifier, x: Tensor, y: Tensor, eps: float) -> Tensor:

@@ -100,7 +100,10 @@ class PaintedSpec(ProbeSpec[Painted]):
         "centre", f"Which pixels get the full ε: a painted mask as text, or {', '.join(NAMED)}."
     )
     eps: float | None = option(
-        None, "Radius of the painted pixels, in [0, 1]; empty: the run's.", low=0, kind="radius"
+        None,
+        "Radius of the painted pixels, in [0, 1]; empty: the run's (the data's after l2 training).",
+        low=0,
+        kind="radius",
     )
     eps_low: float = option(0.0, "Radius of all other pixels, at most ε.", low=0, kind="radius")
     steps: int = option(20, "Steps of PGD.", low=1, high=1000)

@@ -133,7 +133,10 @@ class TransferSpec(ProbeSpec[Transfer]):
     attack: Kind = option("pgd", "The attack.")
     # half the run's radius: Ma et al. use 4/255 here, and 8/255 for white-box attacks
     eps: float | None = option(
-        None, "Radius ε, for pixels in [0, 1]; empty: half the run's ε.", low=0, kind="radius"
+        None,
+        "Radius ε, for pixels in [0, 1]; empty: half the run's ε (the data's after l2 training).",
+        low=0,
+        kind="radius",
     )
     steps: int = option(20, "Number of steps, each of size ε/4.", low=1, high=1000)
     n: int = option(1000, "How many test images.", low=1)
