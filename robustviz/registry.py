@@ -106,7 +106,7 @@ def register(name: str, *, offered: bool = True) -> Callable[[C], C]:
 
 def keys(kind: str) -> tuple[str, ...]:
     """The keys that are offered for a kind, such as "attack", in the order of registration, which
-    is also the order in which people see them.
+    is the order in which people should see them.
     """
     return tuple(key for key in every(kind) if offered(kind, key))
 

@@ -262,9 +262,10 @@ def _tidy() -> None:
 
 
 def main(data: list[str] | None = None) -> int:
-    """Make everything that is shipped: the networks of these data sets (None or empty: of `DATA`),
-    the start page's story and the first screens' results made from them, and the hashes. Prints the
-    table of the networks' results. Returns the exit status.
+    """Make everything that is shipped: the networks of these data sets (None or empty: of `DATA`);
+    then, made from the networks, the start page's story, the results for first screens and the
+    catalogue of names; and the hashes. Prints the table of the networks' results. Returns the exit
+    status.
     """
     from robustviz.views.start import pack as story
 

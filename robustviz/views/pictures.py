@@ -28,7 +28,8 @@ def delta(x: Floats, x_adv: Floats, eps: float) -> Floats:
 
 def pixels(x: Floats) -> np.ndarray:
     """An image (C, H, W) in [0, 1], clipped to this range, as uint8 (H, W, 3). A single channel is
-    repeated as grey; of more than three channels, the first three are used.
+    repeated as grey; of more than three channels, the first three are used. Two channels are not
+    supported.
     """
     levels = np.round(np.clip(x, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     return np.repeat(levels, 3, axis=2) if levels.shape[2] == 1 else levels[:, :, :3]
