@@ -24,12 +24,13 @@ SIGNED = ((0.0, "rgb(0,112,122)"), (0.5, "rgb(247,247,247)"), (1.0, "rgb(178,24,
 def attention(
     result: Attention, *, control: bool = False, image: bool = False, template: str = LIGHT
 ) -> go.Figure:
-    """Class activation maps as coloured blocks: untouched image, attacked image, their difference.
+    """Draw the class activation maps of the untouched and of the attacked image, and their
+    difference (attacked minus untouched), as coloured blocks.
 
-    The values are raw, red above 0 and teal below; the difference is attacked minus untouched. The
-    first two maps share a colour scale. `control` adds the map of the same network with random
-    weights; `image` draws the picture under all maps except the difference. Raises UserError if the
-    untouched image's map is constant.
+    The values are raw, red above 0 and teal below. The first two maps share a colour scale; the
+    others have their own. `control` adds the map of the untouched image by the first of the
+    networks with random weights. `image` draws the image under all maps except the difference.
+    Raises UserError if the untouched image's map is constant.
     """
     names, grid, meta = result.meta["classes"], "×".join(map(str, result.heat.shape)), result.meta
     if result.constant:
@@ -155,11 +156,11 @@ def _sure(result: Attention) -> str:
 
 
 def budget(result: Attention, *, template: str = LIGHT) -> go.Figure:
-    """Two panels: the image with PART's mask, and the radius that PART gives to each pixel.
+    """Draw two panels: the image with PART's mask, and the radius that PART gives to each pixel.
 
     In the first, pixels outside the mask are darkened. In the second, bright is ε and dark is
-    ε_low. The outline of the true object is drawn in both if the data has object masks. With
-    jet-compat the radii differ between colour channels, and their mean is drawn.
+    ε_low. If the data has object masks, both have the outline of the true object. With the rule
+    jet-compat the radii differ between colour channels, and each pixel's mean is drawn.
     """
     size, mask = result.x.shape[1:], result.mask.reshape(-1, *result.x.shape[1:])
     figure = _panels(["mask", "budget"], size, template, 250)
@@ -235,9 +236,11 @@ def _budget_sentence(result: Attention, mask: Bools) -> str:
 
 
 def spent(results: Attention | Mapping[str, Attention], *, template: str = LIGHT) -> go.Figure:
-    """Histogram of |δ| over all pixel values after an attack within PART's budget.
+    """Draw a histogram of the absolute change |δ| of all pixel values by an attack within PART's
+    budget, in grey levels, for one or two networks.
 
-    |δ| is in grey levels; one or two networks; vertical lines mark ε_low and ε.
+    Vertical lines mark ε_low and ε of the first network. Raises UserError for more than two
+    networks.
     """
     several = named(results, "")
     colour, first = COLOURS[template], next(iter(several.values()))
@@ -310,8 +313,8 @@ def _spent_sentence(result: Attention) -> str:
 
 
 def _panels(titles: list[str], size: tuple[int, ...], template: str, height: int) -> go.Figure:
-    """Returns a figure of empty panels side by side, `height` pixels high, each with its title. A
-    panel has the pixel coordinates of an image of `size` (H, W), with row 0 at the top.
+    """Returns a figure, `height` pixels high, of empty panels side by side, one for each title. The
+    coordinates of a panel are the pixels of an image of `size` (H, W), with row 0 at the top.
     """
     figure = blank(
         template, "", height=height, margin={"l": 4, "r": 4, "t": 28, "b": 46}, showlegend=False
@@ -334,7 +337,7 @@ def _panels(titles: list[str], size: tuple[int, ...], template: str, height: int
 def _beside(
     figure: go.Figure, place: int, text: str, *, y: float = 0, yanchor: str = "top"
 ) -> None:
-    """Add a text below panel number `place` (from 1), or above it with y=1 and yanchor=bottom."""
+    """Write `text` below panel number `place` (from 1), or above it with y=1, yanchor="bottom"."""
     figure.add_annotation(
         text=text,
         x=0.5,

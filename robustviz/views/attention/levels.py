@@ -26,9 +26,10 @@ from robustviz.views.measure import image_of, meta_of, net_of, probe, radius
 
 @probe(AttentionLevelsSpec)
 def attention_levels(run: Run, spec: AttentionLevelsSpec) -> AttentionLevels:
-    """Compute class activation maps and softmax outputs of one test image under PGD at each radius
-    of `levels_of`, and PART's mask of the untouched image. Raises UserError for an unknown image
-    and for a rule that is unknown or does not fit the data, and wherever `class_maps` does.
+    """Compute class activation maps and softmax outputs of one test image, untouched and under PGD
+    at each radius of `levels_of`, and PART's mask of the untouched image. Raises UserError for an
+    unknown image, for an invalid radius, for a rule that is unknown or does not fit the data, and
+    wherever `class_maps` does.
     """
     split, x, y = image_of(run, spec.index)
     check_rule(split, spec.rule)

@@ -34,10 +34,10 @@ PACKAGE = {  # classes of the grad-cam package, for the methods not implemented 
 def class_maps(net: nets.Classifier, x: Tensor, y: Tensor, method: str = "grad_cam") -> Tensor:
     """Returns raw class activation maps (N, h, w) of images `x` (N,C,H,W) for the classes `y` (N,).
 
-    Raw means neither cut at 0 nor scaled: values below 0 are evidence against the class, but the
-    sign of eigen_cam means nothing. `method`: a key of `METHODS`. The network is left unchanged.
-    Raises UserError for a network without feature maps, for feature maps of a single cell, and if
-    the method needs the grad-cam package and it is not installed.
+    Raw means neither cut at 0 nor scaled: values below 0 are evidence against the class, except
+    with eigen_cam, whose sign has no meaning. `method`: a key of `METHODS`. The network is used in
+    eval mode and left unchanged. Raises UserError for a network without feature maps, for feature
+    maps of a single cell, and if the method needs the grad-cam package, which is not installed.
     """
     cam.check_maps(net)
     with nets.frozen(net), torch.no_grad():
@@ -52,12 +52,14 @@ def class_maps(net: nets.Classifier, x: Tensor, y: Tensor, method: str = "grad_c
 
 
 def _score_cam(net: nets.Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """Returns Score-CAM maps (N, h, w): Σ_k w_k·A_k over the feature maps A_k.
+    """Returns Score-CAM maps (N, h, w) of images `x` for classes `y`: Σ_k w_k·A_k over the feature
+    maps A_k.
 
-    w is the softmax over k of the class's logit for the image multiplied by feature map k, which is
-    enlarged and scaled to [0, 1] first. Source: Wang et al. 2020 (Score-CAM, arXiv 1910.01279).
-    Differs: the logit itself, not its gain over a black image, which is the same for every k and so
-    cancels in the softmax; no ReLU. The package's own version prints a progress bar for each image.
+    To get the weights w, each feature map is enlarged and scaled to [0, 1], and the image is
+    multiplied by it; w is the softmax over k of the class's logits for these images. Source: Wang
+    et al. 2020 (Score-CAM, arXiv 1910.01279). Differs: no ReLU; the logit is used, not its gain
+    over that of a black image, which would give the same softmax. The grad-cam package's own
+    version is not used because it prints a progress bar for each image.
     """
     out = []
     with nets.frozen(net), torch.no_grad():
@@ -84,8 +86,9 @@ def _of_package(net: nets.Classifier, x: Tensor, y: Tensor, name: str) -> Tensor
     wanted = imports.load("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
     targets = [wanted(int(label)) for label in y]
     maps, gradients = (part.numpy() for part in cam.maps_and_gradient(net, x, y))
-    # Only the package's formula is used. With a network it would add hooks and leave gradients in
-    # the weights; and it cuts maps at 0 and scales each by itself, so two could not be compared.
+    # Only the package's formula is used. If it ran the network, it would add hooks and leave
+    # gradients in the weights; it would also cut each map at 0 and scale it by itself, so that two
+    # maps could not be compared.
     nobody = nn.ParameterList([torch.zeros(1)])
     with make(model=nobody, target_layers=[]) as method:
         heat = method.get_cam_image(x, nobody, targets, maps, gradients, False)
@@ -93,8 +96,8 @@ def _of_package(net: nets.Classifier, x: Tensor, y: Tensor, name: str) -> Tensor
 
 
 def grad_cam_package() -> Any:
-    """Import and return the grad-cam package, which ROAD needs too. Raises UserError if it is not
-    installed.
+    """Import and return the grad-cam package, which some CAM methods and ROAD need. Raises
+    UserError if it is not installed.
     """
     try:
         return imports.load("pytorch_grad_cam")
@@ -128,7 +131,8 @@ def mask_of(
 ) -> Tensor:
     """Returns which pixels of the image with index `spec.index` in `split` are important by PART's
     mask rule `spec.rule`: (1,1,H,W) bool, or (1,3,H,W) for jet-compat. `heat` (1,h,w): the image's
-    class activation map. `net` is used only by the rule shuffled, which needs the next image's map.
+    class activation map. `net` is needed only for the rule shuffled, to compute the map of the next
+    image of the split (after the last image, the first one's).
     """
     if spec.rule == "oracle" and split.masks is not None:
         return split.masks[spec.index : spec.index + 1]
@@ -148,13 +152,13 @@ def object_of(split: Dataset, index: int) -> Bools:
 
 
 def without_one_colour(values: Tensor) -> np.ndarray:
-    """Convert a tensor (1,1,H,W) to an array (H,W), or a tensor (1,3,H,W) to (3,H,W)."""
+    """Convert a tensor (1,1,H,W) to a NumPy array (H,W), or one of (1,3,H,W) to (3,H,W)."""
     return (values[0, 0] if values.shape[1] == 1 else values[0]).numpy()
 
 
 def random_nets(run: Run, count: int, seed: int) -> Iterator[nets.Classifier]:
     """Yield `count` networks with the architecture and input normalisation of the run's network, in
-    eval mode, each with random weights of its own; `seed` determines all of them.
+    eval mode. Each has its own random weights, which are the same for the same `seed`.
     """
     trained = net_of(run)
     if isinstance(trained, Wrapped):

@@ -24,8 +24,8 @@ REMOVED = (20, 40, 60, 80)  # percentiles of the map's values at which ROAD spli
 @probe(OverlapSpec)
 def overlap(run: Run, spec: OverlapSpec) -> Overlap:
     """Measure how well the maps of the first `spec.n` test images lie on the true object. Raises
-    UserError for data without object masks, an unknown rule and the rules oracle and jet-compat,
-    and wherever `class_maps` does.
+    UserError for data without object masks, an unknown rule, the rules oracle and jet-compat, an
+    invalid radius, and wherever `class_maps` does.
     """
     split = images_of(run)
     if split.masks is None:
@@ -97,13 +97,14 @@ def _heat(net: nets.Classifier, x: Tensor, y: Tensor, spec: OverlapSpec) -> Tens
 def overlaps(
     heat: Tensor, rule: str, objects: Bools
 ) -> tuple[Floats, Floats, Floats, Bools, Floats]:
-    """Returns five arrays (N,) on how raw maps (N,h,w) overlap with object masks (N,H,W).
+    """Returns five arrays (N,) on how raw maps `heat` (N,h,w) overlap with the masks `objects`
+    (N,H,W).
 
-    These are: IoU of the mask by `rule` and the object; pointing, the share of the hottest pixels
-    that lie on the object; energy, the share of the map's positive part (as a sum) that lies on the
-    object; which maps carry no information, bool; and the mask's share of the image. A map whose
-    positive part is constant, such as one without positive values, carries no information and is
-    taken as 1 everywhere, like a blind guess.
+    These are: the IoU of the mask by `rule` and the object; pointing, the share of the hottest
+    pixels that lie on the object; energy, the share of the sum of the map's positive part that lies
+    on the object; which maps carry no information, bool; and the mask's share of the image. A map
+    whose positive part is constant, such as one without positive values, carries no information and
+    is taken as 1 everywhere, like a blind guess.
     """
     size = (objects.shape[1], objects.shape[2])
     mask = cam.importance_mask(heat, rule, size)[:, 0].numpy()
@@ -119,12 +120,12 @@ def overlaps(
 
 
 def hottest(heat: Tensor, size: tuple[int, int]) -> tuple[Floats, Bools, Bools]:
-    """Returns for raw maps (N,h,w) their positive parts, the hottest pixels, and which maps carry
-    no information.
+    """Returns three arrays for raw maps `heat` (N,h,w): the positive part of each map, float64,
+    enlarged bilinearly to `size` (H,W), (N,H,W); its hottest pixels, those with the largest value
+    of the enlarged map, (N,H,W) bool; and which maps carry no information, (N,) bool.
 
-    The positive parts are enlarged to `size` (H,W): (N,H,W). The hottest pixels are those with the
-    largest value of the enlarged map, (N,H,W) bool. A map carries no information, (N,) bool, if its
-    positive part is constant; this part is then taken as 1 everywhere.
+    A map carries no information if its positive part is constant; this part is then taken as 1
+    everywhere.
     """
     hot = heat.double().relu()
     low, high = hot.amin((1, 2)), hot.amax((1, 2))
@@ -158,9 +159,9 @@ def _summary(result: Overlap) -> str:
 
 @probe(RoadSpec)
 def road(run: Run, spec: RoadSpec) -> Road:
-    """Measure with ROAD whether the pixels that a map marks matter to the network; images with a
-    constant map are left out. Raises UserError if the package grad-cam is not installed, if the
-    maps of all images are constant, and wherever `class_maps` does.
+    """Measure with ROAD whether the pixels that a map marks matter to the network, on the first
+    `spec.n` test images without those whose map is constant. Raises UserError if the package
+    grad-cam is not installed, if all maps are constant, and wherever `class_maps` does.
     """
     grad_cam_package()
     split, net = images_of(run), net_of(run)
@@ -218,10 +219,8 @@ def road_scores(
     """Returns the ROAD scores (N,), −0.5 to 0.5, of maps `heat` (N,h,w) of images `x` (N,C,H,W) for
     classes `y` (N,).
 
-    A score is the mean of (softmax output with the least relevant pixels painted over − output with
-    the most relevant ones painted over) / 2, with 20, 40, 60 and 80% of the pixels painted over
-    (`REMOVED`). `size`: (H, W) of the images; `rng` orders pixels of equal value; `seed`: of the
-    noise with which ROAD paints.
+    A score is described at `Road`. `size`: (H, W) of the images; `rng`: puts pixels of equal value
+    in a random order; `seed`: of the noise that ROAD adds to the pixels it paints over.
     """
     whole = F.interpolate(heat[:, None], size, mode="bilinear", align_corners=False).flatten(1)
     shuffle = torch.rand(whole.shape, generator=rng).argsort(1)

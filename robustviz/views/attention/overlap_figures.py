@@ -20,10 +20,11 @@ SYMBOLS = {"clean": "circle", "attacked": "x", "random": "circle-open"}
 
 
 def overlap(results: Overlap | Mapping[str, Overlap], *, template: str = LIGHT) -> go.Figure:
-    """Mean IoU, pointing game and energy of maps against the true object, for one or two networks.
+    """Draw the means of `iou`, `pointing` and `energy` of an `Overlap`, for one or two networks.
 
-    Bars are 95% intervals. Filled circles: untouched images; ×: attacked; open circles: random
-    weights; dotted line: a blind guess.
+    Bars are 95% intervals. Filled circles: untouched images; ×: attacked images; open circles: the
+    network with random weights; dotted line: a blind guess (with the first network's masks). Raises
+    UserError for more than two networks.
     """
     several, places = named(results, ""), np.arange(len(OVERLAPS))
     colour, first = COLOURS[template], next(iter(several.values()))
@@ -130,11 +131,12 @@ def _gaps(several: Mapping[str, Overlap]) -> list[str]:
 
 
 def road(results: Road | Mapping[str, Road], *, template: str = LIGHT) -> go.Figure:
-    """Mean ROAD scores of maps and of two controls, with 95% intervals.
+    """Draw the mean ROAD scores of maps and of two controls, with 95% intervals over images.
 
     `results`: of one network, or of two by name. A score, −0.5 to 0.5, is above 0 if the pixels
     that a map marks as important matter to the network (see `Road`). The controls are maps of the
-    same architecture with random weights, and maps of random numbers.
+    same architecture with random weights, and maps of random numbers. Raises UserError for more
+    than two networks.
     """
     several = named(results, "")
     colour, first = COLOURS[template], next(iter(several.values()))
@@ -205,7 +207,9 @@ def _road_sure(several: Mapping[str, Road]) -> str:
 
 
 def _bars(stats: Floats) -> dict[str, object]:
-    """Returns Plotly error bars for rows (mean, low, high); none where an interval is infinite."""
+    """Returns Plotly error bars for the rows (mean, low, high) of `stats` (n,3); an infinite end
+    gets no bar.
+    """
     mean, low, high = np.where(np.isfinite(stats), stats, stats[:, :1]).T
     return {
         "type": "data",

@@ -56,10 +56,10 @@ def screen(
     """Returns the first screen for one or two networks; the keys of `results` are the networks'
     names, which begin with A and B.
 
-    `control`: the slider, with a position for each level; `many`: overlaps on many images, of the
-    networks for which they are known; `draw`: how the maps are drawn, `smooth` or as `cells` over
-    the image, or `alone`, which is smooth without the image; `low`: as text, the radius that PART
-    gives to the less important pixels.
+    `control`: the slider, with a position for each of a result's `levels`; `many`: overlaps on many
+    images, of the networks for which they are known; `draw`: how the maps are drawn, `smooth` or as
+    `cells` over the image, or `alone`, which is smooth without the image; `low`: as text, the
+    radius that PART gives to the less important pixels.
     """
     first = next(iter(results.values()))
     positions, rows = range(len(first.levels)), []
@@ -122,8 +122,9 @@ def _row(name: str, result: AttentionLevels, heat: list[str], draw: str) -> str:
 
 
 def _tile(name: str, result: AttentionLevels, at: int, heat: list[str], draw: str) -> str:
-    """Returns the map of the level with index `at` over the image at this level, as HTML. The
-    slider replaces both, but not for level 0, the untouched image.
+    """Returns the map of the level with index `at` over the image at this level, as HTML. If `at`
+    is not 0, the slider replaces both; if it is 0, they show the untouched image at every position.
+    `heat`: the maps of all levels as data URIs.
     """
     side, size = name[:1].lower(), max(result.x.shape[1:])
 
@@ -165,8 +166,8 @@ def _legend(first: AttentionLevels, whose: str, low: str) -> str:
 
 
 def enlarged(heat: Floats, rows: int, columns: int) -> Floats:
-    """Returns a map (h,w) enlarged to (rows, columns) by bicubic interpolation (Catmull–Rom) with
-    repeated borders.
+    """Returns the map `heat` (h,w) enlarged to (rows, columns) by bicubic interpolation
+    (Catmull–Rom), with the cells at the border repeated beyond it.
     """
     return _cubic(heat.shape[0], rows) @ heat @ _cubic(heat.shape[1], columns).T
 
@@ -188,7 +189,9 @@ def _cubic(count: int, wanted: int) -> Floats:
 
 
 def _maps(result: AttentionLevels, draw: str) -> list[str]:
-    """Returns the maps of all levels as data URIs, all on the same colour scale."""
+    """Returns the maps of all levels as data URIs, all on the same colour scale: with `draw` =
+    `cells` as they are, otherwise enlarged smoothly to at least `SMOOTH` cells per side.
+    """
     most = float(np.abs(result.heat).max()) or 1.0
     sides = (max(SMOOTH, side) for side in result.heat.shape[1:])
     rows, columns = result.heat.shape[1:] if draw == "cells" else tuple(sides)
@@ -199,8 +202,8 @@ def _maps(result: AttentionLevels, draw: str) -> list[str]:
 
 
 def tinted(heat: Floats, most: float) -> bytes:
-    """Returns a signed map (h,w) as PNG bytes: red above 0, teal below, more transparent the nearer
-    to 0. The colour is strongest from ±`most` on.
+    """Returns a signed map (h,w) as PNG bytes: red above 0, teal below, and the more transparent
+    the nearer to 0. Values beyond ±`most` look like ±`most`.
     """
     level = np.rint(np.clip(heat / most, -1, 1) * 63).astype(int) + 64  # 1 to 127; 64 stands for 0
     strength = np.abs(np.arange(128) - 64) / 63
@@ -259,8 +262,9 @@ def _ring(size: int) -> str:
 
 
 def _spot(result: AttentionLevels, at: int) -> tuple[str, str]:
-    """Returns the position of the ring around the map's hottest pixel as an SVG transform, and its
-    SVG visibility: `hidden` if the map has no hottest pixel.
+    """Returns, for the level with index `at`, the position of the ring around the map's hottest
+    pixel as an SVG transform, and the ring's SVG visibility: `hidden` if the map has no hottest
+    pixel.
     """
     row, column = result.hottest[at]
     if math.isnan(row):
@@ -272,9 +276,9 @@ def _spot(result: AttentionLevels, at: int) -> tuple[str, str]:
 
 
 def answer(results: Mapping[str, AttentionLevels], at: int) -> str:
-    """Returns the screen's one-sentence answer for the level with index `at`: where the hottest
-    spots of one or two networks' maps lie on this image, or how the attack moves them. At ε = 0 on
-    data without object masks it asks the user to move the slider.
+    """Returns the screen's one-sentence answer for the level with index `at`. At ε = 0 it says
+    whether the hottest spots of the maps lie on the object, and at other ε how the attack moves
+    them. At ε = 0 on data without object masks it asks the user to move the slider.
     """
     letters, every = [name[:1] for name in results], list(results.values())
     phrases = [_phrase(result, at) for result in every]
@@ -293,7 +297,9 @@ def answer(results: Mapping[str, AttentionLevels], at: int) -> str:
 
 
 def _phrase(result: AttentionLevels, at: int) -> tuple[str, str]:
-    """Returns what the hottest spot does at a level, as a verb phrase in singular and plural."""
+    """Returns what the hottest spot does at the level with index `at`, as a verb phrase in the
+    singular and in the plural.
+    """
     was, now = (_state(result, k) for k in (0, at))
     if now == "nowhere":
         return ("is nowhere", "are nowhere") if was == now else ("vanishes", "vanish")
@@ -320,9 +326,9 @@ def _phrase(result: AttentionLevels, at: int) -> tuple[str, str]:
 
 
 def _fading(letters: Sequence[str], results: Sequence[AttentionLevels], at: int) -> str:
-    """Returns an addition to the sentence about two networks: each map's largest value under attack
-    as a share of that for the untouched image. Empty for the untouched image, and if a map has no
-    hottest pixel or no positive value.
+    """Returns an addition to the sentence about two networks: each map's largest value under
+    attack, in percent of the largest value of the untouched image's map. Empty for the untouched
+    image, and if a map has no hottest pixel or no positive value.
     """
     heights = [(float(one.heat[0].max()), float(one.heat[at].max())) for one in results]
     nowhere = any(np.isnan(one.hottest[[0, at]]).any() for one in results)
@@ -342,15 +348,18 @@ def _short(phrase: str) -> str:
 
 
 def _state(result: AttentionLevels, at: int) -> str:
-    """Returns where the hottest spot is: `on` or `beside` the object; `nowhere` without one."""
+    """Returns where the hottest spot is at the level with index `at`: `on` the object (at least
+    half of the hottest pixels are), `beside` it, or `nowhere` if the map has no hottest pixel.
+    """
     if math.isnan(result.hottest[at, 0]):
         return "nowhere"
     return "on" if result.on[at] >= 0.5 else "beside"
 
 
 def sure(results: Mapping[str, AttentionLevels], many: Mapping[str, Overlap]) -> list[str]:
-    """Returns sentences on how certain the screen's answer is: the results on many images (`many`,
-    may be empty), the rank correlation of the maps, the CAM method, and the attack.
+    """Returns sentences on how certain the screen's answer is and how it was measured: the results
+    on many images (`many`, which may be empty), the rank correlation of the untouched and the
+    attacked image's map, the CAM method, and the attack.
     """
     first = next(iter(results.values()))
     meta, at = first.meta, first.usual

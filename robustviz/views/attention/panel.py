@@ -45,10 +45,10 @@ QUESTION = "Which pixels matter, and how much may an attack change them?"
 class Choice:
     """The settings that the user has chosen on the page.
 
-    `levels`: the spec of the first screen; `spec`: that of the measurement at the chosen ε; `draw`:
-    how the maps are drawn, a key of `DRAWN`; `slider`: the control for ε; `low`: as text, the
-    radius that PART gives to the less important pixels; `control`: whether the maps of random
-    weights are displayed too.
+    `levels`: the spec of the first screen, which covers all positions of the slider; `spec`: the
+    spec of the measurement at the chosen ε only; `draw`: how the maps are drawn, a key of `DRAWN`;
+    `slider`: the control for ε; `low`: as text, the radius that PART gives to the less important
+    pixels; `control`: whether the maps of random weights are displayed too.
     """
 
     levels: AttentionLevelsSpec
@@ -60,7 +60,9 @@ class Choice:
 
 
 def settings(here: Context) -> Choice:
-    """Draw the settings and return the choices; ε is read from the slider of the first screen."""
+    """Draw the settings and return the choices. The chosen ε is the position of the first screen's
+    slider.
+    """
     usual = catalogue.radius(folder.open_model(here.a))
     levels = [str(level) for level in levels_of(usual)]
     slider = Control(
@@ -119,8 +121,9 @@ def _segments(label: str, names: Mapping[Any, str], about: str, key: str) -> Any
 
 
 def _numbers(level: int) -> tuple[int, int, int]:
-    """Draw the inputs for ε_low, number of steps and seed, and return their three values. ε_low and
-    `level`, the chosen ε and its upper limit, are in grey levels.
+    """Draw the inputs for ε_low, the number of steps and the seed, and return these three numbers.
+    ε_low is in grey levels, from 0 to `level`, the chosen ε in grey levels; by default it is 7/8 of
+    `level`, rounded down.
     """
     low = level and st.slider(  # a slider needs a range, so there is none at ε = 0
         "ε_low, for unimportant pixels",
@@ -139,7 +142,9 @@ def _numbers(level: int) -> tuple[int, int, int]:
 
 
 def first(here: Context, chosen: Choice, row: DeltaGenerator) -> None:
-    """Draw the first screen and, in `row` below it, the download menu."""
+    """Draw the first screen and, in `row` below it, its *Take home* menu. Overlaps on many images
+    are shown on it only if they are in memory or on disk already.
+    """
     found = widgets.measured(here, chosen.levels, "the maps at every ε")
     if not found:
         return
@@ -157,9 +162,9 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> None:
 
 
 def measured(here: Context, chosen: Choice) -> dict[str, Attention]:
-    """Returns the maps of A and B at the chosen ε, as a dict by the names that the page prints. A
-    network that cannot be measured, such as one without feature maps, gets a sentence on the page
-    and is left out.
+    """Measure the maps of A and B at the chosen ε; returns them as a dict by the names that the
+    page prints. A network that cannot be measured, such as one without feature maps, gets a
+    sentence on the page and is left out.
     """
     return widgets.measured(here, chosen.spec, "the maps")
 
@@ -199,8 +204,8 @@ def maps(results: Mapping[str, Attention], chosen: Choice) -> None:
 
 
 def _many(chosen: Choice) -> OverlapSpec | None:
-    """Returns the spec of the overlap on many images; None if the chosen rule does not compute the
-    mask from an image's own map.
+    """Returns the spec of the overlaps on many images, at each run's own ε; None if the chosen rule
+    does not compute the mask from an image's own map.
     """
     image = chosen.levels
     if image.rule not in MAP_RULES:
@@ -211,7 +216,9 @@ def _many(chosen: Choice) -> OverlapSpec | None:
 
 @widgets.place()
 def overlap(here: Context, chosen: Choice, results: Mapping[str, Attention]) -> None:
-    """Draw how well many maps lie on the true object, or why that cannot be measured."""
+    """Draw how well the maps of many images lie on the true object, at the chosen ε; or say why
+    that cannot be measured, or offer a button that measures it.
+    """
     st.subheader("Do the maps lie on the object?", help=term("iou"))
     if not any(result.object.size for result in results.values()):
         raise UserError("Object masks exist only for the data set shapes.")
@@ -231,8 +238,8 @@ def overlap(here: Context, chosen: Choice, results: Mapping[str, Attention]) -> 
 
 
 def faithful(here: Context, chosen: Choice) -> None:
-    """Draw the ROAD scores: how the softmax output changes when the pixels that a map marks as
-    important are painted over.
+    """Draw the ROAD scores (how the softmax output changes when the pixels that a map marks as
+    important are painted over), or a button that measures them.
     """
     st.subheader("Is the map faithful? ROAD")
     st.markdown(term("road"))

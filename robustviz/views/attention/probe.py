@@ -1,7 +1,8 @@
-"""The probe of one image's class activation maps, clean and attacked, and of PART's budget. A map
-by itself proves nothing, so the same network with random weights is a control: its maps should be
-unlike those of the trained one (Adebayo et al. 2018, arXiv 1810.03292). ROAD (`overlap.road`) is
-another check.
+"""The probe of one image's class activation maps, clean and attacked, and of PART's budget.
+
+A map by itself proves nothing, so the same network with random weights is a control: a map made
+with random weights should not resemble that of the trained network (Adebayo et al. 2018, arXiv
+1810.03292). ROAD (`overlap.road`) is another check.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from robustviz.views.measure import image_of, meta_of, net_of, probe, radius
 
 @probe(AttentionSpec)
 def attention(run: Run, spec: AttentionSpec) -> Attention:
-    """Compute the class activation maps of one test image, clean, attacked and with random weights,
-    PART's mask and budget (the radius of each pixel), and an attack within this budget. Raises
-    UserError for an unknown image, a rule that is unknown or does not fit the data and an ε_low
-    above ε, and wherever `class_maps` does.
+    """Compute the class activation maps of one test image, clean, attacked and by networks with
+    random weights; PART's mask and budget (the radius of each pixel); and an attack within this
+    budget. Raises UserError for an unknown image, an invalid radius, an ε_low above ε, a rule that
+    is unknown or does not fit the data, and wherever `class_maps` does.
     """
     split, x, y = image_of(run, spec.index)
     net, eps = net_of(run), check_eps(radius(run) if spec.eps is None else spec.eps)

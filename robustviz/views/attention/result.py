@@ -46,15 +46,16 @@ OVERLAPS = ("iou", "pointing", "energy")
 class Attention(Result):
     """Class activation maps of one image, untouched and attacked, and PART's budget made from them.
 
-    `x`, `x_adv`, `x_part` (C,H,W) in [0, 1]: untouched, attacked with `eps` at every pixel,
-    attacked within the budget. `heat`, `heat_adv` (h,w): raw signed class activation maps of the
-    first two, for the classes `label` and `label_adv`; `heat_random` (R,h,w): the maps of `x` for
+    `x`, `x_adv`, `x_part` (C,H,W) in [0, 1]: untouched, attacked with radius `eps` at every pixel,
+    attacked within the budget. `heat`, `heat_adv` (h,w): raw signed class activation maps of `x`
+    and `x_adv`, for the classes `label` and `label_adv`; `heat_random` (R,h,w): the maps of `x` for
     `label` by the same network with R different sets of random weights. `mask` (H,W) bool, or
     (3,H,W) for jet-compat: the important pixels of `x`; `budget`, of the same shape: the radius of
-    each pixel, `eps` or `eps_low`. `object` (H,W) bool: the pixels of the true object, or shape
-    (0,0) where the data has no object masks. `y`: the true class; `probs`, `probs_adv`,
-    `probs_part` (K,): softmax outputs. `drift`: rank correlation of `heat` and `heat_adv`;
-    `control` (R,): rank correlation of `heat` and each random map; NaN where a map is constant.
+    each pixel, `eps` where `mask` is true, else `eps_low`. `object` (H,W) bool: the pixels of the
+    true object, or shape (0,0) where the data has no object masks. `y`: the true class; `probs`,
+    `probs_adv`, `probs_part` (K,): softmax outputs. `drift`: rank correlation of `heat` and
+    `heat_adv`; `control` (R,): rank correlation of `heat` and each random map; NaN where a map is
+    constant.
     """
 
     x: Floats
@@ -79,7 +80,9 @@ class Attention(Result):
 
     @property
     def spent(self) -> Floats:
-        """|δ| of the attack within the budget, (C,H,W), in pixel units."""
+        """The absolute change |δ| of each pixel value by the attack within the budget, (C,H,W), in
+        pixel units.
+        """
         return np.asarray(np.abs(self.x_part - self.x))
 
     @property
@@ -91,7 +94,7 @@ class Attention(Result):
 
     @property
     def constant(self) -> bool:
-        """Whether the clean image's map is constant, so that it marks no region."""
+        """Whether the clean image's map is constant (`stats.flat`), so that it marks no region."""
         return flat(self.heat)
 
 
@@ -101,7 +104,8 @@ class AttentionSpec(ProbeSpec[Attention]):
     """Class activation maps of one test image, clean and attacked, and an attack in PART's budget.
 
     Every mask rule of PART is allowed, whatever method the run was trained with. Both attacks start
-    from the same noise. `eps` None: the run's ε, or the data's default ε for a run trained in l2.
+    from the same noise, scaled to each pixel's radius. `eps` None: the run's ε, or the data's
+    default ε for a run trained in l2. `eps_low` None: 7/8 of ε.
     """
 
     index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
@@ -139,13 +143,14 @@ class AttentionSpec(ProbeSpec[Attention]):
 class AttentionLevels(Result):
     """Class activation maps of one image attacked at several radii, and PART's mask.
 
-    `x` (C,H,W) uint8: the untouched image; `change` (L,C,H,W): what the attack with each radius in
-    `levels` (L,) adds, all in whole grey levels; the first radius is 0. `probs` (L,K): softmax
-    outputs. `heat` (L,h,w): raw signed class activation maps, for the classes `label` (L,).
-    `hottest` (L,2): row and column of the hottest pixel of each map after bilinear enlarging, the
-    mean of these if there are several; NaN where the map's positive part is constant. `on` (L,):
-    the share of the hottest pixels (mostly a single one) that lie on the object, as in the pointing
-    game of `Overlap`; NaN where `hottest` is NaN and where no object is known. `drift` (L,): rank
+    `levels` (L,): the radii in whole grey levels (1/255), ascending from 0. `x` (C,H,W) uint8: the
+    untouched image; `change` (L,C,H,W): what the attack with each radius adds to it, rounded to
+    whole grey levels. `probs` (L,K): softmax outputs. `heat` (L,h,w): raw signed class activation
+    maps, for the classes `label` (L,). `hottest` (L,2): row and column, in pixels, of each map's
+    largest value after bilinear enlarging to the size of the image, the mean position if several
+    pixels have it; NaN where the map's positive part is constant. `on` (L,): the share of the
+    hottest pixels (mostly a single one) that lie on the object, as in the pointing game of
+    `Overlap`; NaN where `hottest` is NaN and where no object is known. `drift` (L,): rank
     correlation of each map with the untouched image's map; NaN where one of the two is constant.
     `mask` (H,W) bool, or (3,H,W) for jet-compat: the pixels of the untouched image that are
     important by PART's rule. `object` (H,W) bool: the pixels of the true object, or shape (0,0)
@@ -169,11 +174,13 @@ class AttentionLevels(Result):
 
     @property
     def usual(self) -> int:
-        """The index in `levels` of the radius nearest to `eps`."""
+        """The index in `levels` of the radius nearest to `eps`, the first one if two are."""
         return int(np.abs(self.levels - 255 * self.eps).argmin())
 
     def picture(self, at: int) -> Floats:
-        """Returns the image attacked with the radius at index `at` in `levels`, (C,H,W), 0 to 1."""
+        """Returns the image attacked with the radius at index `at` in `levels`, (C,H,W) in [0, 1],
+        rounded to whole grey levels.
+        """
         return np.asarray((self.x.astype(int) + self.change[at]) / 255)
 
     def moved(self, at: int) -> float:
@@ -185,8 +192,9 @@ class AttentionLevels(Result):
 
 def levels_of(eps: float) -> list[int]:
     """Returns at most 17 radii in whole grey levels (1/255), in ascending order: 0, then equally
-    spaced ones. One of these is `eps` (given in pixel units), rounded to a whole grey level and at
-    least 1. The largest is twice this level or a little less, and never above 255.
+    spaced ones. One of these is the level of `eps`: `eps` (in pixel units) rounded to a whole grey
+    level, but at least 1. The largest radius is twice this level or a little less, and never above
+    255.
     """
     usual = max(1, round(255 * eps))
     most = min(2 * usual, 255)
@@ -200,9 +208,9 @@ class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
     """Class activation maps of one test image under PGD, from radius 0 to about twice `eps`.
 
     The radii are those of `levels_of`, at most 17, in whole grey levels: for an `eps` below 1/255
-    they go up to 2/255, never beyond 255/255. The result for each is the same as that of an attack
-    with this radius alone. `eps` None: the run's ε, or the data's default ε for a run trained in
-    l2.
+    they go up to 2/255, never beyond 255/255. The result for each radius is the same as that of an
+    attack with this radius alone. `eps` None: the run's ε, or the data's default ε for a run
+    trained in l2.
     """
 
     index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")
@@ -229,9 +237,10 @@ class AttentionLevelsSpec(ProbeSpec[AttentionLevels]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Result], ...]:
-    """Returns the specs that the page's first screen measures on each network by default. `index`:
-    the test image; `eps`: the default radius of its data, in pixel units. The second spec, on
-    overlaps, can be measured only on data with object masks.
+    """Returns the specs of the results that the page's first screen shows by default, for each
+    network. `index`: the test image; `eps`: the default radius of its data, in pixel units. The
+    page measures the first spec. It shows the overlaps, the second spec, only if they were measured
+    before; they exist only for data with object masks.
     """
     return AttentionLevelsSpec(index, eps=eps), OverlapSpec()
 
@@ -245,10 +254,11 @@ class Overlap(Result):
     weights. `iou`: IoU of the mask of important pixels and the object. `pointing`: the share of the
     map's hottest pixels (mostly a single one) that lie on the object. `energy`: the share of the
     map's positive part that lies on the object. `area` (n,): the object's share of the image, which
-    is what a blind guess gets in `pointing` and `energy`. `chance` (n,): the IoU expected for a
-    randomly placed mask of the same size as the untouched image's. `constant` (3,): in each row,
-    how many maps carry no information, because their positive part is constant; they count as maps
-    that are 1 everywhere. `index`, `y` (n,): image indices and true classes.
+    is what a blind guess gets in `pointing` and `energy`. `chance` (n,): the IoU of a randomly
+    placed mask as large as the untouched image's (the expected intersection by the expected union).
+    `constant` (3,): in each row, how many maps carry no information, because their positive part is
+    constant; they count as maps that are 1 everywhere. `index`, `y` (n,): image indices and true
+    classes.
     """
 
     iou: Floats
@@ -273,13 +283,15 @@ class Overlap(Result):
         return mean, max(0.0, low), min(1.0, high)
 
     def guess(self, measure: str) -> float:
-        """Returns what a blind guess gets in a `measure` (as in `interval`), mean over images."""
+        """Returns what a blind guess gets in a `measure` (as in `interval`), as the mean over the
+        images, in [0, 1].
+        """
         return float((self.chance if measure == "iou" else self.area).mean())
 
     def gap(self, other: Overlap, measure: str, row: int) -> tuple[float, float, float]:
-        """Returns the mean difference (this network − `other`) of a measure on the same images, and
-        its 95% t-interval: (mean, low, high); `measure` and `row` as in `interval`. Raises
-        UserError if the two were not measured on the same images.
+        """Returns the mean over the images of a measure's difference, this network minus `other`,
+        and its 95% t-interval, as (mean, low, high). `measure` and `row` are as in `interval`.
+        Raises UserError if the two were not measured on the same images.
         """
         if (
             self.meta["data"] != other.meta["data"]
@@ -293,7 +305,9 @@ class Overlap(Result):
         return mean_interval(getattr(self, measure)[row] - getattr(other, measure)[row])
 
     def rows(self) -> list[JSON]:
-        """Returns the result as a table with one row per image."""
+        """Returns the result as a table with one row per image: its index, class and object's area,
+        and each measure for each kind of map in `MAPS`.
+        """
         return [
             {
                 "image": int(self.index[i]),
@@ -314,11 +328,12 @@ class Overlap(Result):
 class OverlapSpec(ProbeSpec[Overlap]):
     """How well maps and masks of the first `n` test images lie on the true object.
 
-    Measured for untouched images, attacked images, and the same network with random weights. `eps`
-    None: the run's ε, or the data's default ε for a run trained in l2. Source: the pointing game
-    and the energy-based one are Zhang et al. 2018 (arXiv 1608.00507) and Wang et al. 2020 (arXiv
-    1910.01279). Differs: there is no tolerance of 15 pixels around the object, because images of 32
-    pixels are too small for it; if several pixels are hottest, they share the point.
+    Measured for untouched images, for attacked images, and for untouched images on the same network
+    with random weights. `eps` None: the run's ε, or the data's default ε for a run trained in l2.
+    Source: Zhang et al. 2018 (arXiv 1608.00507) for the pointing game, Wang et al. 2020 (arXiv
+    1910.01279) for the energy. Differs: there is no tolerance of 15 pixels around the object,
+    because images of 32 pixels are too small for it; if several pixels are hottest, an image's
+    score is the share of them on the object.
     """
 
     n: int = option(200, "How many test images.", low=1)
@@ -344,14 +359,15 @@ class OverlapSpec(ProbeSpec[Overlap]):
 
 @dataclass(frozen=True)
 class Road(Result):
-    """Whether a map is faithful: how the output reacts when the pixels it marks are painted over.
+    """Whether maps are faithful: how a network's output changes when the pixels that a map marks
+    are painted over.
 
-    `score` (3,n), −0.5 to 0.5: the mean of (softmax output with the least relevant pixels painted
-    over − output with the most relevant ones painted over) / 2, with 20, 40, 60 and 80% of the
-    pixels painted over. Above 0, the pixels that the map marks matter to the network. The rows are
-    the class activation map, the map of the same network with random weights, and a map of random
-    numbers on the same grid. `index` (n,): image indices. Images whose map is constant are left
-    out; `constant` is their number.
+    `score` (3,n), −0.5 to 0.5: half the difference between the softmax output with the map's lowest
+    pixels painted over and that with its highest pixels painted over, as the mean over 20, 40, 60
+    and 80% of the pixels. Above 0, the pixels that the map marks matter to the network. The rows
+    are the class activation map, the map of the same network with random weights, and a map of
+    random numbers on the same grid. `index` (n,): image indices. Images whose class activation map
+    is constant are left out; `constant` is their number.
     """
 
     score: Floats
@@ -364,10 +380,10 @@ class Road(Result):
 class RoadSpec(ProbeSpec[Road]):
     """ROAD scores of the maps of test images: do the pixels that a map marks matter to the network?
 
-    The first `n` test images are used. Maps of random weights and maps of random numbers are
-    controls. Source: Rong et al. 2022 (ROAD, arXiv 2202.00449) as in the grad-cam package. Differs:
-    pixels are ranked by the raw maps, with ties broken at random, because a map cut at 0 gives no
-    order where it is 0; the softmax output is used, not the logit.
+    The first `n` test images are used. Maps of the same network with random weights and maps of
+    random numbers are controls. Source: Rong et al. 2022 (ROAD, arXiv 2202.00449) as in the
+    grad-cam package. Differs: pixels are ranked by the raw maps, with ties broken at random,
+    because a map cut at 0 gives no order where it is 0; the softmax output is used, not the logit.
     """
 
     n: int = option(20, "How many test images.", low=2, high=1000)
