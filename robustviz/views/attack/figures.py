@@ -24,10 +24,11 @@ from robustviz.views.theme import COLOURS, LIGHT, band, blank, finish, named, st
 
 
 def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) -> go.Figure:
-    """Bar chart of one image's softmax outputs before (outlined) and after (filled) the attack.
+    """Draw a bar chart of one image's softmax outputs before (outlined bars) and after (filled
+    bars) the attack.
 
     The true class is marked with ✓. At most ten classes are drawn: the true class and those with
-    the highest outputs. `side`: `a` or `b`, which sets the colour.
+    the highest outputs before or after. `side`: `a` or `b`, which sets the colour.
     """
     colour, shown = COLOURS[template], _top(result, 10)
     labels = [("✓ " if k == result.y else "") + result.meta["classes"][k] for k in shown]
@@ -66,9 +67,9 @@ def adversarial(result: Adversarial, *, side: str = "a", template: str = LIGHT) 
 
 
 def _top(result: Adversarial, most: int) -> list[int]:
-    """Returns the indices of the classes to draw, in ascending order: all classes if there are at
-    most `most`; otherwise the true class and those with the highest outputs, for the untouched or
-    the attacked image, together at most `most`.
+    """Returns the indices of the classes to draw, in ascending order: all if there are at most
+    `most`. Otherwise there are at most `most`: the true class and those with the highest outputs,
+    where the larger of a class's outputs for the untouched and the attacked image counts.
     """
     if len(result.probs) <= most:
         return list(range(len(result.probs)))
@@ -82,10 +83,10 @@ def accuracy_curve(
     here: float | None = None,
     template: str = LIGHT,
 ) -> go.Figure:
-    """Accuracy against ε with 95% Wilson bands, for any number of networks.
+    """Draw accuracy against ε with 95% Wilson bands, for any number of networks.
 
-    A vertical line marks each training ε (the data's default ε for a network trained in l2). With
-    `here`, an ε in pixel units, a ring on each curve marks the measured ε nearest to it.
+    Vertical lines mark the networks' training ε (the data's default ε for a network trained in l2).
+    `here`: an ε in pixel units; a ring on each curve marks the measured ε nearest to it.
     """
     curves = named(results)
     colour, first = COLOURS[template], next(iter(curves.values()))
@@ -162,11 +163,11 @@ def smallest_eps(
     here: Sequence[float | None] = (),
     template: str = LIGHT,
 ) -> go.Figure:
-    """Histogram of the smallest ε that fools each image, for any number of networks.
+    """Draw a histogram of the smallest ε that fools each image, for any number of networks.
 
-    It counts the images that the attack fools, so neither those misclassified untouched nor those
-    right even at the largest radius tried. `here`: the smallest ε of one image (pixel units), one
-    value per network in the order of `results`, drawn as a vertical line; None draws no line.
+    Images misclassified untouched and those right even at the largest radius tried are not counted.
+    `here`: for each network, in the order of `results`, the smallest ε of one chosen image in pixel
+    units, drawn as a vertical line; None or infinity draws no line.
     """
     several = named(results)
     colour, first = COLOURS[template], next(iter(several.values()))
@@ -231,7 +232,7 @@ def _typical(result: SmallestEps) -> str:
 def trajectory(
     results: Trajectory | Mapping[str, Trajectory], *, template: str = LIGHT
 ) -> go.Figure:
-    """Line chart of the true class's softmax output at the start and after each attack step, for
+    """Draw the true class's softmax output at the start and after each attack step as lines, for
     any number of networks.
     """
     several = named(results)
@@ -264,8 +265,8 @@ def trajectory(
 def classes_held(
     results: Answers | Mapping[str, Answers], *, eps: float, template: str = LIGHT
 ) -> go.Figure:
-    """Bar chart of each class's accuracy under attack at the measured ε nearest to `eps` (pixel
-    units), for any number of networks.
+    """Draw a bar chart of each class's accuracy under attack at the measured ε nearest to `eps`
+    (pixel units), for any number of networks.
     """
     several = named(results)
     colour, first = COLOURS[template], next(iter(several.values()))
@@ -308,8 +309,9 @@ def classes_held(
 
 
 def confusion(result: Answers, *, eps: float, template: str = LIGHT) -> go.Figure:
-    """Confusion matrix at the measured ε nearest to `eps` (pixel units): rows are true classes,
-    columns predicted ones. Images with NaN logits are left out.
+    """Draw the confusion matrix under attack at the measured ε nearest to `eps` (pixel units), in
+    numbers of images: rows are true classes, columns predicted ones. Images with NaN logits are
+    left out.
     """
     names, table = result.meta["classes"], result.confusion(eps)
     radius = eps_text(round(255 * result.eps[result.nearest(eps)]) / 255)

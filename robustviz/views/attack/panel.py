@@ -77,9 +77,9 @@ class Choice:
 
 
 def attacks() -> list[str]:
-    """Returns the registry keys of the attacks to offer: those in `NAMES` and, if
-    `robustviz.attacks` is already imported, all other registered ones. It is not imported here,
-    because that would load torch.
+    """Returns the registry keys of the attacks to offer: those in `NAMES` and, if the module
+    `robustviz.attacks` is already imported, all other registered ones. This function does not
+    import that module, which would load torch.
     """
     if "robustviz.attacks" not in sys.modules:
         return list(NAMES)
@@ -92,7 +92,9 @@ def called(key: str) -> str:
 
 
 def settings(here: Context) -> Choice:
-    """Draw the settings and return what was chosen; invalid values in the address are ignored."""
+    """Draw the settings and return what was chosen. The defaults replace invalid values in the
+    page's address.
+    """
     run = folder.open_model(here.a)
     known = attacks()
     kind = st.selectbox(
@@ -152,10 +154,10 @@ def settings(here: Context) -> Choice:
 
 
 def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, AttackLevels]:
-    """Draw the button for measuring, the first screen and, in `row` below it, the checks of each
-    network (`doctor`) and the download menu. Returns the attacks on the displayed image at every ε,
-    as a dict by the networks' names, such as `A PGD-AT`; a network that cannot be measured is left
-    out.
+    """Draw the button that measures the accuracy at every ε (until that is measured), the first
+    screen and, in `row` below it, the checks of each network (`doctor`) and the *Take home* menu.
+    Returns the attacks on the displayed image at every ε, as a dict by the networks' names, such as
+    `A PGD-AT`; a network that cannot be measured is left out.
     """
     found = widgets.measured(here, chosen.levels, "the image at every ε")
     if not found:
@@ -174,7 +176,7 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, Attac
     with row:
         for name in found:
             doctor(name[:1], named[name], found[name], chosen.at)
-        # the lines draw curves of one kind; the one of networks that are measured goes before
+        # the lines of Python in the menu draw curves of a single kind: `Answers` if there are any
         taken, spec = (answers, chosen.answers) if answers else (curves, AccuracyCurveSpec())
         runs = {name: named[name] for name in taken}
         recipe = Recipe(runs, spec, "accuracy_curve", {"here": chosen.eps})
@@ -185,7 +187,8 @@ def first(here: Context, chosen: Choice, row: DeltaGenerator) -> dict[str, Attac
 
 def bars(found: Mapping[str, AttackLevels], chosen: Choice) -> None:
     """Draw for each network a bar chart of the softmax outputs before and after the attack with the
-    chosen ε, and a sentence on it. The pictures can be downloaded.
+    chosen ε, and a sentence on what the attack did. The images and the perturbation can be
+    downloaded.
     """
     figures = load("robustviz.views.attack.figures")
     columns = st.columns(2, gap="large")
@@ -241,10 +244,10 @@ def sentence(result: Adversarial, target: int = -1) -> str:
 
 
 def doctor(side: str, run_id: str, result: AttackLevels, at: int) -> None:
-    """Draw a badge for network `side` (A or B) that opens a list of checks: whether the attack on
-    this image with the radius at index `at` stayed in its ball and in [0, 1]; what the checks of
-    the run's evaluation (`training.doctor`) found; and, if the run was evaluated under several
-    attacks, their joint result with warnings.
+    """Draw a button for network `side` (A or B) that says how many checks failed and opens their
+    list: whether the attack on this image with the radius at index `at` stayed in its ball and in
+    [0, 1]; what the checks of the run's evaluation (`training.doctor`) found; and, if the run was
+    evaluated under several attacks, their joint result with warnings.
     """
     distance, allowed = float(result.distance[at]), float(result.levels[at] / 255)
     near = distance <= allowed + 1e-6
@@ -294,7 +297,7 @@ def doctor(side: str, run_id: str, result: AttackLevels, at: int) -> None:
 
 def histogram(here: Context) -> None:
     """Draw a histogram of the smallest ε that fools each of the first hundred test images, with a
-    line at that of the displayed image.
+    line for each network at the smallest ε that fools it on the displayed image.
     """
     spec, figures = SmallestEpsSpec(), load("robustviz.views.attack.figures")
     if results := widgets.measured(here, spec, "the smallest ε", "about 10 s"):
@@ -312,9 +315,10 @@ def histogram(here: Context) -> None:
 
 
 def _own(result: SmallestEps, img: int) -> float:
-    """Returns the smallest ε that fools the image with index `img`, in pixel units, as in
-    `SmallestEps`. It is read from `result` if the image is among those measured there, else
-    computed; both agree, because this attack starts at the image itself and not at random noise.
+    """Returns the smallest ε at which the network is fooled on the image with index `img`, in pixel
+    units, 0 or infinite as in `SmallestEps`. It is read from `result` if the image is among those
+    measured there, else computed alone. Both ways agree, because this attack starts at the image
+    itself and not at random noise.
     """
     among = result.eps[result.index == img]
     return float(
@@ -357,8 +361,9 @@ def _answered(here: Context, chosen: Choice) -> dict[str, Answers]:
 
 
 def classes(here: Context, chosen: Choice) -> None:
-    """Draw the accuracy of each class under attack, and one confusion matrix per network; before
-    that is measured, a sentence that asks for it.
+    """Draw the accuracy of each class under attack, and one confusion matrix per network. If no
+    network's predictions are in memory or on disk, draw a sentence that asks the user to measure
+    them.
     """
     figures = load("robustviz.views.attack.figures")
     st.subheader("Class by class")

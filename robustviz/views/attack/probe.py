@@ -51,7 +51,7 @@ def attack_of(run: Run, spec: OneAttack[Any]) -> Attack:
     has a target class.
 
     If `spec.eps` is None, ε is that of the run, or the data's default ε if the run was trained in
-    l2. Attacks without steps ignore the number of steps; Square tries 1000 queries (`QUERIES`).
+    l2. Attacks without steps ignore the number of steps; Square makes 1000 queries (`QUERIES`).
     Raises UserError for an unknown attack, for an ε above 1, and for a target class if the attack
     has no targeted form.
     """
@@ -71,8 +71,9 @@ def attack_of(run: Run, spec: OneAttack[Any]) -> Attack:
 
 
 def goal(spec: OneAttack[Any], split: Dataset, y: torch.Tensor) -> torch.Tensor:
-    """Returns the labels (N,) that the attack needs: the target class if the spec has one, else the
-    true classes `y`. Raises UserError for a target class that the data does not have.
+    """Returns the labels (N,) that the attack needs: the spec's target class for each image if it
+    has one, else the true classes `y` (N,). Raises UserError for a target class that the data does
+    not have.
     """
     if spec.target >= len(split.classes):
         raise UserError(
@@ -84,8 +85,9 @@ def goal(spec: OneAttack[Any], split: Dataset, y: torch.Tensor) -> torch.Tensor:
 
 @probe(AdversarialSpec)
 def adversarial(run: Run, spec: AdversarialSpec) -> Adversarial:
-    """Attack one test image; return it with the softmax outputs before and after the attack. Raises
-    UserError for an unknown image, attack or target class.
+    """Attack one test image at one radius; return the image and the softmax outputs before and
+    after the attack. Raises UserError for an unknown image or target class, and where `attack_of`
+    does.
     """
     split, x, y = image_of(run, spec.index)
     net, attack, aim = net_of(run), attack_of(run, spec), goal(spec, split, y)
@@ -115,8 +117,8 @@ def adversarial(run: Run, spec: AdversarialSpec) -> Adversarial:
 
 @probe(AttackLevelsSpec)
 def attack_levels(run: Run, spec: AttackLevelsSpec) -> AttackLevels:
-    """Attack one test image at every radius of the spec, each time from the same noise. Raises
-    UserError for an unknown image, attack or target class.
+    """Attack one test image at every radius of the spec, each time with the same random numbers.
+    Raises UserError for an unknown image or target class, and where `attack_of` does.
     """
     split, x, y = image_of(run, spec.index)
     spec = dataclasses.replace(spec, eps=check_eps(radius(run) if spec.eps is None else spec.eps))
@@ -143,11 +145,12 @@ def attack_levels(run: Run, spec: AttackLevelsSpec) -> AttackLevels:
 def with_each(
     net: Classifier, attack: Attack, x: torch.Tensor, y: torch.Tensor, levels: Ints, seed: int
 ) -> torch.Tensor:
-    """Returns the image attacked at each radius, (L,C,H,W), with the noise of `seed` each time.
+    """Returns the image `x` attacked at each radius, (L,C,H,W), each time with random numbers of
+    the same `seed`.
 
     `x` (1,C,H,W) in [0, 1]; `y` (1,): the true or the target class; `levels` (L,): the radii in
-    grey levels (1/255). All radii are computed as one batch, but an attack with a `run` method of
-    its own is run once for each radius.
+    grey levels (1/255). All radii are computed as one batch, but an attack with its own `run` or
+    `__call__` is called once for each radius. Progress is reported to `robustviz.progress`.
     """
     attacks = [dataclasses.replace(attack, eps=int(level) / 255) for level in levels]
     rngs = [torch.Generator().manual_seed(seed) for _ in levels]
@@ -189,7 +192,8 @@ def _meta(
 @probe(TrajectorySpec)
 def trajectory(run: Run, spec: TrajectorySpec) -> Trajectory:
     """Attack one test image; return the softmax outputs and the loss for each of the images that
-    `Attack.trace` returns. Raises UserError for an unknown image, attack or target class.
+    `Attack.trace` returns. Raises UserError for an unknown image or target class, and where
+    `attack_of` does.
     """
     split, x, y = image_of(run, spec.index)
     net, attack, aim = net_of(run), attack_of(run, spec), goal(spec, split, y)
@@ -222,8 +226,8 @@ def trajectory(run: Run, spec: TrajectorySpec) -> Trajectory:
 @probe(AccuracyCurveSpec)
 def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
     """Measure the accuracy under PGD on the first `spec.n` test images, at nine equally spaced
-    radii from 0 to twice the run's ε. If the run was trained in l2, the data's default ε takes the
-    place of the run's ε.
+    radii from 0 to twice the run's ε, or to 1 if that is less. If the run was trained in l2, the
+    data's default ε takes the place of the run's ε.
     """
     split = images_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
@@ -256,7 +260,8 @@ def accuracy_curve(run: Run, spec: AccuracyCurveSpec) -> AccuracyCurve:
 def answers(run: Run, spec: AnswersSpec) -> Answers:
     """Returns the network's predictions for the first `spec.n` test images under PGD at each radius
     of `levels_of`, from 0 to about twice `spec.eps`. If `spec.eps` is None, the run's ε takes its
-    place, or the data's default ε if the run was trained in l2.
+    place, or the data's default ε if the run was trained in l2. Raises UserError for an invalid
+    radius.
     """
     split, net = images_of(run), net_of(run)
     few = split.take(torch.arange(min(spec.n, len(split))))
@@ -293,8 +298,8 @@ def answers(run: Run, spec: AnswersSpec) -> Answers:
 def smallest_eps(run: Run, spec: SmallestEpsSpec) -> SmallestEps:
     """Find by bisection, for each image, the smallest radius at which PGD fools the network.
 
-    The search ends at four times (`REACH`) the run's ε, or the data's default ε if the run was
-    trained in l2; at most at 1, and at 0.5 if that ε is 0. Raises UserError for an unknown image.
+    The largest radius tried is four times (`REACH`) the run's ε (the data's default ε if the run
+    was trained in l2), but at most 1, or 0.5 if that ε is 0. Raises UserError for an unknown image.
     """
     alone = spec.index >= 0
     split = image_of(run, spec.index)[0] if alone else images_of(run)
@@ -326,12 +331,12 @@ def smallest_radius(
     """Returns, for each image, the smallest radius (N,) at which `attack` fools `net`, and a float:
     the width of the last bisection bracket.
 
-    `x` (N,C,H,W) in [0, 1], `y` (N,); radii in pixel units. They are found by bisection between 0
-    and `limit`, which assumes that a larger radius fools the network wherever a smaller one does. A
-    radius is 0 where the clean image is already misclassified, and infinite where the network is
-    right even at `limit`. `attack` should start at the image, not at random, so that the result for
-    an image does not depend on the other images of the batch. It should have no `eps` of its own,
-    so that its step size follows each radius.
+    `x` (N,C,H,W) in [0, 1]; `y` (N,): the true classes. Radii and `limit` are in pixel units. The
+    radii are found by bisection between 0 and `limit`, which assumes that a larger radius fools the
+    network wherever a smaller one does. A radius is 0 where the clean image is already
+    misclassified, and infinite where the network is right even at `limit`. `attack` should start at
+    the image, not at random, so that the result for an image does not depend on the other images of
+    the batch. It should have no `eps` of its own, so that its step size follows each radius.
     """
 
     def fooled(radius: torch.Tensor) -> torch.Tensor:

@@ -23,9 +23,9 @@ R = TypeVar("R", bound=Result)
 class Adversarial(Result):
     """One image attacked on one network: the image before and after, and the outputs for both.
 
-    `x`, `x_adv` (C,H,W) in [0, 1]; `y` the true class; `probs`, `probs_adv` (K,) softmax outputs
-    before and after the attack; `eps` the attack's radius, `distance` the measured max |δ| over all
-    pixel values, both in pixel units.
+    `x`, `x_adv` (C,H,W) in [0, 1]: before and after the attack; `y`: the true class; `probs`,
+    `probs_adv` (K,): softmax outputs for the two; `eps`: the attack's radius; `distance`: the
+    largest change |δ| of a pixel value, as measured. Both are in pixel units.
     """
 
     x: Floats
@@ -39,7 +39,8 @@ class Adversarial(Result):
 
 @dataclass(frozen=True)
 class OneAttack(ProbeSpec[R]):
-    """Base class of the specs that attack one test image: which image, attack and strength.
+    """Base class of the specs that attack one test image: which image, attack and strength. Their
+    results are not stored in the run's folder.
 
     `eps` None: the run's ε, or for a run trained in l2 its data's default linf radius. `target` −1:
     an untargeted attack.
@@ -67,11 +68,11 @@ class AdversarialSpec(OneAttack[Adversarial]):
 class AttackLevels(Result):
     """One image attacked on one network with several radii.
 
-    `levels` (E,): the radii in whole grey levels (1/255), the first one 0; `x` (C,H,W) uint8: the
-    untouched image; `change` (E,C,H,W): what was added to each pixel, rounded to whole grey levels;
-    `y`: the true class. The rest is measured on the attacked images before rounding: `probs` (E,K)
-    softmax outputs, `distance` (E,) max |δ| and `span` (E,2) smallest and largest pixel value, in
-    pixel units.
+    `levels` (E,): the radii in whole grey levels (1/255), ascending from 0; `x` (C,H,W) uint8: the
+    untouched image in grey levels; `change` (E,C,H,W): what was added to each pixel, rounded to
+    whole grey levels; `y`: the true class. The rest is measured on the attacked images before
+    rounding: `probs` (E,K): softmax outputs; `distance` (E,): the largest change |δ| of a pixel
+    value; `span` (E,2): the smallest and the largest pixel value. Both are in pixel units.
     """
 
     levels: Ints
@@ -88,8 +89,8 @@ class AttackLevels(Result):
         return np.asarray(self.probs.argmax(1))
 
     def at(self, position: int) -> Adversarial:
-        """Returns the attack with the radius `levels[position]` alone, its images rounded to whole
-        grey levels.
+        """Returns the result of the attack with the radius `levels[position]` alone. Its images are
+        rounded to whole grey levels; softmax outputs and distance are those before rounding.
         """
         x = self.x.astype(np.float32) / 255
         x_adv = x + self.change[position].astype(np.float32) / 255
@@ -111,16 +112,16 @@ class AttackLevelsSpec(OneAttack[AttackLevels]):
     """One test image attacked at several radii in whole grey levels, from 0 to about twice `eps`.
 
     The radii are those of `levels_of`, at most 17: for an `eps` below 1/255 they go up to 2/255,
-    never beyond 255/255. APGD, Square and AutoAttack (`COSTLY`) use at most five of these.
-    The result for each radius is the same as that of an attack with this radius alone.
+    never beyond 255/255. For APGD, Square and AutoAttack (`COSTLY`), at most five of these are
+    used. The result for each radius is the same as that of an attack with this radius alone.
     """
 
     result = AttackLevels
 
     @property
     def levels(self) -> list[int]:
-        """The radii in grey levels, in ascending order from 0. `eps` None counts as 0 here; the
-        probe fills in the run's default radius first.
+        """The radii in grey levels, in ascending order from 0. `eps` None counts as 0 here, but
+        the probe replaces None by the run's radius before it reads this property.
         """
         every = levels_of(self.eps or 0)
         if self.attack not in COSTLY:
@@ -136,7 +137,7 @@ COSTLY = ("apgd", "square", "autoattack")  # hundreds of steps or thousands of q
 @dataclass(frozen=True)
 class AccuracyCurve(Result):
     """Accuracy under one attack at several radii, on the same `n` images. `eps` (E,): the radii in
-    pixel units; `k` (E,): how many images are still classified correctly.
+    pixel units, ascending from 0; `k` (E,): how many images are classified correctly at each.
     """
 
     eps: Floats
@@ -145,12 +146,12 @@ class AccuracyCurve(Result):
 
     @property
     def accuracy(self) -> Floats:
-        """The accuracy at each radius, (E,), in [0, 1]."""
+        """The accuracy at each radius, (E,), as a fraction; 0 for no images."""
         return self.k / max(self.n, 1)
 
     @property
     def interval(self) -> Floats:
-        """The Wilson 95% interval of each accuracy, (E, 2), in [0, 1]."""
+        """The Wilson 95% interval of each accuracy, (E,2): its low and high end, in [0, 1]."""
         return np.array([wilson(int(k), self.n) for k in self.k])
 
 
@@ -159,8 +160,8 @@ class AccuracyCurve(Result):
 class AccuracyCurveSpec(ProbeSpec[AccuracyCurve]):
     """Accuracy under PGD at nine radii from 0 to twice the run's ε.
 
-    It is measured on the first `n` test images. For a run trained in l2, the data's default ε takes
-    the place of the run's ε.
+    It is measured on the first `n` test images. No radius is above 1. For a run trained in l2, the
+    data's default ε takes the place of the run's ε.
     """
 
     n: int = option(200, "How many test images.", low=1)
@@ -185,7 +186,9 @@ class Answers(AccuracyCurve):
         return np.asarray(self.said == self.y)
 
     def nearest(self, eps: float) -> int:
-        """The index in `self.eps` of the measured radius nearest to `eps` (pixel units)."""
+        """The index in `self.eps` of the measured radius nearest to `eps` (pixel units); the
+        smaller one if two are equally near.
+        """
         return int(np.abs(self.eps - eps).argmin())
 
     def confusion(self, eps: float) -> Ints:
@@ -206,9 +209,9 @@ class AnswersSpec(ProbeSpec[Answers]):
     """Predictions for many test images under PGD at several radii, from 0 to about twice `eps`.
 
     The radii are those of `levels_of`, at most 17, in whole grey levels; the first `n` test images
-    are attacked at each. An image that is found to be misclassified during an attack is not
-    attacked further, so its prediction is the wrong class found first. `eps` None: the run's ε, or
-    the data's default ε for a run trained in l2.
+    are attacked at each. After every 5 steps, images that are misclassified by then are not
+    attacked further, so their prediction is the wrong class at that time. `eps` None: the run's ε,
+    or the data's default ε for a run trained in l2.
     """
 
     eps: float | None = option(
@@ -226,8 +229,9 @@ class AnswersSpec(ProbeSpec[Answers]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
-    """Returns the specs that the page's first screen measures on each network by default. `index`:
-    the test image; `eps`: the default radius of its data, in pixel units.
+    """Returns the specs of the results that the page's first screen shows by default, for each
+    network: one image at several radii, and the predictions for many. `index`: the test image;
+    `eps`: the default radius of its data, in pixel units.
     """
     return AttackLevelsSpec(index, eps=eps), AnswersSpec(eps)
 
@@ -236,9 +240,10 @@ def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
 class SmallestEps(Result):
     """The smallest radius found at which an attack fools the network, for each image.
 
-    `eps` (N,) in pixel units: 0 where the clean image is already misclassified, infinite where the
+    `eps` (N,): this radius, 0 where the clean image is already misclassified, infinite where the
     network is right even at the radius `limit`; `index` (N,): the images' indices in the test
     split; `limit`: the largest radius tried; `tolerance`: the width of the last bisection bracket.
+    All radii are in pixel units.
     """
 
     eps: Floats
@@ -252,10 +257,10 @@ class SmallestEps(Result):
 class SmallestEpsSpec(ProbeSpec[SmallestEps]):
     """The smallest radius at which PGD fools the network, for each of the first `n` test images.
 
-    It is found by bisection up to four times the run's ε, or the data's default ε if the run was
-    trained in l2; at most up to 1, and up to 0.5 if that ε is 0. An attack that fails at a radius
-    proves nothing, so this is an upper bound on the true distance. With `index` ≥ 0 only the image
-    with this index is measured.
+    It is found by bisection. The largest radius tried is four times the run's ε (the data's default
+    ε if the run was trained in l2), but at most 1, or 0.5 if that ε is 0. An attack that fails at a
+    radius proves nothing, so the radius found is an upper bound on the true distance. With `index`
+    ≥ 0 only the image with this index is measured, and the result is not stored.
     """
 
     n: int = option(100, "How many test images.", low=1)
@@ -275,8 +280,8 @@ class Trajectory(Result):
     each step.
 
     `probs` (steps+1, K); `loss` (steps+1,): cross-entropy of the true class `y`; `eps`: the radius
-    in pixel units. With APGD and Square, each entry is of the best image so far, and Square's
-    queries count as steps. AutoAttack has two entries: before and after.
+    in pixel units. With APGD and Square, each entry is of the best image so far; for Square, a step
+    is a query. With AutoAttack there are only two entries: before and after the attack.
     """
 
     probs: Floats
@@ -288,7 +293,9 @@ class Trajectory(Result):
 @register("probe/trajectory")
 @dataclass(frozen=True)
 class TrajectorySpec(OneAttack[Trajectory]):
-    """The attack of `AdversarialSpec`, with outputs and loss recorded after every step."""
+    """The attack of `AdversarialSpec`, with outputs and loss recorded at the start and after every
+    step.
+    """
 
     result = Trajectory
 

@@ -47,11 +47,11 @@ def screen(
     control: Control,
     at: int,
 ) -> Screen:
-    """Returns the first screen for one or two networks; `found` has their names, which begin with A
-    and B, as keys. `curves`: accuracy against ε, of the networks for which it is known. If all have
-    `Answers`, these give the screen's answer at every ε; otherwise the answer is the line of
-    `said`, the answers of one network, or a request to measure. `at`: the slider's position, an
-    index.
+    """Returns the first screen for one or two networks. `found`: one image attacked on each, by the
+    networks' names, which begin with A and B. `curves`: accuracy against ε, of the networks for
+    which it is known. `said`: the verdict from the networks' evaluations, if there is one.
+    `control`: the slider for ε; `at`: its position, an index. How the screen's answer follows from
+    `curves` and `said` is described at `_answer`.
     """
     first = next(iter(found.values()))
     index, classes = first.meta["index"], first.meta["classes"]
@@ -123,8 +123,9 @@ def untouched(who: str, found: AttackLevels) -> Screen:
 
 
 def answer(result: AttackLevels, position: int) -> str:
-    """Returns the text below the image attacked with one radius: the predicted class, its softmax
-    output, and ✓ or ✗ for right or wrong. `position`: the radius's index in `result.levels`.
+    """Returns the text below the image attacked with the radius at index `position` in
+    `result.levels`: the predicted class, its softmax output in percent, and ✓ or ✗ for right or
+    wrong.
     """
     best = int(result.answers[position])
     share, sign = result.probs[position, best], "✓" if best == result.y else "✗"
@@ -132,9 +133,12 @@ def answer(result: AttackLevels, position: int) -> str:
 
 
 def measured(*sides: Sequence[Evaluation]) -> verdict.Verdict | None:
-    """Returns the verdict on how often one network is right under attack, or which of two is more
-    often. `sides`: the evaluations of each; it comes from the first of the one, or the first pair
-    with the same attack, ε, images and seed. None if there is none with a result for each image.
+    """Returns the verdict on one network's evaluation, or on two networks' evaluations on the same
+    images: on how many attacked images each is right, and which of two is better.
+
+    `sides`: for each network its evaluations. One network: the first evaluation with a result for
+    each image counts; two: the first pair of such evaluations with the same attack, ε, images and
+    seed. Returns None if there is none.
     """
     for each in product(*sides):
         try:
@@ -154,9 +158,13 @@ def _answer(
     said: verdict.Verdict | None,
     at: int,
 ) -> tuple[Sequence[str], tuple[str, ...]]:
-    """Returns the verdict lines (one for each level, if all of `curves` are `Answers`, and if they
-    are of all networks or `said` is None; else the single line of `said`, or a request to measure),
-    and sentences on how certain the line at level `at` is. Networks without a curve are named.
+    """Returns the screen's answer (one line for each level, or a single line), and sentences on how
+    certain the line at the level with index `at` is.
+
+    If all `curves` are `Answers`, there is a line for each level, unless a network in `found` has
+    no curve while `said` exists. Otherwise the single line is that of `said` or, without `said`, a
+    request to measure. Each line except the request also names the networks
+    that have no curve yet.
     """
     known = [curve for curve in curves.values() if isinstance(curve, Answers)]
     lacking = [_side(who).upper() for who in found if who not in curves]
@@ -173,8 +181,9 @@ def _answer(
 
 
 def _held(known: Sequence[Answers], names: Sequence[str], eps: float) -> verdict.Verdict:
-    """Returns the verdict at the measured radius nearest to `eps`; if that radius differs from
-    `eps`, the line says so. `names`: what the line calls the networks, as `A` and `B`.
+    """Returns the verdict on one or two networks at the measured radius nearest to `eps` (pixel
+    units); if that radius differs from `eps`, the line says so. `names`: what the line calls the
+    networks, such as `A` and `B`.
     """
     first = known[0]
     places = [one.nearest(eps) for one in known]
@@ -206,9 +215,9 @@ def _pictures(first: AttackLevels) -> tuple[str, ...]:
 def _chart(
     curves: Mapping[str, AccuracyCurve], levels: np.ndarray, at: int
 ) -> tuple[str, dict[str, tuple[str, Sequence[str]]]]:
-    """Returns the chart of accuracy against ε with 95% bands as SVG in HTML, in two sizes of which
-    the browser shows the one that fits, and the values that their moving parts take at each level;
-    "" and {} without curves.
+    """Returns the chart of accuracy against ε with 95% bands, and the values that its moving parts
+    take at each level (as in `Screen.moves`). The chart is HTML with two SVGs, a wide one and one
+    for phones, of which the browser shows the one that fits. Without curves: "" and {}.
     """
     if not curves:
         return "", {}
@@ -229,8 +238,9 @@ def _plot(
     size: tuple[int, int],
     moves: dict[str, tuple[str, Sequence[str]]],
 ) -> str:
-    """Returns the chart as SVG of `size`, its width and height; what its moving parts become at
-    each level is added to `moves`. The small one has fewer ticks, and the names above the plot.
+    """Returns the chart as SVG of `size` (width, height), and adds to `moves` the values that its
+    moving parts take at each level. The chart of size `SMALL` has fewer ticks, and the networks'
+    names stand above the plot instead of in it. `at`: the index of the initial level.
     """
     key, count, head, first = (
         ("small-", 4, 20 * len(curves), 2 - 20 * len(curves)) if size == SMALL else ("", 8, 0, 14)
