@@ -1,7 +1,6 @@
-"""The command line `python -m robustviz …`: everything that the pages do, for terminals and
-scripts. With `--json` standard output has machine-readable output only; progress goes to standard
-error. Exit status: 0 success, 1 failure, 2 wrong usage; a failure prints one clear line, no
-traceback.
+"""The command line `python -m robustviz …`, for terminals and scripts. With `--json` standard
+output has machine-readable output only; progress goes to standard error. Exit status: 0 success, 1
+failure, 2 wrong usage; a failure prints one clear line, no traceback.
 """
 
 import argparse
@@ -36,7 +35,7 @@ from robustviz.plugins import load_all, take
 from robustviz.training import world
 from robustviz.types import UserError
 
-# commands that use nothing that a plug-in could add; the app's server loads plug-ins itself
+# commands that use nothing that a plug-in could add, or that load the plug-ins themselves
 WITHOUT = ("app", "check", "pause", "plugins", "prepare", "remove", "stop", "tidy")
 COMMANDS = (  # in the order in which --help lists them
     *listing.COMMANDS,
@@ -79,8 +78,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, given as `argv` (None: the command line), and return its exit status. An
-    error is printed as one line on standard error; with ROBUSTVIZ_DEBUG set, an unexpected one is
-    raised. `--help` and `--version` raise SystemExit.
+    error is printed as one line on standard error; an unexpected one is raised instead if
+    ROBUSTVIZ_DEBUG is set. `--help` and `--version` raise SystemExit.
     """
     try:
         args = parser().parse_args(argv)
@@ -117,8 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _plug_in(args: argparse.Namespace) -> None:
     """Load the plug-ins that the command may use: for those in `WITHOUT` only the ones named by
-    `--plugin`, for `contracts` none, else all. One that was named by an earlier command and cannot
-    be loaded only gives a warning.
+    `--plugin`, for `contracts` none, else also those from the environment, from entry points and
+    from earlier commands. Raises UserError if one named by `--plugin` cannot be loaded; for the
+    others a warning is printed.
     """
 
     def tell(line: str) -> None:
@@ -132,7 +132,9 @@ def _plug_in(args: argparse.Namespace) -> None:
 
 
 def _failed(sentence: str, status: int = 1) -> int:
-    """Print an error message, only once in a training with several processes. Returns `status`."""
+    """Print an error message on standard error, and return `status`. Of the processes that torchrun
+    started, only the first one that fails prints.
+    """
     if world.reports_errors():
         say(f"robustviz: {sentence}")
     return status

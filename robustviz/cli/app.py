@@ -19,7 +19,7 @@ def app(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Test whether the machine is ready, or with `--class` whether a class on the local network
-    could join. Returns the exit status, which is 1 if not.
+    could join, and print what was found. Returns the exit status: 0 if so, else 1.
     """
     from robustviz.check import check, check_class
 

@@ -9,9 +9,9 @@ from robustviz.types import UserError
 
 
 def do(args: argparse.Namespace) -> int:
-    """Print the BibTeX entries for the named runs and for things such as `method/trades`; things
-    without an entry are listed on standard error. Returns the exit status 0. Raises UserError for
-    an unknown name.
+    """Print the BibTeX entries for what the named runs use and for named things such as
+    `method/trades`; things without an entry are listed on standard error. Returns the exit status
+    0. Raises UserError for an unknown name.
     """
     things = list(dict.fromkeys(thing for name in args.what for thing in _things(name)))
     if unknown := citations.missing(things):
@@ -21,8 +21,9 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _things(name: str) -> tuple[str, ...]:
-    """The names, such as `method/trades`, of everything that the run `name` uses; if `name` is such
-    a name itself, only this. Raises UserError if there is neither such a run nor such a thing.
+    """The names, such as `method/trades`, of everything that the run `name` uses; if `name` is
+    itself such a name, only this one. Raises UserError if there is neither such a run nor such a
+    thing.
     """
     kind, slash, key = name.partition("/")
     if slash and kind in registry.ROOMS:

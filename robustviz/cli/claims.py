@@ -10,9 +10,9 @@ from robustviz.views.claims.result import found
 
 
 def do(args: argparse.Namespace) -> int:
-    """Train and measure what is missing (not with `--report`), write down the verdicts, and show
-    one row for each expectation, or with `--networks` one for each network. Returns the exit status
-    0. Raises UserError for data that the claims are not tested on.
+    """Train and measure what is missing for the claims (not with `--report`), write down the
+    verdicts, and show one row for each expectation, or with `--networks` one for each network.
+    Returns the exit status 0. Raises UserError for a data set on which no claim is tested.
     """
     from robustviz.claims import claim, study, written
 

@@ -10,9 +10,10 @@ from robustviz.types import JSON, UserError
 
 
 def contracts(args: argparse.Namespace) -> int:
-    """Test everything that the given plug-ins register, and print one line for each promise that
-    all classes of a kind must keep. Returns the exit status, which is 1 if a promise is broken.
-    Raises UserError if no plug-in is given, and for one that registers nothing.
+    """Test everything that the plug-ins named by `--plugin` register against the promises of its
+    kind, and print one line for each test. Returns the exit status: 1 if a promise is broken, else
+    0. Raises UserError if no plug-in is named, if one cannot be loaded, and if one registers
+    nothing.
     """
     from robustviz import contracts
 
@@ -42,8 +43,9 @@ def _line(row: JSON) -> str:
 
 
 def listing(args: argparse.Namespace) -> int:
-    """List the plug-ins that are remembered or loaded, with what they register or why they cannot
-    be loaded. With `forget SOURCE`, stop remembering that one instead. Returns the exit status 0.
+    """Load all plug-ins, and list those that are remembered or were loaded, with what they register
+    or why they cannot be loaded. With `forget SOURCE`, stop remembering that one instead. Returns
+    the exit status 0. Raises UserError for `forget` without SOURCE.
     """
     if (args.what is None) != (args.source is None):
         raise UserError("Which plug-in? Name it: plugins forget SOURCE.", code=2)

@@ -1,5 +1,5 @@
-"""The command `data`: named data sets of the user's own; and the option `--data` of other
-commands.
+"""The command `data`, for data sets that the user adds under a name, and the option `--data` of
+other commands.
 """
 
 import argparse
@@ -24,7 +24,7 @@ WHAT = "folder:PATH, FILE.csv (path,label,split), package.module:make or FILE.py
 
 def do(args: argparse.Namespace) -> int:
     """Add, list or remove data sets of the user's own, as `args.what` says. Returns the exit status
-    0.
+    0. Raises UserError if what to add or remove is not named, and as adding and removing do.
     """
     if args.what == "list":
         return _list(args)
@@ -35,10 +35,11 @@ def do(args: argparse.Namespace) -> int:
 
 
 def named(text: str) -> "Source":
-    """The source of images that `text`, as a person typed it after `--data`, names.
+    """The source of images that `text`, as a person typed it after `--data`, names; its paths are
+    absolute. Raises UserError as `data.source` does.
 
-    If it is a function of the user's, its code is remembered as trusted, because the training may
-    run in another process, which must import it too.
+    If it is a function of the user's, the code is loaded now and remembered as trusted, because the
+    training may run in another process, which must import it too.
     """
     from robustviz import data, plugins
 
@@ -49,9 +50,9 @@ def named(text: str) -> "Source":
 
 
 def on(text: str | None, run: folder.Run) -> folder.Run:
-    """`run` with the images that `text`, the value of `--data`, names in place of its own test
-    images; `run` itself if `text` is None. Raises UserError if the images have other classes or
-    another size than the run's.
+    """The run `run`, but with the images that `text`, the value of `--data`, names in place of its
+    own test images; `run` itself if `text` is empty or None. Raises UserError if the images have
+    other classes, another size or another number of channels than the run's.
     """
     return folder.Elsewhere(run, named(text)) if text else run
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def do(args: argparse.Namespace) -> int:
-    """Evaluate the run under one attack or under the ladder of attacks, write the results into the
-    run's `eval.json`, and show its accuracies; with `--out` also write a table of the images.
-    Returns the exit status 0.
+    """Evaluate the run under one attack or under the ladder of attacks, save the results with the
+    run's evaluations (`Run.add_evaluation`), and show its accuracies; with `--out` also write a
+    table of the images, for one attack. Returns the exit status 0.
     """
     from robustviz.training.evaluate import evaluate
     from robustviz.training.images import Images
@@ -68,8 +68,9 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _doubt(run: folder.Run, result: "Evaluation") -> str:
-    """What to check if an imported network is less than a quarter of the way from the share of the
-    largest class to all untouched images; else empty.
+    """For an imported network with a low clean accuracy, a sentence on what to check; else empty.
+    Low is below m + (1 − m)/4, where m is the share of the largest class: less than a quarter of
+    the way from always answering with that class to no error.
     """
     return (
         f"Only {result.clean_k} of {result.n} untouched images are right. Do its mean, std and"
@@ -81,8 +82,8 @@ def _doubt(run: folder.Run, result: "Evaluation") -> str:
 
 
 def _write(out: str, run: folder.Run, images: "Images") -> None:
-    """Write a CSV file with one row for each image; text that a spreadsheet would take for a
-    formula is escaped.
+    """Write the CSV file `out` with one row for each evaluated image; text that a spreadsheet would
+    take for a formula is escaped.
     """
     from robustviz.data import load
 
@@ -91,8 +92,9 @@ def _write(out: str, run: folder.Run, images: "Images") -> None:
 
 
 def _attack(args: argparse.Namespace, run: folder.Run) -> "Attack":
-    """The attack with the settings given on the command line, in the norm in which the run was
-    trained; `pgd` has 20 steps by default. Raises UserError for a setting that it does not have.
+    """The attack with the settings given on the command line. By default it has the norm in which
+    the run was trained, and `pgd` has 20 steps. Raises UserError for an unknown attack, and for a
+    setting that the attack does not have.
     """
     from robustviz.training.config import read_value
     from robustviz.training.evaluate import norm_of

@@ -26,7 +26,7 @@ Figure = Callable[..., Any]
 
 def do(args: argparse.Namespace) -> int:
     """Measure what the figure shows, draw it, write it to a file, and print its caption. The figure
-    `images` becomes several PNG files, one for each size. Returns the exit status 0.
+    `images` becomes several PNG files, one for each enlargement. Returns the exit status 0.
     """
     runs = [folder.open_run(name) for name in args.run]
     out = Path(args.out or f"{args.figure}.pdf")
@@ -68,8 +68,9 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _images(args: argparse.Namespace, runs: list[folder.Run], out: Path) -> int:
-    """Write a picture with one row for each network, in several sizes: the clean image, the
-    attacked one and the perturbation. Each size is a PNG file of its own.
+    """Write a picture with one row for each network (the clean image, the attacked one and the
+    perturbation) as PNG files, one for each enlargement in `SCALES`, and show their names. Returns
+    the exit status 0.
     """
     if out.suffix.lower() != ".png":
         raise UserError(f"Pictures are written as .png, and not as {out.name!r}.", code=2)
@@ -95,13 +96,13 @@ def _images(args: argparse.Namespace, runs: list[folder.Run], out: Path) -> int:
 def _found(name: str) -> tuple[Figure, tuple[type[Result], ...]]:
     """The function that draws the figure called `name`, and the types of results that it draws.
 
-    The name of a page stands for the figure of the same name, or else for the page's first figure.
-    Raises UserError if there is no such figure.
+    The name of a page stands for the figure of the same name, or if there is none, for the page's
+    first figure. Raises UserError if there is no such figure.
     """
     from robustviz import figures
 
     known = _known()
-    pages = {  # the first figure of each page: it is the last one to take the page's name
+    pages = {  # the first figure of each page: it comes last here, and so replaces the others
         each.__module__.split(".")[2]: each
         for each in reversed(known.values())
         if each.__module__.startswith("robustviz.views.")
@@ -120,7 +121,9 @@ def _found(name: str) -> tuple[Figure, tuple[type[Result], ...]]:
 
 
 def _known() -> dict[str, Figure]:
-    """The functions that draw the results of probes, by the figure's name."""
+    """The figures that draw the result of a probe, as functions by name: robustviz's own, and those
+    of loaded plug-ins.
+    """
     from robustviz import figures, plugins
 
     asked = {registry.get("probe", key).result for key in registry.keys("probe")}
@@ -163,8 +166,13 @@ def _settings(
     results: tuple[type[Result], ...],
     runs: list[folder.Run],
 ) -> tuple[ProbeSpec[Result], dict[str, Any]]:
-    """The spec of the measurement to make, and the options of the figure itself, both with the
-    values that `--set` gives. Raises UserError for a setting that neither of them has.
+    """The spec of the measurement to make, and the keyword arguments of the figure, both with the
+    values that `--set` gives. `draw`: the figure's function; None: the figure `images`. `results`:
+    the types of results that it draws.
+
+    Without a value of its own, a setting `reference` becomes the first of several runs, and a
+    figure's required argument `eps` the first run's ε. Raises UserError for a setting that neither
+    spec nor figure has, and if no probe gives such a result.
     """
     from robustviz.training.config import read_value
 
@@ -198,8 +206,8 @@ def _settings(
 
 
 def _measured(runs: list[folder.Run], spec: ProbeSpec[Result]) -> Mapping[str, Result]:
-    """The result of each run, measured by the probe of `spec`, by the label that the figure prints
-    for the run.
+    """The result of the probe of `spec` for each run, by the label that the figure prints for the
+    run. With several runs the labels begin with A, B and so on. Raises UserError for more than 26.
     """
     from robustviz.views.measure import measure
 

@@ -10,7 +10,8 @@ from robustviz.types import UserError
 
 def do(args: argparse.Namespace) -> int:
     """Import the network that the arguments name as a run, and show what was found out about it.
-    Returns the exit status 0.
+    Returns the exit status 0. Raises UserError if both `--net` and `--model` are given, and as
+    `import_run` does.
     """
     from robustviz.runs.imported import import_run
 

@@ -7,7 +7,9 @@ from robustviz.runs import folder, queue
 
 
 def stop(args: argparse.Namespace) -> int:
-    """Stop a training, wait until it has stopped, and show its state. Returns the exit status 0."""
+    """Stop a training, by force if it does not end by itself, and show its state. Returns the exit
+    status 0.
+    """
     run = folder.open_run(args.run)
     state = queue.stop(run)
     return show(args, {"run": run.id} | about(run) | {"state": state}, f"{run.id} is {state}")
@@ -27,7 +29,9 @@ def pause(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    """Delete a run folder, even if it is damaged. Returns the exit status 0."""
+    """Delete a folder of the user's runs, even if it is damaged. Returns the exit status 0. Raises
+    UserError for a shipped run, and for one that is being trained.
+    """
     path = folder.home() / args.run
     run = (
         # A damaged folder must be removable too, so this checks less than open_run.

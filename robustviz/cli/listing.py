@@ -14,8 +14,9 @@ from robustviz.types import JSON, UserError, shown
 
 
 def do(args: argparse.Namespace) -> int:
-    """Show the list that `args.what` names, or if `args.of` is the key of a method, attack, data
-    set or probe, its settings. Returns the exit status 0.
+    """Show the list that `args.what` names; if `args.of` is given, the settings of the method,
+    attack, data set or probe with this key instead. Returns the exit status 0. Raises UserError for
+    an unknown key, and for `args.of` with a list whose entries have no settings.
     """
     if args.of:
         rows = _settings_of(args.what, args.of)
@@ -58,8 +59,9 @@ ROOTS = {"method": "method.", "data": "data."}  # prefix of a setting's path in 
 
 
 def _settings_of(what: str, key: str) -> list[JSON]:
-    """The settings of one registered class, including those of nested ones. Raises UserError if
-    there is no such class, and for nets, runs and presets, which have no settings.
+    """The settings of one registered class, one row for each, including those of nested classes.
+    Raises UserError if there is no such class, and for nets, runs and presets, which have no
+    settings.
     """
     kind = what.removesuffix("s")
     if kind not in registry.ROOMS or kind == "net":
@@ -118,9 +120,11 @@ def _measured(one: Evaluation) -> str:
 
 
 def _together(found: Worst | None, shown: Evaluation, every: Sequence[Evaluation]) -> str:
-    """The accuracy under several attacks together, after that of `shown`. On other images it can
-    be higher, so there it stands beside the same attack's accuracy on these images, if `every` has
-    that. Empty if `found` is None.
+    """The end of a run's note: the accuracy under all attacks of `found` together; empty if `found`
+    is None. `shown` is the evaluation at the beginning of the note. If the images of `found` are
+    others than those of `shown`, the text says so, and begins with the accuracy under the attack of
+    `shown` on these images if `every` has it, because numbers on different images cannot be
+    compared.
     """
     if found is None:
         return ""
@@ -135,9 +139,11 @@ def _together(found: Worst | None, shown: Evaluation, every: Sequence[Evaluation
 
 def summary(run: folder.Run) -> JSON:
     """What a list of runs shows about `run`: its id, path, state (`shipped` for a run that came
-    with robustviz), data, method and net. If it was evaluated with PGD-20 at its ε also its
-    accuracies; other evaluations are only in the `note` for people, which is missing if there is
-    nothing to say. For a damaged run: the state `damaged`, and as note what is wrong.
+    with robustviz), data, method and net. If it was evaluated with PGD-20 at its ε, also the
+    accuracies, n and ε of that evaluation, and as `worst` the accuracy under all attacks together
+    (None if there was only one). `note`: a text for people with these or other accuracies, an error
+    of the training, or a plug-in that is missing or has changed; left out if there is nothing to
+    say. For a damaged run: only id and path, the state `damaged`, and as note what is wrong.
     """
     out: JSON = {"run": run.id} | about(run)
     try:

@@ -11,7 +11,7 @@ from robustviz.types import UserError
 
 def do(args: argparse.Namespace) -> int:
     """Write the notebook that repeats a run, and show its path. Returns the exit status 0. Raises
-    UserError if `--out` does not end in .ipynb.
+    UserError if `--out` does not end in .ipynb, and for a damaged run.
     """
     run = folder.open_run(args.run)
     out = Path(args.out or f"{run.id}.ipynb")

@@ -24,8 +24,8 @@ def do(args: argparse.Namespace) -> int:
     """Show how well the class activation maps of the named runs match the true object, one row for
     each run. Returns the exit status 0.
 
-    If no run is named, these are the shipped runs on shapes with the network `small_resnet`. Raises
-    UserError if no run can be measured.
+    If no run is named, the table has the shipped runs on shapes with the network `small_resnet`.
+    Raises UserError if no run can be measured, and with `--ladder` or `--against`.
     """
     if args.ladder or args.against:
         raise UserError(

@@ -28,9 +28,9 @@ TAKEN = ("a", "b", "a-set", "b-set", "data", "img", "eps", "present")
 class Asked:
     """What the page at an address shows.
 
-    `questions` are the names of the views on it, `sides` the ids of the networks, `image` the index
-    of the test image, and `other` the names of further parameters of the address, for which nothing
-    is measured.
+    `questions`: the names of the views on it; `sides`: the ids of the networks, one or two;
+    `image`: the index of the test image; `other`: the names of parameters in the address that are
+    ignored, because only default settings are measured.
     """
 
     questions: tuple[str, ...]
@@ -40,9 +40,10 @@ class Asked:
 
 
 def prepare(args: argparse.Namespace) -> int:
-    """Measure what the given pages show first, unless it is cached, and show how many results there
-    are. Returns the exit status 0, also if some measurements failed. Raises UserError, before
-    anything is measured, for an address that names a page, run, data set or image that is missing.
+    """Measure what the given pages show first, unless it is cached, and show how many results were
+    cached, measured, or failed. Returns the exit status 0, also if some measurements failed. Raises
+    UserError, before anything is measured, for an address that names a page, run, data set or image
+    that is missing.
     """
     rows: list[JSON] = []
     # all links are checked before anything is measured
@@ -65,8 +66,8 @@ def prepare(args: argparse.Namespace) -> int:
 
 
 def _asked(link: str) -> Asked:
-    """What the address `link` shows, with the defaults that the page would choose. Raises UserError
-    if there is no such page, and for a run that cannot be shown.
+    """What the address `link` shows; what it does not name is what the page would choose. Raises
+    UserError if it names a page, run, data set or image that is missing.
     """
     address = urlsplit(link)
     page = address.path.rstrip("/").rpartition("/")[2]
@@ -99,8 +100,8 @@ def _asked(link: str) -> Asked:
 
 
 def _specs(asked: Asked, run_id: str) -> list[ProbeSpec[Any]]:
-    """The specs of the measurements that the first screens of a page need of one network; empty if
-    they need none.
+    """The specs of the measurements that the first screens of a page need of one network, at the
+    default ε of its data; empty if they need none.
     """
     run = folder.open_model(run_id)
     eps = float(catalogue.facts("data", run.data_key)["default_eps"] or run.eps)

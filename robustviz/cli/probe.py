@@ -46,8 +46,8 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _table(name: str, result: Result) -> bytes:
-    """The result's own table, or else the numbers that its figure draws, as CSV, like the page's
-    download. Raises UserError if there are none.
+    """The result's own table as CSV or, if it has none, the numbers that its figure draws, as the
+    page's download has them. Raises UserError if there are none.
     """
     if type(result).rows is not Result.rows:
         return result.to_csv()

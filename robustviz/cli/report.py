@@ -30,7 +30,8 @@ APART = (
 
 def do(args: argparse.Namespace) -> int:
     """Show the table of evaluations, or the table that `--ladder`, `--seeds` or `--overlap` asks
-    for. Returns the exit status 0.
+    for. Returns the exit status 0. A run whose evaluations are damaged is reported on standard
+    error and left out. Raises UserError for an unknown run, and for `--against` with `--ladder`.
     """
     if args.overlap:
         return overlap.do(args)
@@ -70,8 +71,8 @@ def _span(k: int, n: int) -> str:
 
 
 def _all(found: Worst | None) -> str:
-    """The table cell with the accuracy under all attacks together, which `found` holds; `–` unless
-    there was more than one attack.
+    """The table cell with the accuracy under all attacks together, which `found` holds; `–` if
+    there was at most one attack.
     """
     return _span(found.k, found.n) if found and found.several else "–"
 
@@ -80,7 +81,7 @@ def _row(
     run: folder.Run, evaluation: Evaluation, every: list[Evaluation], base: folder.Run | None
 ) -> Row:
     """One evaluation of a run as a table row, with the accuracy under all attacks in `every` that
-    were run on the same images.
+    were run on the same images, and with the difference from `base` unless that is None.
     """
     together = worst(every, evaluation)
     clean, robust = (
@@ -116,8 +117,8 @@ def _row(
 
 
 def _against(run: folder.Run, evaluation: Evaluation, base: folder.Run) -> tuple[JSON | None, str]:
-    """The paired difference from the evaluation of `base` with the same protocol, as JSON and as
-    the text of a table cell. If there is none, the JSON is None and the text says why.
+    """The paired difference between an evaluation and that of `base` with the same protocol, as
+    JSON and as the text of a table cell. If there is none, the JSON is None and the text says why.
     """
     if run.path == base.path:
         return None, "–"
@@ -140,8 +141,8 @@ def _against(run: folder.Run, evaluation: Evaluation, base: folder.Run) -> tuple
 
 
 def _climbed(run: folder.Run, every: list[Evaluation]) -> list[Row]:
-    """A run's best ladder at its own ε as a single row, or else its plain evaluation; empty if it
-    has neither.
+    """A list with a single row: a run's best ladder at its own ε, or else its plain evaluation.
+    Empty if it has neither.
     """
     best = best_ladder(every, run.eps)
     rungs = best.rungs if best else tuple(filter(None, [run.evaluation()]))

@@ -1,9 +1,9 @@
 """The command `report --seeds`: the mean accuracy of each method over its training seeds.
 
-The interval of one evaluation is about one network and more test images; the intervals of this
-table are about more seeds. Their ends are cut to [0, 1], because no accuracy lies outside. The
-table reads the shipped runs, the user's runs, and `checkpoints/seeds`, which holds evaluations of
-networks whose weights are not shipped.
+An interval here says how far the mean could be from that over all possible seeds; the interval of a
+single evaluation is about other test images instead. The ends are cut to [0, 1], because no
+accuracy lies outside. The table reads the shipped runs, the user's runs, and `checkpoints/seeds`,
+which holds evaluations of networks whose weights are not shipped.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Seen:
 
 def do(args: argparse.Namespace) -> int:
     """Show the table of the runs in `args.run`; if that is empty, of all runs that were not
-    imported and of the shipped evaluations in `FOLDER`. Returns the exit status 0.
+    imported and of the shipped evaluations in `FOLDER`. Returns the exit status 0. Raises UserError
+    with `--ladder`, `--overlap` or `--against`.
     """
     if args.ladder or args.overlap or args.against:
         raise UserError(
@@ -81,9 +82,9 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _seen(runs: Sequence[folder.Run]) -> Iterator[Seen]:
-    """Yields the networks of `runs`; if that is empty, of all trained runs and of all files in
-    `FOLDER`. Damaged ones are reported and left out, and so are those of a plug-in that has changed
-    since: another code is another method.
+    """Yields the networks of `runs`; if that is empty, those of all runs that were not imported and
+    of all files in `FOLDER`. A network is reported on standard error and left out if its files are
+    damaged, or if its plug-in has changed since, because other code is another method.
     """
     trained = [run for run in folder.all_runs() if not run.imported]  # these have a known seed
     sources = [functools.partial(_of_run, run) for run in runs or trained]
@@ -108,7 +109,7 @@ def file_of(run_id: str) -> Path:
 
 def write(run: folder.Run) -> None:
     """Write the settings and evaluations of a trained run to the file `file_of(run.id)`: for each
-    attack in `ATTACKS` the evaluation with the most images.
+    attack in `ATTACKS`, at the run's ε and with seed 0, the evaluation with the most images.
 
     Raises UserError if the run was not measured under each of these attacks.
     """
@@ -139,8 +140,8 @@ def read(path: Path) -> Seen:
 
 
 def found(evaluations: Sequence[Evaluation], eps: float, attack: str) -> list[Evaluation]:
-    """The evaluations with an attack of this name, in linf or l2, at this ε, with seed 0, on the
-    test split.
+    """Those of `evaluations` with the attack of this printed name, such as `PGD-20`, in linf or l2,
+    at this ε, with seed 0, on the test split.
     """
     return [
         one
@@ -151,9 +152,9 @@ def found(evaluations: Sequence[Evaluation], eps: float, attack: str) -> list[Ev
 
 
 def _row(group: dict[int, list[Seen]]) -> JSON | None:
-    """The table row for networks that differ only in their seed, given as a list for each seed;
-    None if nothing was measured. It uses the test images on which most seeds were evaluated; if
-    that holds for several sets of images, the largest.
+    """The table row for networks that differ only in their seed; None if nothing was measured.
+    `group`: a list of networks for each seed. The row uses the test images on which the most seeds
+    were evaluated, and of several such sets the largest.
     """
     of = {
         seed: [
@@ -191,8 +192,9 @@ def _row(group: dict[int, list[Seen]]) -> JSON | None:
 
 
 def _measured(seeds: list[dict[str, Evaluation]]) -> dict[str, JSON]:
-    """Clean accuracy, accuracy under each attack and under both, as `_over_seeds` sums them up,
-    each over the seeds for which it was measured. `seeds` holds each seed's evaluations by attack.
+    """Clean accuracy, accuracy under each attack, and accuracy under both (`both`), each as
+    `_over_seeds` of the seeds for which it was measured; one that was not measured is left out.
+    `seeds` holds each seed's evaluations by attack.
     """
     values: dict[str, list[float]] = defaultdict(list)
     for seed in seeds:
@@ -220,7 +222,7 @@ def _over_seeds(values: list[float]) -> JSON:
 
 def _special(config: TrainConfig) -> JSON:
     """The settings that differ from the defaults of this data set and method, by their dotted
-    paths.
+    paths; without those that have a column of their own or do not change the training.
     """
     from robustviz.training.config import TrainConfig
 

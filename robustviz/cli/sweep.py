@@ -20,7 +20,8 @@ LISTS = ("data", "methods", "nets", "seeds")
 
 def do(args: argparse.Namespace) -> int:
     """Train the points of the grid that are not trained yet, and show the results of all points.
-    Returns the exit status 0. Raises UserError at the end if some are not trained.
+    Returns the exit status 0. Raises UserError for an invalid grid, and after showing the results
+    if some points are not trained.
     """
     from robustviz.runs import plans, sweeps
 
@@ -66,8 +67,8 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _typed(args: argparse.Namespace) -> JSON:
-    """The grid given by command-line options. A comma separates two values, except within
-    brackets.
+    """The grid given by command-line options, as `Grid.make` takes it. A comma separates two
+    values, except within square brackets.
     """
     out: JSON = {name: value for name in LISTS if (value := getattr(args, name)) is not None}
     if args.preset:
@@ -107,7 +108,10 @@ def _ask(count: int) -> None:
 
 
 def _row(run_id: str, refused: str | None) -> JSON:
-    """The result row of a grid point: as in `list runs`, and always with both accuracies."""
+    """The result row of a grid point: as in `list runs`, and always with both accuracies (None if
+    not measured). `refused`: why its training was not queued, which becomes the note; None if it
+    was. The state is `not begun` if there is no run folder.
+    """
     run = folder.Run(folder.home() / run_id)
     row: JSON = {"clean_acc": None, "robust_acc": None} | summary(run)
     if not run.path.is_dir():
@@ -116,9 +120,10 @@ def _row(run_id: str, refused: str | None) -> JSON:
 
 
 class Bar:
-    """Progress of the sweep on standard error.
+    """A callable that shows the progress of a sweep, a `sweeps.Now`, on standard error.
 
-    On a terminal it is one line that is overwritten, otherwise a new line for each training.
+    On a terminal the progress is one line that is overwritten; elsewhere each new training gets a
+    line.
     """
 
     def __init__(self, name: str) -> None:

@@ -69,10 +69,11 @@ ARGUMENTS: Arguments = {
 
 
 def chosen(args: argparse.Namespace, head: Sequence[str], rows: Sequence[Row]) -> list[Row]:
-    """The rows that match all --filter options, in the order of --sort. Rows without a value in
-    that column come last.
+    """The rows that match all --filter options, in the order of --sort. Rows without a value in the
+    column of --sort come last.
 
-    Raises UserError for a malformed filter and for a column that no row has.
+    Raises UserError for a malformed filter, and, unless there are no rows, for a column that
+    neither the table nor a row has.
     """
     kept = list(rows)
     for condition in args.filter:
@@ -103,10 +104,11 @@ def show(
     empty: str,
 ) -> int:
     """Print the table in the format of --format, with `notes` (left out in CSV and JSON). Without
-    rows, print `empty`, or in CSV and JSON an empty table.
+    rows, print the text `empty`, or in CSV and JSON an empty table.
 
-    Returns exit status 0. Raises UserError for a column that no row has, and for --json with
-    --columns or with another --format than markdown, the default.
+    Returns exit status 0. Raises UserError for --json with --columns or with another --format than
+    markdown, the default; and, unless there are no rows, for a column in --columns that neither the
+    table nor a row has.
     """
     if args.json:
         if args.columns or args.format != "markdown":
@@ -177,8 +179,8 @@ def _numeric(column: Sequence[str]) -> bool:
 
 
 def _number(text: object) -> float | None:
-    """The number that a text is or begins with, as in `8/255` or `0.51 [0.46, 0.56]`; None if there
-    is none.
+    """The number that a value is, or with which its text begins, as in `8/255` or `0.51 [0.46,
+    0.56]`; None if there is none, or if it is not finite.
     """
     if isinstance(text, bool) or text is None:
         return None
@@ -207,13 +209,13 @@ def _key(found: object) -> tuple[bool, bool, float, str]:
 
 
 def _bare(name: str) -> str:
-    """The name of a column without the part in brackets."""
+    """The name of a column in lower case, without what stands in square brackets."""
     return re.sub(r"\s*\[.*?\]", "", name).strip().lower()
 
 
 def _found(name: str, head: Sequence[str], row: Row) -> object:
-    """The value of a row in the column `name`: from its values for machines, else from its cells;
-    None if it is missing.
+    """The value of a row in the column `name`: from its values for machines, else the text of its
+    cell; None if there is neither, or if it is `–`.
     """
     facts, cells = _flat(row[0]), dict(zip(map(_bare, head), row[1], strict=True))
     value = facts.get(name.strip(), facts.get(_bare(name), cells.get(_bare(name))))
@@ -221,7 +223,9 @@ def _found(name: str, head: Sequence[str], row: Row) -> object:
 
 
 def _read(name: str, head: Sequence[str], row: Row) -> str:
-    """The text of a row in the column `name`: from its cells, else from its values for machines."""
+    """The text of a row in the column `name`: its cell, else its value for machines, with four
+    digits if that is a float; `–` if there is neither.
+    """
     cells = dict(zip(map(_bare, head), row[1], strict=True))
     if _bare(name) in cells:
         return cells[_bare(name)]
@@ -239,8 +243,9 @@ def _check(names: Iterable[str], head: Sequence[str], rows: Sequence[Row]) -> No
 
 
 def _flat(facts: Mapping[str, object], before: str = "") -> dict[str, object]:
-    """Nested facts as one value per column: a nested value has its path as name, an interval
-    becomes `…_low` and `…_high`, a list is joined; packed bits and nested lists are left out.
+    """Nested facts as one value per column. A value inside a dictionary gets its path as name,
+    joined by `_`; an interval becomes `…_low` and `…_high`; a list is joined by spaces; packed bits
+    and lists of lists or dictionaries are left out.
     """
     flat: dict[str, object] = {}
     for name, value in facts.items():

@@ -37,8 +37,8 @@ def about(run: Run) -> JSON:
 
 
 def whose(run: Run) -> JSON:
-    """The fields with which the JSON object of a table row begins: the id, path, label, data,
-    method and training seed of its run.
+    """The fields with which the JSON object of a table row begins: the id (as `run` and as `id`),
+    path, label, data, method and training seed of its run.
     """
     return {
         "run": run.id,
@@ -56,7 +56,9 @@ def called(run: Run) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors raise UserError with one line, without the usage block."""
+    """An argparse parser that reports wrong usage as a UserError of one line, without the usage
+    block.
+    """
 
     def error(self, message: str) -> NoReturn:
         raise UserError(

@@ -32,9 +32,8 @@ CACHE, OTHER, KILLED = (
 
 @dataclass(frozen=True)
 class Found:
-    """A file that may be deleted: its path, the reason, its size in bytes and its time of writing.
-
-    The time is in seconds since 1970.
+    """A file that may be deleted: its path, the reason (`why`), its size in bytes, and when it was
+    last written, in seconds since 1970.
     """
 
     path: Path
@@ -44,8 +43,9 @@ class Found:
 
 
 def tidy(args: argparse.Namespace) -> int:
-    """List the files that may be deleted, and delete them with `--yes`. Returns the exit status,
-    which is 1 if a file could not be deleted.
+    """List the files that may be deleted, as far as `--older` and `--most` allow, and delete them
+    with `--yes`. Damaged runs are listed, too, but not deleted. Returns the exit status: 1 if a
+    file could not be deleted, else 0.
     """
     if min(args.older or 0, args.most or 0) < 0:
         raise UserError("--older and --most are numbers from 0.", code=2)
@@ -76,15 +76,15 @@ def tidy(args: argparse.Namespace) -> int:
 
 
 def _counted(found: list[Found]) -> Iterator[str]:
-    """Yields one line for each reason, with the number of files and their size."""
+    """Yields one line for each reason that occurs, with the number and total size of its files."""
     for why in (CACHE, OTHER, KILLED):
         if sizes := [each.bytes for each in found if each.why == why]:
             yield f"{len(sizes):6,} × {why}, {sum(sizes) / 1e6:,.1f} MB"
 
 
 def _above(found: list[Found], limit: float) -> list[Found]:
-    """The oldest of the files (sorted by age, oldest first) that must be deleted so that the rest
-    takes at most `limit` bytes.
+    """The oldest files, as many as must be deleted so that the rest takes at most `limit` bytes.
+    `found` must be sorted, the oldest first.
     """
     rest, out = sum(each.bytes for each in found), []
     for each in found:
@@ -95,7 +95,10 @@ def _above(found: list[Found], limit: float) -> list[Found]:
 
 
 def _found(home: Path) -> Iterator[Found]:
-    """Yields all files below the user's runs that may be deleted."""
+    """Yields the files that may be deleted below `home`, the folder of the user's runs: cached
+    results of shipped networks, cached results of other weights than a run has now, and temporary
+    files of interrupted writes.
+    """
     for path in _files(home / ".zoo-cache"):
         if path.parent.name == "probes" and path.suffix == ".npz":
             yield from _entry(path, CACHE)
@@ -135,8 +138,8 @@ def _entry(path: Path, why: str) -> Iterator[Found]:
 
 
 def _killed(path: Path) -> bool:
-    """Whether a file is the temporary file of a write that was interrupted: its process no longer
-    runs.
+    """Whether a file is left over from an interrupted write: it has the name of a temporary file,
+    is older than a minute, and the process that wrote it no longer runs.
     """
     named = TEMPORARY.fullmatch(path.name)
     with contextlib.suppress(OSError):

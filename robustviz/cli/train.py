@@ -17,8 +17,10 @@ FLAGS = (
 
 
 def do(args: argparse.Namespace) -> int:
-    """Train the network that the arguments describe, evaluate it, and show its accuracies. If the
-    training is paused or stopped, show that instead. Returns the exit status 0 in either case.
+    """Train the network that the arguments describe, evaluate it, and show its accuracies; a run
+    that is trained already is not trained again. If the training is paused or stopped, show that
+    instead. Returns the exit status 0 in either case. Raises UserError, before a run folder is
+    made, for settings, data or a network that do not fit.
     """
     from robustviz import data
     from robustviz.training.config import TrainConfig
@@ -70,7 +72,9 @@ def resume(args: argparse.Namespace) -> int:
 
 
 def _known(run: folder.Run) -> str:
-    """What to say of a run that is trained already: also if its plug-in's code is another now."""
+    """The line to print for a run that is trained already. It also says whether the code of the
+    run's plug-in has changed since.
+    """
     other = plugins.changed(run.info.get("plugins", ()))
     new = f" {other} To train with the new code, choose another name: --name NAME." if other else ""
     return f"{run.id} is already trained; these are its results.{new}"

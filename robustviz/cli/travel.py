@@ -34,8 +34,9 @@ def do(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
-    """Write the card of a run to a JSON file. Raises UserError if another file with this name
-    exists that is not a card.
+    """Write the card of a run to a JSON file, and show its path. Returns the exit status 0. Raises
+    UserError if the file's name does not end in .json, and if a file exists there that is not a
+    card.
     """
     from robustviz.runs import card
 
