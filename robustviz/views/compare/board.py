@@ -93,15 +93,15 @@ def mark(key: str) -> tuple[str, str]:
 
 
 def radius(trained: float) -> float:
-    """The radius of a mark, 5 to 9 pixels: it grows with the training ε `trained` (in pixel units)
-    until that is 32/255.
+    """The radius of a mark: from 5 pixels for the training ε 0 to 9 for 32/255 and above.
+    `trained`: the training ε, for pixels in [0, 1].
     """
     return 5 + 4 * min(1.0, math.sqrt(trained * 255 / 32))
 
 
 def answers(board: Board, a: str, b: str) -> list[str]:
     """For every position of the slider, the text that compares the runs with ids `a` and `b`. If
-    `b` is empty, it is on the run `a` alone.
+    `b` is empty, the texts are about the run `a` alone.
     """
     verdicts = [board.verdict(a, b, at) for at in range(len(board.attacks) + 1)]
     said = " Each has one training seed." if b and a != b else ""
@@ -111,9 +111,9 @@ def answers(board: Board, a: str, b: str) -> list[str]:
 def first(
     board: Board, names: Mapping[str, Name], a: str, b: str, images: Mapping[int, str] | None = None
 ) -> Screen:
-    """The scoreboard with the runs of ids `a` and `b` marked as A and B.
+    """The scoreboard as a first screen, with the runs of ids `a` and `b` marked as A and B.
     `names`: the printed names by run id. `images`: some clean test images as `data:` URIs, by
-    index; a mark's tooltip shows one that its network classifies correctly only without an attack.
+    index; a mark's tooltip shows the first on which an attack fools the network (`lost`).
     """
     last = len(board.attacks)
     moves: dict[str, tuple[str, list[str]]] = {}
@@ -182,7 +182,7 @@ def _chart(
     width: int,
     height: int,
 ) -> str:
-    """The chart, as SVG, in one size. The values that the slider changes are added to `moves`.
+    """The chart in one size, as SVG with styles. What the slider changes is added to `moves`.
     `sides`: the run ids of A and B; `prefix`: makes the ids of this chart's elements unique.
     """
     plot, tips, rules = _axes(board, width, height), [], []
@@ -223,7 +223,8 @@ def _chart(
 
 def _span(plot: Plot, one: Score, x: float, pair: tuple[int, int]) -> str:
     """The SVG path of the cross around a mark: the 95% intervals of both accuracies.
-    Coordinates are relative to the mark. A mark at the left edge has no horizontal interval.
+    Coordinates are relative to the mark, which is at `x` pixels. `pair`: (right, attacked), the
+    numbers of images. A network too inaccurate for the x axis has no horizontal interval.
     """
     low, high = wilson(*pair)
     left, right = wilson(one.plain.clean_k, one.plain.n)
@@ -243,7 +244,9 @@ def _kept(board: Board, one: Score, at: int) -> str:
 
 
 def _notes(one: Score, plot: Plot, usual: float) -> list[str]:
-    """Notes beside a mark: that it is at the left edge, at another ε, or the user's own network."""
+    """The notes beside a mark: its clean accuracy if that is too low for the x axis, its ε if that
+    is not the board's (`usual`; wide chart only), and `yours` for a network that is not shipped.
+    """
     clean = one.plain.clean_acc
     return [
         *([f"only {clean:.0%} untouched"] if clean < plot.x[0] else []),
@@ -279,7 +282,7 @@ def _mark(
         for at, letter, run_id, sign in zip((0, 1), "ab", sides, (outward, -outward), strict=True)
         if run_id == one.run.id
     )
-    # a small radius gives a high mark: its note stands above, apart from the next mark's
+    # At a small ε a mark is high up: its notes stand above it, away from those of other marks.
     beside, above = size + 8 if rings else 12, one.on.eps < usual / 2
     notes = "".join(
         f'<text x="{beside:g}" y="{14 * at + (-beside if above else beside + 4):g}"'
@@ -297,9 +300,9 @@ def _mark(
 
 
 def lost(one: Score, among: Iterable[int]) -> int | None:
-    """The first of the images with indices `among` on which an attack fools the network.
-    The network classifies it correctly without an attack, and wrongly under one of its attacks.
-    Returns its index, or None if there is no such image.
+    """The index of the first image, of those with the indices `among`, on which an attack fools the
+    network: it is right without an attack, and wrong under at least one of its attacks. None if
+    there is no such image.
     """
     clean, kept = one.right([]), one.right()
     return next((at for at in among if at < len(kept) and clean[at] and not kept[at]), None)

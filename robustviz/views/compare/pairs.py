@@ -1,5 +1,5 @@
-"""The statements that can be made about two runs: whether they can be compared at all, in what they
-differ, and what further seeds show about their methods.
+"""The statements that can be made about two runs: whether they can be compared at all, in which
+settings they differ, which network is better, and what further seeds show about their methods.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ APART = ("device", "threads", "snapshots", "select")
 
 @dataclass(frozen=True)
 class Trained:
-    """One training run: its settings as JSON, including defaults, and its evaluations.
-    Settings that do not change the training (`APART`) are left out.
+    """One training run: its settings as JSON, and its evaluations.
+    Left out are settings that do not change the training (`APART`), and settings that were added to
+    robustviz later (`Option.later`) if they have their default.
     """
 
     settings: JSON
@@ -79,9 +80,10 @@ def _shipped(path: Path) -> Trained:
 
 
 def every_seed(data: str) -> list[Trained]:
-    """All training runs on a data set (by its key) whose evaluations are on this computer.
-    These are the shipped runs, the user's own, and those in `checkpoints/seeds`, but no imported
-    ones. Damaged runs are left out; the list on the Train page reports them.
+    """All training runs on a data set (by its key) that are known on this computer.
+    These are the shipped runs, the user's own, and those of which only the evaluations are here, in
+    `checkpoints/seeds`; no imported ones. Damaged ones are left out; the Train page reports damaged
+    runs of the user.
     """
 
     def sources() -> Iterator[Trained]:
@@ -102,9 +104,9 @@ def every_seed(data: str) -> list[Trained]:
 
 def apart(first: Run, second: Run) -> str:
     """A sentence on why two runs cannot be compared; empty if they can be.
-    The reason is another data set, other classes, or that both were evaluated but never on the same
-    images. Settings of the data that affect only training do not matter. Raises UserError if a
-    file of evaluations is damaged.
+    They cannot if their data sets or classes differ, or if both were evaluated but never on the
+    same images. Other settings of the data do not matter. Raises UserError if a file of evaluations
+    is damaged.
     """
     if first.data_key != second.data_key or first.classes != second.classes:
         return (
@@ -122,9 +124,9 @@ def apart(first: Run, second: Run) -> str:
 
 def kin(first: Run, second: Run) -> str:
     """A sentence on which settings differ between two training runs.
-    If only the method differs, both had the same seed and also the same batches, unless one of the
-    methods draws balanced batches. If one of them was imported, the sentence says that its seed and
-    batches are not known.
+    If only the method differs, it also says whether both saw the same batches: they did, unless
+    just one of the methods draws balanced batches. If one of the runs was imported, it says that
+    this run's seed and batches are not known.
     """
     if first.imported or second.imported:
         return "One was trained elsewhere, so its seed and batches are not known."
@@ -157,10 +159,10 @@ SAID = {
 
 @dataclass(frozen=True)
 class Over:
-    """What all seeds together show about two methods: the mean of B's robust accuracy minus A's.
-    `lines`: one sentence each. `seeds`: the number of seeds that both methods have. `effect`, the
-    mean difference as a fraction, and its 95% interval from `low` to `high` are None if nothing
-    can be said about the methods.
+    """What all seeds together show about two methods, A and B, under attack.
+    `lines`: one sentence each. `seeds`: the number of seeds that both methods have. `effect`: the
+    mean over these seeds of B's robust accuracy minus A's, as a fraction; `low`, `high`: the ends
+    of its 95% interval. These three are None if nothing can be said about the methods.
     """
 
     lines: tuple[str, ...]
@@ -171,14 +173,16 @@ class Over:
 
     @property
     def shown(self) -> bool:
-        """Whether a difference between the methods is shown: the interval excludes 0."""
+        """Whether there is an interval that excludes 0, so that the methods are shown to differ."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def network(first: Trained, second: Trained, names: tuple[str, str]) -> Verdict:
     """The verdict on two single networks, from images on which both were evaluated with PGD-20.
-    The evaluations must agree in images, ε and seed; if several do, the ones with most images
-    count. If none do, the verdict's line says so. The interval over paired images is in its `sure`.
+    The two evaluations must agree in images, ε and noise seed. If several pairs do, the one on most
+    images counts and, among equals, one at the training ε of `first`. If none do, the verdict's
+    line says so. `names`: what the networks are called. The interval over paired images is in the
+    verdict's `sure`.
     """
     every: list[tuple[Evaluation, Evaluation]] = [
         (a, b)
@@ -198,13 +202,13 @@ def network(first: Trained, second: Trained, names: tuple[str, str]) -> Verdict:
 
 
 def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: int = 1) -> Over:
-    """What all seeds with these two settings show about their methods under PGD-20.
+    """What all seeds show about the methods of two runs, under PGD-20.
+    Among `every`, it finds the runs that differ from `first` or `second` in nothing but the seed.
     It compares the share of the same test images that are right under attack: the mean difference
-    over the seeds that both have, second minus first, with its paired t interval. The effect is
-    None if both methods are the same, if anything but method and seed differs, or with fewer than
-    three common seeds; a line then says why. `every`: all runs to search for these seeds.
-    `at_once`: the number of pairs shown together: their intervals hold jointly with 95%
-    (Bonferroni).
+    over the seeds that both methods have, second minus first, with its paired t interval. The
+    effect is None if both methods are the same, if anything but method and seed differs, or with
+    fewer than three common seeds; a line then says why. `at_once`: the number of pairs shown
+    together: their intervals hold jointly with 95% (Bonferroni).
     """
     if first.method == second.method:
         return Over(("Both have the same method, so methods are not compared.",))
@@ -251,7 +255,9 @@ def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: 
 
 
 def _how(first: Trained, second: Trained) -> str:
-    """A sentence on how to get more seeds, with a command if both runs have default settings."""
+    """A sentence on how to get more seeds, with a command if both runs have default settings but
+    for data, method and seed.
+    """
     config = load("robustviz.training.config").TrainConfig
     for one in (first, second):
         asked = {name: {"key": one.settings[name]["key"]} for name in ("data", "method")}
@@ -266,9 +272,11 @@ def _how(first: Trained, second: Trained) -> str:
 def _common(
     first: Trained, second: Trained, every: Iterable[Trained]
 ) -> tuple[dict[int, float], dict[int, float], str]:
-    """Accuracy under attack by seed, for both sides on the same images, and a sentence on these.
-    The images are those on which most seeds were evaluated on both sides. Returns ({}, {}, "") if
-    neither side has an evaluation with PGD-20.
+    """The accuracy under attack by seed, for the runs like `first` and for those like `second`, on
+    the same images; and a sentence on these images. Runs are alike if only their seed differs.
+    Evaluations count if they are with PGD-20 at the training ε of `first`, noise seed 0, on test
+    images. The images are those on which most seeds were evaluated on both sides. Returns ({}, {},
+    "") if no evaluation counts.
     """
     found: dict[tuple[str, int], list[dict[int, float]]] = defaultdict(lambda: [{}, {}])
     groups = (first.group, second.group)

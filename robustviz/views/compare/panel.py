@@ -75,9 +75,7 @@ def _view(here: Context) -> None:
 
 
 def drawer(side: str) -> None:
-    """Open the scoreboard in a dialog. The network clicked on becomes A or B.
-    `side`: `a` or `b`, which of the two.
-    """
+    """Open the scoreboard in a dialog, to choose A (`side` is `a`) or B (`b`) by a click."""
     st.dialog(f"Choose network {side.upper()} by how it scores", width="large")(_drawer)(side)
 
 
@@ -109,7 +107,7 @@ def _screen(found: Board, runs: dict[str, Run], here: Context) -> Screen:
 
 
 def _take(side: str, run_id: str, here: Context) -> None:
-    """Make a run A or B (`side`) and rerun. If it was the other side's, both sides are swapped."""
+    """Make a run A or B (`side`) and rerun. If it is on the other side, A and B are swapped."""
     other = "b" if side == "a" else "a"
     if run_id == getattr(here, other):
         st.session_state[other] = getattr(here, side) or run_id
@@ -118,7 +116,9 @@ def _take(side: str, run_id: str, here: Context) -> None:
 
 
 def _table(found: Board, runs: dict[str, Run], here: Context) -> None:
-    """Draw the table of all networks. A selected one is explained and can be made A or B."""
+    """Draw the table of all networks, those with a score first.
+    The method of a selected one is explained, and buttons make that network A or B.
+    """
     order = [*found.scores, *(run_id for run_id in runs if run_id not in found.scores)]
     rows = [_row(found, found.scores.get(run_id), runs[run_id], here) for run_id in order]
     event = st.dataframe(
@@ -195,7 +195,9 @@ def _columns() -> dict[str, Any]:
 
 
 def _together(runs: dict[str, Run], here: Context, pickers: dict[str, dict[str, Any]]) -> None:
-    """Draw A, B and up to two more networks over their epochs, and sentences that compare them."""
+    """Draw A, B and up to two more networks over their epochs, and compare each with the first.
+    Networks that cannot be compared with the first are left out, and the reason is drawn.
+    """
     from robustviz.views.compare import pairs, together as drawer
 
     chosen = _chosen(runs, here, pickers)
@@ -239,7 +241,9 @@ def _together(runs: dict[str, Run], here: Context, pickers: dict[str, dict[str, 
 
 
 def _chosen(runs: dict[str, Run], here: Context, pickers: dict[str, dict[str, Any]]) -> list[str]:
-    """Draw the pickers of C and D; returns the ids of A, B and these, without duplicates."""
+    """Draw the pickers of C and D; returns the ids of A, B, C and D, as far as they are chosen,
+    without duplicates.
+    """
 
     def said(run_id: str) -> str:
         return networks.option(runs[run_id]) if run_id else "none"
@@ -295,7 +299,7 @@ def _classes(found: Board, here: Context) -> None:
 
 
 def _evaluations(found: Board, runs: dict[str, Run]) -> None:
-    """Draw the table of all evaluations of all networks on the scoreboard."""
+    """Draw a table with all evaluations that the scoreboard has of each network (`Score.found`)."""
     rows = [
         {
             "network": networks.label(runs[run_id]),

@@ -20,8 +20,8 @@ from robustviz.views.features.probe import features_of
 from robustviz.views.measure import image_of, images_of, meta_of, net_of, probe, radius
 
 
-# The last snapshot is part of the cache key: a run that trains on may get new snapshots while its
-# best weights, which the cache checks, stay the same.
+# The name of the stored result contains the last snapshot's epoch: a run that trains on may get new
+# snapshots while its best weights, which are checked before a result is used, stay the same.
 @probe(
     AlongsideSpec, name=lambda run, spec: f"{registry.key(spec)}-{max(run.snapshots, default=0)}"
 )
@@ -77,9 +77,9 @@ def _shot(
     net: Classifier, x: Tensor, y: Tensor, attack: PGD, spec: AlongsideSpec
 ) -> tuple[np.ndarray, np.ndarray, Tensor, Tensor, np.ndarray, np.ndarray]:
     """One frame: what one network predicts, and the attack on it.
-    Returns the predictions, clean and attacked (n,), the features of both (n, D), the attacked
-    images (s, C, H, W) as uint8, and class activation maps (s, h, w), with h = w = 0 if it has
-    none.
+    Returns the predictions, clean and attacked, (n,) each; the features of both, (n, D) each; the
+    first s attacked images (s, C, H, W) as uint8; and the class activation maps of the first s
+    clean images (s, h, w), with h = w = 0 if the network has none.
     """
     x_adv = attack(net, x, y, rng=torch.Generator().manual_seed(spec.seed))
     clean, logits = features_of(net, x)

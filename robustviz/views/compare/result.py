@@ -15,12 +15,13 @@ class Alongside(Result):
     A frame is the network at one of the epochs whose weights were stored; the last frame has the
     best weights, those that the run chose as its result.
 
-    `epochs` (F,): the epoch of each frame, 0 for the best weights; `index`, `y` (n,): index and
-    class of each image; `pred`, `pred_adv` (F, n): the predictions, clean and under the attack on
-    that frame's own network; `clean`, `adversarial` (F, n, 2): features projected onto the plane of
-    the class centres of the last frame. Only the first s images are stored as pictures: `x` (s, C,
-    H, W) and `x_adv` (F, s, C, H, W), uint8; `heat` (F, s, h, w): the signed class activation map
-    of the clean image for its true class, with h = w = 0 if the network has none.
+    `epochs` (F,): the epoch of each frame, from 1, and 0 for the best weights; `index`, `y` (n,):
+    index in the test split and class of each image; `pred`, `pred_adv` (F, n): the predicted
+    classes, clean and under an attack on that frame's network; `clean`, `adversarial` (F, n, 2):
+    the features, all projected onto one plane, that of the last frame's clean class centres. Only
+    the first s images are stored as pictures: `x` (s, C, H, W) and `x_adv` (F, s, C, H, W), uint8;
+    `heat` (F, s, h, w): the signed class activation map of the clean image for its true class, with
+    h = w = 0 if the network has none.
     """
 
     epochs: Ints
@@ -39,9 +40,9 @@ class Alongside(Result):
 @dataclass(frozen=True)
 class AlongsideSpec(ProbeSpec[Alongside]):
     """Some test images as classified by a run's best weights and at its earlier epochs.
-    The images are the one with index `index` and the first n − 1 others. At most `frames` of the
-    epochs whose weights were stored are used, evenly spaced. The attack is PGD in linf with the
-    run's ε, or the data's default ε if the run was trained in l2.
+    The images are the one with index `index` and the first n − 1 others of the test split. If the
+    weights of more than `frames` epochs were stored, `frames` of them are used, evenly spaced. The
+    attack is PGD in linf with the run's ε, or the data's default ε if the run was trained in l2.
     """
 
     index: int = option(0, "Number of the first image.", low=0, kind="image")

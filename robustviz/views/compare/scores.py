@@ -33,7 +33,7 @@ class Images(NamedTuple):
 class Score:
     """A run's evaluations, grouped by images and ε.
     `found`: for each group, its evaluations by the attack's printed name, weakest attack first.
-    `on`: the group used for the run's score. `trained`: the training ε, 0 if training has no
+    `on`: the group used for the run's score. `trained`: the training ε, 0 if the method does not
     attack. `seconds`: the median time per epoch, None if unknown.
     """
 
@@ -51,14 +51,15 @@ class Score:
     @property
     def plain(self) -> Evaluation:
         """The evaluation on the largest number of images, for the clean accuracy; of several with
-        that number, one at the ε of `on`.
+        that number, preferably one at the ε of `on`.
         """
         every = (one for found in self.found.values() for one in found.values())
         return max(every, key=lambda one: (one.n, one.eps == self.on.eps))
 
     def right(self, attacks: Iterable[str] | None = None) -> Bools:
-        """Which images of the group `on` are right when clean and under all these attacks, (N,).
-        Attacks (by printed name) without an evaluation are ignored. None: all attacks of the group.
+        """For each image of the group `on`, whether it is classified correctly both clean and under
+        all of `attacks` (printed names; None: all attacks of the group), (N,) bool. Attacks without
+        an evaluation in the group are ignored.
         """
         return _right(self.steps, attacks)
 
@@ -73,12 +74,14 @@ def _right(found: Found, attacks: Iterable[str] | None = None) -> Bools:
 
 
 def score(run: Run, eps: float | None = None) -> Score | None:
-    """A run's score, for one group of its evaluations (`Score.on`), the first that exists of these.
+    """A run's score. Its group `Score.on` (some images and an ε) is the first that exists of these:
 
-    1. the images with most attacks at the radius `eps`, if these are two or more;
-    2. the images with most attacks at the run's own ε, if these are two or more;
+    1. the group with most attacks at the radius `eps`, if these are two or more;
+    2. the group with most attacks at the run's own ε, if these are two or more;
     3. a group with a single attack at `eps` (None: at the run's own ε), on the most images;
     4. the group with most attacks at any radius.
+
+    Of several groups with equally many attacks, the one with most images is taken.
 
     Only untargeted linf attacks with per-image results count. Returns None if there are no such
     evaluations, or if the file of evaluations is damaged.
@@ -125,8 +128,9 @@ def _size(found: Found) -> tuple[int, int]:
 @dataclass(frozen=True, eq=False)
 class Board:
     """The scores of several networks, to be compared.
-    `scores` by run id; `on`: the images and ε that most networks were evaluated on; `n`: the number
-    of these images; `attacks`: the most frequent list of attacks on them, weakest first.
+    `scores` by run id; `on`: the images and ε that are the group `Score.on` of most networks; `n`:
+    the number of these images; `attacks`: of the lists of attacks with which networks were
+    evaluated on them, the most frequent one, weakest attack first.
     """
 
     scores: Mapping[str, Score]
@@ -135,9 +139,7 @@ class Board:
     n: int
 
     def alike(self, one: Score, attacks: Sequence[str]) -> bool:
-        """Whether the network was evaluated with all these attacks on the board's images and at
-        its ε.
-        """
+        """Whether the score is for the board's images and ε, with at least all these attacks."""
         return one.on == self.on and set(attacks) <= one.steps.keys()
 
     def reached(self, at: int) -> tuple[str, ...] | None:
@@ -147,14 +149,17 @@ class Board:
         return None if at >= len(self.attacks) else self.attacks[:at]
 
     def counted(self, one: Score, at: int) -> tuple[int, int]:
-        """(k, n): at the slider position `at`, the network is right on k of n images."""
+        """(k, n): of the n images of its group `Score.on`, the network is right on k under all the
+        attacks that count at the slider position `at`.
+        """
         right = one.right(self.reached(at))
         return int(right.sum()), len(right)
 
     def verdict(self, a: str, b: str, at: int) -> Verdict:
         """The verdict on A against B, or on A alone if `b` is empty, at the slider position `at`.
-        `a` and `b` are run ids. It counts the attacks with which both were evaluated on the same
-        images. Its line says so if there are none, or if some of the board's attacks are missing.
+        `a` and `b` are run ids. Of the attacks that count at this position, only those with which
+        both were evaluated on the same images are used. The verdict's line says so if there are
+        none, if some of the board's attacks are missing, or if a mark shows other numbers.
         """
         if a == b:
             return Verdict("A and B are the same network.", ())
@@ -212,13 +217,13 @@ def _images(attacks: Sequence[str]) -> str:
 
 
 def _all(attacks: Sequence[str]) -> str:
-    """The attacks as text: only the first and the last if there are more than two."""
+    """The attacks as text; of more than two only the first and the last: `FGSM to AutoAttack`."""
     return f"{attacks[0]} to {attacks[-1]}" if len(attacks) > 2 else listed(attacks)
 
 
 def _noted(verdict: Verdict, met: Sequence[str], wanted: Sequence[str], whom: str) -> Verdict:
-    """The verdict; its line also names the attacks if some of the attacks `wanted` are missing.
-    `met`: the attacks counted; `whom`: `It` or `Both`, the subject of the added sentence.
+    """The verdict. If some of the attacks `wanted` are missing among those counted (`met`), a
+    sentence that says so is added to its line. `whom`: `It` or `Both`, whom the sentence is about.
     """
     missing = [name for name in wanted if name not in met]
     if not missing:
@@ -240,7 +245,9 @@ def _unlike(first: Score, second: Score) -> str:
 
 
 def board(runs: Iterable[Run]) -> Board | None:
-    """The scoreboard of these runs; None if none of them has a `score`."""
+    """The scoreboard of these runs; None if none of them has a `score`.
+    Each run is scored, if possible, at the ε that most of the runs have (see `score`).
+    """
     runs = list(runs)
     usual = Counter(run.eps for run in runs).most_common(1)
     scores = {run.id: one for run in runs if (one := score(run, usual[0][0]))}

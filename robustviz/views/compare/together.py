@@ -43,8 +43,8 @@ STYLE = """<style>
 
 @dataclass(frozen=True)
 class Side:
-    """One network: its printed name, the records of its finished epochs, and its measured pictures.
-    `found`, the pictures, is None if they cannot be measured.
+    """One network: its printed name, the records of its finished epochs, and what was measured
+    (`found`: pictures, maps and features); None if that is not measured.
     """
 
     name: str
@@ -54,8 +54,9 @@ class Side:
 
 def together(sides: Sequence[Side], verdict: Verdict, template: str = LIGHT) -> Screen:
     """The screen of two to four networks, with a slider over the epochs.
-    `verdict` compares the first two; its line is shown at the last position, which shows the best
-    weights, those that each run chose as its result. `template`: the theme of the class colours.
+    The slider's last position shows the best weights, those that each run chose as its result, and
+    the line of `verdict`, which compares the first two networks. `template`: the theme of the class
+    colours.
     """
     epochs = sorted({record["epoch"] for side in sides for record in side.records})
     positions = [*map(str, epochs), LAST]
@@ -95,13 +96,13 @@ def _sure(known: Sequence[Alongside]) -> Iterator[str]:
 
 
 def _at(records: Sequence[Record], epoch: int) -> Record | None:
-    """The record of an epoch, or of the last epoch before it; None if there is neither."""
+    """The record of an epoch (from 1), or of the last one before it; None if there is neither."""
     return next((each for each in reversed(records) if each["epoch"] <= epoch), None)
 
 
 def _leader(sides: Sequence[Side], epoch: int) -> str:
     """A sentence on which networks are right on most and on fewest attacked validation images.
-    It compares them after the epoch `epoch`, or after a network's last epoch before it.
+    Each network counts after the epoch `epoch`, or after its last epoch before that.
     """
     held = {
         LETTERS[at]: record["robust_acc"]
@@ -122,7 +123,9 @@ def _leader(sides: Sequence[Side], epoch: int) -> str:
 
 
 def _curves(sides: Sequence[Side], epochs: Sequence[int], moves: Moves) -> str:
-    """The curves as HTML in two sizes; the browser shows the one that fits."""
+    """The curves as HTML in two sizes, of which the browser shows the one that fits.
+    What the slider changes is added to `moves`.
+    """
     wide, small = (_plot(sides, epochs, moves, *size) for size in ((840, 260), (380, 230)))
     return (
         f'<div class="curves"><div class="wide">{wide}</div><div class="small">{small}</div></div>'
@@ -197,9 +200,9 @@ def _said(side: Side, epoch: int) -> str:
 
 
 def _frames(found: Alongside, epochs: Sequence[int]) -> list[int]:
-    """The index of the frame shown at each position of the slider.
-    It is that of the last stored epoch up to the position's epoch, or the first frame if there is
-    none; at the last position it is that of the chosen weights.
+    """For each position of the slider, the index of the frame that is shown.
+    At an epoch: the last stored epoch up to that one, or the first frame if there is none. At the
+    last position: the last frame, which has the chosen weights.
     """
     kept = found.epochs[:-1]
     early = [max(0, int(np.searchsorted(kept, epoch, side="right")) - 1) for epoch in epochs]
@@ -211,8 +214,8 @@ def _weights(epoch: int) -> str:
 
 
 def _strips(found: Alongside, letter: str, frame: Sequence[int], moves: Moves) -> Iterator[str]:
-    """Yields the HTML of the attacked pictures with their predictions, and of the class activation
-    maps over the clean pictures.
+    """Yields the HTML of the attacked pictures with their predictions, and of the clean pictures
+    coloured by their class activation maps. What the slider changes is added to `moves`.
     """
     names, few = found.meta["classes"], len(found.x)
     side = max(32, found.x.shape[-1])
@@ -249,8 +252,9 @@ def _strips(found: Alongside, letter: str, frame: Sequence[int], moves: Moves) -
 
 
 def _painted(x: Ints, heat: Floats, most: float) -> Floats:
-    """An image (C, H, W) in grey, coloured by its map (h, w), as (3, H, W) in [0, 1].
-    Red is evidence for the true class, teal against it; `most` is the largest |map| of the network.
+    """An image (C, H, W), uint8, in grey and coloured by its map (h, w), as (3, H, W) in [0, 1].
+    Red is evidence for the true class, teal against it; `most`: the absolute value of the map that
+    gets the full colour.
     """
     grey = x.mean(axis=0) / 255
     level = np.clip(enlarged(heat, *grey.shape) / most, -1, 1)
@@ -261,7 +265,9 @@ def _painted(x: Ints, heat: Floats, most: float) -> Floats:
 
 
 def _planes(found: Alongside, letter: str, template: str) -> str:
-    """SVG of the feature map of each frame: dots clean, crosses attacked, dark if misclassified."""
+    """The features of each frame as SVG: dots are clean images, crosses attacked ones, in the
+    colour of their class. Crosses of misclassified images have the colour of text.
+    """
     every = np.concatenate([found.clean, found.adversarial]).reshape(-1, 2).astype(float)
     low, extent = every.min(axis=0), np.maximum(np.ptp(every, axis=0), 1e-9)
     shades = CLASSES[template]

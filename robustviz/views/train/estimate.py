@@ -30,12 +30,13 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def estimate(config: TrainConfig) -> str:
-    """A sentence on how long the training will take, from timing three of its steps.
-    The time is cached per config for up to `LASTS` seconds. If the images would first have to be
-    read from a folder or downloaded, nothing is timed, and the sentence gives the number of epochs.
+    """Sentences (Markdown) on how long the training will take, from timing three of its steps.
+    The time is cached per config for up to `LASTS` seconds. If the images have to be read from a
+    folder or downloaded, nothing is timed, and the text gives the number of epochs and, for a
+    folder, of images.
 
-    Raises UserError if the training cannot start, as far as that can be checked without a download;
-    the job reports everything else.
+    Raises UserError if the training cannot start. This is not checked if the images may have to be
+    downloaded; then the job itself reports what is wrong.
     """
     if config.data.at_hand:
         seconds, batches = _seconds(json.dumps(config.to_json(), sort_keys=True))
@@ -66,8 +67,8 @@ def _seconds(settings: str) -> tuple[float, int]:
 
 def _timed(settings: str) -> tuple[float, int]:
     """Seconds that a training run with its evaluation will take, and its number of steps per epoch.
-    `settings`: the config as JSON text. Extrapolated from three training steps and one small
-    validation, which are timed here.
+    `settings`: the config as JSON text. The time is extrapolated from up to three training steps,
+    of which the fastest counts, and PGD-10 on a few images, all timed here.
     """
     config = TrainConfig.from_json(json.loads(settings))
     large = sweeps.weights(config.net) > LARGE
@@ -108,6 +109,6 @@ def fits(config: TrainConfig) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A time in seconds as text, such as `45 s`, `12 min` or `1.6 h`."""
+    """A time in seconds as text: `45 s`, from 100 s on `12 min`, from 90 minutes on `1.6 h`."""
     long = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
     return f"{seconds:.0f} s" if seconds < 100 else long

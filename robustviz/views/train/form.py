@@ -1,6 +1,6 @@
-"""The form of the Train page: an input for every setting of the chosen classes, and the config made
-from the inputs. It is generated from the classes: no setting, data set or method is named in this
-module.
+"""The form of the Train page: an input for every setting of the training, the chosen data set and
+the chosen method, and the config made from the inputs. The form is generated from their classes, so
+that a new setting, data set or method appears in it without a change here.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ WRONG = "?"  # key in a form's changes that marks an invalid field
 
 def form() -> TrainConfig | None:
     """Draw the form and return its config.
-    It returns None, and shows a sentence instead, if a setting is invalid or missing, or if this
-    session may not train.
+    If a setting is invalid or missing, the reason is shown as well and None is returned. If this
+    session may not train, there is no form, only a sentence, and None is returned.
     """
     if not rights.may_act():
         st.info(f"{rights.sentence('train')} Trainings are shown here while they run.")
@@ -98,12 +98,13 @@ def _asked() -> TrainConfig | None:
 
 
 def _check_typed(place: str) -> None:
-    """Raises UserError for a path that this session may not read.
-    Allowed are the folders that the server's operator has named. If there are none, these are the
-    folder of data sets and, on the user's own computer, the home folder.
+    """Raises UserError for a path that this session may not read, or if it may not name folders.
+    Allowed are paths in the folders that the server's operator has named (`paths.roots`). If there
+    are none, allowed are paths in the folder of data sets and, except in the mode `lab`, in the
+    home folder.
     """
     rights.check("name folders")
-    # on a server the home folder is not the user's
+    # in the mode `lab` the home folder is not the user's
     own = () if rights.mode() == "lab" else (Path.home(),)
     try:
         paths.check_open(
@@ -116,7 +117,9 @@ def _check_typed(place: str) -> None:
 
 
 def _choice() -> tuple[str, str, str]:
-    """Draw the pickers of recipe, data set and method; returns the three chosen keys."""
+    """Draw the pickers of recipe, data set and method, with explanations of what is chosen.
+    Returns the three chosen keys, in this order.
+    """
     left, right = st.columns(2)
     recipe = left.selectbox(
         "Recipe",
@@ -186,7 +189,7 @@ def _follow_recipe() -> None:
 
 
 def _leave_recipe() -> None:
-    """Callback: data set or method changed, so the recipe's other settings no longer apply."""
+    """Callback: data set or method changed, so no recipe is selected any more."""
     st.session_state["train-recipe"] = OWN
 
 
@@ -194,9 +197,10 @@ def _fields(
     start: TrainConfig, owner: Any, names: Iterable[str], scope: str, prefix: str, across: int = 3
 ) -> dict[str, Any]:
     """Draw an input for each of the fields `names` of `owner`, a dataclass inside `start`.
-    Returns the changed values by dotted path, and the entry `WRONG` if one is invalid. There are
+    Returns the values that differ from `start`, by dotted path, and the entry `WRONG` if one is
+    invalid. `prefix`: the start of these paths; `scope`: the start of the widgets' keys. There are
     `across` inputs per row; pickers of runs, whose labels are long, have a row each, above the
-    others.
+    others. A field that is itself a dataclass is replaced by inputs for its fields, at the end.
     """
     changes: dict[str, Any] = {}
     options = registry.options(type(owner))
@@ -222,9 +226,10 @@ def _fields(
 
 
 def _input(start: TrainConfig, owner: Any, name: str, form: str, prefix: str) -> Any:
-    """Draw the widget for the field `name` of `owner`; `prefix`: the field's dotted path up to it.
-    Returns the widget's value. All widget keys start with `form`. Raises UserError for text in a
-    numeric field.
+    """Draw the widget for the field `name` of `owner`, and return its value.
+    `prefix`: the part of the field's dotted path before `name`, such as `method.`; `form`: the
+    start of all widget keys of this form. The value is None for an optional field that is left
+    empty. Raises UserError if the text in a numeric field is not a number.
     """
     value, option = getattr(owner, name), registry.options(type(owner))[name]
     hint, optional = registry.without_none(registry.hints(type(owner))[name])
@@ -269,8 +274,8 @@ def _number(value: float, kind: registry.Kind) -> str:
 
 
 def _offered(start: TrainConfig, owner: Any, name: str, hint: Any) -> Sequence[str]:
-    """The options that a setting's picker offers; empty if the setting takes any value.
-    Masks that are the true objects are offered only for data with such masks.
+    """The options that a setting's picker offers; empty if the setting has no picker.
+    A choice that needs masks of the true objects is offered only for data that has such masks.
     """
     option = registry.options(type(owner))[name]
     if typing.get_origin(hint) is Literal:
@@ -286,9 +291,10 @@ def _offered(start: TrainConfig, owner: Any, name: str, hint: Any) -> Sequence[s
 
 
 def _networks(start: TrainConfig, kind: registry.Kind, form: str) -> dict[str, folder.Run]:
-    """The runs, by id, that a training run can start from or learn from.
-    These are the user's own and the shipped standard runs on exactly this data. If `kind` is a
-    starting run, only those with the architecture chosen in the form.
+    """The runs, by id, that a training run can start from or learn from, in the pickers' order.
+    These are the user's own runs and the shipped runs with standard training, each only if trained
+    on data with exactly these settings. If `kind` is "starting run", only those with the
+    architecture chosen in the form whose widget keys start with `form`.
     """
     net = st.session_state.get(f"{form}net", start.net)
     return ordered(
@@ -301,9 +307,10 @@ def _networks(start: TrainConfig, kind: registry.Kind, form: str) -> dict[str, f
 
 
 def submit(config: TrainConfig) -> str:
-    """Draw the buttons that start the training; returns the estimated time as a sentence.
-    If the training cannot start, it shows the reason instead and returns "". If a shipped run has
-    exactly this config, the training gets the next seed for which there is no shipped run.
+    """Draw the buttons that start the training; returns its estimated time in a sentence or two.
+    A click puts the training into the queue and shows its run. If the training cannot start, the
+    reason is shown instead of the buttons, and "" is returned. If a shipped run has exactly this
+    config, the training gets the next seed for which there is no shipped run.
     """
     try:
         # resolves the runs that a method names, so that the config has the id of its run
@@ -361,9 +368,10 @@ def _beside(config: TrainConfig) -> str:
 
 
 def _compare(config: TrainConfig, key: str) -> None:
-    """Train this config, and the same with the method `key` unless that run is shipped; show both.
-    Raises UserError if a training cannot start. As far as that can be checked for the second one,
-    it is raised before anything is queued.
+    """Queue the training of `config`, and the same with the method `key`, and show both runs.
+    If the second one is shipped, it is not trained. Raises UserError if a training cannot start.
+    The second one is checked before anything is queued, unless its images may have to be read from
+    a folder or downloaded: then the first may be in the queue already.
     """
     rights.check("train")
     other = _like(config, key)
@@ -381,8 +389,9 @@ def _compare(config: TrainConfig, key: str) -> None:
 
 
 def _like(config: TrainConfig, key: str) -> TrainConfig:
-    """The same config with the default settings of another method, whose key is `key`.
-    If that is the config's own method, the method stays and the next seed is used.
+    """The same config with another method, whose key is `key`, at that method's default settings.
+    If `key` is the config's own method, the method stays as it is, and the seed is one higher.
+    Raises UserError if a run that the other method needs is missing.
     """
     if key == config.method.key:
         return dataclasses.replace(config, seed=config.seed + 1)
@@ -394,8 +403,8 @@ def _like(config: TrainConfig, key: str) -> TrainConfig:
 
 def _same(config: TrainConfig, among: list[folder.Run]) -> str:
     """The id of the run among these that was trained with this config; empty if there is none.
-    Settings on where a run is trained are ignored, and so are the run's snapshots if this config
-    stores none.
+    Settings that do not change what is trained (`WHERE`) are ignored, and so is how many snapshots
+    a run stored if `config` stores none.
     """
     fields = dataclasses.fields(TrainConfig)
     later = {each.name: each.default for each in fields if each.metadata.get("later")}

@@ -15,7 +15,9 @@ from robustviz.views.train.live import evaluation_or_none, show
 
 
 def watch() -> None:
-    """Draw the user's runs; the table updates every 2 s while a run is queued or running."""
+    """Draw the table of the user's runs, if there are any.
+    It updates every 2 s while a run is queued or running.
+    """
     if states := folder.of_user():
         st.header("Your runs" if rights.may_act() else "Runs on this server", divider="gray")
         busy = any(
@@ -25,7 +27,9 @@ def watch() -> None:
 
 
 def _list() -> None:
-    """Draw the table of the user's runs, newest first, with damaged ones; show a selected run."""
+    """Draw the table of the user's runs, damaged ones too, newest first.
+    A run that is selected in the table is shown at the top of the page.
+    """
     states = folder.of_user()[::-1]
     faults = [folder.fault(run) for run, _ in states]
     told = [

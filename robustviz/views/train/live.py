@@ -41,10 +41,10 @@ def show(job: str, beside: str = "") -> None:
 
 
 def current() -> Run | None:
-    """The run to show: the one named in the page's address, else a running one, else the one that
-    was shown here before, else the user's newest unfinished one, else None. If the named run cannot
-    be opened, the reason is drawn, with a button that removes it if it is the user's own, and the
-    next of these is returned.
+    """The run to show: the one named in the page's address, else one that is being trained, else
+    the one that was shown in this session before, else the newest that is queued, paused or
+    interrupted, else None. If the run named in the address cannot be opened, the reason is drawn,
+    with a button that removes the run if it is the user's own, and the next of these is returned.
     """
     if wanted := st.query_params.get("job", ""):
         try:
@@ -73,8 +73,8 @@ def current() -> Run | None:
 def watch(config: TrainConfig | None) -> None:
     """Draw the current run; it updates every second while the run is queued or running.
     If there is no run, draw the empty charts of a training of `config`; nothing if that is None.
-    For a user who may not train, the page checks every `LOOK` seconds whether somebody else has
-    started or resumed a training; it is shown unless the address names a run.
+    For a user who may not train, the page checks every `LOOK` seconds whether somebody else's
+    training has started or resumed; that run is then shown, unless the address names another one.
     """
     look_after()
     run, now_and_then = current(), None if rights.may_act() else LOOK
@@ -97,7 +97,7 @@ def watch(config: TrainConfig | None) -> None:
 
 
 def _wait_for_a_run() -> None:
-    """Run the page again, which shows the run, once somebody's training is running."""
+    """Rerun the page if a training is running, so that the page shows it."""
     if queue.running():
         st.rerun()
 
@@ -176,7 +176,7 @@ def progressed(status: Status) -> tuple[float, str]:
     if status["phase"] != "evaluate":
         position = f"Epoch {status['epoch'] + 1} of {epochs}, batch {batch} of {batches}"
         return min((status["epoch"] + part) / (epochs + 1), 1.0), position + left
-    # the test fills the bar like one more epoch; the doctor's images are counted after the others
+    # The final evaluation counts as one more epoch. Of its images, those of the doctor come last.
     n = max(batches - 6 * DOCTOR_IMAGES, batches // 7)
     doing, seen, of = (
         ("Testing under attack", batch, n)
@@ -199,7 +199,7 @@ def act(what: str, do: Callable[[], object], spot: str = "job-error") -> None:
 
 
 def _removal(run: Run) -> None:
-    """Draw a button that deletes a run's folder, inside a popover that asks for confirmation."""
+    """Draw a popover with a button that deletes a run's folder; nothing for who may not act."""
     if not rights.may_act():
         return
     with st.popover("Remove", icon=":material/delete:", key="remove-ask"):
@@ -267,7 +267,8 @@ def _buttons(run: Run, state: State) -> None:
 
 def _curves(records: list[Record], epochs: int, eps: float) -> None:
     """Draw validation accuracies by epoch as a Vega chart, which updates without being redrawn.
-    The x axis ends at `epochs`, the whole training, from the start.
+    A sentence below it gives the latest ones. The x axis ends at `epochs`, the number of epochs of
+    the whole training, even while few of them are finished.
     """
     accuracies = [
         (r["epoch"], name, share)
@@ -318,8 +319,9 @@ def _terms(records: list[Record]) -> None:
 def _chart(
     title: str, rows: pd.DataFrame, form: str, epochs: int, height: int, **y: Any
 ) -> alt.Chart:
-    """A chart of the last column of `rows` against the first, with a line per value of the second.
-    The x axis ends at `epochs`.
+    """A chart of the last of the three columns of `rows` against the first, with a line for each
+    value of the second. `form`: the format of the values in tooltips; the x axis ends at `epochs`;
+    `y`: settings of the y axis.
     """
     x, lines, value = rows.columns
     names = ["untouched", "PGD-10"] if lines == "on" else list(dict.fromkeys(rows[lines]))
@@ -347,8 +349,8 @@ def _chart(
 
 
 def _strip(strip: Strip, names: tuple[str, ...]) -> None:
-    """Draw some validation images and the attacked ones below, with the number still right.
-    `names`: the classes' names, for the alternative text.
+    """Draw some validation images, the same images attacked below them, and a sentence on how many
+    attacked ones the network is right on. `names`: the classes' names, for the alternative text.
     """
     count = len(strip.y)
     answers = ", ".join(
@@ -369,8 +371,9 @@ def _strip(strip: Strip, names: tuple[str, ...]) -> None:
 
 
 def evaluation_or_none(run: Run) -> Evaluation | None:
-    """The evaluation that tables show: PGD-20 at the run's ε, else the latest PGD-20 at another ε.
-    None if there is none or its file is damaged: a damaged run must not hide the others of a list.
+    """The evaluation that tables show: `Run.evaluation()`, which is PGD-20 at the run's ε, else the
+    latest other one with PGD-20, such as one at another ε. None if there is none or the file of
+    evaluations is damaged: a damaged run must not hide the others of a list.
     """
     try:
         another = (each for each in run.evaluations()[::-1] if each.printed == "PGD-20")

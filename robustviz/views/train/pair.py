@@ -29,7 +29,8 @@ KEPT: tuple[tuple[Literal["clean_acc", "robust_acc"], str], ...] = (
 def watch() -> bool:
     """Draw the two runs that the page's address names: `job` as B and `beside` as A.
     They update every second while one of them is queued or running. Returns False if the address
-    does not name two runs, or, after drawing the reason, if they cannot be compared.
+    does not name two runs or if they cannot be opened or compared; in that case the reason is
+    drawn.
     """
     asked = [st.query_params.get(name, "") for name in ("beside", "job")]
     if not all(asked):
@@ -72,7 +73,9 @@ def _panel(a: str, b: str, was_live: bool) -> None:
 
 
 def _check(a: Run, b: Run) -> None:
-    """Raises UserError if the curves of two runs must not be drawn on the same axes."""
+    """Raises UserError if `a` and `b` are the same run or differ in the data or in ε, so that their
+    curves must not be drawn on the same axes.
+    """
     if a.id == b.id:
         raise UserError("A and B are the same run: choose another one to compare it with.")
     if networks.data_name(a) != networks.data_name(b):
@@ -122,8 +125,8 @@ def _stop(runs: list[Run]) -> None:
 
 
 def _curves(runs: dict[str, Run], names: dict[str, str]) -> None:
-    """Draw two charts, clean and under attack, each with a line for A and one for B.
-    The x axis covers the whole training from the start.
+    """Draw two charts, clean and under attack, with a line for A and one for B, and a sentence.
+    The x axis covers all planned epochs of the longer training, even while few are finished.
     """
     records = {side: run.records() for side, run in runs.items()}
     epochs = max(int(run.info.get("epochs") or 1) for run in runs.values())

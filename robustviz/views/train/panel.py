@@ -1,4 +1,4 @@
-"""The Train page: the form on the left, the live view on the right, and below them all runs."""
+"""The Train page: the form on the left, the live view on the right, below them sweeps and runs."""
 
 from __future__ import annotations
 

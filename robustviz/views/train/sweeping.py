@@ -27,7 +27,7 @@ Going = dict[str, tuple[Run, Status]]
 
 
 def watch() -> None:
-    """Draw the sweeps, and update them regularly: a command line may start further ones."""
+    """Draw the sweeps, and update them regularly, because sweeps are started in a terminal."""
     going = any(plan.going for plan in plans.every())
     shell.fragment(_sweeps, FAST if going else SLOW)(going)
 
@@ -77,8 +77,8 @@ def _sweep(plan: Plan) -> None:
 
 
 def _state(name: str, known: Going) -> str:
-    """The state of the run with id `name`; `waits` if the sweep has not queued it yet.
-    A run that cannot be read has the state `damaged`.
+    """The state of the run with id `name`, for the table; `waits` if it is not among the runs yet,
+    `damaged` if it cannot be read. `known`: the user's runs with their statuses, by id.
     """
     if name not in known:
         return "waits"
@@ -91,7 +91,7 @@ def _place(state: str) -> int:
 
 
 def _said(plan: Plan, over: int, busy: bool) -> str:
-    """A sentence on whether the sweep continues.
+    """The end of a sentence on whether the sweep continues.
     `over`: its number of finished runs; `busy`: whether one is queued or running.
     """
     if plan.going:
