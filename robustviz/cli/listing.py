@@ -121,10 +121,10 @@ def _measured(one: Evaluation) -> str:
 
 def _together(found: Worst | None, shown: Evaluation, every: Sequence[Evaluation]) -> str:
     """The end of a run's note: the accuracy under all attacks of `found` together; empty if `found`
-    is None. `shown` is the evaluation at the beginning of the note. If the images of `found` are
-    others than those of `shown`, the text says so, and begins with the accuracy under the attack of
-    `shown` on these images if `every` has it, because numbers on different images cannot be
-    compared.
+    is None. `shown` is the evaluation at the beginning of the note. If `found` is about other
+    images than `shown`, the text says so, because the two numbers cannot be compared; it then
+    begins with the accuracy under the attack of `shown` on the images of `found`, if `every` has
+    it.
     """
     if found is None:
         return ""

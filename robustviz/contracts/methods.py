@@ -65,7 +65,9 @@ def make(x: Tensor, y: Tensor, index: Tensor | None = None) -> Batch:
 
 
 def usual() -> Batch:
-    """The batch on which promises are checked: images (12, 2, 9, 7) in float64, 4 classes."""
+    """The batch on which promises are checked: images (12, 2, 9, 7) in float64, labels of 4
+    classes.
+    """
     return make(images().double(), labels())
 
 

@@ -1,4 +1,4 @@
-"""What a page shows if the network that its address names is not on this computer: what the network
+"""What a page shows if a network that its address names is not on this computer: what the network
 is, and the command that trains it, as far as the link and local files tell.
 """
 
@@ -20,16 +20,18 @@ from robustviz.runs.recipes import Recipe
 from robustviz.types import UserError
 from robustviz.ui import networks, shell
 
-EPOCHS = 100  # numbers of epochs up to this one are tried for a run's name
+EPOCHS = 100  # numbers of epochs up to this one are tried to find a run's settings
 KEPT = [paths.ROOT / "checkpoints" / name for name in ("claims/runs", "seeds")]
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known about a run that is not on this computer. `name`: the data set, method, network
-    and seed in its id; None if a person chose the id. `recipe`: its settings, empty if unknown.
-    `exact`: whether the recipe trains exactly this run; if not, it trains a similar one. `called`:
-    the run's id if a person chose it, so that only the link can tell the recipe.
+    """What is known about a run that is not on this computer.
+
+    `name`: the data set, method, network and seed in its id; None if the id has another form,
+    because a person chose it. `recipe`: its settings, empty if unknown. `exact`: whether the recipe
+    trains exactly this run; if not, a similar one. `called`: the run's id if a person chose it,
+    else empty; only the link can then tell the recipe.
     """
 
     name: recipes.Name | None
@@ -39,8 +41,8 @@ class Known:
 
     @property
     def commands(self) -> list[str]:
-        """The command lines that train the run, after those that train the missing runs it starts
-        from; empty if the recipe is unknown.
+        """The shell commands that train the run; empty if the recipe is unknown. The missing runs
+        that it starts from are trained first, if their recipes are known exactly.
         """
         starts = (value for path, value in self.recipe.items() if path not in recipes.FLAGS)
         first = [known(one) for one in starts if recipes.name(one) and not _here(one)]
@@ -50,8 +52,8 @@ class Known:
 
 @functools.lru_cache(maxsize=64)
 def known(run_id: str, carried: str = "") -> Known:
-    """What is known about a run from its id and from `carried`, the recipe in the link as
-    `recipes.packed` writes it (empty: none).
+    """What is known about a run from its id, from local files about runs without weights (`KEPT`),
+    and from `carried`, the recipe in the link as `recipes.packed` writes it (empty: none).
     """
     name = recipes.name(run_id)
     for config in _candidates(run_id, name, carried):
@@ -66,8 +68,8 @@ def known(run_id: str, carried: str = "") -> Known:
 
 
 def _candidates(run_id: str, name: recipes.Name | None, carried: str) -> Iterator[Any]:
-    """Configs of trainings that may be this run, the likeliest first. A run's id contains a hash of
-    its settings, so the caller can recognise the right one.
+    """Yields configs of trainings that may be this run, the likeliest first. A run's id contains a
+    hash of its settings, so the caller can recognise the right one.
     """
     kind = load("robustviz.training.config").TrainConfig
     for place in KEPT:
@@ -94,8 +96,8 @@ def _carried(word: str) -> Recipe:
 
 
 def _guesses(name: recipes.Name | None) -> Iterator[Recipe]:
-    """Yields recipes that a run with these parts of its id often has: the data set's own settings,
-    those of a preset, and other numbers of epochs. Nothing if `name` is None.
+    """Yields recipes that runs with this data, method, network and seed often have: the data set's
+    own settings, those of a preset, and other numbers of epochs. Yields nothing if `name` is None.
     """
     if name is None:
         return
@@ -110,7 +112,9 @@ def _guesses(name: recipes.Name | None) -> Iterator[Recipe]:
 
 
 def _claimed(name: recipes.Name) -> Iterator[Any]:
-    """Yields the configs that the claims train on this data set with this seed."""
+    """Yields the configs of the trainings for the claims on this data set, as if the claims were
+    tested with this seed and with the one 100 below.
+    """
     claim = load("robustviz.claims.claim")
     for setup in claim.setups():
         # claims about transfer also train a network whose seed is 100 above the setup's
@@ -129,9 +133,10 @@ def _here(run_id: str) -> bool:
 
 
 def noticed(every: Mapping[str, folder.Run]) -> dict[str, tuple[str, str]]:
-    """The networks that the address names but that are not in `every`: for each side, `a` or `b`,
-    the run's id and the recipe in the link. If such a run has been trained since, it is selected on
-    its side and left out of the result.
+    """The networks that the address names but that are not in `every`: for each side, `a` or `b`, a
+    pair of the run's id and the recipe in the link (`recipes.packed`). They are remembered in the
+    session until the user chooses another network (`tell`). If such a run has been trained since,
+    it is selected on its side and left out here.
     """
     state = st.session_state
     missing: dict[str, tuple[str, str]] = state.setdefault("absent", {})
@@ -148,7 +153,7 @@ def noticed(every: Mapping[str, folder.Run]) -> dict[str, tuple[str, str]]:
 
 def data(missing: Mapping[str, tuple[str, str]]) -> str:
     """The data set that the address names, else that of a missing network according to its id;
-    empty if neither says.
+    empty if neither names one. `missing`: as `noticed` returns it.
     """
     if said := st.query_params.get("data"):
         return said
@@ -157,8 +162,8 @@ def data(missing: Mapping[str, tuple[str, str]]) -> str:
 
 
 def tell(chosen: Mapping[str, folder.Run | None]) -> None:
-    """Say for each side which network is missing, until the user chooses another one, and how to
-    train networks for a data set that has none. Also keep in the address what is needed to open
+    """Say for each side which network is missing, until the user chooses another one; for a data
+    set without networks, say how to train some. Also keep in the address what is needed to open
     this page again, even on another computer. `chosen`: the run that each side, `a` or `b`, shows
     now; None for no run.
     """
@@ -203,8 +208,8 @@ def _explain(side: str, run_id: str, carried: str, stands: folder.Run | None) ->
 
 
 def explain(run_id: str, carried: str = "", what: str = "The run of this link") -> None:
-    """Say what a run is that is not on this computer, and show the command that trains it.
-    `carried`: as in `known`; `what`: the words with which the sentences begin.
+    """Draw sentences on a run that is not on this computer, and the commands that train or import
+    it. `carried`: as in `known`; `what`: the words with which the sentences begin.
     """
     if not folder.ID.fullmatch(run_id):
         st.markdown(f"{what} is not here: the link does not contain a valid run id.")

@@ -1,8 +1,9 @@
 """The cache of what pages need again and again: results of probes on a run, and figures made from
 them.
 
-Results are found by a key of text, not by hashing arrays, which could confuse two images. Figures
-are found by the result object itself, so a figure of other weights is never shown.
+Results are found by texts (path, weights and settings), not by a hash of arrays, which could
+confuse two images. Figures are found by the result objects themselves, so a figure of other weights
+is never shown.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ R = TypeVar("R", bound=Result)
 
 
 def open_by_id(run_id: str) -> folder.Run:
-    """The run with this id, the user's own before a shipped one. Raises UserError if there is none
-    or the id is not valid: an id from an address must never be used as a path.
+    """The run with this id, the user's own before a shipped one. Raises UserError as `open_run`
+    does, and if the id is not valid: an id from an address must never be used as a path.
     """
     if not folder.ID.fullmatch(run_id or ""):
         raise UserError(f"{run_id!r} is no run id; choose a run from the list.")
@@ -34,8 +35,9 @@ def open_by_id(run_id: str) -> folder.Run:
 
 
 def measure(run: folder.Run, spec: ProbeSpec[R]) -> R:
-    """The result of the probe of `spec` for a run, read from the run's folder or else measured now;
-    this imports torch.
+    """The result of the probe of `spec` for a run, read from the run's folder if it is stored
+    there, else measured now; this imports torch. Raises UserError if the run cannot give the
+    result.
     """
     return cast(R, load("robustviz.views.measure").measure(run, spec))
 
@@ -45,9 +47,9 @@ def _probe_of(spec: ProbeSpec[Any]) -> Any:
 
 
 def _slot(run_id: str, spec: ProbeSpec[R]) -> tuple[Slot[R], folder.Run]:
-    """Returns (cache slot of the result, run). A shipped result is put into its slot here, which
-    needs no torch. The key contains the weights, so a run that is trained further gets another
-    slot.
+    """The cache slot of a result, and the run. A shipped result is put into its slot here, which
+    needs no torch. The slot's key contains the hash of the weights, so a run that is trained
+    further gets another slot.
     """
     run = folder.open_model(run_id)
     key = (str(run.path), run.weights, registry.key(spec))
@@ -60,7 +62,7 @@ def _slot(run_id: str, spec: ProbeSpec[R]) -> tuple[Slot[R], folder.Run]:
 
 def answer(run_id: str, spec: ProbeSpec[R]) -> R:
     """The result of the probe of `spec` for a run: from memory if it is still there, else from
-    disk, else measured now.
+    disk, else measured now. Raises UserError if the run cannot give the result.
     """
     slot, run = _slot(run_id, spec)
     return slot.filled(lambda: measure(run, spec))
@@ -80,7 +82,8 @@ def result_or_none(run_id: str, spec: ProbeSpec[R], patience: float) -> R | None
     """The result as `answer` gives it, or None if that takes more than `patience` seconds; a thread
     then goes on measuring, and `pending` says whether it is still at work.
 
-    An error in the thread is raised by this call or the next one; the call after that tries again.
+    An error in the thread is raised by this call or, if it comes later, by the next one; the call
+    after that starts anew.
     """
     slot, run = _slot(run_id, spec)
     with _STARTING:
@@ -114,8 +117,8 @@ _STARTING = threading.Lock()
 
 
 def made(make: Callable[[], T], results: tuple[Result, ...], *more: Hashable) -> T:
-    """The value of `make()`, which is called only if none is cached for these result objects and
-    `more`.
+    """The value of `make()`, which is called only if no value is cached yet for these result
+    objects and `more`.
     """
     # the results are stored too, so that their ids cannot be reused by other objects
     slot = ANSWERS[("drawn", *map(id, results), *more)]

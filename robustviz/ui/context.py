@@ -32,7 +32,9 @@ class Context:
 
     @property
     def own(self) -> bool:
-        """Whether the image is the user's own picture. As `data.singles.is_own`, without torch."""
+        """Whether the image is the user's own picture. Like `data.singles.is_own`, but without
+        torch.
+        """
         return self.img >= 1_000_000
 
 
@@ -46,7 +48,9 @@ def choose(index: int) -> None:
 
 
 def attack(run: Run) -> None:
-    """Go to the Attack page with this network, as in `networks.pair`, and the default image."""
+    """Go to the Attack page with this network and the default image. Which side it is on, and what
+    stands beside it, is as in `networks.pair`.
+    """
     shell.forget("img")
     st.session_state.update(networks.pair(run, str(st.session_state.get("a", ""))))
     shell.go("attack")
@@ -54,15 +58,15 @@ def attack(run: Run) -> None:
 
 def follow() -> None:
     """Rerun the whole page if an image was chosen. Call this at the start of a fragment in which
-    images can be chosen, because the pickers are outside the fragment and would not be updated.
+    images can be chosen: the pickers are outside the fragment, and would still show the old image.
     """
     if st.session_state.pop("chosen", False):
         st.rerun()
 
 
 def follow_data() -> None:
-    """A Streamlit callback after the data set has changed: select the networks with the same
-    methods on the new data set, or the default networks for methods that have not been trained on
+    """A Streamlit callback for a new choice of data set: select the networks with the same methods
+    on the new data set, or the default network in place of a method that has not been trained on
     it. If no network B was chosen, none is selected. The chosen image and ε are discarded.
     """
     state = st.session_state

@@ -1,5 +1,5 @@
-"""A page whose test images are not on this computer: says which images are missing and how large
-they are, and offers a button that downloads them with a progress bar.
+"""What a page shows if its test images are not on this computer: which images are missing, how
+large they are, and a button that downloads them with a progress bar.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ class Lacking(UserError):
 
 
 def ready(run: Run) -> None:
-    """Does nothing if this run's test images are on this computer or need no download; else raises
-    Lacking.
-    """
+    """Raises Lacking if this run's test images must be downloaded first; else does nothing."""
     load("robustviz.data")
     source = registry.decode("data", run.info["data"])
     if hasattr(source, "files") and not source.here("test"):

@@ -56,12 +56,12 @@ def drawer(here: Context) -> None:
 
 
 def groups_of(here: Context) -> tuple[dict[str, Ints], str]:
-    """The indices of test images by the name of their group, which says which networks the attack
-    fools, and two sentences that name the attack.
+    """Test images in groups, according to which networks an attack fools, and two sentences about
+    this attack. The groups are a dictionary from names to indices of images, ascending.
 
-    The groups are those named in `BOTH`, or in `ONE` for a single network. No group has images that
-    fool B only, or that a network misclassifies without an attack. Returns ({}, "") if the networks
-    have no evaluation on the same images under the same attack.
+    The names are those in `BOTH`, or in `ONE` for a single network. Images that fool B only, and
+    images that a network misclassifies without an attack, are in no group. Returns ({}, "") if the
+    networks have no evaluation on the same images under the same attack.
     """
     found = _alike(here)
     if not found:
@@ -83,8 +83,8 @@ def groups_of(here: Context) -> tuple[dict[str, Ints], str]:
 
 
 def _alike(here: Context) -> list[Evaluation]:
-    """For each network one evaluation, all on the same images under the same attack: A's usual one
-    if B has the same, else the pair with the most images; empty if there is no such pair.
+    """For each network one evaluation with results per image, all on the same images under the same
+    attack: A's usual one if B has the same, else those on the most images; empty if there are none.
     """
     runs = [folder.open_model(run_id) for _, run_id in here.sides]
     kept = [[each for each in networks.evaluations(run.id) if each.robust_right] for run in runs]

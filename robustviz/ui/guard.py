@@ -1,7 +1,8 @@
 """Access control of the server: it answers only requests for its own names, from its own pages.
 
-A page of another site can make a browser send requests here, but not choose their Host and Origin.
-They are checked before Streamlit, which would ask an outside server about an unknown name.
+A page of another site can make a browser send requests here, but cannot choose their Host and
+Origin. Both headers are checked before Streamlit gets the request, because Streamlit would ask an
+outside server about an unknown host name.
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ _invited: dict[str, int] = {}  # bytes that each session has uploaded and no pag
 
 
 def invite(session: str, known: Callable[[str], bool] = lambda session: True) -> None:
-    """Allow a session to upload, and set its count of uploaded bytes to zero, because a page has
-    taken these files from memory. Sessions for which `known` is false are removed.
+    """Allow a session to upload, and set its count of uploaded bytes to zero. A page calls this
+    when it has taken the session's files from memory. Sessions for which `known` is false, because
+    they have ended, are removed.
     """
     with _turn:
         for other in [other for other in _invited if not known(other)]:
@@ -81,7 +83,7 @@ def _name(netloc: str) -> str:
 
 def refused(scope: Scope, allowed: Iterable[str]) -> str:
     """Why a request to a server with the host names `allowed` is refused, as one sentence; empty if
-    it is allowed. The size of an allowed upload is added to the session's count of bytes.
+    it is allowed. The length of an allowed upload is added to its session's count of bytes.
     """
     asked = [value.decode("latin-1") for key, value in scope["headers"] if key == b"host"]
     if len(asked) != 1 or _name(asked[0]) not in allowed:
@@ -127,8 +129,9 @@ def _same(origin: str, host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware: answers requests that `refused` does not allow with status 403 (a WebSocket
-    is closed), and adds headers that forbid browsers to load from or connect to other servers.
+    """ASGI middleware that lets only allowed requests pass (see `refused`). It answers others with
+    status 403, or closes their WebSocket, and adds headers to all other answers that forbid
+    browsers to load from or connect to other servers.
     """
 
     def __init__(self, app: Any) -> None:

@@ -20,7 +20,8 @@ from robustviz.views import pack
 
 def open(title: str) -> Context:
     """Draw the header row and return what is chosen. If the test images are not on this computer,
-    offer to download them and end the page. Raises UserError if there is no trained network.
+    offer to download them and end the run of the page's script. Raises UserError if there is no
+    trained network.
     """
     st.session_state.pop("chosen", None)  # this run of the script shows the choice
     known = folder.all_runs(damaged=True)
@@ -96,8 +97,8 @@ def _pickers(
 
 def _boxed(key: str) -> dict[str, Any]:
     """The keyword arguments of a picker's widget for the value linked as `key`. The widget has a
-    key of its own, and gets a new one when the value was changed elsewhere: while its popover is
-    closed, the browser would send the value that it showed last.
+    key of its own, and a new one whenever the value was changed elsewhere: the browser would
+    otherwise send the old value, which a widget in a closed popover still has.
     """
     state = st.session_state
     turn, shown = state.get(f"box-{key}", (0, None))
@@ -210,8 +211,9 @@ def _own_picture(data: str) -> tuple[int, ...]:
 
 
 def _offer_training(data: str, known: list[folder.Run]) -> None:
-    """Draw a button that opens the Train page, with the method for which no network was found when
-    the data set was changed; also say which runs are not in the list.
+    """Draw a button that opens the Train page on the data set `data`, and say which runs of `known`
+    are damaged or lack a plug-in. If the data set was changed and a chosen method has no network on
+    it, the button is for this method.
     """
     if damaged := [run.id for run in known if not folder.sound(run)]:
         st.markdown(

@@ -1,7 +1,8 @@
 """Starts the app, in the same way from `make app`, from a terminal on Windows and from a test.
 
 Streamlit runs in a child process, because it reads its settings from a command line and needs the
-main thread. The launcher chooses the port, waits until the server answers, and ends it on exit.
+main thread. The launcher chooses the port, waits until the server answers, and ends the server when
+the launcher itself exits.
 """
 
 from __future__ import annotations
@@ -194,8 +195,8 @@ def _asked_port(port: int | None) -> int | None:
 
 
 class _Server:
-    """A Streamlit server in a child process; its last twelve lines of output are stored for error
-    messages.
+    """A Streamlit server in a child process, started by creating the object; its last twelve lines
+    of output are stored for error messages.
     """
 
     def __init__(self, port: int, network: Network | None = None) -> None:
@@ -248,8 +249,7 @@ class _Server:
 
     def answers(self) -> bool:
         """Whether this server answers that it is healthy; another server on the same port does not
-        count. The request is sent directly, because a proxy in the environment may not reach this
-        computer.
+        count. No proxy is used, because one in the environment may not reach this computer.
         """
         with (
             contextlib.suppress(OSError, http.client.HTTPException),
@@ -272,8 +272,8 @@ class _Server:
             return "\n  ".join([":", *self._last]) if self._last else "."
 
     def close(self) -> None:
-        """End the server: terminate it, and kill it if it does not end in time. Trainings continue;
-        they are separate processes.
+        """End the server: terminate it, and kill it if it has not ended after ten seconds.
+        Trainings continue; they are separate processes.
         """
         self._echo = False  # do not print Python's traceback for Ctrl-C
         for firmly in (self.process.terminate, self.process.kill):
@@ -289,7 +289,7 @@ class _Server:
 
 
 def _command(port: int, address: str = HOST) -> list[str]:
-    """The command line that starts Streamlit. It sets flags, because they override the settings in
+    """The command line that starts Streamlit. It has the settings as flags, which override those in
     the person's own Streamlit configuration.
     """
     return [
@@ -337,9 +337,9 @@ def _absolute(source: str) -> str:
 
 
 def _start(fixed: int | None, network: Network | None = None) -> _Server:
-    """Start a server and wait until it answers; if another program takes its port meanwhile, try
-    another port, at most three times, unless the port is `fixed`. Raises UserError if no server
-    answers.
+    """Start a server, wait until it answers, and return it. If another program takes its port
+    meanwhile, another port is tried, three in all, unless the port is `fixed`. Raises UserError if
+    no server answers.
     """
     for _ in range(3):
         server = _Server(fixed or free_port(), network)

@@ -25,8 +25,8 @@ class Line:
     @contextmanager
     def turn(self, tell: Callable[[int], object] = lambda place: None) -> Iterator[None]:
         """A context manager that waits until this thread may enter. While it waits, `tell(place)`
-        is called about every `LOOK` seconds, with 1 for the next in line; if `tell` raises, the
-        thread leaves the line.
+        is called about every `LOOK` seconds, where `place` is 1 for the next in line; if `tell`
+        raises, the thread leaves the line and the error is passed on.
         """
         ticket = object()
         with self._turn:
@@ -65,4 +65,4 @@ class Line:
         return len(self._waiting)
 
 
-QUICK, LONG = Line(), Line()  # so that sliders do not wait for measurements of a minute
+QUICK, LONG = Line(), Line()  # two, so that sliders do not wait for measurements of a minute

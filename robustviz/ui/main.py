@@ -24,8 +24,9 @@ def panel(name: str) -> Callable[[], None]:
 
 
 def page(name: str, title: str, help: str, *, default: bool = False) -> st.Page:
-    """A page of the menu: the file of that name in `pages`, else the panel of the view of that
-    name. Its address is the name with dashes, that of the `default` page the root of the app.
+    """A page of the menu: the file called `name` in the folder `pages`, else the panel of the view
+    called `name`. Its address is the name with dashes for `_`; the `default` page is at the app's
+    root. `help`: its tooltip.
 
     Pages have no icons, because the browser would fetch each one as a favicon from another host.
     """

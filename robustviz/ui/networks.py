@@ -1,5 +1,5 @@
-"""The networks that pages can show: their names, their order, and which two networks and which
-image a page opens with. No widgets, and no torch for shipped networks.
+"""The networks that pages can show: their names, their order, and the two networks and the image
+that a page opens with. No widgets, and no torch for shipped networks.
 """
 
 from __future__ import annotations
@@ -56,10 +56,11 @@ GROUPS = {  # in the order of the pickers
 def data_name(run: folder.Run) -> str:
     """What the pickers call a run's data set; runs with the same name have the same test images.
 
-    It is, in this order: the name that the user gave, if the data set saved under it still has this
-    run's settings; the data set's key, if its settings are usual (those of a shipped run or, if
-    none is shipped on it, the defaults); else the key (for a user's folder, its name) and six
-    digits of a hash of the settings. Settings that affect only training do not count.
+    The first of these that applies: the name that the user gave, if the data set saved under it
+    still has this run's settings; the data set's key, if its settings are usual (those of a shipped
+    run or, if none is shipped on it, the defaults); else the key (for a user's folder, its name)
+    and six hex digits of a hash of the settings. In the last two, settings that affect only
+    training do not count.
     """
     name = run.data_name
     path = folder.home() / ".data" / name / "source.json"
@@ -70,8 +71,8 @@ def data_name(run: folder.Run) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _said(path: Path, now: tuple[int, int, int]) -> JSON:
-    """The settings of a data set in the user's `source.json`; empty if it cannot be read. Read here
-    because `data.own`, which reads it too, imports torch.
+    """The settings of a data set in the user's `source.json`, without its key and name; empty if it
+    cannot be read. Read here because `data.own`, which reads it too, imports torch.
     """
     try:
         asked = read_json(path)["source"]
@@ -119,9 +120,9 @@ def _dial(what: str, key: str) -> list[str]:
 
 @functools.lru_cache(maxsize=1024)
 def label(run: folder.Run) -> str:
-    """What people call a run: its label or method, unusual settings, network and seed, and for a
-    user's run the last eight characters of its id, usually a hash. An imported run has its whole id
-    and no seed.
+    """What people call a run, parts joined by ` · `: its label or method, unusual settings, network
+    and seed, and for a user's run the last eight characters of its id, usually a hash. An imported
+    run has its whole id and no seed.
     """
     parts = (
         run.label or method_label(run.method_key),
@@ -150,16 +151,16 @@ def group(key: str) -> Group:
 
 def methods(*needed: str) -> list[str]:
     """The keys of the methods that lists of choices offer, and of those in `needed`, in the order
-    of the pickers: by group, then as registered. Torch is imported, and methods of plug-ins are
-    included, unless `needed` is given and has only shipped methods.
+    of the pickers: by group, then as registered. If `needed` is given and has only shipped methods,
+    torch is not imported and methods of plug-ins are left out.
     """
     keys = catalogue.keys("method", *needed) if needed else list(registry.keys("method"))
     return sorted(keys, key=lambda key: [*GROUPS].index(catalogue.facts("method", key)["group"]))
 
 
 def ordered(every: Iterable[folder.Run]) -> dict[str, folder.Run]:
-    """Runs by id in the order of the pickers: by group, method, network, settings and seed, shipped
-    runs before the user's.
+    """The runs in `every` by id, in the order of the pickers: by group, method, network, unusual
+    settings and seed, and among equals shipped runs first.
     """
     every = list(every)
     places = methods("standard", *(run.method_key for run in every))
@@ -203,8 +204,9 @@ def on(data: str) -> dict[str, folder.Run]:
 
 
 def defaults(here: dict[str, folder.Run]) -> tuple[str, str]:
-    """The run ids with which A and B start, out of the runs `here` (at least one): runs of the
-    default methods, else the first ones; B is empty if there is only one run.
+    """The ids of the runs with which A and B start, out of the runs `here` (at least one). Each is
+    the run of its default method (`FIRST`) as `nearest` finds it, or the first other run if there
+    is none; B is empty if there is only one run.
     """
     a = nearest(here, FIRST["a"]) or next(iter(here))
     rest = {run_id: run for run_id, run in here.items() if run_id != a}
@@ -212,9 +214,9 @@ def defaults(here: dict[str, folder.Run]) -> tuple[str, str]:
 
 
 def pair(run: folder.Run, a: str) -> dict[str, str]:
-    """The choices with which a page shows `run`: its `data`, `a` and `b`. The run is B, beside the
-    run with id `a`, or the default A if that one is not another run on the same data. Without
-    another run it is A, and B is empty.
+    """The choices with which a page shows `run`: the values of `data`, `a` and `b`. The run is B,
+    and A is the run with id `a` or, if that is not another run on the same data, the default one.
+    If there is no other run on the same data, `run` is A, and B is empty.
     """
     rest = {run_id: one for run_id, one in on(data_name(run)).items() if run_id != run.id}
     first = a if a in rest else defaults(rest)[0] if rest else ""
@@ -223,9 +225,10 @@ def pair(run: folder.Run, a: str) -> dict[str, str]:
 
 
 def nearest(here: dict[str, folder.Run], method: str, like: folder.Run | None = None) -> str:
-    """The id of the run in `here` of this method that is most like the run `like`: in its unusual
-    settings, then in network, then in seed; a shipped one if several are alike. `like` None: most
-    like a small_resnet with usual settings and seed 0. Empty if there is no run of this method.
+    """The id of the run in `here` of this method that is most like the run `like`: the same unusual
+    settings count most, then the same network, then the same seed; of several alike, a shipped one.
+    `like` None: most like a small_resnet with usual settings and seed 0. Empty if there is no run
+    of this method.
     """
     settings = unusual(like) if like else ()
     net, seed = (like.architecture, like.info.get("seed")) if like else ("small_resnet", 0)
@@ -243,9 +246,9 @@ def nearest(here: dict[str, folder.Run], method: str, like: folder.Run | None = 
 
 
 def default_image(a: str, b: str) -> int:
-    """The index of the test image to open with: the first that only A misclassifies under attack
-    and both classify correctly without an attack, else the first that A classifies correctly
-    without an attack, else 0; according to their evaluations.
+    """The index of the test image to open with, according to the networks' evaluations: the first
+    that both classify correctly without an attack and only A misclassifies under attack; else the
+    first that A classifies correctly without an attack; else 0.
     """
     mine, theirs = right(a), right(b)
     telling = [mine[0] & ~mine[1] & theirs[0] & theirs[1]] if len(mine[0]) == len(theirs[0]) else []
@@ -253,18 +256,18 @@ def default_image(a: str, b: str) -> int:
 
 
 def evaluations(run_id: str) -> list[Evaluation]:
-    """The evaluations of a run; empty if `run_id` is, or if one of the run's files is damaged,
-    which the list on the Train page reports.
+    """The evaluations of a run; empty if `run_id` is empty, or if one of the run's files is damaged
+    (the list on the Train page says so).
     """
     run = folder.open_model(run_id) if run_id else None
     return run.evaluations() if run and not folder.fault(run) else []
 
 
 def right(run_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Two bool arrays (n,) for the n images of the run's evaluation, which are the first of the
-    test split in stratified order: which ones the network classifies correctly without an attack,
-    and which under the attack. Empty arrays if it has no evaluation with results per image,
-    or if one of its files is damaged.
+    """Two bool arrays (n,), of the run's usual evaluation (`Run.evaluation`): which images the
+    network classifies correctly without an attack, and which under attack. The images are the first
+    n of the test split in stratified order. Empty arrays if there is no evaluation with results per
+    image, or if one of the run's files is damaged.
     """
     evaluation = folder.open_model(run_id).evaluation() if evaluations(run_id) else None
     if evaluation is None or not evaluation.robust_right:

@@ -66,9 +66,9 @@ def check(what: str) -> None:
 
 
 def sentence(what: str) -> str:
-    """A sentence that says who may do `what` here and what everybody may do. In a class it also
-    says where the teacher's link is: a tab that was reloaded, or whose address was typed, is not
-    the teacher's any more.
+    """A sentence that says who may do `what` here, such as "train", and what everybody may do. In a
+    class it also says where the teacher's link is, because a tab that was reloaded, or whose
+    address was typed, is not the teacher's any more.
     """
     hint = " Teachers: the terminal has your link." if mode() == "class" else ""
     return f"{who()} may {what} here; everybody may look and move the sliders.{hint}"
@@ -94,9 +94,9 @@ def new_token() -> str:
 
 def greet() -> None:
     """Remove the teacher's token from the address, if there is one, because the address may be
-    visible on a projector. In a class a valid token makes this session the teacher's, and a wrong
-    one gives a warning. Each token is valid once; the server then prints the next link, for a
-    browser that is reloaded.
+    visible on a projector. In a class, a valid token makes this session the teacher's, and a wrong
+    one gives a warning. Each token is valid once: the server then prints a link with a new one,
+    which the teacher needs after reloading the page.
     """
     said = st.query_params.get("teacher")
     if said is None:

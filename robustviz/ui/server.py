@@ -48,8 +48,8 @@ def first() -> tuple[str, ...]:
 @contextlib.asynccontextmanager
 async def open_house(app: Any) -> AsyncIterator[None]:
     """ASGI lifespan: before the server answers, load the plug-ins and import what first screens
-    need; then import the rest in one background thread. A page that needs one of those modules
-    waits for that thread.
+    need; then import the rest in one background thread. A page that needs a module meanwhile waits
+    for the import that is going on.
     """
     process.leave_out_triton()
     plugins.load_all()

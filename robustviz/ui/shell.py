@@ -33,8 +33,8 @@ HERE = Path(__file__)
 
 @functools.cache
 def icon() -> str:
-    """The browser tab's icon, a disc with a bite of noise, as a data URL: drawn here so that no
-    other host is contacted for it, and encoded only once, which Streamlit would do at every
+    """The browser tab's icon, a disc with a bite of noise, as a data URL. It is drawn here so that
+    no other host is contacted for it, and cached because Streamlit would encode it at every
     interaction.
     """
     picture = Image.new("RGBA", (64, 64))
@@ -50,8 +50,9 @@ def icon() -> str:
 
 
 def run(page: Page, *, light: bool) -> None:
-    """Run a page; unless it is `light`, first import all that pages with networks need. A UserError
-    is shown as its sentence, any other error as a sentence with a code to report.
+    """Run a page; unless it is `light`, first import all that pages with networks need. If it
+    fails, show a sentence and the reset button: the message of a UserError, the package that is not
+    installed, or for any other error a code to report.
     """
 
     def whole() -> None:
@@ -70,8 +71,8 @@ def run(page: Page, *, light: bool) -> None:
 
 
 def _enter(name: str) -> None:
-    """Note that the page `name` is shown: if it is another one than before, what was noted about
-    the address belongs to the earlier page.
+    """Note that the page `name` is shown. If another page was shown before, discard what was noted
+    about the address for that page.
     """
     state = st.session_state
     if state.get("entered") != name:
@@ -81,7 +82,9 @@ def _enter(name: str) -> None:
 
 
 def _tell() -> None:
-    """Say which settings in the address do not exist, and what the page shows instead."""
+    """Say which values in the address do not exist (`note_astray`), and what the page shows
+    instead.
+    """
     told = [
         f"The address asked for `{name}={said}`, which is not there: the page"
         + (f" opened with `{name}={shown}` instead." if shown else " left it out.")
@@ -100,9 +103,9 @@ def _keep_modules(hundreds: int) -> None:
 
 
 def fragment(view: Callable[P, None], run_every: float | None = None) -> Callable[P, None]:
-    """Make `view` a Streamlit fragment, rerun every `run_every` seconds if given, that shows errors
-    as sentences. Without this, Streamlit would show the traceback itself, because exceptions of a
-    fragment do not reach `run`.
+    """Returns `view` as a Streamlit fragment that shows errors as sentences, and that is rerun
+    every `run_every` seconds if this is given. Without this function Streamlit would show a
+    traceback, because exceptions of a fragment do not reach `run`.
     """
 
     @functools.wraps(view)
@@ -123,7 +126,9 @@ def spoken(error: UserError) -> str:
 
 
 def _guarded(work: Callable[[], None]) -> bool:
-    """Call `work` and show an error if it raises one. Returns whether it raised none."""
+    """Call `work`, and show its error as a sentence if it raises one. Returns whether it raised
+    none. Exceptions by which Streamlit stops or reruns a script are passed on.
+    """
     try:
         work()
         return True
@@ -158,9 +163,10 @@ def presenting() -> bool:
 
 
 def menu(pages: Sequence[Page], chosen: Page) -> None:
-    """Draw the app's name, which links to the first page, and the links to the other pages; on a
-    phone they are in a popover. In lecture mode there are only buttons for the previous and next
-    page, and the arrow keys.
+    """Draw the app's name, which links to the first page, links to all pages (on a phone in a
+    popover), and the button that starts lecture mode. In lecture mode there are only buttons for
+    the previous page, the next page and the end; the arrow keys work, too. The teacher of a class
+    also gets the address to join.
     """
     st.html(HERE.with_name("shell.css"))
     # popovers are children of the body, to which Streamlit does not apply the dark theme
@@ -186,8 +192,8 @@ def _scheme() -> str:
 
 def _window(chosen: Page, present: bool) -> str:
     """Draw the component that handles the browser window, for scrolling, arrow keys and a change
-    between light and dark. Returns the direction of an arrow key that was pressed, `1` or `-1`; if
-    none was, another text.
+    between light and dark. Returns the direction of an arrow key that was pressed, as the text `1`
+    or `-1`; if none was, another text.
     """
     went = _frame()(
         key="frame",
@@ -283,12 +289,12 @@ def linked(key: str, start: Any, allowed: Container[Any], *, told: bool = False)
     the same from page to page.
 
     The value is the one in the session, else the one in the address, else `start`. A value that is
-    not in `allowed` is replaced by `start`, because an address can contain anything; if the address
-    has it, the page says so, unless the caller does (`told`). If `start` has changed since the last
-    call, for example with the data set, a value that equals the earlier `start` is replaced too.
-    The value is also saved apart from the widget's state, which Streamlit discards while the widget
-    is not shown. Streamlit can bind a widget to the address itself, but would write labels instead
-    of run ids.
+    not in `allowed` is replaced by `start`, because an address can contain anything; if it came
+    from the address, the page says so, unless the caller does (`told`). If `start` has changed
+    since the last call, for example with the data set, a value that equals the earlier `start` is
+    replaced too. The value is also saved apart from the widget's state, which Streamlit discards
+    while the widget is not shown. Streamlit can bind a widget to the address itself, but would
+    write labels instead of run ids.
     """
     state = st.session_state
     links, chosen = state.setdefault("links", {}), state.setdefault("choices", {})
@@ -319,9 +325,10 @@ def linked(key: str, start: Any, allowed: Container[Any], *, told: bool = False)
 
 
 def follow_data(key: str, names: Sequence[str]) -> None:
-    """Let the data set linked under `key` follow the one of the other pages, `data` in the address
-    or in the session, if it is one of `names`: when `data` changes, so does it. In between the page
-    can show another one.
+    """Let this page's data set, linked under `key`, follow `data`, the one that the other pages
+    share: when `data` changes to one of `names`, this page's changes to it, unless the address has
+    a value under `key`. Until the next change the page can show another one. A `data` in the
+    address is moved into the session, or reported (`note_astray`) if it is not in `names`.
     """
     state = st.session_state
     asked = st.query_params.get("data")
@@ -345,8 +352,8 @@ def note_astray(key: str, shown: Any) -> None:
 
 
 def forget(*keys: str) -> None:
-    """Discard these linked values, because they no longer fit the other choices: they start again
-    at their defaults.
+    """Discard the values linked under these keys, because they no longer fit the other choices;
+    each is at its default again.
     """
     for key in keys:
         st.session_state.pop(key, None)

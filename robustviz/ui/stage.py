@@ -33,27 +33,27 @@ def _component() -> ComponentRenderer:
 
 
 def spot() -> DeltaGenerator:
-    """Make a container for the first screen: it is created before the settings below it, and filled
-    after they are read.
+    """Make a container for the first screen. Create it before the settings below it, which decide
+    what the screen shows, and fill it after they are read.
     """
     return st.container()
 
 
 def settings(label: str = "Settings") -> DeltaGenerator:
-    """Make a popover in the row below the first screen, for its settings."""
+    """Make a popover for settings in the row below the first screen, and return it."""
     return st.popover(label, icon=":material/tune:", type="tertiary")
 
 
 def more(key: str, label: str = "More") -> ExpanderContainer:
-    """Draw a closed expander titled `label` here and return it; draw its content only if it is
-    `.open`. `key`: distinguishes it from other expanders of the page.
+    """Draw an expander titled `label`, at first closed, and return it; draw its content only if it
+    is `.open`. `key`: distinguishes it from other expanders of the page.
     """
     return st.expander(label, on_change="rerun", key=f"more-{key}")
 
 
 def position(key: str, values: Any, start: int) -> int:
     """The position of a control, as an index into `values`: that of the value chosen in this
-    session under `key`, else of the one in the address, else `start`. Values are stored as text.
+    session under `key`, else of the one in the address, else `start`. Values are compared as text.
     """
     names = [str(value) for value in values]
     shell.linked(key, names[start], names)
@@ -83,7 +83,7 @@ def show(key: str, screen: Screen, asking: bool | None = None) -> Seen:
 
 
 def _moved(key: str, control: Any) -> None:
-    """A Streamlit callback for when the slider has stopped: save its value where `write_address`
+    """A Streamlit callback for a slider that has stopped: save its value where `write_address`
     reads it.
     """
     at = (st.session_state.get(key) or {}).get("at")

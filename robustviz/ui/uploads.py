@@ -1,5 +1,5 @@
-"""Files that a browser uploads: who may upload, and that the files leave the server's memory as
-soon as a page has taken them.
+"""Files that a browser uploads: who may upload, and how the files leave the server's memory as soon
+as a page has taken them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def take(
     megabytes: int | None = None,
 ) -> None:
     """Draw a place to upload files, each of at most `megabytes` (None: the server's limit).
-    `several`: False: one file, True: many, "directory": a folder. The files are passed to `use` and
-    then removed from memory, and the page is rerun. Raises UserError if this session may not
-    upload.
+    `several`: False for one file, True for many, "directory" for a folder. Uploaded files are
+    passed to `use` and then removed from memory, also if `use` raises an error, which is passed on;
+    else the page is rerun. Raises UserError if this session may not upload.
     """
     rights.check("upload")
     session = _invite()
@@ -48,8 +48,8 @@ def take(
 
 
 def leave(address: str) -> None:
-    """If a page without uploads is shown: forbid this session to upload, and remove the files that
-    it has sent.
+    """If the page at `address` has no uploads, forbid this session to upload, and remove the files
+    that it has sent.
     """
     context = get_script_run_ctx()
     if context and address not in PAGES and guard.dismiss(context.session_id):

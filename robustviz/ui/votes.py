@@ -1,9 +1,9 @@
-"""The users' guesses. In a class the students' are counted together, one vote per person and
-question, and stored in memory until the teacher clears them or the server ends. The teacher's
-guesses, and all outside a class, are stored in their session and are no votes. The teacher may let
-the students' pages wait with each answer until the teacher's page shows it.
+"""The users' guesses. In a class each student's guess is a vote, one per person and question, kept
+in memory until the teacher clears the votes or the server ends. The guesses of the teacher, and of
+everybody outside a class, are kept in their session and are no votes. The teacher may let the
+students' pages hold back each answer until the teacher's page shows it.
 
-A person is identified by Streamlit's cookie in the browser, without it by the session.
+A person is identified by Streamlit's cookie in the browser, or without it by the session.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _answered: set[str] | None = None
 
 def mine() -> dict[str, int]:
     """This person's guesses: for each question, the index of the chosen option. A student's are
-    read from the counted votes, so after `clear` everyone can guess again.
+    read from the votes, so after `clear` every student can guess again.
     """
     if not _counted():
         return {str(key): int(at) for key, at in st.session_state.get("voted", {}).items()}
@@ -66,8 +66,8 @@ def hold(wait: bool) -> None:
 
 
 def answered(question: str) -> None:
-    """Note that this session's page shows the answer to a question: if it is the teacher's, the
-    students' pages show it, too.
+    """Note that this session's page shows the answer to a question. If the session is the teacher's
+    and the students' pages wait (`hold`), they now show it, too.
     """
     with _turn:
         if rights.may_act() and _answered is not None:
@@ -75,13 +75,13 @@ def answered(question: str) -> None:
 
 
 def waits(question: str) -> bool:
-    """Whether this student's page must not show the answer to this question yet."""
+    """Whether this session is a student's, and its page must not show this answer yet."""
     with _turn:
         return _counted() and _answered is not None and question not in _answered
 
 
 def held() -> bool:
-    """Whether the students' pages wait for the teacher's."""
+    """Whether the students' pages hold back answers (see `hold`)."""
     return _answered is not None
 
 
@@ -113,8 +113,9 @@ def told(question: str, options: Sequence[str]) -> str:
 
 
 def clear() -> None:
-    """Remove all votes, for the next class. Raises UserError if this session may not act; in a
-    class only the teacher may.
+    """Remove all votes, this session's own guesses, and the notes of which questions are answered,
+    for the next class. Raises UserError if this session may not act; in a class only the teacher
+    may.
     """
     rights.check("clear the votes")
     for name in ("voted", "revealed"):

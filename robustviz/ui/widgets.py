@@ -1,5 +1,5 @@
-"""What all views have in common: measure with probes, draw the figure with its sentence, offer
-downloads, and select an image that is chosen in the figure.
+"""What panels share: measuring with probes, drawing a figure with its sentence, downloads, and
+choosing an image in a figure.
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ def measured(
 ) -> dict[str, R]:
     """Measure networks A and B (of a `Context`) or other runs (a dictionary from labels to run ids)
     with the probe of `spec`. Returns the results by label; those of A and B are from `names`.
-    Results are read from memory or disk; missing ones are measured now, or, if `cost` is given
-    ("about 10 s", per network), after a click on a button. `what` is measured, in words for the
-    button and the spinner. A network that cannot be measured gets a sentence and is left out.
+    Results are read from memory or disk. Missing ones are measured now; if `cost` is given (the
+    time per network, as "about 10 s"), only after a click on a button. `what` says what is
+    measured, for the button and the spinner. A network that cannot be measured gets a sentence and
+    is left out, and so is one that waits for the button.
     """
     named = names(networks) if isinstance(networks, Context) else networks
     unable: list[str] = []
@@ -106,8 +107,8 @@ def measured(
 
 
 def _asks(spot: DeltaGenerator, what: str, cost: str, spec: ProbeSpec[Any]) -> bool:
-    """Draw the button that starts a long measurement, and return whether it was pressed; a user who
-    may not act gets a sentence instead.
+    """Draw the button that starts a long measurement, and return whether it was pressed. A user who
+    may not act gets a sentence instead, and False is returned.
     """
     if not rights.may_act():
         spot.info(
@@ -126,8 +127,8 @@ def _nth(place: int) -> str:
 
 @contextmanager
 def _counted() -> Iterator[None]:
-    """A context manager: inside it a progress bar counts the finished images, if their total is
-    known, and the download of missing test images.
+    """A context manager: inside it a progress bar shows how many images of a measurement are
+    finished, if their total is known, and how much of missing test images is downloaded.
     """
     spot = st.empty()
 
@@ -141,10 +142,11 @@ def _counted() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Frame:
-    """What surrounds a figure on a page: the `key` of its widget and files, the `spec` that was
-    measured (None: no run was measured), `words` to replace the figure's sentence, and an `image`
-    to download with it. With `brush` its points can be chosen by a click, a box or a lasso; each
-    point's `customdata` must start with the index of its test image.
+    """What belongs to a figure on a page. `key`: names its widget and its files; `spec`: the spec
+    that was measured (None: no run was measured); `words`: a sentence to show in place of the
+    figure's own (None: the figure's own); `image`: a PNG to download with it. With `brush` its
+    points can be chosen by a click, a box or a lasso; each point's `customdata` must start with the
+    index of its test image.
     """
 
     key: str
@@ -181,9 +183,9 @@ def draw(
     *given: P.args,
     **options: P.kwargs,
 ) -> list[int]:
-    """Draw a figure of the results `found`, its sentence and its downloads; arguments as in
-    `drawn`. With a brush, a single chosen point is selected as the image of all views, and the
-    indices of all chosen test images are returned; else an empty list.
+    """Draw a figure of the results `found` with its sentence and downloads; arguments as in
+    `drawn`. With a brush, choosing a single point selects its image in all views. Returns the
+    indices of all test images chosen with the brush; an empty list without one.
     """
     made, key = drawn(figure, found, *given, **options), frame.key
     meta = made.layout.meta
@@ -227,8 +229,9 @@ def take_home(
 ) -> None:
     """Draw the *Take home* menu of a first screen: the screen with its control as one HTML file,
     its charts and images, all measured data, its caption, and, with a `spec`, the lines of Python
-    that measure `results` again. `chart`: other results, which the screen's chart shows, and how
-    to make a figure of them; its numbers, its caption and these lines are offered, too.
+    that measure `results` again. `chart`: other results, which the screen's chart shows, and the
+    recipe of a figure of them; its numbers, caption and lines are offered, too. Users who may act
+    also get notebooks that repeat the runs, wherever there are such lines.
     """
     with st.popover(
         "Take home",
@@ -297,9 +300,7 @@ def _position(screen: Screen) -> int:
 
 
 def _titled(title: str, screen: Screen, at: int, results: Mapping[str, Result]) -> go.Figure:
-    """An empty figure with the title and metadata from which the caption of a first screen is
-    made.
-    """
+    """An empty figure with the title and metadata of a first screen, to make its caption from."""
     control = screen.control
     where = f"{control.label}: {control.values[at]}{control.unit}" if control else ""
     words = {"text": title, "subtitle": {"text": where}}
@@ -314,7 +315,10 @@ def _caption(*figures: go.Figure) -> None:
 
 
 def _strips(key: str, results: Mapping[str, Result], at: int) -> None:
-    """Draw downloads of the images, untouched and attacked, in two sizes, if there are any."""
+    """Draw downloads of one picture in two sizes, with the clean and the attacked image of each
+    result and the perturbation; nothing if no result has images. `at`: the index of the attack
+    strength.
+    """
     if not strip(results.values(), 1, at):
         return
     for scale, label in zip(SCALES, ("original size", "× 8"), strict=True):
@@ -352,8 +356,9 @@ def _brushed(key: str) -> None:
 def downloads(
     figure: go.Figure, results: Mapping[str, Result], frame: Frame, recipe: Recipe | None
 ) -> None:
-    """Draw the *Take home* menu of a figure: its numbers, the figure, the images, and, with a
-    `recipe`, the lines of Python that make it again. Files are made when they are downloaded.
+    """Draw the *Take home* menu of a figure: its numbers, all measured data, the figure as HTML and
+    for a paper, the images, and, with a `recipe`, the lines of Python that make it again and
+    notebooks that repeat the runs. Files are made when they are downloaded.
     """
     key, home = frame.key, f"home-{frame.key}"
     with st.popover(
@@ -375,9 +380,9 @@ def downloads(
 
 
 def _for_a_paper(figure: go.Figure, key: str) -> None:
-    """Draw the button that makes the figure as PDF and SVG for a paper, or say what else to do, and
-    the caption. A browser on the server makes the files, one at a time and only for users who may
-    act.
+    """Draw a button that makes a PDF and an SVG of the figure for a paper, or say how else to get
+    an SVG; then the caption. A browser on the server makes the files, one figure at a time, and
+    only for users who may act.
     """
     if not rights.may_act():
         st.markdown("Figure (SVG): click the camera icon at the upper right of the figure.")
@@ -413,7 +418,9 @@ def _file(label: str, make: Callable[[], bytes], name: str, mime: str) -> None:
 
 
 def picture(image: bytes, said: str, key: str, *, width: int | str = "stretch") -> None:
-    """Draw an image with its alternative text, which is also printed below it, and its download."""
+    """Draw an image, the text `said` below it, which is also its alternative text, and a download
+    of the image.
+    """
     with st.container(width=width):  # type: ignore[arg-type]
         fitted(image, said)
     st.markdown(said)
@@ -437,8 +444,8 @@ def fitted(image: bytes, alt: str) -> None:
 
 
 def thumbnails(here: Context, indices: Sequence[int], key: str) -> None:
-    """Draw the first `SHOWN` of these test images, each with a button that selects it in all the
-    views.
+    """Draw the first `SHOWN` of these test images, each with a button that selects it in all views;
+    nothing if there are none.
     """
     shown = list(indices)[:SHOWN]
     if not shown:

@@ -31,7 +31,9 @@ def _component() -> ComponentRenderer:
 
 
 def show() -> None:
-    """Draw the entries of all terms and methods, and the search box."""
+    """Draw the search box and the entries of all terms (sorted by title) and methods, those of
+    loaded plug-ins included.
+    """
     own = (thing.partition("/") for each in plugins.loaded() for thing in each.things)
     keys = catalogue.keys("method", *(key for kind, _, key in own if kind == "method"))
     words = sorted(TERMS.items(), key=lambda entry: entry[1][0].lower())
@@ -49,7 +51,7 @@ def _entry(key: str, title: str, said: str) -> str:
 
 
 def _method(key: str) -> str:
-    """The HTML entry of a method: its sentence, its sketch, further explanation, and its paper."""
+    """The HTML entry of a method: its sentence, its sketch, its description, and its paper."""
     facts = catalogue.facts("method", key)
     more = " ".join(filter(None, (facts["text"], f"{facts['paper']}.", facts["choices"])))
     return _entry(
