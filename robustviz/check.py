@@ -69,9 +69,8 @@ def check_class(*, tell: Callable[[str], object] = print) -> dict[str, Any]:
 
     facts: dict[str, Any] = {"ready": False, "problems": []}
     try:
-        host, port = launch.Network.found().host, launch.free_port()
-        facts["address"] = host
-        _reach(host, port)
+        facts["address"] = host = launch.Network.found().host
+        _reach(host, launch.free_port())
         facts["ready"] = True
         tell(
             f"A class can reach this computer at {host}; `app --class` prints the whole address."

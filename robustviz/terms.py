@@ -102,7 +102,7 @@ csv: CSV
 A table as plain text, which every spreadsheet opens.
 
 curvature: Curvature (λ)
-The largest eigenvalue of the Hessian, the loss's second derivatives by the pixels: how strongly
+The eigenvalue of largest size of the Hessian, the loss's second derivatives by the pixels: how strongly
 the loss bends at a picture. ReLU is replaced by the smooth softplus, because ReLU hides it.
 
 diffusion model: Diffusion model
@@ -128,7 +128,8 @@ The attack's budget: the largest change allowed at any pixel, on a scale where b
 white is 1. 8/255 is eight grey levels.
 
 eta: Time left
-Estimated from the median duration of the last 20 training steps.
+Estimated from the median duration of the last 20 training steps and the last validation. It
+includes the final evaluation.
 
 every attack: Under every attack
 Share of images on which a network is right under each attack that was run on them. One attack that
@@ -172,7 +173,8 @@ Three ways to put a classifier on learned features: a linear head on clean image
 attacked images (ALF), or training everything on attacked images (AFF).
 
 interval: 95% interval
-Where the true share plausibly lies, given how many images were counted (Wilson's score interval).
+Where the true value plausibly lies, given how many images or seeds were counted. For a share it is
+Wilson's score interval; for a difference, *How sure?* names the rule.
 
 iou: IoU, pointing game, energy
 How well a map lies on the true object. IoU (intersection over union) is the share of mask and
@@ -287,7 +289,8 @@ All networks of a data set on one chart: right untouched across, right under att
 best.
 
 seed: Seed
-The number that all random draws start from. Same seed, same pictures, same result.
+The number that all random draws start from. On one processor with the same
+versions of all packages, the same seed gives the same result.
 
 sgd: SGD
 Stochastic gradient descent: learning in small steps from random batches of images.
@@ -338,11 +341,12 @@ url: URL
 The page's address. It holds every setting, so copying it shares what you see.
 
 validation: Validation split
-Images kept aside to choose the best epoch; the test split is touched only by the final
+Images kept aside to choose the best epoch. A training uses no test image until its final
 evaluation.
 
 warm-up: Warm-up
-The first part of a training, in which PART still attacks with the full ε everywhere and AWP is off.
+The first part of a training, in which PART still attacks with the full ε everywhere. AWP has a
+warm-up of its own, in which it is off.
 
 weight decay: Weight decay
 Pulling all weights a little towards 0 at each step, against overfitting.

@@ -165,7 +165,7 @@ def points_text(share: float) -> str:
     """A difference of two fractions as text in percentage points, with its sign and one decimal:
     0.125 gives `+12.5`.
     """
-    return f"{100 * share:+.1f}".replace("-", "−")
+    return f"{round(100 * share, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def listed(words: Sequence[str]) -> str:

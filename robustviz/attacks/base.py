@@ -327,8 +327,12 @@ class Attack(Spec):
                     for _ in range(self.restart_count - 1):
                         other = self._ascend(objective, x, eps, rng)
                         other_height = objective(other)
-                        best = torch.where((other_height > height).view(-1, 1, 1, 1), other, best)
-                        height = torch.maximum(height, other_height)
+                        best = torch.where(
+                            ((other_height > height) | height.isnan()).view(-1, 1, 1, 1),
+                            other,
+                            best,
+                        )
+                        height = torch.fmax(height, other_height)
         return best
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:

@@ -134,7 +134,11 @@ def _parts(given: Any) -> tuple[Any, Any, Sequence[str]]:
     There are no names if the function gives none. Raises UserError if it returned something else,
     an empty or too large data set, or images of different sizes.
     """
-    if isinstance(given, (tuple, list)) and len(given) in (2, 3):
+    if (
+        isinstance(given, (tuple, list))
+        and len(given) in (2, 3)
+        and not isinstance(given[0], (tuple, list))  # else these are two or three images
+    ):
         images, labels, *names = given
         return images, labels, names[0] if names else ()
     if not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):

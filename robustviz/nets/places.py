@@ -76,8 +76,8 @@ def watched(net: nn.Module) -> Iterator[list[Call]]:
             hook.remove()
 
 
-def find(net: nn.Module, calls: Sequence[Call], logits: Tensor, x: Tensor) -> Places:
-    """The places of `net`, from the calls of one forward pass with gradients on images `x`.
+def find(calls: Sequence[Call], logits: Tensor, x: Tensor) -> Places:
+    """The places of a network, from the calls of a forward pass with gradients on images `x`.
 
     Only layers called once count. The head is the last linear layer (or convolution of a 1×1 map)
     with one output per class, and its input is the features. Without a head, the features are the

@@ -400,7 +400,7 @@ def _find(
     """
     shown = net._shown(x[:1])
     out, calls = places.trial(net.module, shown)
-    found = places.find(net.module, calls, _picked(out, net.logits_at), shown)
+    found = places.find(calls, _picked(out, net.logits_at), shown)
     if head is None:
         net.head_at = found.head
     if features is None and not net.head_at:

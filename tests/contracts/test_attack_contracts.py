@@ -223,6 +223,20 @@ def test_restarts_keep_the_highest_objective(conv_net: Classifier, images: Tenso
     assert torch.equal(best, runs.amax(0)) and not torch.equal(best, runs[0])
 
 
+def test_a_restart_replaces_a_run_whose_objective_is_not_a_number(images: Tensor) -> None:
+    judged = []
+
+    def objective(z: Tensor) -> Tensor:
+        heights = z.sum((1, 2, 3))
+        if not z.requires_grad:  # the points that the runs ended at are compared without gradients
+            judged.append(heights)
+            heights = heights * (torch.nan if len(judged) == 1 else 1)
+        return heights
+
+    found = PGD(eps=0.1, steps=1, restarts=3).maximise(objective, images, rng=seeded(1))
+    assert torch.equal(found.sum((1, 2, 3)), torch.stack(judged[1:]).amax(0))
+
+
 # Budgets per pixel and per image.
 
 

@@ -245,6 +245,9 @@ class Items:
 
 def items(split):
     return Items()
+
+def pairs(split):
+    return [(np.full((8, 8), 20 * k, np.uint8), k) for k in range(2)]
 """
 
 
@@ -279,6 +282,8 @@ def test_what_a_function_gives_is_read_or_refused(
     items = data.load(data.Made(make=f"{code}:items"), "test")
     assert "rounded" not in wide.card + items.card
     assert items.classes == ("a", "b") and items.images[9].unique().tolist() == [180]
+    pairs = data.load(data.Made(make=f"{code}:pairs"), "test")
+    assert pairs.y.tolist() == [0, 1] and pairs.images[:, 0, 0, 0].tolist() == [0, 20]
     for name, says in (
         ("odd", "run from 700 to 700"),
         ("raises", "raised ZeroDivisionError for the split test: division by zero"),
