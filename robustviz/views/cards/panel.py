@@ -33,7 +33,9 @@ def drawer() -> None:
 
 
 def _inside() -> None:
-    """Draw the upload field, messages on refused files, the picture, and a table of all cards."""
+    """Draw the content of the expander: an upload field with messages on refused files, the picture
+    of all cards in this session, and a table of them.
+    """
     if rights.may_act():
         take(
             "Run cards, all at once",
@@ -92,9 +94,9 @@ def _own() -> None:
 
 
 def _dropped(files: list[UploadedFile]) -> None:
-    """Add the uploaded cards to the session, and store what to report about them.
-    A card of a run that is here already replaces the old one. Files that are not cards, and cards
-    beyond the `MOST` that fit, are left out.
+    """Add the uploaded cards to the session, and store messages about them for `_inside`.
+    A card with the same run id and settings as an earlier one replaces it. Files that are not
+    cards are left out, and so are further cards once the session has `MOST`.
     """
     cards: dict[str, Card] = dict(st.session_state.get(KEPT, {}))
     refused, again, full = [], 0, 0

@@ -26,8 +26,9 @@ PLAIN = "PGD-20"  # the attack with which every run is evaluated
 
 class Measure(NamedTuple):
     """How a number on a card was measured. Numbers are compared only if all fields agree.
-    `data`: the data set's key; `images`: a hash of the `n` images and their labels; `attack`: its
-    printed name, or `untouched`; `eps`: its radius in pixel units; `seed`: of its noise.
+    `data`: the data set's printed name (`Card.data`); `split`: of the data; `images`: a hash of the
+    `n` images and their labels; `attack`: its printed name, or `untouched` for clean images; `eps`:
+    its radius, for pixels in [0, 1]; `seed`: the seed of its noise.
     """
 
     data: str
@@ -40,7 +41,7 @@ class Measure(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The measure as text, such as `digits, PGD-20 at 0.150 (38/255), 360 images`."""
+        """The measure as text, such as `digits, PGD-20 at 0.15 (38/255), 360 images`."""
         how = self.attack if self.attack == UNTOUCHED else f"{self.attack} at {eps_text(self.eps)}"
         return f"{self.data}, {how}, {self.n} images"
 
@@ -65,8 +66,8 @@ class Row:
 
     @property
     def interval(self) -> tuple[float, float, float]:
-        """The mean over seeds and the two ends of its 95% t-interval, which are cut to [0, 1], or
-        infinite for a single seed.
+        """(mean, low, high): the mean over seeds and the ends of its 95% t-interval. The ends are
+        cut to [0, 1]; for a single seed they are −∞ and ∞.
         """
         return share_interval(self.values)
 
@@ -74,8 +75,9 @@ class Row:
 @dataclass(frozen=True)
 class Pair:
     """The comparison of row `a` with row `b`.
-    `difference`: the mean over seeds of `a` minus that of `b`; `low`, `high`: the ends of its
-    interval, NaN if the rows cannot be compared; `why`: the reason in that case, otherwise empty.
+    `difference`: the mean over seeds of `a` minus that of `b`, as a fraction; `low`, `high`: the
+    ends of its interval, NaN if the rows cannot be compared; `why`: the reason why they cannot, or
+    empty.
     """
 
     a: Row
@@ -93,7 +95,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Layer:
-    """The rows of one measure, and its printed `name`.
+    """The rows of one measure, that with the highest mean first, and the measure's printed `name`.
     `twice`: the number of cards left out because another card has the same settings and seed.
     """
 
@@ -110,8 +112,8 @@ class Layer:
     @cached_property
     def pairs(self) -> list[Pair]:
         """The comparisons of all pairs of rows with at least three seeds each.
-        Pairs that cannot be compared are included, with the reason. The intervals hold jointly: all
-        of them together with 95% (Bonferroni).
+        Pairs that cannot be compared for other reasons are included, with the reason. The intervals
+        of the others hold jointly: all of them together with 95% (Bonferroni).
         """
         enough = [row for row in self.rows if len(row.kept) >= LEAST_SEEDS]
         both = [*itertools.combinations(enough, 2)]
@@ -134,8 +136,8 @@ def measure(card: Card, one: Number) -> Measure:
 
 def layers(cards: Iterable[Card]) -> list[Layer]:
     """One layer for each measure that occurs in these cards.
-    Measures under attack come first, then those on clean images; among each, those with the most
-    cards come first.
+    Measures under attack come first, then those on clean images; within each of the two groups,
+    measures with more cards come first.
     """
     found: dict[Measure, list[tuple[Card, Number]]] = {}
     for card in cards:
@@ -186,8 +188,9 @@ def label(card: Card) -> str:
 
 
 def _names(cards: Sequence[Card]) -> list[str]:
-    """A distinct name for each card: its method, and settings that differ within the method.
-    At most three settings are named; an ellipsis stands for the others.
+    """A distinct name for each card: its method, and the settings in which the cards of this method
+    differ. At most three settings are named; an ellipsis stands for the others, and names that are
+    still equal are numbered.
     """
     flat = [dict(registry.flat(_fixed(card))) for card in cards]
     apart: dict[str, list[str]] = {}
@@ -232,12 +235,12 @@ def compared(a: Row, b: Row, claims: int = 1) -> Pair:
     """Compares two rows: the mean over seeds of `a` minus that of `b`, with its interval.
 
     Rows can be compared if each has at least three seeds, not all with the same value, and they
-    differ in at most one setting. Another method with its settings counts as one, and then
-    `select`, whose default depends on the method, may differ, too. If rows cannot be compared,
-    `why` of the pair is the reason and the interval is NaN. `claims`: the number of differences
-    shown together; all their intervals hold jointly with 95%.
+    differ in at most one setting. A different method, with all its settings, counts as one; then
+    `select`, whose default depends on the method, may differ, too. If rows cannot be compared, the
+    pair's `why` is the reason, and the ends of the interval are NaN. `claims`: the number of
+    differences shown together; all their intervals hold jointly with 95%.
 
-    Source: Welch 1947, the interval of a difference of two means of unequal spread. Differs: its
+    Source: Welch 1947, the interval of a difference of two means of unequal spread. Differs: the
     degrees of freedom are rounded down. Seeds that both rows have are not paired, so that seeds
     that only one row has count as well. If the results of both rows rise and fall together with
     the seed, the interval is wider than necessary.

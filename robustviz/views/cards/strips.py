@@ -29,7 +29,7 @@ STYLE = """<style>
 
 
 def screen(layers: Sequence[Layer]) -> Screen:
-    """The screen with the given layers (at least one): in each, the rows measured in one way.
+    """The screen with the given layers, at least one: each has the rows measured in one way.
     With several layers, a slider switches between them.
     """
     shown = [_chart(layer) for layer in layers]
@@ -161,9 +161,9 @@ def _strip(row: Row, span: tuple[float, float], step: float, width: int, label: 
 
 
 def _list(layer: Layer) -> str:
-    """An HTML list of the compared pairs with their intervals, pairs with a difference first.
-    Pairs that cannot be compared are listed with the reason if they are few, else only counted.
-    Empty if there is nothing to list.
+    """An HTML list of at most `PAIRS` compared pairs with their intervals, those that differ first.
+    Pairs that cannot be compared are listed with the reason if there are at most `FEW`, else only
+    counted. Empty if there is nothing to list.
     """
     fit = sorted((pair for pair in layer.pairs if not pair.why), key=lambda pair: not pair.apart)
     rest = [pair for pair in layer.pairs if pair.why]

@@ -37,7 +37,9 @@ def _view(known: Found) -> None:
 
 
 def _table(known: Found, data: str) -> None:
-    """Draw a table of a data set's expectations, and the command that measures them again."""
+    """Draw a table of the claims' expectations on one data set, and the command that measures them
+    again.
+    """
     rows = [
         {
             "claim of": row.label,

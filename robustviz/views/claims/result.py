@@ -1,4 +1,6 @@
-"""The measured verdicts on the papers' claims, in rows that `python -m robustviz claims` writes."""
+"""The measured verdicts on the papers' claims, read from a file that `python -m robustviz claims`
+writes.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,10 @@ class Row:
     difference over the seeds, positive if it is as claimed; None without any seed. `low`, `high`:
     the ends of its confidence interval (95%, corrected for the number of claims). `notices`: the
     difference, or with `not_worse` the loss, that these runs would notice with a probability of
-    80%. These three are None with too few seeds. `seeds`: how many of the `wanted` seeds were
-    measured. `smallest`: the smallest difference that counts, or with `not_worse` the largest loss
-    allowed. `command` repeats the measurement.
+    80%. `low`, `high` and `notices` are None with too few seeds. `seeds`: how many of the `wanted`
+    seeds were measured. `not_worse`: whether the claim is only that the metric does not get worse.
+    `smallest`: the smallest difference that counts, or with `not_worse` the largest loss allowed.
+    `command` repeats the measurement.
     """
 
     name: str
@@ -51,7 +54,7 @@ class Row:
     command: str
 
     def scaled(self, value: float | None) -> float:
-        """The difference `value` divided by the smallest one that counts; NaN for None."""
+        """The difference `value` in units of `smallest`: the quotient of the two; NaN for None."""
         return math.nan if value is None else value / self.smallest
 
 
@@ -64,12 +67,12 @@ class Found:
 
     @property
     def data(self) -> list[str]:
-        """The names of the data sets, in order of first appearance."""
+        """The keys of the data sets, in order of first appearance in `rows`."""
         return list(dict.fromkeys(row.data for row in self.rows))
 
     @property
     def claims(self) -> list[str]:
-        """The names of the claims, in order of first appearance."""
+        """The names of the claims (`Row.name`), in order of first appearance in `rows`."""
         return list(dict.fromkeys(row.name for row in self.rows))
 
     def of(self, claim: str, data: str) -> list[Row]:
@@ -79,15 +82,15 @@ class Found:
 
 def whole(rows: Sequence[Row]) -> str:
     """The verdict on a claim, one of `ORDER`, from the verdicts on its expectations (`rows`).
-    It is the one that comes first in `ORDER`: so a claim is seen only if all its expectations are,
-    and not seen if one is not. Raises ValueError for no rows.
+    Of these verdicts, the one that comes first in `ORDER` is returned. So a claim is seen only if
+    all its expectations are, and not seen if one of them is not. Raises ValueError for no rows.
     """
     return min((row.word for row in rows), key=ORDER.index)
 
 
 def in_part(rows: Sequence[Row]) -> str:
-    """How many of a claim's expectations (`rows`) are seen, as `1 of 3 seen, 1 not`; empty if all
-    or none are.
+    """How many of a claim's expectations (`rows`) are seen, and how many are not seen, as `1 of 3
+    seen, 1 not` (the third is undecided); empty if all or none are seen.
     """
     seen, unseen = (
         sum(row.word == word for row in rows) for word in ("seen here", "not seen here")

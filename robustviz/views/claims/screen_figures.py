@@ -87,8 +87,8 @@ def _answer(found: Found, data: str) -> str:
 
 
 def _word(rows: Sequence[Row]) -> str:
-    """The verdict on a claim with its sign; where it is not decided and nothing is seen yet, how
-    many seeds its expectations have.
+    """The verdict on a claim, after its sign. If the claim is not decided and nothing of it is seen
+    yet, the number of seeds that its expectations have stands there instead.
     """
     if not rows:
         return f"{SIGNS['not decided']} not measured"
@@ -101,7 +101,7 @@ def _word(rows: Sequence[Row]) -> str:
 
 
 def _seen(rows: Sequence[Row]) -> str:
-    """What is seen of a claim of which only a part is seen; empty for any other."""
+    """A sentence on what is seen of a claim that is seen in part; empty for any other claim."""
     seen = [row.says for row in rows if row.word == "seen here"]
     return f"Seen: {'; '.join(seen)}." if in_part(rows) else ""
 

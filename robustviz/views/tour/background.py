@@ -30,6 +30,7 @@ def cell(study: JSON, method: str, cue: str) -> JSON | None:
 
     The dict has the number of images classified correctly on backgrounds of their own and of
     another class (`own`, `other`), and the same under attack (`own_attacked`, `other_attacked`).
+    `own_said`, `other_said`: for each picture shown, the predicted class and its probability.
     """
     found = [
         each
@@ -40,7 +41,7 @@ def cell(study: JSON, method: str, cue: str) -> JSON | None:
 
 
 def step() -> Step:
-    """The step that asks how much accuracy a network loses when the backgrounds change.
+    """The step that asks on how many pictures a network is right when the backgrounds change.
     Raises UserError if the study is missing or damaged, or if it lacks a network for this step.
     """
     study = read()
@@ -82,9 +83,9 @@ def _pair(study: JSON) -> tuple[JSON, JSON]:
 
 
 def screen(study: JSON) -> Screen:
-    """The screen with test objects on two kinds of backgrounds, and the predictions for them by C,
-    the network that learned the background. The slider switches between backgrounds of the object's
-    own class and of another class. Raises UserError if the study lacks a network for this.
+    """The screen with test objects on changing backgrounds, each with the prediction of C, the
+    network that learned the background. The slider switches between backgrounds of the object's own
+    class and of another class. Raises UserError if the study lacks a network for this.
     """
     (misled, _), protocol = _pair(study), study["protocol"]
     robust = cell(study, "fgsm_rs", "on")

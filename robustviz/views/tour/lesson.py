@@ -9,12 +9,12 @@ from pathlib import Path
 from robustviz.views.screen import COLOURS, files
 from robustviz.views.tour.step import Step
 
-MOST = 8e6  # bytes: upper limit for the file
+MOST = 8e6  # bytes: upper limit for the file, which a test checks
 
 
 def lesson(steps: list[Step], scheme: str = "light") -> bytes:
-    """The tour's steps as one HTML file (bytes) that works without a server, network or other file.
-    Guesses are stored on the user's device. `scheme` is `light` or `dark`.
+    """The tour's steps as the bytes of one HTML file, which needs no server, network or other file.
+    Guesses are stored on the user's device. `scheme`: the colours, `light` or `dark`.
     """
     body, css, mount = files()
     here = Path(__file__).parent

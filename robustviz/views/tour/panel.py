@@ -1,5 +1,6 @@
 """The Tour page: seven steps, each with a question that is answered only after a guess. Each step
-has its own address. Guesses and score stay in the session; in a class the guesses are votes.
+has its own address. Guesses and score stay in the session; in a class the students' guesses are
+votes, which the server counts (`ui.votes`).
 """
 
 from __future__ import annotations
@@ -64,8 +65,9 @@ def page() -> None:
 
 
 def _asking(step: Step) -> bool:
-    """Whether the step's question is open: nobody has guessed or revealed it here. Where answers
-    wait for the teacher's page, nobody else can reveal one.
+    """Whether the step's question is open: this person has not guessed yet, and the answer was not
+    revealed in this session. While a student's page waits for the teacher's, revealing has no
+    effect.
     """
     revealed = not votes.waits(step.key) and step.key in st.session_state.get("revealed", ())
     return step.key not in votes.mine() and not revealed
@@ -98,7 +100,10 @@ def _ask(step: Step) -> None:
 
 @st.fragment(run_every=POOLED)
 def _wait(step: Step, guess: int) -> None:
-    """Draw that a student's guess is counted, until the teacher's page shows the answer."""
+    """Draw a student's guess, and that the teacher's page will show the answer.
+    Checked every `POOLED` seconds: the page reruns if the answer may be shown now, and if the
+    teacher has cleared the votes.
+    """
     if not votes.waits(step.key):
         _move(step, step.reveals)
         st.rerun()
@@ -108,7 +113,7 @@ def _wait(step: Step, guess: int) -> None:
 
 
 def _lead(step: Step) -> None:
-    """Draw what only the teacher may do with the class's votes."""
+    """Draw the menu for the class's votes: to hold answers back, and to clear the votes."""
     st.session_state["hold-answers"] = votes.held()  # another page of the teacher may change it
     with st.popover("Votes", type="tertiary"):
         st.toggle(
@@ -121,7 +126,9 @@ def _lead(step: Step) -> None:
 
 
 def _told(step: Step, guess: int | None, last: bool) -> None:
-    """Draw the answer. `guess`: the index of the guessed option; None if it was only revealed."""
+    """Draw the answer, with buttons to the next step (unless this is the `last`) and to the page on
+    which to continue. `guess`: the index of the guessed option; None if it was only revealed.
+    """
     mine = verdict = ""
     if guess is not None:
         mine = f" You said *{step.options[guess]}*."
@@ -141,7 +148,7 @@ def _told(step: Step, guess: int | None, last: bool) -> None:
 
 @st.fragment(run_every=POOLED)
 def _count(step: Step) -> None:
-    """Draw how many of the class have guessed so far; updated every `POOLED` seconds."""
+    """Draw how many students have guessed so far; updated every `POOLED` seconds."""
     st.markdown(votes.count(step.key))
 
 
@@ -157,19 +164,21 @@ def _class(step: Step) -> None:
 
 
 def _clear(step: Step) -> None:
-    """Remove the class's votes, so that this step's question is asked again."""
+    """Callback: remove the class's votes at all steps, so that their questions are asked again."""
     votes.clear()
     _hide(step)
 
 
 def _hide(step: Step) -> None:
-    """Move the slider away from the position that shows the answer, if there is one."""
+    """Move the slider back to its start, if it has a position that shows the answer."""
     if step.reveals is not None and step.screen.control:
         _move(step, step.screen.control.start)
 
 
 def _move(step: Step, at: int | None) -> None:
-    """Move the slider of the step's picture to the position with index `at`; None: do nothing."""
+    """Move the slider of the step's picture, if it has one, to the position with index `at`.
+    None: do nothing.
+    """
     if at is not None and step.screen.control:
         st.session_state[f"{step.key}-at"] = str(step.screen.control.values[at])
 

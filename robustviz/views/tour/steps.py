@@ -1,5 +1,5 @@
-"""Makes the steps of the tour from the shipped results for the default pair on shapes: all numbers
-in them were measured, and none needs torch.
+"""Makes the steps of the tour from shipped results for two networks on shapes. So all numbers in
+the steps were measured, and torch is not needed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SPANS = ((1, 2), (3, 8), (9, 16))  # grey levels: the ranges to guess from
 
 def steps(a: str, b: str) -> list[Step]:
     """The seven steps for the shipped networks with ids `a` (no defence) and `b` (with a defence).
-    Raises UserError if a shipped result for them is missing, such as an evaluation.
+    Raises UserError if a network or a shipped result that the steps need is missing.
     """
     runs = {"a": folder.open_model(a), "b": folder.open_model(b)}
     index, eps = int(pack.images(DATA).index[0]), runs["b"].eps
@@ -95,7 +95,9 @@ def steps(a: str, b: str) -> list[Step]:
 
 
 def _fooled(answers: Answers, eps: float) -> tuple[int, int]:
-    """How many images are right when clean, and how many of these the attack with `eps` fools."""
+    """How many images are right when clean, and on how many of these the attack at the measured ε
+    nearest to `eps` fools the network.
+    """
     clean, attacked = (answers.right[answers.nearest(radius)] for radius in (0.0, eps))
     return int(clean.sum()), int((clean & ~attacked).sum())
 
@@ -181,9 +183,10 @@ def _count(
 
 
 def _explain(run: Run, levels: dict[str, Any], level: int, where: str) -> Step:
-    """The step on whether the maximum of A's CAM map lies on the object less often under attack.
-    `levels`: the maps of one image, by printed name; `level`: the ε shown first, in grey levels;
-    `where`: data set and image, as the query of a page's address.
+    """The step on how often the maximum of the class-activation map of A, which is `run`, lies on
+    the object, clean and under attack. `levels`: the maps of one image at several ε, by the
+    network's printed name; `level`: the ε shown first, in grey levels; `where`: data set and image,
+    as the query of a page's address.
     """
     many = _known(run, OverlapSpec())
     first = next(iter(levels.values()))
@@ -222,7 +225,7 @@ def _gap(many: Any) -> tuple[float, float, float]:
 
 def _compare(a: Run, b: Run) -> Step:
     """The step on what the defence costs in clean accuracy, from evaluations on the same images.
-    Raises UserError if the two networks have none.
+    Raises UserError if the networks have no such evaluations.
     """
     mine, theirs = a.evaluation(), b.evaluation()
     if mine is None or theirs is None:
@@ -251,7 +254,9 @@ def _compare(a: Run, b: Run) -> Step:
 
 
 def _cost() -> str:
-    """From which training ε on networks that differ only in ε lose clean accuracy; may be empty."""
+    """A sentence on the smallest training ε at which networks lose clean accuracy, among networks
+    that differ only in ε; empty if there is no such ε.
+    """
     costs = scene.costly(family(DATA))
     if not len(costs):
         return ""
@@ -262,7 +267,9 @@ def _cost() -> str:
 
 
 def _board(a: Run, b: Run) -> Screen:
-    """The scoreboard of the shipped networks on shapes, with A and B marked."""
+    """The scoreboard of the shipped networks on shapes, with A and B marked.
+    Raises UserError if none of them was evaluated.
+    """
     shown = [run for run in folder.all_runs() if run.shipped and run.data_key == DATA]
     found = scores.board(shown)
     if found is None:

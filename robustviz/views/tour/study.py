@@ -41,14 +41,14 @@ GROUNDS = {"own": True, "other": False}  # backgrounds of the object's own class
 
 @dataclass(frozen=True)
 class Study:
-    """The settings of the study. A training run takes about 20 s on a quiet core, FGSM-RS 40 s."""
+    """The settings of the study. On an idle core a standard training takes 20 s, FGSM-RS 40 s."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     eps: float = 8 / 255
     steps: int = 20
-    n: int = 1000  # clean test images; the first `n_attacked` of them are also attacked
+    n: int = 1000  # how many test images; the first `n_attacked` of them are also attacked
     n_attacked: int = 200
-    shown: int = 6  # the first test images are shown, whatever the predictions
+    shown: int = 6  # how many pictures are shown: the first ones, whatever the predictions
     n_train: int | None = None  # None, also for epochs: the data set's own recipe
     epochs: int | None = None
 
@@ -69,8 +69,8 @@ class Study:
 
 def measure(study: Study, path: Path) -> JSON:
     """Train and evaluate everything missing from the file at `path`, and return the file's content.
-    The file is written after each training run. A file that was made with other settings is started
-    anew; only the list of seeds may differ.
+    The file is written after each training run, and a line on the run is printed to stderr. Results
+    in a file that was made with other settings are discarded; only the list of seeds may differ.
     """
     source = Shapes()
     splits = {name: source.swapped(own) for name, own in GROUNDS.items()}
@@ -150,7 +150,9 @@ def compact(study: JSON) -> bytes:
 
 
 def markdown(study: JSON) -> str:
-    """The study's table as Markdown: accuracies in %, mean and 95% t-interval over seeds."""
+    """The study's table as Markdown, with a sentence above it. It has a row for each method and
+    background cue: the accuracies in %, mean and 95% t-interval over seeds.
+    """
     protocol = study["protocol"]
     n, few = protocol["n"], protocol["n_attacked"]
     columns = (("own", n), ("other", n), ("own_attacked", few), ("other_attacked", few))

@@ -1,5 +1,5 @@
 """The page Your data: uploaded pictures are checked, shown as a network will see them, stored under
-a name, and removed again.
+a name, and can be removed; networks can be imported.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def page() -> None:
 
 
 def _bring() -> None:
-    """Draw the upload field for the chosen kind of data, and a preview before it is stored."""
+    """Draw the upload field for what the user brings, and a preview before anything is stored."""
     kind = st.segmented_control(
         "You bring",
         list(BRING),
@@ -102,7 +102,7 @@ def _bring() -> None:
 
 
 def _used(use: Callable[[list[UploadedFile]], object], files: list[UploadedFile]) -> None:
-    """Call `use` on uploaded files, one upload at a time. Errors are shown later by `_faults`."""
+    """Call `use(files)` when it is this upload's turn. `_faults` shows a UserError afterwards."""
     spot = st.empty()
     try:
         queue.check_room()
@@ -135,7 +135,7 @@ def _new_or_old_draft() -> Path:
 
 @contextmanager
 def _counting(what: str) -> Any:
-    """Draw a progress bar; yields the function `tell(done, total)` that updates it."""
+    """A context with a progress bar; yields the function `tell(done, total)` that updates it."""
     bar = st.progress(0.0, text=what)
 
     def tell(done: int, total: int) -> None:
@@ -163,7 +163,7 @@ def _take_files(files: list[UploadedFile], name: str = "") -> None:
 
 
 def _inside(name: str) -> str:
-    """Make a path from a browser, which is untrusted, harmless: no parts that leave a folder."""
+    """A path that a browser sent, without parts that leave a folder, and as `harmless` text."""
     parts = PurePosixPath(harmless(name.replace("\\", "/"))).parts
     return "/".join(part for part in parts if part not in ("/", "..")) or "picture"
 
@@ -204,8 +204,8 @@ def _suggest(file: str) -> None:
 
 
 def _numbers(draft: Path) -> None:
-    """Draw how to interpret the numbers of a NumPy file: a suggestion, pickers and a preview.
-    The button *Take them* converts the numbers to pictures.
+    """Draw pickers of how to interpret the numbers of a NumPy file, a suggestion and a preview.
+    The button *Take them* converts the numbers to pictures of the draft.
     """
     found = arrays.load(draft / "arrays")
     verdict = arrays.diagnose(found.parts[0].x)
@@ -245,7 +245,7 @@ def _numbers(draft: Path) -> None:
 
 
 def _look(draft: Path) -> None:
-    """Draw the draft as the network will see it, and the buttons to store or discard it."""
+    """Draw the draft's pictures as a network will see them; buttons store or discard them."""
     if not (counts := uploads.counts(draft)):
         return
     st.subheader("As the network will see them")
@@ -284,7 +284,7 @@ def _look(draft: Path) -> None:
 
 
 def _notes() -> None:
-    """Draw a list of what was changed in pictures, and of those left out."""
+    """Draw a list of what was changed in the draft's pictures, and of pictures left out."""
     if notes := st.session_state.get("your-notes"):
         with st.expander(f"What was done and left out ({len(notes)})", key="your-notes-box"):
             st.markdown("\n".join(f"- {shell.spoken(UserError(note))}" for note in notes))
@@ -320,7 +320,7 @@ def _take_one(files: list[UploadedFile]) -> None:
 
 
 def _one() -> None:
-    """Draw a preview of one picture with its predictions, and a button that attacks it."""
+    """Draw a preview of one picture with predictions, and a button that stores and attacks it."""
     draft, digest, name = st.session_state.get("your-one", ("", "", ""))
     file = Path(draft) / "one.png"
     if not draft or not file.is_file():
@@ -373,7 +373,7 @@ def _chosen(**linked: Any) -> None:
 
 
 def _network() -> None:
-    """Draw the form that imports weights of a known architecture as a run. Others need the CLI."""
+    """Draw the form that imports weights of a known architecture as a run (others: the CLI)."""
     names = [*own.every(), *(key for key in registry.keys("data") if not _placed(key))]
     left, middle, right = st.columns(3)
     data = left.selectbox("Evaluate on", names, names.index("shapes"), key="your-net-data")
@@ -412,7 +412,7 @@ def _network() -> None:
 
 
 def _placed(key: str) -> bool:
-    """Whether a kind of data set has a `name` setting, so that it must be told where images are."""
+    """Whether the data set `key` has a setting `name`: such data needs the place of its images."""
     return "name" in registry.hints(registry.get("data", key))
 
 
@@ -464,7 +464,7 @@ def _removal(one: own.Own) -> None:
 
 
 def _remove(name: str, runs: list[folder.Run]) -> None:
-    """Callback: delete the data set called `name` and these runs."""
+    """Callback: remove these runs and the user's data set `name`. `_faults` shows a UserError."""
     try:
         rights.check("remove")
         for run in runs:
@@ -476,7 +476,7 @@ def _remove(name: str, runs: list[folder.Run]) -> None:
 
 
 def _forget() -> None:
-    """Clear the caches in memory, which may contain removed data; files are read again."""
+    """Clear the caches in memory, which may contain removed data."""
     memory.ANSWERS.clear()
     memory.WORKING.clear()
 

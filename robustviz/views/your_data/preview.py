@@ -1,5 +1,5 @@
-"""Previews of pictures before they are stored: how a network will see them and classify one, how
-many there are, and how they will be split.
+"""Previews of pictures before they are stored: how a network will see them, how many there are, how
+they will be split, and what networks predict for a single one.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Row:
 
 
 def rows(draft: Path, counts: dict[str, dict[str, int]], size: int) -> list[Row]:
-    """The preview of the first `CLASSES` classes, with pictures of `size` × `size` pixels. `draft`:
-    the folder of uploaded pictures that are not stored yet; `counts`: the number of pictures by
-    class and split, as from `uploads.counts`.
+    """The preview of the first `CLASSES` classes, each with up to `SHOWN` pictures of `size` ×
+    `size` pixels. `draft`: the folder of uploaded pictures that are not stored yet; `counts`: the
+    number of pictures by class and split, as from `uploads.counts`.
     """
     found = []
     for name in list(counts)[:CLASSES]:
@@ -56,7 +56,7 @@ def seen_as(file: Path, size: int) -> NDArray[np.float32]:
 
 
 def counted(counts: dict[str, dict[str, int]]) -> str:
-    """A sentence with the number of pictures and of classes."""
+    """A sentence (Markdown) with the number of pictures and of classes; `counts`: see `rows`."""
     total = sum(sum(each.values()) for each in counts.values())
     return (
         f"**{total:,} picture{'s' * (total != 1)}** of {len(counts)} class"
@@ -65,7 +65,9 @@ def counted(counts: dict[str, dict[str, int]]) -> str:
 
 
 def split(draft: Path, counts: dict[str, dict[str, int]]) -> str:
-    """How the pictures will be split, in up to two sentences; empty for fewer than two classes."""
+    """How the pictures will be split into train, val and test, in up to two sentences; empty for
+    fewer than two classes. `draft`, `counts`: see `rows`.
+    """
     if len(counts) < 2:
         return ""
     named: dict[str, int] = {}
@@ -84,7 +86,9 @@ def split(draft: Path, counts: dict[str, dict[str, int]]) -> str:
 
 
 def cautions(counts: dict[str, dict[str, int]]) -> list[str]:
-    """Warnings, as sentences: too few classes, very unequal classes, few pictures in a class."""
+    """Warnings, as sentences: fewer than two classes, very unequal ones (the largest has at least
+    `UNEQUAL` times as many pictures as the smallest), a smallest class of fewer than 20 pictures.
+    """
     sizes = {name: sum(each.values()) for name, each in counts.items()}
     if len(sizes) < 2:
         return ["One class is not enough: add pictures of another one."]
@@ -101,9 +105,10 @@ def cautions(counts: dict[str, dict[str, int]]) -> list[str]:
 
 
 def of_arrays(found: arrays.Arrays, reading: str, order: str) -> tuple[bytes, int, str]:
-    """A preview of a NumPy file: up to 16 of its images, evenly spread over it, as one PNG.
-    `reading` and `order` say how the numbers and the channels are interpreted. Also returns the
-    number of images shown, and a warning that red and blue may be swapped (or an empty text).
+    """A preview of a NumPy file, as three values: up to 16 of its images in one PNG, the number of
+    images shown, and a warning if red and blue seem to be swapped, else "".
+    The images are evenly spread over the file's first part. `reading` and `order` say how the
+    numbers and the channels are interpreted (`arrays.READINGS`, `arrays.RGB` or `arrays.BGR`).
     """
     x = found.parts[0].x
     few = x[np.linspace(0, len(x) - 1, min(16, len(x)), dtype=int)]
@@ -129,9 +134,9 @@ def seen_one(content: bytes, channels: int, size: int) -> NDArray[np.float32]:
 
 
 def predicted(seen: NDArray[np.float32], networks: Sequence[Run]) -> str:
-    """What one or two networks predict for a picture as they see it, as a sentence in Markdown.
+    """What one or two networks predict for the picture `seen`, as a sentence in Markdown.
 
-    Raises UserError if the weights cannot be read.
+    `seen`: (C, H, W) in [0, 1], as the networks see it. Raises UserError if weights cannot be read.
     """
     x = torch.from_numpy(seen)[None]
     best = [net_of(run)(x).softmax(1)[0].max(0) for run in networks]
