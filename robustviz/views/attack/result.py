@@ -39,8 +39,7 @@ class Adversarial(Result):
 
 @dataclass(frozen=True)
 class OneAttack(ProbeSpec[R]):
-    """Base class of the specs that attack one test image: which image, attack and strength. Their
-    results are not stored in the run's folder.
+    """Base class of the specs that attack one test image: which image, attack and strength.
 
     `eps` None: the run's ε, or for a run trained in l2 its data's default linf radius. `target` −1:
     an untargeted attack.
@@ -260,7 +259,7 @@ class SmallestEpsSpec(ProbeSpec[SmallestEps]):
     It is found by bisection. The largest radius tried is four times the run's ε (the data's default
     ε if the run was trained in l2), but at most 1, or 0.5 if that ε is 0. An attack that fails at a
     radius proves nothing, so the radius found is an upper bound on the true distance. With `index`
-    ≥ 0 only the image with this index is measured, and the result is not stored.
+    ≥ 0 only the image with this index is measured.
     """
 
     n: int = option(100, "How many test images.", low=1)

@@ -163,8 +163,7 @@ def _answer(
 
     If all `curves` are `Answers`, there is a line for each level, unless a network in `found` has
     no curve while `said` exists. Otherwise the single line is that of `said` or, without `said`, a
-    request to measure. Each line except the request also names the networks
-    that have no curve yet.
+    request to measure. Each line except the request also names the networks that have no curve yet.
     """
     known = [curve for curve in curves.values() if isinstance(curve, Answers)]
     lacking = [_side(who).upper() for who in found if who not in curves]

@@ -1,6 +1,8 @@
-"""The cause of one class's misalignment, in words: the first rule of `RULES` that fits. The
-thresholds lie between what forty shipped networks show and what networks show that were spoilt on
-purpose: a bias shifted, half of one class's labels wrong, two classes pulled together.
+"""The cause of one class's misalignment, in words: the first rule of `RULES` that fits.
+
+The thresholds lie between the values of forty shipped networks and the values of networks that were
+spoilt on purpose: with a bias shifted, with half of one class's labels wrong, or with two classes
+pulled together.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from robustviz.views.misalignment.result import Misalignment
 
 # A class with fewer images than this gets no diagnosis.
 FEW = 5
-# Two centres coincide if they are nearer than this share of the mean centre distance: shipped
-# networks ≥ 0.46, classes pulled together ≤ 0.26.
+# Two centres count as coinciding if their distance is below this share of the mean centre distance:
+# shipped networks ≥ 0.46, classes pulled together ≤ 0.26.
 COINCIDE = 1 / 3
 # A boundary is too close below this share of the way to the other centre: shipped networks ≥ 0.28,
 # half wrong labels ≤ 0.19.
@@ -33,8 +35,7 @@ FAVOURED = 0.1
 # If the nearest boundary of most other classes is towards the same class and below this share of
 # the way, training images of other classes carry that class's label.
 PRESSED = 0.3
-# The softmax output for the true class over that of other classes is low below this: half wrong
-# labels ≤ 0.76.
+# `confidence` counts as low below this: half wrong labels ≤ 0.76.
 UNSURE = 0.85
 # Labels were memorised if the train–test gap exceeds the other classes' by this or more: shipped
 # networks ≤ 0.2, half wrong labels memorised ≥ 0.3.
@@ -43,7 +44,7 @@ BY_HEART = 0.3
 # shipped networks ≥ −0.06, other labels memorised ≤ −0.21.
 UNLEARNED = -0.15
 HOLDS = 0.1  # a class holds if at most this share of its images is wrong
-ODD = 0.25  # misread images are few up to this share of the class
+ODD = 0.25  # misclassified images count as few up to this share of the class
 
 KINDS = (
     "Overlaps already when clean",
@@ -61,17 +62,18 @@ OVERLAP, LABELS, HEAD, PUSHED, OUTLIERS, HOLD, MISSING = KINDS
 class Evidence:
     """What the rules test for one class: numbers, most of them from `Misalignment`, and texts.
 
-    `total` is the number of all images. Of this class's `n` test images `clean` are right
-    untouched. Of those misclassified untouched, `lost` are the ones whose nearest neighbours are
-    most often of another class (see `votes` in `diagnosis`), and `among` the rest. `wrong` are
+    `total` is the number of images of all classes. Of this class's `n` test images `clean` are
+    right untouched. Of those misclassified untouched, `lost` are the ones whose nearest neighbours
+    are most often of another class (see `votes` in `diagnosis`), and `among` the rest. `wrong` are
     misclassified untouched or attacked, `odd` of these are outliers. `place`: where the prediction
     changes on the line from the own centre (0) to that of `towards` (1), the class with the nearest
-    boundary; `plain`: where it would change without the head's biases; `elsewhere`: the most by
-    which the biases move another class's boundary outwards. `learned`: the share of its training
-    images that are right; `gap`: accuracy on training images minus that on test images; `excess`:
-    `gap` minus the median gap of the other classes. `pressed`: how many other classes have their
-    nearest boundary towards this class and close to their own centre; 0 if that is not most
-    classes. `offset`: whether the head's biases are the reason why these boundaries are close.
+    boundary; `plain`: where it would change without the head's biases; `elsewhere`: the largest
+    shift by which the biases move another class's boundary away from its centre, 0 if none.
+    `learned`: the share of its training images that are right; `gap`: accuracy on training images
+    minus that on test images; `excess`: `gap` minus the median gap of the other classes. `pressed`:
+    how many other classes have their nearest boundary towards this class and close to their own
+    centre; 0 if these are not most of the classes. `offset`: whether the head's biases are the
+    reason why these boundaries are close.
     """
 
     name: str
@@ -106,12 +108,12 @@ class Evidence:
 
     @property
     def apart(self) -> bool:
-        """Whether the class's centre is far enough from all others not to coincide with one."""
+        """Whether the class's centre is at least `COINCIDE` away from all other centres."""
         return self.distance >= COINCIDE
 
     @property
     def way(self) -> str:
-        """Where on the line the prediction changes (`place`), in words."""
+        """Where on the line to `towards` the prediction changes (`place`), in words."""
         return _way(self.place)
 
 
@@ -263,9 +265,9 @@ RULES = (
 
 
 def diagnosis(found: Misalignment, c: int, votes: Ints) -> tuple[str, str]:
-    """Returns the kind of cause of class `c` and its explanation, by the first rule that fits.
-    `votes` (N,): for each untouched image, the most frequent class among its nearest neighbours in
-    feature space.
+    """Returns the kind of cause of class `c` (one of `KINDS`) and its explanation, both from the
+    first rule that fits. `votes` (N,): for each untouched image, the most frequent class among its
+    nearest neighbours in feature space.
     """
     evidence = evidence_of(found, c, votes)
     rule = next(rule for rule in RULES if rule.fits(evidence))
@@ -326,8 +328,8 @@ def evidence_of(found: Misalignment, c: int, votes: Ints) -> Evidence:
 
 
 def _odd_ones(found: Misalignment, odd: Ints) -> str:
-    """Returns a text on how many outliers there are, with the first as an example; "" for none.
-    `odd`: their positions in `found.y`.
+    """Returns a text that says how many outliers there are and names the first as an example; ""
+    if there are none. `odd`: the outliers' positions in `found.y`.
     """
     if not len(odd):
         return ""
@@ -339,9 +341,9 @@ def _odd_ones(found: Misalignment, odd: Ints) -> str:
 
 
 def _pressed(found: Misalignment, c: int) -> tuple[list[int], bool]:
-    """Returns the classes whose nearest boundary is the one to `c` and is close to their own
-    centre, if these are most of the other classes, else none; and whether the head's biases are the
-    reason.
+    """Returns the other classes whose nearest boundary is the one to `c` and close to their own
+    centre, if these are more than half of the other classes, else []; and whether the head's biases
+    are the reason. If they are, only classes whose boundary the biases have shifted are returned.
     """
     near = (found.boundary_class == c) & (found.boundary < LEANING)
     shifted = near & (found.boundary_0 - found.boundary >= SHIFT)

@@ -26,11 +26,12 @@ CONFUSERS = 5  # at most this many classes are drawn beside `focus` where there 
 
 
 def shown_classes(result: Misalignment, focus: str = "") -> list[int]:
-    """Returns the indices of the classes to draw, the least robust first: all that have images, if
-    there are at most `MOST`.
+    """Returns the indices of the classes to draw. If at most `MOST` classes have images, these are
+    all of them, the least robust first.
 
-    Otherwise these are the first `MOST` of them; or, if `focus` names a class, that class and then
-    at most `CONFUSERS` classes that it is close to or mistaken for.
+    Otherwise these are the `MOST` least robust ones; or, if `focus` names a class, that class and
+    then at most `CONFUSERS` others: the class with the nearest centre, those that its attacked
+    images are most often classified as, and that with the nearest boundary.
     """
     names, order = list(result.meta["classes"]), [c for c in result.order if result.n[c] > 0]
     if len(order) <= MOST or focus not in names:
@@ -47,12 +48,13 @@ def shown_classes(result: Misalignment, focus: str = "") -> list[int]:
 def misalignment(
     results: Misalignment | Mapping[str, Misalignment], *, focus: str = "", template: str = LIGHT
 ) -> go.Figure:
-    """How far the attack (×) and noise (○) move the images of each class, a row per class.
+    """Draw how far the attack (×) and noise (○) move images in feature space, in a row for each
+    class of `shown_classes`; one or two networks.
 
     A movement is measured along the line from the centre of the image's own class to the wrong
-    centre nearest to where the image ends: 0 is no movement, 1 the whole line. | is where the
-    head's prediction changes on the lines of attacked images, from 0 at the own centre to 1 at the
-    wrong one. All are means over a class. `focus`: the name of a class; the others are drawn grey.
+    centre that is nearest to the image after it: 0 is no movement, 1 the whole line. A | marks
+    where the head's prediction changes on the lines of attacked images. All are means over a class.
+    `focus`: the name of a class; the others are drawn grey.
     """
     networks = named(results)
     first = next(iter(networks.values()))
@@ -120,8 +122,8 @@ def _cause(result: Misalignment, focus: str) -> str:
 
 
 def causes(result: Misalignment) -> str:
-    """Returns how many classes have which cause, in words: `Pushed by the attack: 7 classes; holds:
-    3 classes.`
+    """Returns how many classes have which cause, the most frequent first, in words: `Pushed by the
+    attack: 7 classes; holds: 3 classes.`
     """
     return (
         "; ".join(
@@ -135,11 +137,12 @@ def causes(result: Misalignment) -> str:
 def misalignment_auc(
     results: Misalignment | Mapping[str, Misalignment], *, template: str = LIGHT
 ) -> go.Figure:
-    """ROC curve of misalignment as a predictor of which images the attack fools.
+    """Draw the ROC curve of misalignment as a predictor of which images the attack fools, for one
+    or two networks.
 
-    Only images that are right untouched count. They are ordered by how much nearer, by cosine,
-    their untouched features lie to another class's centre than to their own. A network has no curve
-    if all of these images were fooled, or none.
+    Only images that are right untouched count. Their score is `Misalignment.misaligned`: the cosine
+    of the untouched features to the nearest other class's centre minus that to their own. A network
+    has no curve if all of these images are fooled, or none.
     """
     networks, colour = named(results), COLOURS[template]
     figure = blank(
@@ -182,7 +185,7 @@ def misalignment_auc(
 
 
 def _foretold(result: Misalignment) -> str:
-    """Returns a text on whether misalignment predicts which images are fooled."""
+    """Returns a text: the AUC, and whether it differs from chance; or why there is no AUC."""
     area, low, high, fooled, held = result.auc
     if math.isnan(area):
         return (
@@ -216,7 +219,7 @@ def _area(name: str, result: Misalignment) -> str:
 
 def _roc(result: Misalignment) -> dict[str, Floats]:
     """Returns the points of the ROC curve: false positive rates `x` and true positive rates `y`,
-    with a step for each distinct value of `misaligned`.
+    from (0, 0) to (1, 1), with a point for each distinct value of `misaligned`.
     """
     score, fooled = result.misaligned[result.right], result.fooled[result.right]
     order = np.argsort(-score, kind="stable")
@@ -226,8 +229,8 @@ def _roc(result: Misalignment) -> dict[str, Floats]:
 
 
 def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> go.Figure:
-    """Line chart of the mean cosine between clean and attacked images after each stage, with a band
-    for the middle half of the images, and between clean and noisy images (thin, dotted).
+    """Draw the mean cosine between the outputs for clean and attacked images after each stage, with
+    a band for the middle half of the images, and between clean and noisy ones (thin, dotted).
     """
     networks = named(results)
     first = next(iter(networks.values()))
@@ -276,7 +279,7 @@ def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> 
 
 
 def _fall(result: Stages) -> str:
-    """Returns a text: at which stage the mean cosine falls most, and its values at the end."""
+    """Returns a text: the stage at which the mean cosine falls most, and its last two values."""
     mean, noise = result.adversarial.mean(axis=1), result.noise.mean(axis=1)
     falls = mean[:-2] - mean[1:-1]  # without the logits, which are on another scale
     at = int(falls.argmax())
@@ -294,8 +297,8 @@ def _fall(result: Stages) -> str:
 
 
 def pairs(result: Pairs, *, side: str = "a", template: str = LIGHT) -> go.Figure:
-    """Histograms of the feature distances of image pairs, of one class (filled) and of two classes
-    (outlined), in the colour of `side` (`a` or `b`). A line marks the trained margin, if any.
+    """Draw histograms of the feature distances of image pairs, of one class (filled) and of two
+    classes (outlined), in the colour of `side` (`a` or `b`). A line marks the margin, if any.
     """
     colour = COLOURS[template]
     figure = blank(
@@ -363,10 +366,11 @@ def centre_cosines(
     classes: Sequence[str] = (),
     template: str = LIGHT,
 ) -> go.Figure:
-    """Heat map of cosines between clean class centres (rows) and centres of `images` (columns).
+    """Draw a heat map of the cosines between the clean class centres (rows) and the class centres
+    of the images of kind `images` (columns).
 
-    `change`: draw by how much these differ from the cosines among the clean centres. `classes`: the
-    names of the classes to draw; all by default.
+    `change`: draw instead by how much these cosines differ from those among the clean centres.
+    `classes`: the names of the classes to draw, in this order; all by default.
     """
     every, kind = list(result.meta["classes"]), KINDS[images]
     names = list(classes) or every
@@ -435,8 +439,8 @@ def _strayed(matrix: np.ndarray, names: list[str], kind: str) -> str:
 def uniformity(
     results: Uniformity | Mapping[str, Uniformity], *, template: str = LIGHT
 ) -> go.Figure:
-    """Alignment against uniformity of clean features: a point for each epoch whose weights were
-    stored, and a large filled point for the best network.
+    """Draw alignment against uniformity of clean features: a point for each epoch whose weights
+    were stored, and a large filled point for the best network; one or two networks.
     """
     networks = named(results)
     first = next(iter(networks.values()))

@@ -38,7 +38,7 @@ LOOKS = {
     "centres": "Class centres",
     "uniformity": "Over epochs",
 }
-STAGED = 100  # at most this many images, the first ones, are followed through the stages
+STAGED = 100  # at most this many images, the first ones, are measured at each stage
 CENTRES: dict[Images, str] = {"adversarial": "attacked", "noise": "noise", "clean": "clean"}
 SHOWN = 3  # so many classes are explained in words if none is chosen; the table has all
 COLUMNS = {
@@ -61,8 +61,9 @@ COLUMNS = {
 
 
 def why(here: Context, shown: AttackedSpec[Any], sides: Sequence[Side]) -> None:
-    """Draw the part that is always visible: a picker for a class and, for each network, its cause
-    in a sentence and up to three of its images. No class chosen means the least robust one.
+    """Draw the part that is always visible: a picker for a class and, for each network, the class's
+    cause in a sentence and up to three of its images. If no class is chosen, it is the one that is
+    least robust on this network.
 
     `shown`: the spec of the feature map above; the causes are measured on the same images under the
     same attack. `sides`: the networks, with the pictures of their images.
@@ -94,8 +95,9 @@ def why(here: Context, shown: AttackedSpec[Any], sides: Sequence[Side]) -> None:
 
 
 def _telling(name: str, result: Misalignment, c: int, tiles: FeatureTiles | None) -> None:
-    """Draw the images that show the cause of class `c` best, clean and attacked, each with a button
-    that selects it. Draws nothing if `tiles`, their pictures, is None or of other images.
+    """Draw up to three images that show the cause of class `c` best, clean and attacked, each with
+    a button that chooses the image for all views. Draws nothing if `tiles`, the images' pictures,
+    is None or of other images.
     """
     rows = result.telling(c)
     if tiles is None or not rows or tuple(tiles.index) != tuple(result.index):
@@ -154,9 +156,11 @@ def everything(here: Context, shown: AttackedSpec[Any]) -> None:
 
 
 def causes(here: Context, name: str, result: Misalignment, focus: str) -> None:
-    """Draw one network's table of causes, worst class first, and the explanations in words.
+    """Draw one network's table of causes, worst class first, the explanations of the three worst
+    classes in words, and a download of the whole table.
 
     If `focus` names a class, only this class is explained, and its misclassified images are drawn.
+    Of more than ten classes, the table on the page has only those of `shown_classes`.
     """
     names, rows = list(result.meta["classes"]), result.rows()
     shown = [names[c] for c in shown_classes(result, focus)] if len(names) > MOST else names
@@ -233,8 +237,9 @@ def _cells(row: JSON) -> JSON:
 
 
 def _row(key: str, result: Misalignment, order: list[str]) -> None:
-    """Callback for a selected table row: select its class, and the first image of `misread`, or if
-    there is none, the first image of this class. `key`: of the table; `order`: its class names.
+    """Callback for when a row of the table is selected: choose the row's class, and the first image
+    of `misread` or, if there is none, the class's first image. `key`: of the table's widget;
+    `order`: the class names of the table's rows.
     """
     rows = st.session_state[key].get("selection", {}).get("rows", [])
     if not rows or not rows[0] < len(order):
@@ -252,7 +257,9 @@ def closer(
     spec: MisalignmentSpec,
     focus: str,
 ) -> None:
-    """Draw the closer look `look`, a key of `LOOKS`, for A and B."""
+    """Draw the closer look `look`, a key of `LOOKS`, for A and B. `measured`, `spec`: the causes
+    and the spec with which they were measured; `focus`: the name of the chosen class, or "".
+    """
     if look == "auc":
         widgets.draw(figures.misalignment_auc, dict(measured), Frame("auc", spec))
         st.markdown(

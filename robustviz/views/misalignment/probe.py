@@ -1,7 +1,7 @@
-"""Probes of misaligned classes: causes, pairs of features, and alignment and uniformity over the
-epochs. The cause is determined from the train–test gap, the positions of the class centres, where
-between two centres the head's prediction changes, and which images are misclassified; its rules
-are in `diagnosis.py`.
+"""Probes of misaligned classes: each class's cause, distances of pairs of features, and alignment
+and uniformity over the epochs. The rules that find a class's cause are in `diagnosis.py`. They use
+the train–test gap, the positions of the class centres, where between two centres the head's
+prediction changes, and which images are misclassified.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ from robustviz.views.misalignment.stages import stages as stages
 # an outlier lies more than this many interquartile ranges above the upper quartile of the distances
 # to the centre (Tukey 1977)
 FAR = 1.5
-NEIGHBOURS = 10  # so many nearest neighbours vote for an untouched image; fewer in small classes
+NEIGHBOURS = 10  # nearest neighbours that vote on an untouched image; fewer if a class is small
 
 
 @probe(MisalignmentSpec)
 def misalignment(run: Run, spec: MisalignmentSpec) -> Misalignment:
-    """Measure why images of each class get misclassified, and return a table with a cause for each
-    class. Raises UserError if `spec.class_` is no class of the run, and where `features` does.
+    """Measure why images of each class get misclassified; the result has a cause for each class.
+    With `spec.class_` only the text in `meta["summary"]` differs: it explains that class instead of
+    the three least robust ones. Raises UserError if `spec.class_` is no class of the run, and where
+    `features` does.
     """
     if spec.class_:
         if spec.class_ not in (names := list(run.classes)):  # checked before measuring
@@ -51,7 +53,7 @@ def misalignment(run: Run, spec: MisalignmentSpec) -> Misalignment:
         table = misalignment(run, replace(spec, class_=""))
         return replace(table, meta=table.meta | {"summary": table.line(names.index(spec.class_))})
     split, net, seen = images_of(run), net_of(run), features(run, spec.alike(FeaturesSpec))
-    # A smaller training set is the beginning of a larger one: the run was trained on these images.
+    # A smaller training set is the start of a larger one, so the run was trained on these images.
     count = min(run.config.n_train or spec.train_n, spec.train_n)
     train = data.load(run.config.data, "train", count).take(spec.train_n)
     meta = meta_of(
@@ -79,24 +81,24 @@ def misalignment(run: Run, spec: MisalignmentSpec) -> Misalignment:
 
 
 class _Boundary(NamedTuple):
-    """For each class, where on the line from its centre (0) to another class's centre (1) the
-    head's prediction changes: `place`, the smallest such position over the other classes, and the
-    class `other` at which it is reached; NaN and −1 if there is none. (K,) each, except for
-    `every`.
+    """Where on the line from each class's centre (0) to another class's centre (1) the head's
+    prediction changes. `place` (K,): the smallest such position over the other classes, NaN if
+    there is none; `other` (K,): the class for which it is smallest, −1 if there is none.
     """
 
     place: Tensor
     other: Tensor
-    plain: Tensor  # `place` on the line to the same class without the head's biases
-    every: Tensor  # (K,K): for each pair, infinite where the answer does not change
+    plain: Tensor  # (K,): the position on the line to `other` without the head's biases
+    every: Tensor  # (K,K): for each pair, infinite where the prediction does not change
 
 
 def _boundaries(at_centres: Tensor, offset: Tensor, there: Tensor) -> _Boundary:
     """Returns the boundaries, computed from the logits at points in feature space.
 
-    `at_centres` (K,K): the logits at the clean centres; `offset` (K,): at the zero vector; `there`
-    (K,): which classes have images. With a linear head, the difference of two logits is
-    linear along the line, and the prediction changes where it is 0.
+    `at_centres` (K,K): the logits at the clean centres, a row per centre; `offset` (K,): the logits
+    at the zero vector, which are a linear head's biases; `there` (K,): which classes have images.
+    With a linear head, the difference of two logits is linear along the line, and the prediction
+    changes where the difference is 0.
     """
     # [c, o]: logit of c minus logit of o at the centre of c
     lead = at_centres.diagonal()[:, None] - at_centres
@@ -142,7 +144,7 @@ def _head(net: Classifier, split: Dataset, seen: Features) -> _Head:
 
 
 def _table(seen: Features, head: _Head, train_logits: Tensor, train_y: Tensor) -> Misalignment:
-    """Returns the result without `kind`, `sentence`, `files` and `meta`, which the caller adds."""
+    """Returns the result with empty `kind`, `sentence`, `files`, `meta`, for the caller to fill."""
     y, count = torch.from_numpy(seen.y), len(head.offset)
     pred, pred_adv = torch.from_numpy(seen.pred), torch.from_numpy(seen.pred_adv)
     clean = torch.from_numpy(seen.clean).double()
@@ -214,7 +216,8 @@ def _distances(z: Tensor, centres: Tensor) -> Tensor:
 
 def _movement(step: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
     """Returns how far each image's movement `step` (N,D) goes along the vector `line` (N,D) from
-    one centre to another, and how far off this line, both over the length of the line: (N,) each.
+    one centre to another, and how far off this line, both divided by the length of the line: (N,)
+    each.
     """
     length = line.norm(dim=1)
     along = (step * line).sum(1) / length.square()
@@ -222,8 +225,8 @@ def _movement(step: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _confidence(logits: Tensor, y: Tensor) -> Tensor:
-    """Returns for each class the mean softmax output for it on its own images, divided by the
-    median of the other classes' means, (K,).
+    """Returns (K,): each class's mean softmax output for the true class on its own images,
+    divided by the median of the other classes' means. `logits` (N,K); `y` (N,): the true classes.
     """
     count = logits.shape[1]
     mean = _means(logits.softmax(dim=1).gather(1, y[:, None])[:, 0], y, count)
@@ -231,14 +234,18 @@ def _confidence(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _means(values: Tensor, y: Tensor, count: int) -> Tensor:
-    """Returns the mean of `values` (N,) over each class, (K,) float64; NaN without images."""
+    """Returns the mean of `values` (N,) over the images of each class, (K,) float64 for K =
+    `count`; NaN for a class without images. `y` (N,): the classes.
+    """
     return torch.zeros(count, dtype=torch.float64).index_add_(
         0, y, values.double()
     ) / torch.bincount(y, minlength=count)
 
 
 def _fence(distances: Tensor) -> Tensor:
-    """Returns Tukey's upper fence: a larger distance is an outlier; infinite for no distances."""
+    """Returns Tukey's upper fence, a tensor without dimensions: a distance above it is an outlier.
+    It is infinite if there are no `distances` (n,).
+    """
     if not len(distances):
         return torch.tensor(torch.inf, dtype=torch.float64)
     ends = torch.quantile(distances.double(), torch.tensor([0.25, 0.75]).double())
@@ -246,8 +253,9 @@ def _fence(distances: Tensor) -> Tensor:
 
 
 def _votes(seen: Features) -> Ints:
-    """Returns, for each untouched image, the most frequent class among its nearest neighbours, the
-    other untouched images, in feature space, (N,).
+    """Returns (N,): for each untouched image, the most frequent class among its nearest neighbours
+    in feature space, which are other untouched images. There are at most 10 (`NEIGHBOURS`), and
+    fewer than the smallest class has images, but at least one.
     """
     y = torch.from_numpy(seen.y)
     k = max(1, min(NEIGHBOURS, int(y.unique(return_counts=True)[1].min()) - 1))
@@ -256,8 +264,8 @@ def _votes(seen: Features) -> Ints:
 
 @probe(PairsSpec)
 def pairs(run: Run, spec: PairsSpec) -> Pairs:
-    """Measure the distances between the features, scaled to length 1, of all pairs of images:
-    a histogram for pairs of one class, and one for pairs of two classes. Raises UserError where
+    """Measure the distances between the features, scaled to length 1, of all pairs of images: a
+    histogram for pairs of the same class, and one for pairs of two classes. Raises UserError where
     `features` does.
     """
     seen = features(run, spec.alike(FeaturesSpec))

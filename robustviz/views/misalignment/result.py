@@ -20,32 +20,34 @@ NAMED = 8  # at most this many outliers are listed; the rest is only counted
 
 @dataclass(frozen=True)
 class Misalignment(Answers):
-    """Why images of each class get misclassified: measurements per class (K) and per image (N).
+    """Why images of each class get misclassified: measurements per class and per image.
 
-    Per class: `n` images, of which `clean_k` are right untouched and `robust_k` under the attack;
-    `train_n`, `train_k`: the same on a sample of the training split, untouched. `spread`: mean
-    distance of a clean image to its own class's centre; `distance`: distance to the centre of the
-    `nearest` wrong class; both over the mean distance between two clean class centres. `along`,
-    `across`: how far the attack moves an image along the line from its own centre to the wrong
-    centre that is nearest to where it ends (0: not at all, 1: from centre to centre), and off this
-    line; both over the length of the line, mean over images; `along_noise`: `along` for noise of
-    the same ε. `margin`: logit of the true class minus the largest other logit, untouched, mean
-    over images. `boundary`: where on the line from the own centre (0) to another class's centre (1)
-    the other logit overtakes the own one; of all other classes, `boundary_class` is the one for
-    which this is smallest. Below 0, the own centre itself is misclassified; NaN if no other logit
-    overtakes. `boundary_0`: where it would be without the head's biases; `boundary_met`: where it
-    is on the lines of `along`, mean over images. `confidence`: mean softmax output for the true
-    class on the training sample, over the median of the other classes. `taken`: clean images of
-    other classes that are classified as this one. `landed` (K,K): how many attacked images of the
-    row's class are classified as the column's. `kind`, `sentence`: the cause and its explanation.
-    Undefined values are NaN, undefined classes −1.
+    Distances and centres are in feature space. Undefined values are NaN, undefined classes −1.
 
-    Per image: its `index`, the true class `y`, the predictions for it untouched and attacked
-    (`pred`, `pred_adv`); `towards`: the wrong class whose centre is nearest to its attacked
-    features; `own`: distance to its own clean centre, over the mean distance between two centres;
-    `misaligned`: cosine to the nearest other clean centre minus cosine to its own, −2 to 2,
-    untouched; `outlier`: whether it lies unusually far from its class or nearer to another;
-    `files`: file names, where the data has files.
+    Per class, (K,) each. `n`: how many images it has, of which `clean_k` are right untouched and
+    `robust_k` under the attack; `train_n`, `train_k`: how many training images in a sample, and how
+    many of these are right untouched. `spread`: mean distance of its untouched images to their
+    centre; `distance`: from this centre to that of the `nearest` other class; both divided by the
+    mean distance between two clean class centres. `along`, `across`: how far the attack moves an
+    image along and off the line from its own centre to the wrong centre that is nearest to its
+    attacked features, divided by the length of the line, mean over images; `along_noise`: the same
+    as `along` for noise of the same ε. `margin`: logit of the true class minus the largest other
+    logit, untouched, mean over images. `boundary`: where the prediction of a linear head changes on
+    the line from the own centre (0) to another class's centre (1), for the class `boundary_class`
+    for which this is smallest; below 0, the own centre itself is misclassified. `boundary_0`: where
+    it would change on this line without the head's biases; `boundary_met`: where it changes on the
+    lines of `along`, mean over images. `confidence`: mean softmax output for the true class on the
+    training sample, divided by the median of the other classes' means. `taken`: how many untouched
+    images of other classes are classified as this one. `landed` (K,K): how many attacked images of
+    the row's class are classified as the column's. `kind`, `sentence`: lists with each class's
+    cause and explanation.
+
+    Per image, (N,) each. `index`; the true class `y`; the predictions untouched and attacked,
+    `pred` and `pred_adv`. `towards`: the wrong class whose centre is nearest to its attacked
+    features. The rest is of the untouched image: `own`: distance to its class's centre, divided as
+    `spread`; `misaligned`: cosine to the nearest other centre minus cosine to its own, −2 to 2;
+    `outlier`: whether it lies unusually far from its centre (Tukey's rule) or nearer to another.
+    `files`: a list of file names, empty where the data has no files.
     """
 
     n: Ints
@@ -77,37 +79,40 @@ class Misalignment(Answers):
 
     @property
     def order(self) -> list[int]:
-        """The class indices, lowest accuracy under attack first, classes without images last."""
+        """All class indices: lowest accuracy under attack first, the lower index first among
+        equals, classes without images last.
+        """
         # the accuracy on no images is NaN, which sorts last
         return [int(c) for c in shares(self.robust_k, self.n).argsort(kind="stable")]
 
     @property
     def gap(self) -> Floats:
-        """Accuracy on the training sample minus accuracy on the test images, both clean, (K,), −1
-        to 1; NaN where one of them is missing.
+        """Each class's accuracy on the training sample minus that on the test images, both
+        untouched, (K,), −1 to 1; NaN where a class has no images in one of them.
         """
         return shares(self.train_k, self.train_n) - shares(self.clean_k, self.n)
 
     @property
     def auc(self) -> tuple[float, float, float, int, int]:
-        """How well `misaligned` predicts which images are fooled, of those that are right when
-        clean.
+        """How well `misaligned` predicts which images the attack fools, among those that are right
+        untouched.
 
         It is (AUC, low, high, number of fooled images, number of others), with the AUC's 95%
-        interval. 0.5 is chance; the first three are NaN if all images were fooled or none.
+        interval by Hanley and McNeil. 0.5 is chance; the first three are NaN if all of these images
+        are fooled, or none.
         """
         return auc(self.misaligned[self.fooled], self.misaligned[self.right & ~self.fooled])
 
     def lands(self, c: int, most: int = 3) -> list[tuple[int, int]]:
         """Returns the classes that the network predicts for the attacked images of class `c`, as
         pairs (class, number of images), at most `most`, the most frequent first. `c` itself may be
-        among them; classes with no image are left out.
+        among them; classes that are predicted for no image are left out.
         """
         return commonest(self.landed[c], most)
 
     def ends(self, c: int, most: int = 3) -> list[tuple[int, int]]:
-        """Returns which wrong classes' centres are nearest to the attacked images of class `c`, as
-        pairs (class, number of images), at most `most`, the most frequent first.
+        """Returns the wrong classes whose centres are nearest to the attacked images of class `c`,
+        as pairs (class, number of images), at most `most`, the most frequent first.
         """
         return commonest(np.bincount(self.towards[self.y == c], minlength=len(self.n)), most)
 
@@ -119,9 +124,10 @@ class Misalignment(Answers):
         """Returns the images that best show the cause of class `c`, at most `most`, as their
         positions in `y`.
 
-        Images misclassified untouched or attacked come first: among these the fooled ones, if the
-        attack is the cause; then outliers; then those farthest from the centre. Images that are
-        always right follow, outliers first, then the most misaligned.
+        Images misclassified untouched or attacked come first. Among these, the fooled ones come
+        first if the kind of cause is "Pushed by the attack"; then outliers; then those farthest
+        from the class's centre. Images that are right both times follow: outliers first, then the
+        most misaligned.
         """
         mine = (self.y == c).nonzero()[0]
         wrong = (self.pred != c) | (self.pred_adv != c)
@@ -142,8 +148,9 @@ class Misalignment(Answers):
         return [self.row(c) for c in self.order]
 
     def row(self, c: int) -> JSON:
-        """Returns the table row of class `c`; an undefined value is None, but the interval of an
-        accuracy on no images is 0 to 1.
+        """Returns the table row of class `c`, with accuracies and their Wilson 95% intervals as
+        fractions. An undefined value is None, but the interval of an accuracy on no images is 0
+        to 1.
         """
         names, n = list(self.meta["classes"]), int(self.n[c])
         clean, robust = (wilson(int(k[c]), n) for k in (self.clean_k, self.robust_k))
@@ -203,7 +210,9 @@ class Misalignment(Answers):
         )
 
     def _odd(self, c: int) -> str:
-        """Returns a text on the misclassified outliers of class `c`; "" if there are none."""
+        """Returns a text, with a leading space, that names up to `NAMED` misclassified outliers of
+        class `c`; "" if there are none.
+        """
         wrong = (self.pred != c) | (self.pred_adv != c)
         odd = ((self.y == c) & wrong & self.outlier).nonzero()[0]
         which = [self.files[i] if self.files else f"image {self.index[i]}" for i in odd]
@@ -221,10 +230,10 @@ class Misalignment(Answers):
 class MisalignmentSpec(AttackedSpec[Misalignment]):
     """Why images of each class get misclassified: one cause per class, as a table.
 
-    Measured on the first `n` test images under PGD, and for comparison on `train_n` untouched
+    Measured on the first `n` test images under PGD, and for comparison on up to `train_n` untouched
     training images. `class_` (on the command line `class`): the name of the class whose row and
-    explanation are printed; empty: the three classes least often right under attack. Attack
-    and noise are those of `FeaturesSpec` with the same settings.
+    explanation are printed; empty: the three classes least often right under attack. Attack and
+    noise are those of `FeaturesSpec` with the same settings.
     """
 
     train_n: int = option(1000, "How many training images, untouched.", low=1)
@@ -243,9 +252,9 @@ class MisalignmentSpec(AttackedSpec[Misalignment]):
 class Stages(Result):
     """How similar each stage's output is for an image and for its attacked or noisy copy.
 
-    `names` (S): the pixels, the stages of the network's feature maps (`stages_of`), the features,
-    the logits; `adversarial`, `noise` (S,n): cosine of the stage's output for the attacked or noisy
-    image with that for the untouched image, −1 to 1.
+    `names`: a list of the S stages in order: the pixels, the stages of the network's feature maps
+    (`stages_of`), the features, the logits. `adversarial`, `noise` (S,n): cosine of the stage's
+    output for the attacked or noisy image with its output for the untouched image, −1 to 1.
     """
 
     names: list[str]
@@ -273,12 +282,12 @@ class StagesSpec(AttackedSpec[Stages]):
 
 @dataclass(frozen=True)
 class Pairs(Result):
-    """Histograms of the distance between the features of two images, for all pairs.
+    """Histograms of the distance between the features of two images, over all pairs of images.
 
-    Features are scaled to length 1. `edges` (B+1): edges of the bins, from 0 to 2; `same`,
-    `different` (B): how many pairs of images of one class, and of two classes; `margin`: the
-    distance to which the run's method pushed different classes apart; None if it has no such loss
-    or gives it the weight 0.
+    Features are scaled to length 1. `edges` (B+1,): edges of the bins, from 0 to 2; `same`,
+    `different` (B,): how many pairs of images of the same class, and of two classes, lie in each
+    bin. `margin`: the distance to which the run's method pushed images of different classes apart;
+    None if it has no such loss or gives it the weight 0.
     """
 
     edges: Floats
@@ -306,9 +315,9 @@ class PairsSpec(AttackedSpec[Pairs]):
 class Uniformity(Result):
     """How tight classes are and how evenly features spread over the sphere, at several epochs.
 
-    `epoch` (E): the numbers of the epochs whose weights were stored, counted from 1, and last −1
-    for the run's best network; `alignment` (E): 0 to 4, 0 if the features of each class have one
-    direction; `uniformity` (E): 0 down to −8, lower is more evenly spread.
+    `epoch` (E,): the numbers of the epochs whose weights were stored, counted from 1, and last −1
+    for the run's best network. `alignment` (E,): 0 to 4, 0 if the features of each class have one
+    direction; `uniformity` (E,): 0 down to −8, lower is more evenly spread (see `measures`).
     """
 
     epoch: Ints
@@ -330,7 +339,7 @@ class UniformitySpec(ProbeSpec[Uniformity]):
 
 
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
-    """Returns the spec of what this part of the Features page measures before anything is chosen:
-    the causes, on the images and under the attack of the feature map. `index` and `eps` are unused.
+    """Returns the spec that this part of the Features page measures by default, in a tuple: the
+    causes, on the images and under the attack of the feature map. `index` and `eps` are unused.
     """
     return (FeatureMapSpec().alike(MisalignmentSpec),)

@@ -1,5 +1,5 @@
-"""The probe for where in a network an attack begins to show: how similar clean and attacked images
-are after each stage.
+"""The probe for where in a network an attack begins to show: how similar the outputs for clean and
+attacked images are after each stage.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from robustviz.views.features.result import Images
 from robustviz.views.measure import net_of, probe
 from robustviz.views.misalignment.result import Stages, StagesSpec
 
-# Layers that only rescale, bend or pool their input belong to the stage before them.
+# Normalisations, activations, pooling and the like are not stages: they belong to the one before.
 TRIMMINGS = (
     nn.BatchNorm2d,
     nn.LayerNorm,
@@ -41,11 +41,13 @@ TWINS: tuple[Images, Images] = ("adversarial", "noise")
 
 
 def stages_of(net: Classifier) -> dict[str, nn.Module]:
-    """Returns the last module of each stage of `net.maps`, in order, by a name such as "2 Block".
+    """Returns the last module of each stage of `net.maps`, in order, by the stage's name: its
+    number and the class of its first module, such as "2 Block".
 
-    A stage is a child of `maps` with the batch norm, activation and pooling after it; `maps`
-    without children is one stage. A network from `robustviz.wrap` has as stages, in the same way,
-    its layers up to the one that outputs the maps, called by their own names ("2 layer1").
+    A stage is a child of `maps` together with the children of the types in `TRIMMINGS` that follow
+    it (batch norm, activation, pooling). `maps` without children is one stage. In a network from
+    `robustviz.wrap`, the stages are formed in the same way from its layers up to the one that
+    outputs the maps, and have these layers' names, such as "2 layer1".
     """
     out: dict[str, nn.Module] = {}
     if isinstance(net, Wrapped):
@@ -64,10 +66,11 @@ def stages_of(net: Classifier) -> dict[str, nn.Module]:
 
 
 def seen_at(own: Classifier, x: Tensor) -> dict[str, Tensor]:
-    """Returns what each stage outputs for images (N,C,H,W), flattened to (N,·), by stage name.
+    """Returns what each stage of the network `own` outputs for images (N,C,H,W), flattened to
+    (N,·), by stage name.
 
     First come the pixels, then the stages of `stages_of`, the features and the logits. No other
-    thread may use `own` during the call, because forward hooks are registered on it. A stage is
+    thread may use `own` during the call, because forward hooks are on it until the end. A stage is
     left out if the forward pass does not run it exactly once, or if its output is not a tensor with
     an entry for each image.
     """
@@ -118,8 +121,8 @@ def stages(run: Run, spec: StagesSpec) -> Stages:
 
 
 def _cosines(net: Classifier, images: Mapping[Images, Tensor]) -> tuple[list[str], Tensor, Tensor]:
-    """Returns the names of the S stages, and the cosine of each attacked and of each noisy image
-    with the clean image at each stage, (S,N) each.
+    """Returns the names of the S stages, and two tensors (S,N): the cosine of each stage's output
+    for the attacked image, and for the noisy one, with its output for the clean image.
     """
     # a copy, because hooks on the shared network would also run in other sessions
     own = copy.deepcopy(net)
@@ -138,10 +141,10 @@ def _cosines(net: Classifier, images: Mapping[Images, Tensor]) -> tuple[list[str
 
 def greatest_fall(names: list[str], means: list[float]) -> str:
     """Returns the name of the stage at which the mean cosine falls most below that of the stage
-    before; "no stage" if it never falls. `names` and `means` are of all stages, in order.
+    before; "no stage" if it never falls. `names` and `means`: of all stages, in order.
 
-    The last stage, the logits, is left out: they are fewer numbers around another zero, so their
-    cosine is on another scale.
+    The last stage, the logits, is left out, because its cosines cannot be compared with the others:
+    logits are fewer numbers, and not centred in the same way.
     """
     falls = [before - after for before, after in itertools.pairwise(means[:-1])]
     most = max(range(len(falls)), key=falls.__getitem__)
@@ -149,8 +152,8 @@ def greatest_fall(names: list[str], means: list[float]) -> str:
 
 
 def _alike(a: Tensor, b: Tensor) -> Tensor:
-    """Returns the cosine of each row of `a` with the same row of `b`, (N,) float64: 1 if the two
-    are equal, even if both are 0; 0 if only one of them is 0.
+    """Returns the cosine of each row of `a` (N,D) with the same row of `b` (N,D), (N,) float64: 1
+    if the two rows are equal, even if both are zero; 0 if only one of them is zero.
     """
     a, b = a.double(), b.double()
     cosine = F.cosine_similarity(a, b, dim=1, eps=1e-30).clamp(-1, 1)

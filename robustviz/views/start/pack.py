@@ -1,8 +1,10 @@
 """`python -m robustviz.views.start.pack` measures what first screens show of the default pairs of
-networks: the first page's story, all results that first screens need for a dozen images of each
-data set (read by `robustviz.views.pack`), and the catalogue of names.
+networks, and writes it to files that are shipped: the first page's story, all results that first
+screens need for about a dozen images of each data set in `PAIRS` (read by `robustviz.views.pack`),
+and the catalogue of names.
 
-An interrupted call is continued by the next one; after a complete one, everything is measured anew.
+After an interrupted call, the next one reuses the results for first screens that are already in the
+files; after a complete one, everything is measured anew.
 """
 
 import io
@@ -39,8 +41,8 @@ FOLDER = paths.ROOT / "checkpoints" / "story"
 SEED, ROUNDS, STEPS = 0, 3, 20
 OTHER = {"left": "right", "right": "left"}
 PAIRS = ("shapes", "digits")
-TELLING, BOTH = (8, 2)  # numbers of story images: fooling A only; fooling both, and neither
-UNFINISHED = ".unfinished"  # this file exists in the folder until everything is measured
+TELLING, BOTH = (8, 2)  # images at most: on which only A is fooled; both are, or neither is
+UNFINISHED = ".unfinished"  # a file in `FOLDER` that exists until everything is measured
 
 
 def shipped(data: str, method: str) -> Run:
@@ -60,7 +62,9 @@ def shipped(data: str, method: str) -> Run:
 
 
 def tell() -> JSON:
-    """Write the pictures and `story.json` of the first page; returns the content of the latter."""
+    """Attack the pictures of the first page's story, and write them and `story.json` to `FOLDER`;
+    returns the content of `story.json`.
+    """
     runs = {"standard": shipped("shapes", "standard"), "robust": shipped("shapes", "pgd_at")}
     eps, split = runs["standard"].eps, images_of(runs["standard"])
     chance = torch.Generator().manual_seed(SEED)
@@ -111,9 +115,9 @@ def _file(number: int, name: str) -> str:
 
 
 def _round(number: int, index: int, side: str, true: str) -> JSON:
-    """The facts on round `number` of the story, with test image `index` of class `true`.
-    A dict with the class, the side of the attacked picture (`side`: `left` or `right`), and the
-    names of the round's picture files.
+    """The facts on round `number` (from 0) of the story as a dict: the test image's `index` and
+    class, the `side` of the attacked picture (`left` or `right`), and the names of the round's
+    picture files. `true`: the name of the class.
     """
     return {
         "index": index,
@@ -129,10 +133,13 @@ def _round(number: int, index: int, side: str, true: str) -> JSON:
 
 
 def attack_page(run: Run, index: int, eps: float) -> tuple[np.ndarray, JSON]:
-    """The attack on one image as the Attack page first shows it.
-    Returns the attacked image (C, H, W) in [0, 1], and a dict. `clean`, `adv`: the name of the
-    class predicted for the clean and the attacked image; `clean_p`, `adv_p`: the predicted class's
-    probability; `fooled`: whether the network misclassifies the attacked image.
+    """Attack the test image with this index, as the Attack page does with its default settings;
+    `eps` is in pixel units.
+
+    Returns the attacked image (C, H, W) in [0, 1], rounded to whole grey levels, and a dict:
+    `clean`, `adv`: the name of the class predicted for the clean and the attacked image; `clean_p`,
+    `adv_p`: the softmax output of the predicted class, rounded to four digits; `fooled`: whether
+    the network misclassifies the attacked image.
     """
     spec = AttackLevelsSpec(index, eps=eps)
     with threads(1):  # the number of threads changes rounding errors in sums
@@ -150,9 +157,9 @@ def attack_page(run: Run, index: int, eps: float) -> tuple[np.ndarray, JSON]:
 
 def _price(ordinary: Run, robust: Run) -> JSON:
     """How many clean test images only one of the two networks classifies correctly, as a dict.
-    `gained`: only the robust one; `lost`: only the ordinary one; `interval`: 95% interval of the
-    difference in accuracy, robust minus ordinary. Raises UserError if the two were not evaluated on
-    the same images.
+    `gained`: only the robust one; `lost`: only the ordinary one; `interval`: the paired 95%
+    interval of the difference in clean accuracy, robust minus ordinary, as fractions. Raises
+    UserError if the two were not evaluated on the same images.
     """
     one, other = (run.evaluation() for run in (ordinary, robust))
     if one is None or other is None or one.images != other.images:
@@ -163,8 +170,10 @@ def _price(ordinary: Run, robust: Run) -> JSON:
 
 
 def _counts(run: Run, split: Dataset, attack: PGD) -> JSON:
-    """The numbers of a network's evaluation, and of the images on which it was fooled, as a dict.
-    Raises UserError if the evaluation is missing, or if its counts are not reproduced here.
+    """The facts on a network as a dict: its id and label, the counts of its evaluation, on how many
+    of the images `split` that it classifies correctly the attack fools it (`fooled_k`), Wilson's
+    interval of its robust accuracy, and the worst case over several attacks, or None. Raises
+    UserError if the evaluation is missing, or if its counts are not reproduced here.
     """
     evaluation = run.evaluation()
     if evaluation is None:
@@ -191,10 +200,10 @@ def _counts(run: Run, split: Dataset, attack: PGD) -> JSON:
 def story_images(a: Run, b: Run, y: np.ndarray) -> list[int]:
     """The indices of the test images to be shipped for networks `a` and `b`. First comes the image
     with which pages open (`networks.default_image`). Then come up to `TELLING` images on which the
-    attack fools A but not B (the first image counts if it is one), from different classes as far as
-    possible, up to `BOTH` on which it fools both, and up to `BOTH` on which it fools neither. Both
-    networks classify all these correctly when clean; the first image may be an exception. `y`: the
-    classes of all test images.
+    attack fools A but not B (the first image counts if it is one), up to `BOTH` on which it fools
+    both, and up to `BOTH` on which it fools neither; each time from different classes as far as
+    possible. Both networks classify all these correctly when clean, except perhaps the first image.
+    `y`: the classes of all test images.
     """
     (clean, held), (clean_b, held_b) = networks.right(a.id), networks.right(b.id)
     first = networks.default_image(a.id, b.id)
@@ -214,8 +223,8 @@ def story_images(a: Run, b: Run, y: np.ndarray) -> list[int]:
 
 
 def specs(index: list[int], eps: float) -> Iterator[ProbeSpec[Any]]:
-    """Yields all specs that first screens need for the test images with these indices, attacked at
-    `eps`, without duplicates.
+    """Yields all specs that the first screens of all views need for the test images with these
+    indices, attacked at `eps` (pixel units), without duplicates.
     """
     screens = [vars(load(module)).get("first_screen") for module in modules("result")]
     yield from dict.fromkeys(
@@ -224,9 +233,10 @@ def specs(index: list[int], eps: float) -> Iterator[ProbeSpec[Any]]:
 
 
 def measure_pair(data: str, again: bool) -> None:
-    """Write a data set's story images, and its default pair's results for all first screens.
-    With `again`, results that are already in the files are reused instead of measured again. A
-    result that a network cannot give is left out, with a message.
+    """Write a data set's story images, and the results of its default pair of networks for all
+    first screens, to `FOLDER`. With `again`, results that are already in the files are reused
+    instead of measured again. A result that a network cannot give is left out, and a line is
+    printed that says why.
     """
     a, b = (folder.open_model(run_id) for run_id in networks.defaults(networks.on(data)))
     split = images_of(a)
@@ -260,8 +270,8 @@ def _measured(run: Run, spec: ProbeSpec[Any]) -> bytes:
 
 
 def _zipped(files: dict[str, bytes]) -> bytes:
-    """A zip file (bytes) of these files, by name; equal files give equal bytes.
-    It is not compressed, because the files already are.
+    """The bytes of a zip file with these files (content by name); equal files give equal bytes.
+    The zip is not compressed, because the files in it already are.
     """
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as pack:
@@ -287,8 +297,9 @@ def write_catalogue() -> None:
 
 
 def main() -> int:
-    """Write everything that the module's docstring lists, then the hashes of all shipped files.
-    Returns the exit code 0.
+    """Measure and write everything that the module's docstring lists, then the hashes of all
+    shipped files; print a summary and return the exit code 0. It sets the environment variable
+    ROBUSTVIZ_RUNS of this process to a temporary folder.
     """
     from robustviz.check import write_hashes
 

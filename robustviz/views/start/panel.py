@@ -1,8 +1,8 @@
-"""The first page: guess which of two pictures was attacked, see the effect on a network, then guess
-whether another network withstands the attack.
+"""The first page: the user guesses which of two pictures was attacked, sees the effect on a
+network, and then guesses whether another network withstands the attack.
 
-Everything shown was computed by `python -m robustviz.views.start.pack` and is in
-`checkpoints/story`; no torch, no Plotly.
+Everything on it was computed by `python -m robustviz.views.start.pack` and is read from
+`checkpoints/story`; the page needs neither torch nor Plotly.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from robustviz.types import JSON, UserError
 from robustviz.ui import shell
 
 FOLDER = paths.ROOT / "checkpoints" / "story"
-NATIVE, LARGE, SMALL = 32, 264, 152  # pixels; the pictures have 32
+NATIVE, LARGE, SMALL = 32, 264, 152  # widths in pixels; the images themselves have 32
 # On a phone, too, the pictures are side by side, so that the words Left and Right are correct.
 # Streamlit's full-screen button is hidden because it would cover the text above.
 STYLE = """<style>
@@ -35,7 +35,9 @@ def load() -> JSON:
 
 
 def page() -> None:
-    """Draw the whole page: the rounds with their answers, a second question, and links."""
+    """Draw the page as far as the user has got: a round or its answer, or after the last round the
+    result with a second question; and links. Raises UserError as `load` does.
+    """
     pack = load()
     guesses: list[str] = st.session_state.setdefault("guesses", [])
     passed = int(st.session_state.setdefault("passed", 0))
@@ -59,7 +61,9 @@ def picture(name: str, alt: str, width: int) -> None:
 
 
 def question(pack: JSON, number: int) -> None:
-    """Draw round `number`: two pictures, a switch that enlarges them, and a button for each."""
+    """Draw the question of round `number` (from 0): two pictures with a button each to choose one,
+    and a switch that enlarges both.
+    """
     now = pack["rounds"][number]
     st.subheader("One of these two pictures was tampered with. Which?", anchor=False)
     st.markdown(
@@ -91,16 +95,17 @@ def question(pack: JSON, number: int) -> None:
 
 
 def _guess(number: int, side: str) -> None:
-    """Callback: store the guess for round `number`, `left` or `right`, once.
-    A second click may arrive when the next question is already shown; it is ignored.
+    """Callback: store the guess `side` (`left` or `right`) for round `number`, unless it is already
+    stored: a second click on a button may arrive when the answer is already drawn.
     """
     if len(st.session_state["guesses"]) == number:
         st.session_state["guesses"].append(side)
 
 
 def answer(pack: JSON, number: int, guess: str) -> None:
-    """Draw the answer to round `number`: whether the user's `guess` (`left` or `right`) is the
-    attacked picture, both pictures enlarged, the perturbation, and the network's predictions.
+    """Draw the answer to round `number` (from 0): whether the user's `guess` (`left` or `right`) is
+    the attacked picture, both pictures enlarged with the ordinary network's predictions, the
+    magnified perturbation, and a button to go on.
     """
     now = pack["rounds"][number]
     tampered, last = now["tampered"], number + 1 == len(pack["rounds"])
@@ -136,8 +141,8 @@ def _pass(number: int) -> None:
 
 
 def says(now: JSON) -> str:
-    """A sentence on the two pictures of the round `now`: a person sees the same class in both, and
-    what the ordinary network predicts for them.
+    """A sentence on the two pictures of the round `now` (its entry in `story.json`): that a person
+    sees the same class in both, and what the ordinary network predicts.
     """
     said, true = now["standard"], now["class"]
     if said["clean"] != true:
@@ -148,7 +153,9 @@ def says(now: JSON) -> str:
 
 
 def reveal(pack: JSON, guesses: list[str]) -> None:
-    """Draw how many attacked pictures the user found, and how often the network is fooled."""
+    """Draw how many attacked pictures the user found, and how often the ordinary network is fooled:
+    on these pictures and on all test images.
+    """
     right = sum(
         guess == now["tampered"] for guess, now in zip(guesses, pack["rounds"], strict=True)
     )
@@ -206,7 +213,9 @@ def hold(pack: JSON) -> None:
 
 
 def price(pack: JSON) -> str:
-    """A sentence on the two networks' clean accuracy, and whether the robust one's is lower."""
+    """A sentence on the clean accuracy of the two networks: whether the robust one's is shown to be
+    lower or higher than the ordinary one's, with both counts.
+    """
     robust, ordinary = pack["robust"]["clean_k"], pack["standard"]["clean_k"]
     low, high = pack["price"]["interval"]
     both = f"{robust} against {ordinary} of {pack['robust']['n']} are right"
@@ -246,7 +255,9 @@ def sure(pack: JSON) -> list[str]:
 
 
 def onward(pack: JSON) -> None:
-    """Draw the links at the bottom: buttons to other pages, and questions answered there."""
+    """Draw the buttons at the bottom: to other pages, to start again (after the first guess), and
+    questions that open the page that answers them, some with two networks already chosen.
+    """
     st.divider()
     with st.container(horizontal=True, key="doors"):
         doors = (
