@@ -26,11 +26,11 @@ class Row:
     `measured` describes. `word` and `text`: the verdict, short and in full. `effect`: the mean
     difference over the seeds, positive if it is as claimed; None without any seed. `low`, `high`:
     the ends of its confidence interval (95%, corrected for the number of claims). `notices`: the
-    difference, or with `not_worse` the loss, that these runs would notice with a probability of
-    80%. `low`, `high` and `notices` are None with too few seeds. `seeds`: how many of the `wanted`
-    seeds were measured. `not_worse`: whether the claim is only that the metric does not get worse.
-    `smallest`: the smallest difference that counts, or with `not_worse` the largest loss allowed.
-    `command` repeats the measurement.
+    smallest true difference that such runs would call `seen here` with a probability of 80%, or
+    with `not_worse` the smallest true loss that they would call `not seen here`. `low`, `high` and
+    `notices` are None with too few seeds. `seeds`: how many of the `wanted` seeds were measured.
+    `smallest`: the smallest difference that counts. `not_worse`: the claim is only that the metric
+    gets worse by at most `smallest`. `command` repeats the measurement.
     """
 
     name: str
