@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FOLDER = paths.ROOT / "checkpoints" / "claims"
 SETUPS = "setups.toml"
 PAPERS = ("part", "afa", "supcon_margin", "model_alignment", "aalp")
-TABLE = ("clean", "both")  # metrics that are measured for every network that a claim names
+TABLE = ("clean", "both")  # metrics that are measured for every network that a claim compares
 # For each metric: its description for people, and its best possible value (None: it has none).
 METRICS: dict[str, tuple[str, float | None]] = {
     "clean": ("accuracy on untouched images", 1.0),
@@ -76,9 +76,9 @@ class Setup:
     """The conditions under which all claims are tested on one data set.
 
     `data`: the data set's key; `seeds`: the training seeds; `n`: the number of test images for the
-    accuracies (0: all), while the other metrics use the default numbers of their probes;
-    `settings`: training settings of all networks by dotted path; `pilot`: a text on the pilot runs
-    from which these conditions were chosen.
+    accuracies (0: all), while the other metrics have fixed numbers of images; `settings`: training
+    settings of all networks by dotted path; `pilot`: a text on the pilot runs from which these
+    conditions were chosen.
     """
 
     data: str

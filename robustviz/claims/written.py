@@ -35,9 +35,10 @@ def write(found: Found, sides: Sequence[Side]) -> None:
 
 
 def between(file: Path, mark: str, text: str) -> str:
-    """The content of `file`, with `text` in place of what stands between two comments: `<!-- mark
-    -->` and `<!-- /mark -->`. The file is not changed. Raises ValueError if the first comment is
-    missing or occurs twice, and IndexError if the second one does not follow it.
+    """The content of `file` with the part between two comments replaced by `text`. The comments are
+    `<!-- mark -->` and `<!-- /mark -->`, and stay. The file is not changed. Raises ValueError if
+    the first comment is missing or occurs twice, and IndexError if the second one does not follow
+    it.
     """
     first, last = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     before, rest = file.read_text(encoding="utf-8").split(first)

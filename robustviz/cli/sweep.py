@@ -120,7 +120,7 @@ def _row(run_id: str, refused: str | None) -> JSON:
 
 
 class Bar:
-    """A callable that shows the progress of a sweep, a `sweeps.Now`, on standard error.
+    """A callable that shows the progress of a sweep (a `sweeps.Now`) on standard error.
 
     On a terminal the progress is one line that is overwritten; elsewhere each new training gets a
     line.

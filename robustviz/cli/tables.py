@@ -224,7 +224,7 @@ def _found(name: str, head: Sequence[str], row: Row) -> object:
 
 def _read(name: str, head: Sequence[str], row: Row) -> str:
     """The text of a row in the column `name`: its cell, else its value for machines, with four
-    digits if that is a float; `–` if there is neither.
+    significant digits if that is a float; `–` if there is neither.
     """
     cells = dict(zip(map(_bare, head), row[1], strict=True))
     if _bare(name) in cells:

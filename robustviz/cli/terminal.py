@@ -72,8 +72,8 @@ class Parser(argparse.ArgumentParser):
 class Command:
     """A command of the command line.
 
-    `do` runs it: it takes the parsed arguments and returns the exit status. `arguments` are its
-    arguments, to which `--json` and `--plugin` are added. `help` and `epilog`: the texts at the
+    `do` runs it: it takes the parsed arguments and returns the exit status. `arguments`: its own
+    arguments; every command also has `--json` and `--plugin`. `help` and `epilog`: the texts at the
     beginning and the end of its `--help`.
     """
 

@@ -55,8 +55,8 @@ def cast(question: str, option: int) -> None:
 
 
 def hold(wait: bool) -> None:
-    """Let the students' pages wait with each answer until the teacher's page shows it from now on,
-    or, if `wait` is False, show it after each student's own guess. Raises UserError if this
+    """From now on let the students' pages wait with each answer until the teacher's page shows it;
+    if `wait` is False, let them show it after each student's own guess. Raises UserError if this
     session may not act; in a class only the teacher may.
     """
     global _answered
