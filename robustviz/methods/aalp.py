@@ -100,14 +100,15 @@ class AALP(ALP):
         return self.drop * (min(1.0, progress / self.ramp) if self.ramp > 0 else 1.0)
 
     def guided_mask(self, contributions: Tensor, rate: float, rng: torch.Generator) -> Tensor:
-        """The factor of each feature, (N, D): 0 if it is dropped, 1/(1 − rate) if it could have
-        been dropped but is not, and 1 if it cannot be dropped.
+        """A random factor for each feature, (N, D): 0 if the feature is dropped, 1/(1 − rate) if it
+        could have been dropped but is not, and 1 if it cannot be dropped.
 
         Each image's features are ranked by `contributions` (N, D) or, if the setting `contribution`
-        is `magnitude`, by their absolute values. The first share `keep` (rounded up) are the top
-        ones. Which can be dropped: the others (`dropped=low`), the top ones (`top`) or all
-        (`random`). `rate`: the drop probability; with `random` it is lowered so that on average as
-        many are dropped as with `low`. `rng`: a generator on the device of `contributions`.
+        is `magnitude`, by their absolute values. The share `keep` with the highest values, rounded
+        up, are the top features. Those that can be dropped are all others (`dropped=low`), the top
+        ones (`top`) or all (`random`). `rate`: the drop probability; with `random` it is lowered so
+        that on average as many features are dropped as with `low`. `rng`: a generator on the device
+        of `contributions`.
         """
         count, width = contributions.shape
         kept = math.ceil(self.keep * width)

@@ -44,9 +44,10 @@ class AFA(Adversarial):
     Summaries disagree on what anchors are compared with: clean images (`contrast=clean`), or
     attacked positives and negatives too (`clean+adv`). The attack maximises the training loss; the
     features an image is compared with are treated as constants within each attack step.
-    `head=online` trains the head at the same time, on detached features of attacked images. `SLF`,
-    `ALF` and `AFF` train it in a second stage, on clean images or by PGD-AT; these names, and the
-    attack `inner=ce`, are those of earlier adversarial-contrastive work.
+    `head=online` trains the head at the same time, on detached features of attacked images. With
+    `SLF`, `ALF` and `AFF` a second stage trains a new head on clean images, a new head by PGD-AT,
+    or a new head and the rest of the network by PGD-AT. These names, and the attack `inner=ce`, are
+    those of earlier adversarial-contrastive work.
     """
 
     temperature: float = option(
@@ -179,9 +180,9 @@ class AFA(Adversarial):
     def each(self, adv: Tensor, y: Tensor, clean: Tensor, others: Tensor) -> Tensor:
         """The contrastive loss of each attacked image, (N,).
 
-        `adv`, `clean`: features (N, D) of the attacked and the clean images. Each row of `adv` is
-        compared with all rows of `clean` and, if `contrast=clean+adv`, with all rows of `others`
-        (N, D) but its own: the features of attacked images, which are ignored otherwise.
+        `adv`, `clean`, `others`: features (N, D) of the attacked images, of the clean ones, and of
+        the attacked ones as samples to compare with. Each row of `adv` is compared with all rows of
+        `clean` and, only if `contrast=clean+adv`, with all rows of `others` except its own.
         """
         if self.contrast == "clean":
             return losses.contrastive_per_anchor(adv, y, clean, y, self.temperature)

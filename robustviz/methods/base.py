@@ -295,6 +295,6 @@ class Adversarial(Method):
             )
 
     def loss(self, net: Classifier, batch: Batch, aux: nn.Module | None) -> Terms:
-        """The cross-entropy on attacked images only."""
+        """`ce_adv`: the cross-entropy on the attacked images; clean images are not used."""
         x_adv = batch.once(lambda: self.attacked(net, batch))
         return {"ce_adv": F.cross_entropy(net(x_adv), batch.y)}

@@ -22,7 +22,7 @@ class MART(Adversarial):
 
     Source: Wang et al. 2020 (ICLR), eq. 9, and the authors' `mart.py`: β = 5 in their script.
     Differs: the start is clipped to [0, 1]; learning rate and weight decay are the data set's,
-    theirs (.01, 3.5e-3) are in the preset.
+    theirs (.01, 3.5e-3) are in the preset cifar10-mart.
     """
 
     beta: float = option(

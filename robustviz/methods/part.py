@@ -137,9 +137,10 @@ class Reweighted(Adversarial):
         )
 
     def heat(self, net: Classifier, x: Tensor, y: Tensor) -> Tensor:
-        """The raw class-activation maps (N, h, w) of images `x`, as the settings `cam...` say.
+        """The raw class-activation maps (N, h, w) of images `x`.
 
-        `y` (N,): the true classes, used unless `cam_class` is `predicted`.
+        The settings `cam`, `cam_class` and `cam_maps` say how they are computed. `y` (N,): the true
+        classes, used unless `cam_class` is `predicted`.
         """
         return (cam.grad_cam if self.cam == "grad_cam" else cam.layer_cam)(
             net,

@@ -24,9 +24,9 @@ class TRADES(Adversarial):
     """CE(f(x), y) + β·KL(f(x) ‖ f(x')), where x' maximises that KL near x.
 
     Source: Zhang et al. 2019 (arXiv 1901.08573), eq. 5, and the authors' `trades.py`. Differs: x
-    and x' pass through the network once each; in the official code x does so twice, so its
-    batch-norm running statistics differ (`bn=official` does the same). The start is clipped to
-    [0, 1].
+    and x' pass through the network once each. In the official code x does so twice, which changes
+    the running statistics of batch norm (`bn=official` repeats that). The start of the attack is
+    clipped to [0, 1].
     """
 
     beta: float = option(

@@ -159,7 +159,7 @@ SAID = {
 
 @dataclass(frozen=True)
 class Over:
-    """What all seeds together show about two methods, A and B, under attack.
+    """What all seeds together show about two methods, A (the first) and B, under attack.
     `lines`: one sentence each. `seeds`: the number of seeds that both methods have. `effect`: the
     mean over these seeds of B's robust accuracy minus A's, as a fraction; `low`, `high`: the ends
     of its 95% interval. These three are None if nothing can be said about the methods.
@@ -179,10 +179,10 @@ class Over:
 
 def network(first: Trained, second: Trained, names: tuple[str, str]) -> Verdict:
     """The verdict on two single networks, from images on which both were evaluated with PGD-20.
-    The two evaluations must agree in images, ε and noise seed. If several pairs do, the one on most
-    images counts and, among equals, one at the training ε of `first`. If none do, the verdict's
-    line says so. `names`: what the networks are called. The interval over paired images is in the
-    verdict's `sure`.
+    The two evaluations must agree in images, ε and noise seed. If several pairs of evaluations do,
+    one on most images counts and, among these, one at the training ε of `first`. If none do, the
+    verdict's line says so. `names`: what the networks are called. The interval over paired images
+    is in the verdict's `sure`.
     """
     every: list[tuple[Evaluation, Evaluation]] = [
         (a, b)

@@ -43,8 +43,8 @@ STYLE = """<style>
 
 @dataclass(frozen=True)
 class Side:
-    """One network: its printed name, the records of its finished epochs, and what was measured
-    (`found`: pictures, maps and features); None if that is not measured.
+    """One network: its printed name, the records of its finished epochs, and what was measured.
+    `found`: the measured pictures, maps and features; None if they were not measured.
     """
 
     name: str

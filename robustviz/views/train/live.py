@@ -199,7 +199,7 @@ def act(what: str, do: Callable[[], object], spot: str = "job-error") -> None:
 
 
 def _removal(run: Run) -> None:
-    """Draw a popover with a button that deletes a run's folder; nothing for who may not act."""
+    """Draw a popover with a button that deletes a run's folder, if this session may do that."""
     if not rights.may_act():
         return
     with st.popover("Remove", icon=":material/delete:", key="remove-ask"):

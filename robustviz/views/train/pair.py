@@ -28,9 +28,9 @@ KEPT: tuple[tuple[Literal["clean_acc", "robust_acc"], str], ...] = (
 
 def watch() -> bool:
     """Draw the two runs that the page's address names: `job` as B and `beside` as A.
-    They update every second while one of them is queued or running. Returns False if the address
-    does not name two runs or if they cannot be opened or compared; in that case the reason is
-    drawn.
+    They update every second while one of them is queued or running. Returns whether they are drawn:
+    not if the address does not name two runs, and not if they cannot be opened or compared. In the
+    second case the reason is drawn.
     """
     asked = [st.query_params.get(name, "") for name in ("beside", "job")]
     if not all(asked):

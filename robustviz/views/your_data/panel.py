@@ -102,7 +102,7 @@ def _bring() -> None:
 
 
 def _used(use: Callable[[list[UploadedFile]], object], files: list[UploadedFile]) -> None:
-    """Call `use(files)` when it is this upload's turn. `_faults` shows a UserError afterwards."""
+    """Wait in the line `LONG`, then call `use(files)`. `_faults` shows a UserError later."""
     spot = st.empty()
     try:
         queue.check_room()
