@@ -25,7 +25,7 @@ class Adversarial(Result):
 
     `x`, `x_adv` (C,H,W) in [0, 1]: before and after the attack; `y`: the true class; `probs`,
     `probs_adv` (K,): softmax outputs for the two; `eps`: the attack's radius; `distance`: the
-    largest change |δ| of a pixel value, as measured. Both are in pixel units.
+    largest change |δ| of a pixel value, as measured; both in pixel units.
     """
 
     x: Floats
@@ -71,7 +71,7 @@ class AttackLevels(Result):
     untouched image in grey levels; `change` (E,C,H,W): what was added to each pixel, rounded to
     whole grey levels; `y`: the true class. The rest is measured on the attacked images before
     rounding: `probs` (E,K): softmax outputs; `distance` (E,): the largest change |δ| of a pixel
-    value; `span` (E,2): the smallest and the largest pixel value. Both are in pixel units.
+    value; `span` (E,2): the smallest and the largest pixel value; both in pixel units.
     """
 
     levels: Ints

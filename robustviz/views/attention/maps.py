@@ -130,9 +130,10 @@ def mask_of(
     split: Dataset, net: nets.Classifier, spec: AttentionSpec | AttentionLevelsSpec, heat: Tensor
 ) -> Tensor:
     """Returns which pixels of the image with index `spec.index` in `split` are important by PART's
-    mask rule `spec.rule`: (1,1,H,W) bool, or (1,3,H,W) for jet-compat. `heat` (1,h,w): the image's
-    class activation map. `net` is needed only for the rule shuffled, to compute the map of the next
-    image of the split (after the last image, the first one's).
+    mask rule `spec.rule`: (1,1,H,W) bool, or (1,3,H,W) for jet-compat; for the rule oracle, the
+    pixels of the true object. `heat` (1,h,w): the image's class activation map. `net` is needed
+    only for the rule shuffled, to compute the map of the next image of the split (after the last
+    image, the first one's).
     """
     if spec.rule == "oracle" and split.masks is not None:
         return split.masks[spec.index : spec.index + 1]

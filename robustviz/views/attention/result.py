@@ -254,11 +254,11 @@ class Overlap(Result):
     weights. `iou`: IoU of the mask of important pixels and the object. `pointing`: the share of the
     map's hottest pixels (mostly a single one) that lie on the object. `energy`: the share of the
     map's positive part that lies on the object. `area` (n,): the object's share of the image, which
-    is what a blind guess gets in `pointing` and `energy`. `chance` (n,): the IoU of a randomly
-    placed mask as large as the untouched image's (the expected intersection by the expected union).
-    `constant` (3,): in each row, how many maps carry no information, because their positive part is
-    constant; they count as maps that are 1 everywhere. `index`, `y` (n,): image indices and true
-    classes.
+    is what a blind guess gets in `pointing` and `energy`. `chance` (n,): the expected intersection
+    divided by the expected union for a randomly placed mask that is as large as the untouched
+    image's. `constant` (3,): in each row, how many maps carry no information, because their
+    positive part is constant; they count as maps that are 1 everywhere. `index`, `y` (n,): image
+    indices and true classes.
     """
 
     iou: Floats

@@ -144,11 +144,12 @@ def umap(
     """The positions (N,2), float64, of points `z` (N,D) on a UMAP map with the cosine metric:
     umap-learn's layout on exact neighbours, the same for the same seed.
 
-    `n_neighbors`: how many neighbours each point has, itself included. `init` (N,2): an earlier map
-    of the same points to start from; points whose neighbours are the same in both move little.
-    `epochs`: the number of epochs of the layout, by default 500, from 1000 points 300, from 5000
-    points 200, and 50 with an `init`. In the app, a process that has already compiled umap-learn
-    computes the layout (`embedder`); elsewhere the first call compiles for about ten seconds.
+    `n_neighbors`: how many neighbours each point has, itself included. `min_dist`: the smallest
+    distance between points on the map. `init` (N,2): an earlier map of the same points to start
+    from; points whose neighbours are the same in both move little. `epochs`: the number of epochs
+    of the layout, by default 500, from 1000 points 300, from 5000 points 200, and 50 with an
+    `init`. In the app, a process that has already compiled umap-learn computes the layout
+    (`embedder`); elsewhere the first call compiles for about ten seconds.
 
     Raises UserError for fewer than four points, for fewer than two neighbours, for as many
     neighbours as points or more, for numbers that are not finite, for an `init` of another shape,

@@ -152,8 +152,8 @@ def _near_sure(name: str, result: Near) -> str:
 
 
 def _judge(networks: Mapping[str, Near]) -> str:
-    """How far two networks under the same attack differ, in words with intervals: in `_lead` and in
-    accuracy. Empty for one network, and if the attacks differ.
+    """In words with intervals: how far two networks under the same attack differ in the mean of
+    `_lead` and in accuracy under attack. Empty for one network, and if the attacks differ.
     """
     if len(networks) != 2 or len({protocol(result) for result in networks.values()}) > 1:
         return ""

@@ -79,13 +79,13 @@ def feature_map(
     template: str = LIGHT,
 ) -> go.Figure:
     """Draw clean ● and attacked × points of the same images for one network, with a line from ● to
-    × for the first 300 images. Points that were placed in the finished map at another ε are drawn,
-    too.
+    × for the first 300 images. If images attacked at another ε were placed in the map
+    (`FeatureMap.placed`), they are drawn, too.
 
     `name` is printed in the title. `colour`: by `class`, or by `fooled` (right under attack too,
     fooled, misclassified untouched). `noise`: also draws the images with random noise. `focus`:
-    greys out all classes except the named one and, when coloured by class, up to three that its
-    attacked images are mistaken for most often. `mark`: draws a small map instead, which shows
+    the name of a class; all others are greyed out except, when coloured by class, up to three that
+    its attacked images are most often mistaken for. `mark`: draws a small map instead, which shows
     where the image of this index lies. The `customdata` of a point begins with its image's index,
     class, and predictions clean and attacked (not in the small map). Raises UserError for an
     unknown `colour` or `focus`, and for a `mark` that is not in the map.
@@ -250,8 +250,8 @@ def _groups(result: FeatureMap, colour: str, focus: str, template: str) -> list[
 def by_class(y: Ints, pred_adv: Ints, names: list[str], focus: str, template: str) -> list[Group]:
     """One group per class, in class order. With a class in `focus` (its name), only that class and
     up to three that its attacked images are most often mistaken for have groups of their own.
-    Without `focus`, of more than ten classes, only the ten most often misclassified under attack
-    have. The rest of the images form one grey group at the end.
+    Without `focus`, if there are more than ten classes, only the ten most often misclassified under
+    attack have their own. The rest of the images form one grey group at the end.
     """
     present, shades = [int(label) for label in np.unique(y)], CLASSES[template]
     shown = present

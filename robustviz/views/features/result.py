@@ -352,7 +352,8 @@ class FeatureFilmSpec(AttackedSpec[FeatureFilm]):
 def first_screen(index: int, eps: float) -> tuple[ProbeSpec[Any], ...]:
     """The specs that the page measures with its default settings: the UMAP of the features, and the
     pictures of its images. Both arguments are ignored: the specs are the same for every image, and
-    have no radius, so that each network is attacked at its own ε.
+    have no radius, so that each network is attacked at its own ε. (For two networks that were
+    trained at different ε, the page sets the same radius for both.)
     """
     asked = FeatureMapSpec(projection="umap")
     return asked, asked.alike(FeatureTilesSpec)

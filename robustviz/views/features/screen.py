@@ -86,9 +86,9 @@ class Side(NamedTuple):
 
 def verdict(sides: Sequence[Side]) -> Verdict:
     """Which of two networks keeps more attacked images nearest to their own class, by cosine to
-    class centres in feature space. For a single network, how many it keeps. Two networks are not
-    compared if their attack, its radius or the number of images differ: the line says so, and there
-    is no winner.
+    class centres in feature space. What counts as a difference is decided as in `verdict.held`. For
+    a single network: how many images it keeps. Two networks are not compared if their attack, its
+    radius or the number of images differ: the line says so, and there is no winner.
     """
     first = sides[0].map
     kept = [np.asarray(side.map.own[1] > side.map.other[1]) for side in sides]

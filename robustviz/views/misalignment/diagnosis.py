@@ -72,8 +72,8 @@ class Evidence:
     `learned`: the share of its training images that are right; `gap`: accuracy on training images
     minus that on test images; `excess`: `gap` minus the median gap of the other classes. `pressed`:
     how many other classes have their nearest boundary towards this class and close to their own
-    centre; 0 if these are not most of the classes. `offset`: whether the head's biases are the
-    reason why these boundaries are close.
+    centre; 0 if these are not most of the other classes. `offset`: whether the head's biases are
+    the reason why these boundaries are close.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Evidence:
 
     @property
     def apart(self) -> bool:
-        """Whether the class's centre is at least `COINCIDE` away from all other centres."""
+        """Whether no other centre is nearer than `COINCIDE` (in mean centre distances)."""
         return self.distance >= COINCIDE
 
     @property

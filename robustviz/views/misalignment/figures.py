@@ -52,9 +52,9 @@ def misalignment(
     class of `shown_classes`; one or two networks.
 
     A movement is measured along the line from the centre of the image's own class to the wrong
-    centre that is nearest to the image after it: 0 is no movement, 1 the whole line. A | marks
-    where the head's prediction changes on the lines of attacked images. All are means over a class.
-    `focus`: the name of a class; the others are drawn grey.
+    centre nearest to the moved image: 0 is no movement, 1 the whole line. A | marks where the
+    head's prediction changes on the lines of attacked images. All are means over a class. `focus`:
+    the name of a class; the others are drawn grey.
     """
     networks = named(results)
     first = next(iter(networks.values()))
@@ -279,7 +279,7 @@ def stages(results: Stages | Mapping[str, Stages], *, template: str = LIGHT) -> 
 
 
 def _fall(result: Stages) -> str:
-    """Returns a text: the stage at which the mean cosine falls most, and its last two values."""
+    """Returns a text: where the mean cosine falls most, and its values at features and logits."""
     mean, noise = result.adversarial.mean(axis=1), result.noise.mean(axis=1)
     falls = mean[:-2] - mean[1:-1]  # without the logits, which are on another scale
     at = int(falls.argmax())

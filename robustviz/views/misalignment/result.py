@@ -44,10 +44,10 @@ class Misalignment(Answers):
 
     Per image, (N,) each. `index`; the true class `y`; the predictions untouched and attacked,
     `pred` and `pred_adv`. `towards`: the wrong class whose centre is nearest to its attacked
-    features. The rest is of the untouched image: `own`: distance to its class's centre, divided as
-    `spread`; `misaligned`: cosine to the nearest other centre minus cosine to its own, −2 to 2;
-    `outlier`: whether it lies unusually far from its centre (Tukey's rule) or nearer to another.
-    `files`: a list of file names, empty where the data has no files.
+    features. The rest is of the untouched image: `own`: distance to its class's centre, divided
+    like `spread`; `misaligned`: cosine to the nearest other centre minus cosine to its own, −2 to
+    2; `outlier`: whether it lies unusually far from its centre (Tukey's rule) or nearer to another
+    centre. `files`: a list of file names, empty where the data has no files.
     """
 
     n: Ints
