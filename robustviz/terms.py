@@ -102,8 +102,9 @@ csv: CSV
 A table as plain text, which every spreadsheet opens.
 
 curvature: Curvature (λ)
-The eigenvalue of largest size of the Hessian, the loss's second derivatives by the pixels: how strongly
-the loss bends at a picture. ReLU is replaced by the smooth softplus, because ReLU hides it.
+The eigenvalue of largest size of the Hessian, the loss's second derivatives by the pixels: how
+strongly the loss bends at a picture. ReLU is replaced by the smooth softplus, because ReLU hides
+the bend.
 
 diffusion model: Diffusion model
 A network that makes new images out of noise; some defences train on such images too.

@@ -326,13 +326,9 @@ class Attack(Spec):
                     height = objective(best)
                     for _ in range(self.restart_count - 1):
                         other = self._ascend(objective, x, eps, rng)
-                        other_height = objective(other)
-                        best = torch.where(
-                            ((other_height > height) | height.isnan()).view(-1, 1, 1, 1),
-                            other,
-                            best,
-                        )
-                        height = torch.fmax(height, other_height)
+                        better = ((reached := objective(other)) > height) | height.isnan()
+                        best = torch.where(better.view(-1, 1, 1, 1), other, best)
+                        height = torch.fmax(height, reached)
         return best
 
     def objective(self, net: nn.Module, y: Tensor) -> Objective:

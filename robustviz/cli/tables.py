@@ -192,7 +192,7 @@ def _number(text: object) -> float | None:
 
 def _fits(found: object, sign: str, wanted: str) -> bool:
     if sign == "~":
-        return wanted.lower() in str(found).lower()
+        return found is not None and wanted.lower() in str(found).lower()
     one, other = _number(found), _number(wanted)
     if found is None:
         return sign == "!="

@@ -68,8 +68,8 @@ def things(kind: str, key: str) -> dict[str, Any]:
 
     For an attack there is one instance for each norm in `NORMS` that it accepts, with the radius
     that stands there. For a network the object is its key, for a page the `Page`, and for anything
-    else an instance with default settings. Raises UserError if no class is registered under this
-    name.
+    else, also for an attack that accepts no such norm, an instance with default settings. Raises
+    UserError if no class is registered under this name.
     """
     name = f"{kind}/{key}"
     if kind == "page":
@@ -82,7 +82,7 @@ def things(kind: str, key: str) -> dict[str, Any]:
     for norm, eps in NORMS.items():
         with contextlib.suppress(UserError):  # an attack may refuse l2
             out[f"{name} in {norm}"] = registry.get(kind, key)(norm=norm, eps=eps)
-    return out
+    return out or {name: registry.get(kind, key)()}
 
 
 def tried(plugin: plugins.Plugin) -> Iterator[JSON]:

@@ -71,7 +71,7 @@ def apart(source: Source) -> None:
 @promise("data")
 def a_balanced_beginning(source: Source) -> None:
     """`n` limits the training split to n images, with at most one image of each class more or less
-    than its proportion; the test split stays whole.
+    than its proportion; the other splits stay whole.
     """
     whole = source.load("train")
     n = len(whole) // 2
@@ -83,7 +83,10 @@ def a_balanced_beginning(source: Source) -> None:
         (count - share).abs().max() <= 1,
         f"With n={n} the classes have {count.tolist()} images, which is not in proportion.",
     )
-    hold(len(source.load("test", n)) == len(source.load("test")), "n also limits the test split.")
+    hold(
+        all(len(source.load(name, n)) == len(source.load(name)) for name in ("val", "test")),
+        "n also limits the val or the test split.",
+    )
 
 
 @promise("data")

@@ -148,15 +148,15 @@ def whole_stages(method: Method) -> None:
 
 @promise("method")
 def nothing_is_touched(method: Method) -> None:
-    """A loss leaves the batch, the helper network, and the modes, requires_grad flags and gradients
-    of the network unchanged; the network's running statistics may change.
+    """A loss leaves the batch, the helper network, and the weights, modes, requires_grad flags and
+    gradients of the network unchanged; the network's running statistics may change.
     """
     method = method.bound(EPS)
     net, batch = network(method), usual()
     body: Any = net.maps
     body[2].eval()
     modes, asks = [m.training for m in net.modules()], [p.requires_grad for p in net.parameters()]
-    x, y = batch.x.clone(), batch.y.clone()
+    x, y, weights = batch.x.clone(), batch.y.clone(), [p.clone() for p in net.parameters()]
     for stage, aux in each_stage(method, net):
         inside = {} if aux is None else {k: v.clone() for k, v in aux.state_dict().items()}
         stage.loss(net, batch, aux)
@@ -167,6 +167,7 @@ def nothing_is_touched(method: Method) -> None:
                 all(p.grad is None for p in aux.parameters()),
                 "The helper network has gradients afterwards.",
             )
+        hold(all(map(torch.equal, net.parameters(), weights)), "The network's weights are changed.")
         hold([m.training for m in net.modules()] == modes, "The network's modes are changed.")
         hold([p.requires_grad for p in net.parameters()] == asks, "requires_grad is changed.")
         hold(all(p.grad is None for p in net.parameters()), "The network has gradients afterwards.")

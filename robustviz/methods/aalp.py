@@ -31,10 +31,7 @@ class AALP(ALP):
     """
 
     keep: float = option(
-        0.5,
-        "Share of the features, by contribution to the true class, that are always kept.",
-        low=0,
-        high=1,
+        0.5, "Share of the features that are never dropped: see `dropped`.", low=0, high=1
     )
     drop: float = option(
         0.5,

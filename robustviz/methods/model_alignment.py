@@ -81,8 +81,8 @@ class ModelAlignment(Method):
     choices = (
         "Some summaries call it a defence that smooths the witness; the paper and its code"
         " freeze the witness and attack. T = 4 is the code's, as is a weight of 0 for the true"
-        " labels. The shipped witness was trained on part of the images: if a witness is right"
-        " on every training image, the controls witness_hard and label are the same."
+        " labels. The controls witness_hard and label differ only on training images that the"
+        " witness gets wrong: choose a witness that was trained on part of them."
     )
     select = "last"
     # settings for fine-tuning, not for training from scratch

@@ -374,6 +374,8 @@ class Lost(PGDAT):
     def loss(self, net, batch, aux):
         weights = torch.arange(len(batch.y)).to(batch.x)
         each = torch.nn.functional.cross_entropy(net(batch.x), batch.y, reduction="none")
+        with torch.no_grad():
+            next(net.parameters()).mul_(1.01)
         return {{"ce": (weights * each).mean()}}
 """
 
@@ -414,6 +416,12 @@ def test_contracts_find_what_is_broken(tmp_path: Path) -> None:
         ("attack", "far", "The same seed gives", "draw from the rng given"),
         ("method", "lost", "The order within a batch", "depends on the order"),
         ("method", "lost", "leaves batch norm alone", "It attacks nothing"),
+        (
+            "method",
+            "lost",
+            "leaves the batch, the helper network",
+            "The network's weights are changed",
+        ),
     ):
         thing = next(iter(contracts.things(kind, key).values()))
         promise = next(each for each in contracts.promises(kind) if says in each.says)

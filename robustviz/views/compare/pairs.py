@@ -242,9 +242,9 @@ def methods(first: Trained, second: Trained, every: Iterable[Trained], at_once: 
         (
             line,
             f"{names[1]} minus {names[0]}: {points_text(effect)} percentage points.",
-            f"Its 95% interval over seeds (paired t): {points_text(low)} to"
+            f"Its {100 - 5 / at_once:.3g}% interval over seeds (paired t): {points_text(low)} to"
             f" {points_text(high)} percentage points.",
-            *([f"It holds for all {at_once} pairs shown here together."] if at_once > 1 else []),
+            *([f"So all {at_once} pairs shown here together have 95%."] if at_once > 1 else []),
             where,
         ),
         len(both),
