@@ -54,6 +54,7 @@ def names(**given: Any) -> list[str]:
         ("run~&", ["b&2"]),
         ("run=A_1", ["a_1"]),
         ("robust_acc=0.25", ["b&2"]),
+        ("robust_acc~none", []),
     ],
 )
 def test_a_condition_leaves_the_rows_that_meet_it(condition, left):
