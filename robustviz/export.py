@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import json
 import pprint
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from robustviz import citations, registry
+from robustviz import citations, plugins, registry
 from robustviz.runs.entries import FOUND_OUT
 from robustviz.runs.folder import Run
 from robustviz.training.evaluation import Evaluation
@@ -65,13 +65,16 @@ def notebook(run: Run) -> bytes:
 
     The notebook refers to what the run needs as it is stored on this computer: the user's data by
     path, plug-ins by path and SHA-256, so that no other code is run in their place. Raises
-    UserError for a damaged run.
+    UserError for a damaged run, and if an attack on it is of a plug-in that is not loaded.
     """
     evaluations = sorted(run.evaluations(), key=lambda each: each.seconds)
+    code: list[Any] = list(run.info.get("plugins", ()))
+    for each in evaluations:
+        code += plugins.needed(registry.decode("attack", each.attack))
     cells = [
         _markdown(_title(run, evaluations)),
         _code(_SETUP),
-        *([_code(_plug_ins(run))] if run.info.get("plugins") else []),
+        *([_code(_plug_ins(code))] if code else []),
         _code(_again(run)),
         *([_code(_measured(evaluations))] if evaluations else []),
         _code(_PICTURE),
@@ -125,19 +128,17 @@ def _title(run: Run, evaluations: Sequence[Evaluation]) -> str:
     return (
         f"# {run.label or run.id}\n\nThis notebook repeats the run `{run.id}`. {what}"
         f" {measured}\n\nOn the same processor and with the same versions the numbers are the"
-        " same. Another processor, a GPU or another version rounds differently, so the result"
-        " may differ for some images."
+        " same. Another processor, a GPU or another version rounds differently. Then a network"
+        " that is trained again is another one, about as good, and its numbers differ."
     )
 
 
-def _plug_ins(run: Run) -> str:
-    asked = {
-        str(each.get("source", "")): str(each.get("sha256", ""))
-        for each in run.info.get("plugins", ())
-    }
+def _plug_ins(code: Iterable[Mapping[str, Any]]) -> str:
+    asked = {str(each.get("source", "")): str(each.get("sha256", "")) for each in code}
     return (
-        "# This run uses plug-ins, code that is not part of robustviz. Read it before you run"
-        f" this cell.\nCODE = {_literal(asked)}\nfor source, sha256 in CODE.items():\n"
+        "# This run or an attack on it uses plug-ins, code that is not part of robustviz. Read it"
+        f" before you run this cell.\nCODE = {_literal(asked)}\n"
+        "for source, sha256 in CODE.items():\n"
         "    plugins.use(source, sha256=sha256)  # and no other code\n    plugins.trust(source)"
     )
 

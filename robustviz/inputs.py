@@ -49,7 +49,10 @@ def check_shape(x: Tensor) -> None:
         )
     if x.ndim != 4:
         kind, hint = (
-            ("have no batch axis", "; for a single image use x[None]")
+            (
+                "have no batch axis or no channels",
+                "; a single image: x[None], grey ones: x[:, None]",
+            )
             if x.ndim == 3
             else ("are not a batch of images", "")
         )

@@ -242,8 +242,7 @@ def _moved(net: Classifier, both: Tensor, y: int) -> tuple[Floats, Floats, Float
 
 def _said(one: Look, probs: Floats, when: str) -> str:
     best = int(probs.argmax())
-    sign = "✓" if best == one.y else "✗"
-    return f"{when}: {sign} {escape(one.classes[best])} {probs[best]:.0%}"
+    return f"{when}: {'✓' if best == one.y else '✗'} {escape(one.classes[best])} {probs[best]:.0%}"
 
 
 def _smooth(heat: Floats) -> Floats:

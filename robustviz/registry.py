@@ -174,8 +174,7 @@ def unknown(what: str, name: str, known: typing.Iterable[str], most: int = 0) ->
     if (ours := ELSEWHERE.get(str(name), "")) in known:
         near = [ours]
     hint = f" Did you mean {near[0]}?" if near else ""
-    named = harmless(repr(name))  # it may come from a URL
-    return f"There is no {what} called {named}.{hint} Known: {told}."
+    return f"There is no {what} called {harmless(repr(name))}.{hint} Known: {told}."
 
 
 @dataclass(frozen=True)

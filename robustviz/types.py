@@ -86,8 +86,7 @@ def harmless(text: object) -> str:
     become spaces. Emphasis with `*` and `_` is left as it is.
     """
     line = "".join(one if one.isprintable() else " " for one in str(text))
-    safe = line.encode("utf-8", "replace").decode()
-    return safe.translate(_HARMLESS).replace("://", ":∕∕")
+    return line.encode("utf-8", "replace").decode().translate(_HARMLESS).replace("://", ":∕∕")
 
 
 def shown(value: object) -> str:

@@ -74,7 +74,7 @@ def _add(args: argparse.Namespace) -> int:
     added = own.add(args.name, source, card)
     facts = {"name": added.name, "source": added.asked, "card": card, "counts": _counts(splits)}
     lines = [
-        f"train: {card}",
+        card,
         *(
             f"  {split:<6} {len(each):>7,} images: "
             + ", ".join(f"{name} {count:,}" for name, count in _count(each).items())

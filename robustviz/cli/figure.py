@@ -156,8 +156,7 @@ def _hints(draw: Figure) -> dict[str, typing.Any]:
 
 
 def _takes_several(draw: Figure) -> bool:
-    first = next(iter(_hints(draw).values()))
-    return "Mapping" in str(first)
+    return "Mapping" in str(next(iter(_hints(draw).values())))
 
 
 def _settings(

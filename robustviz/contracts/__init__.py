@@ -44,8 +44,7 @@ def promise(kind: str) -> Callable[[Check], Check]:
     """A decorator that registers a check as a promise of all things of `kind`, such as `attack`."""
 
     def enter(check: Check) -> Check:
-        says = " ".join((check.__doc__ or "").split()).rstrip(".")
-        _promises.append(Promise(kind, says, check))
+        _promises.append(Promise(kind, " ".join((check.__doc__ or "").split()).rstrip("."), check))
         return check
 
     return enter

@@ -104,7 +104,8 @@ def pictured(
     found = Dataset(source.called, split, images, y, _names(listing.classes), names=names)
     card = (
         f"{len(y):,} pictures of {len(listing.classes)} classes from the"
-        f" {'folder' if place.is_dir() else 'table'} {place.name}, {size}x{size} RGB."
+        f" {'folder' if place.is_dir() else 'table'} {place.name} (split {split}),"
+        f" {size}x{size} RGB."
     )
     card = " ".join(filter(None, (card, told, notes, unequal(found))))
     return replace(found, card=harmless(card))

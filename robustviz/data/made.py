@@ -71,8 +71,8 @@ class Made(Source):
             found = found.take(splits.first(found.y, torch.arange(len(found)), n))
         (height, width), called = found.images.shape[-2:], Path(self.make).name
         card = (
-            f"{len(found):,} images of {len(found.classes)} classes that {called} gives,"
-            f" {height}x{width} {'RGB' if found.images.shape[1] == 3 else 'grey'}."
+            f"{len(found):,} images of {len(found.classes)} classes that {called} gives"
+            f" (split {split}), {height}x{width} {'RGB' if found.images.shape[1] == 3 else 'grey'}."
         )
         card = " ".join(filter(None, (card, found.card, unequal(found))))
         return replace(found, key=self.called, card=harmless(card))

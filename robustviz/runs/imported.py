@@ -132,8 +132,8 @@ def _check_name(name: str) -> None:
 
 def _check(net: Classifier, few: Dataset, classes: Sequence[str] | None) -> None:
     """Raises UserError if the network and the data have different numbers of classes, if `classes`
-    has another length or names the data's classes in another order, or if the network does not give
-    the same logits for the same images twice.
+    has another length or one of the data's names at another position, or if the network does not
+    give the same logits for the same images twice.
     """
     x = few.x[:2].to(device_of(net))
     with frozen(net), torch.no_grad():
@@ -156,7 +156,7 @@ def _check(net: Classifier, few: Dataset, classes: Sequence[str] | None) -> None
             f"classes names {len(classes)} classes, and the network has {count}.", code=2
         )
     theirs, ours = ([str(one).casefold() for one in names] for names in (classes, few.classes))
-    if theirs != ours and sorted(theirs) == sorted(ours):
+    if any(one in ours and one != own for one, own in zip(theirs, ours, strict=True)):
         raise UserError(
             f"Its classes are in another order than the data's ({', '.join(few.classes[:4])}, …):"
             " change the code that makes it, so that its logits are in that order."
@@ -207,7 +207,7 @@ def _given(mean: Sequence[float] | None, std: Sequence[float] | None, channels: 
         tuple(map(float, values)) * (channels if len(values) == 1 else 1) if values else None
         for values in (mean, std)
     ]
-    return Reading("as given", own[0], own[1])
+    return Reading(f"as given{', std 1' * (not std)}{', mean 0' * (not mean)}", own[0], own[1])
 
 
 def _with(net: Classifier, found: Found, reading: Reading, shape: Shape) -> Classifier:

@@ -116,8 +116,7 @@ def import_zip(
 
 def _unpacked(pack: zipfile.ZipFile, file: str, name: str, say: Callable[[str], object]) -> Run:
     parts = _checked(pack, harmless(file))
-    held = next(iter(parts)).filename.partition("/")[0]
-    run_id = name or held
+    run_id = name or next(iter(parts)).filename.partition("/")[0]
     if not ID.fullmatch(run_id):
         raise UserError(f"{run_id!r} is no run id: use 1 to 64 of a-z, 0-9 and '-'.", code=2)
     target = home() / run_id

@@ -115,8 +115,7 @@ def plant(
     at_once = try_out(net, x).at_once
 
     def climbed(attack: Attack, way: Tensor, start: Tensor) -> Tensor:
-        objective = LogitObjective(net, along, way, at_once)
-        return attack.maximise(objective, start, rng=rng)
+        return attack.maximise(LogitObjective(net, along, way, at_once), start, rng=rng)
 
     def height(z: Tensor, way: Tensor) -> Tensor:
         return along(all_logits(net, z, at_once), way)

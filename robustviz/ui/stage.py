@@ -78,8 +78,7 @@ def show(key: str, screen: Screen, asking: bool | None = None) -> Seen:
         on_at_change=functools.partial(_moved, f"screen-{key}", control),
         on_clicked_change=lambda: None,
     )
-    clicked = str(result.get("clicked") or "").partition(" ")[2]
-    return Seen(at, clicked)
+    return Seen(at, str(result.get("clicked") or "").partition(" ")[2])
 
 
 def _moved(key: str, control: Any) -> None:

@@ -29,7 +29,7 @@ from robustviz.ui.shell import spoken, theme
 from robustviz.views.files import csv, html
 from robustviz.views.pictures import SCALES, strip
 from robustviz.views.printing import able, drawing, vectors
-from robustviz.views.result import ProbeSpec, Result
+from robustviz.views.result import ProbeSpec, Result, csv_of
 from robustviz.views.screen import Screen, page
 from robustviz.views.theme import BRUSH, CONFIG, finish
 
@@ -226,12 +226,15 @@ def take_home(
     results: Mapping[str, Result],
     spec: ProbeSpec[Any] | None = None,
     chart: tuple[Mapping[str, Result], Recipe] | None = None,
+    rows: Sequence[Mapping[str, Any]] = (),
+    lines: str = "",
 ) -> None:
     """Draw the *Take home* menu of a first screen: the screen with its control as one HTML file,
     its charts and images, all measured data, its caption, and, with a `spec`, the lines of Python
     that measure `results` again. `chart`: other results, which the screen's chart shows, and the
-    recipe of a figure of them; its numbers, caption and lines are offered, too. Users who may act
-    also get notebooks that repeat the runs, wherever there are such lines.
+    recipe of a figure of them; its numbers, caption and lines are offered, too. `rows`: the numbers
+    of a screen without results, offered as CSV; `lines`: Python for a screen without a `spec`.
+    Users who may act also get notebooks that repeat the runs of `results`.
     """
     with st.popover(
         "Take home",
@@ -260,13 +263,17 @@ def take_home(
             captioned.append(made := drawn(figure, found, **recipe.options))
             recipes.append(recipe)
             _file("Numbers drawn (CSV)", lambda: csv(made), f"{key}.csv", "text/csv")
+        if rows:
+            _file("Numbers (CSV)", partial(csv_of, rows), f"{key}.csv", "text/csv")
         _strips(key, results, at)
         _measured_files(key, results)
-        _caption(*captioned)
-        if recipes:
+        # without results only the screen's own sentences say how it was measured
+        told = () if results else (screen.answer[at % len(screen.answer)], *screen.sure)
+        _caption(*captioned, more=" ".join(told))
+        if recipes or lines:
             st.markdown("In a notebook:")
-            for recipe in recipes:
-                st.code(recipe.code(), language="python", wrap_lines=True)
+            for code in (*(recipe.code() for recipe in recipes), *([lines] if lines else [])):
+                st.code(code, language="python", wrap_lines=True)
             _notebooks(key, results)
 
 
@@ -307,9 +314,9 @@ def _titled(title: str, screen: Screen, at: int, results: Mapping[str, Result]) 
     return finish(go.Figure(layout={"title": words}), title, results)
 
 
-def _caption(*figures: go.Figure) -> None:
+def _caption(*figures: go.Figure, more: str = "") -> None:
     caption = load("robustviz.views.paper").caption
-    if said := " ".join(filter(None, map(caption, figures))):
+    if said := " ".join(filter(None, [*map(caption, figures), more])):
         st.markdown("Its caption:")
         st.code(said, language=None, wrap_lines=True)
 

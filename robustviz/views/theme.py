@@ -295,7 +295,7 @@ def _told(meta: Mapping[str, Any], result: Result | None = None) -> dict[str, An
         told["attack"] = attack if isinstance(attack, str) else attack_name(attack)
     if isinstance(eps, float):
         told["eps"] = eps
-    for name in ("index", "n", "y"):  # fields from which to count the images
+    for name in ("index", "n", "y", "half"):  # fields from which to count the images
         value = np.asarray(getattr(result, name, None))
         if n is None and "index" not in told and value.dtype.kind in "iu":
             n = int(value) if name == "n" and not value.ndim else len(value) if value.ndim else None

@@ -72,23 +72,31 @@ HOVERED = """gd => new Promise(done => requestAnimationFrame(() => requestIdleCa
     { timeout: 2000 })))"""
 
 
+# Makes the figure note in the page which image's point was clicked.
+LISTEN = """gd => {
+    if (gd.listens) return;
+    gd.listens = true;
+    gd.on('plotly_click', event => window.clickedImage = event.points[0].customdata[0]);
+}"""
+
+
 def click_a_point(page, key: str) -> int:
     """Clicks the most isolated point of the figure `key` once the figure reports that the mouse is
-    over it. Returns the number of its image.
+    over it, until the figure reports the click: a figure that is drawn again misses one. Returns
+    the number of its image.
     """
     plot = page.locator(f".st-key-{key} .js-plotly-plot").first
     plot.scroll_into_view_if_needed()
-    hovered = None
     for _ in range(100):  # The page may still move under the mouse.
+        plot.evaluate(LISTEN)
         x, y, number = plot.evaluate(LONELIEST)
         page.mouse.move(x + 1, y)
         page.mouse.move(x, y)
-        hovered = plot.evaluate(HOVERED)
-        if hovered == number:
-            break
-    assert hovered == number
-    page.mouse.click(x, y)
-    return int(number)
+        if plot.evaluate(HOVERED) == number:
+            page.mouse.click(x, y)
+            if page.evaluate("window.clickedImage") == number:
+                return int(number)
+    raise AssertionError("The figure reported no click on its most isolated point.")
 
 
 def open_more(page, settled) -> None:

@@ -26,6 +26,8 @@ def test_the_scoreboard_says_which_holds_and_the_table_has_every_network(visit):
     assert len(table) == len(shipped) and not table["yours"].any()
     row = table[table["side"] == "B"].iloc[0]
     assert (row["kept"], row["of"], row["attacks"], row["hardest"]) == (136, 200, 5, "AutoAttack")
+    sip = table[table["network"].str.startswith("SIP-AT")].iloc[0]
+    assert sip["hardest"] == "PGD-100×5", "CW-100 comes after it and leaves more images right"
     assert row["under attack"] == 136 / 200 and row["untouched"] == 979 / 1000
     assert row["trained at ε"] == row["attacked at ε"] == 8 and row["s an epoch"] > 0
 

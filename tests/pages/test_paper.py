@@ -99,3 +99,21 @@ def test_the_attack_screen_s_curve_has_numbers_a_caption_and_the_lines_that_draw
         f"figures.accuracy_curve(found, here={38 / 255}).show()",
     ]
     assert ["figures" in each.partition("\n")[0] for each in lines] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "offers", "told", "printed"),
+    [
+        ("compare", "Numbers (CSV)", "images right under all attacks", "AutoAttack"),
+        ("claims", "Numbers (CSV)", "of 9 claims are seen here", "digits | PART"),
+        ("budget", "All measured data, networks (npz)", "squares", "clean_k"),
+    ],
+)
+def test_a_screen_of_stored_numbers_gives_them_and_the_lines_that_print_them(
+    name, offers, told, printed, visit, capsys
+) -> None:
+    app = opened(visit, name, name)
+    assert offers in offered(app)
+    assert told in said(app)
+    exec(next(each.value for each in app.code if each.value.startswith("from ")), {})
+    assert printed in capsys.readouterr().out

@@ -411,7 +411,7 @@ def test_images_and_labels_of_another_kind_are_one_clear_sentence(ask: Any, toy:
     few, y = toy.x[:8], toy.y[:8]
     for given, says in (
         ({"x": few[:0], "y": y[:0]}, "no images"),
-        ({"x": few[0]}, "no batch axis"),
+        ({"x": few[0]}, "no batch axis or no channels"),
         ({"x": (255 * few).byte()}, "divide them by 255"),
         ({"x": few.numpy()}, "ndarray"),
         ({"x": few[:, :1]}, "2 channels"),
@@ -432,7 +432,7 @@ def test_attacked_images_classes_and_radius_of_another_kind_are_one_clear_senten
 ) -> None:
     for given, says in (
         ({"x_adv": toy.x[:7]}, "do not match"),
-        ({"x_adv": toy.x[0]}, "no batch axis"),
+        ({"x_adv": toy.x[0]}, "no batch axis or no channels"),
         ({"classes": "4"}, "classes='4'"),
         ({"classes": 2}, "has 2 classes"),
         ({"attack": PGD()}, "has no eps"),

@@ -43,7 +43,10 @@ WRONG_IMAGES = {
     "grey levels": (lambda x: 255 * x, "grey levels.*255"),
     "normalised": (lambda x: (x - 0.5) / 0.2, "normalised"),
     "NaN": (lambda x: torch.where(x > 0.9, torch.nan, x), "NaN"),
-    "no batch axis": (lambda x: x[0], r"x\[None\]"),
+    "no batch axis": (
+        lambda x: x[0],
+        r"no batch axis or no channels: .* a single image: x\[None\], grey ones: x\[:, None\]\.",
+    ),
     "flat": (lambda x: x.flatten(1), "N,C,H,W"),
     "grey for colour": (lambda x: x[:, :1], "channels"),
     "NumPy": (lambda x: x.numpy(), "torch.from_numpy"),

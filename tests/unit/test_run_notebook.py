@@ -5,6 +5,7 @@ that needs a user's code.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -41,6 +42,16 @@ class Mine(PGDAT):
     """Mine."""
     label = "Mine"
 '''
+ATTACK = """
+from dataclasses import dataclass
+from robustviz.attacks import PGD
+from robustviz.registry import register
+
+@register("attack/mine_pgd")
+@dataclass(frozen=True, kw_only=True)
+class Mine(PGD):
+    label = "Mine"
+"""
 NET = """
 from torch import nn
 
@@ -186,6 +197,17 @@ def plug_in(place: Path) -> folder.Run:
     (place / "method_of_mine.py").write_text(OWN, encoding="utf-8")
     plugins.take([str(place / "method_of_mine.py")])
     return robustviz.train_run(usual(method="mine"))
+
+
+@pytest.mark.usefixtures("unplugged")
+def test_the_code_of_an_attack_of_ones_own_is_loaded(tmp_path, monkeypatch):
+    file = tmp_path / "attack_of_mine.py"
+    file.write_text(ATTACK, encoding="utf-8")
+    plugins.take([str(file)])
+    run = folder.open_run(ID)
+    one = dataclasses.replace(run.evaluations()[0], attack={"key": "mine_pgd"})
+    monkeypatch.setattr(folder.Run, "evaluations", lambda self: [one])
+    assert str(file) in next(cell for cell in code(read(notebook(run))) if "plugins.use" in cell)
 
 
 @pytest.mark.slow

@@ -10,6 +10,9 @@ from robustviz.views.budget import scene
 from robustviz.views.budget.result import Family, balls, family, known
 
 TITLE = "Why can robustness cost accuracy?"
+LINES = """from robustviz.views.budget.result import balls, family
+
+print(vars(family({!r})), vars(balls()))"""
 PAPERS = """
 **Why it can.** Tsipras et al. (2019) show a task on which no classifier is accurate and robust.
 Accuracy there comes from many features that an attack can reverse. The robust feature alone is
@@ -45,13 +48,14 @@ def page() -> None:
 @shell.fragment
 def view() -> None:
     """Draw everything below the title and the data set picker."""
-    found = family(str(st.session_state["family"]))
+    found = family(data := str(st.session_state["family"]))
     blobs = balls()
     screen = scene.first(found, blobs)
     stage.show("budget", screen)
     shell.write_address()  # here: a rerun of the fragment skips the rest of the page
     with st.container(horizontal=True):
-        widgets.take_home("budget", TITLE, screen, {"networks": found, "points": blobs})
+        results = {"networks": found, "points": blobs}
+        widgets.take_home("budget", TITLE, screen, results, lines=LINES.format(data))
     st.markdown(PAPERS)
     _below(found)
     with stage.more("budget") as more:

@@ -10,6 +10,10 @@ from robustviz.views.claims import screen_figures
 from robustviz.views.claims.result import Found, found
 
 TITLE = "Do the papers' claims hold here?"
+LINES = """from robustviz.views.claims.result import found
+
+for row in found().rows:
+    print(row.data, row.label, row.says, row.text, sep=" | ")"""
 
 
 def page() -> None:
@@ -32,7 +36,9 @@ def _view(known: Found) -> None:
     start = stage.position(drawn.control.key, known.data, 0)
     shell.write_address()  # here: a rerun of the fragment skips the rest of the page
     with st.container(horizontal=True):
-        widgets.take_home("claims", TITLE, screen_figures.screen(known, start), {})
+        drawn = screen_figures.screen(known, start)
+        rows = [vars(row) for row in known.rows if row.data == known.data[start]]
+        widgets.take_home("claims", TITLE, drawn, {}, rows=rows, lines=LINES)
     _table(known, known.data[start])
 
 

@@ -113,7 +113,6 @@ def found() -> Found:
             f"{FILE} cannot be read: python -m robustviz claims writes it anew."
         ) from error
     try:
-        rows = tuple(build(Row, row) for row in content["rows"])
-        return Found(rows, dict(content["pilots"]))
+        return Found(tuple(build(Row, row) for row in content["rows"]), dict(content["pilots"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{FILE} is damaged: python -m robustviz claims writes it anew.") from error

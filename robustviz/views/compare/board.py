@@ -229,7 +229,7 @@ def _span(plot: Plot, one: Score, x: float, pair: tuple[int, int]) -> str:
     low, high = wilson(*pair)
     left, right = wilson(one.plain.clean_k, one.plain.n)
     y = plot.py(_share(pair))
-    ends = (plot.px(max(plot.x[0], value)) - x for value in (left, right))
+    ends = (plot.px(min(max(plot.x[0], value), plot.x[1])) - x for value in (left, right))
     across = "M{:.1f} 0H{:.1f}".format(*ends) if one.plain.clean_acc >= plot.x[0] else ""
     return f"{across}M0 {plot.py(low) - y:.1f}V{plot.py(high) - y:.1f}"
 

@@ -25,13 +25,16 @@ from robustviz.views.pictures import png
 from robustviz.views.screen import Screen
 
 TITLE = "Which network is robust, and at what cost?"
+LINES = """from robustviz import open_run
+
+for run in {}:
+    print(run, *open_run(run).evaluations(), sep="\\n")"""
 BESIDE: dict[str, int] = {}  # settings of `AlongsideSpec` other than its defaults
 
 
 def page() -> None:
     """Draw the whole page."""
-    here = header.open(TITLE)
-    _view(here)
+    _view(header.open(TITLE))
     cards.drawer()
     shell.reset_button()
 
@@ -54,7 +57,9 @@ def _view(here: Context) -> None:
             f"Click a mark to make it :{shell.side_colour(turn)}[**{turn.upper()}**]; the next"
             f" click chooses **{'A' if turn == 'b' else 'B'}**."
         )
-        widgets.take_home("compare", TITLE, screen, {})
+        rows = [_row(found, found.scores.get(name), run, here) for name, run in runs.items()]
+        lines = LINES.format([run_id for _, run_id in here.sides])
+        widgets.take_home("compare", TITLE, screen, {}, rows=rows, lines=lines)
     if seen.clicked in runs:
         st.session_state["compare-turn"] = "a" if turn == "b" else "b"
         _take(turn, seen.clicked, here)
@@ -158,7 +163,7 @@ def _row(found: Board, one: Score | None, run: Run, here: Context) -> JSON:
             "of": n,
             "attacked at ε": round(255 * one.on.eps, 1),
             "attacks": len(one.steps),
-            "hardest": list(one.steps)[-1],
+            "hardest": min(one.steps, key=lambda name: int(one.right([name]).sum())),
             "s an epoch": one.seconds,
             "doctor": one.plain.verdict,
         }
@@ -184,7 +189,7 @@ def _columns() -> dict[str, Any]:
             help="Accuracy under attack cannot be compared between rows with different ε.", **grey
         ),
         "attacks": column.NumberColumn(help="Number of attacks run on these images."),
-        "hardest": column.TextColumn(help="The last of these attacks; AutoAttack is the hardest."),
+        "hardest": column.TextColumn(help="The attack under which the fewest images are right."),
         "s an epoch": column.NumberColumn(
             format="%.1f", help="Seconds an epoch took where it was trained; machines differ."
         ),

@@ -76,8 +76,7 @@ def zero_line(z: Floats) -> Floats:
     here, there = z[corner[..., 0], corner[..., 1]], z[ends[..., 0], ends[..., 1]]
     crossed = (here > 0) != (there > 0)
     part = np.where(crossed, here / np.where(crossed, here - there, 1), 0)[..., None]
-    points = corner + part * (ends - corner)
-    return np.asarray(points[crossed].reshape(-1, 2, 2))
+    return np.asarray((corner + part * (ends - corner))[crossed].reshape(-1, 2, 2))
 
 
 def _map(

@@ -88,8 +88,7 @@ def why(here: Context, shown: AttackedSpec[Any], sides: Sequence[Side]) -> None:
     ):
         with column, widgets.place():
             c = names.index(focus) if focus else result.order[0]
-            cause = result.cause(c)
-            kind, _, said = cause.partition(": ")
+            kind, _, said = result.cause(c).partition(": ")
             st.markdown(f"**{name}**, {names[c]}: **{kind}**: {said}")
             _telling(name, result, c, pictured.get(name))
 

@@ -49,5 +49,4 @@ def score(steps: Sequence[Step], guesses: Sequence[int | None]) -> str:
     `guesses`: for each step the index of the guessed option, or None for no guess yet.
     """
     made = [(step, guess) for step, guess in zip(steps, guesses, strict=False) if guess is not None]
-    right = sum(guess == step.right for step, guess in made)
-    return f"{right} of {len(made)} guesses right"
+    return f"{sum(guess == step.right for step, guess in made)} of {len(made)} guesses right"

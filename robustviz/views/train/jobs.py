@@ -60,7 +60,10 @@ def _list() -> None:
         on_select="rerun",
         placeholder="",
         selection_mode="single-row",
-        column_config=dict.fromkeys(("clean", "PGD-20", "every attack"), percent),
+        column_config={
+            "run": st.column_config.TextColumn(width="large"),
+            **dict.fromkeys(("clean", "PGD-20", "every attack"), percent),
+        },
         alt=f"{len(rows)} runs with state and accuracies",
     )["selection"]["rows"]
     if "plug-in missing" in [row["state"] for row in rows]:

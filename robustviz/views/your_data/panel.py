@@ -156,8 +156,7 @@ def _add(entries: Sequence[uploads.Entry], name: str = "") -> None:
 
 
 def _take_files(files: list[UploadedFile], name: str = "") -> None:
-    entries = [uploads.Entry(PurePosixPath(_inside(one.name)), one.getvalue) for one in files]
-    _add(entries, name)
+    _add([uploads.Entry(PurePosixPath(_inside(one.name)), one.getvalue) for one in files], name)
     if not name:
         _suggest(PurePosixPath(_inside(files[0].name)).parts[0])
 
@@ -325,8 +324,7 @@ def _one() -> None:
     file = Path(draft) / "one.png"
     if not draft or not file.is_file():
         return
-    every = networks.trained()
-    names = sorted(set(map(networks.data_name, every.values())))
+    names = sorted(set(map(networks.data_name, networks.trained().values())))
     if not names:
         st.info("There is no trained network yet: train one on the Train page.")
         return
@@ -486,8 +484,7 @@ def _singles() -> None:
     if not (every := singles.every()):
         return
     st.subheader("Single pictures")
-    known = networks.trained()
-    data = set(map(networks.data_name, known.values()))
+    data = set(map(networks.data_name, networks.trained().values()))
     for one in every:
         with st.container(horizontal=True, vertical_alignment="center", key=f"one-{one.number}"):
             st.markdown(f"**{one.name}**, {one.label}, for networks of {one.data}", width="stretch")
