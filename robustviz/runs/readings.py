@@ -159,8 +159,9 @@ def right_under(net: Classifier, x: Tensor, y: Tensor, reading: Reading) -> Bool
 
 def likely(net: Classifier, x: Tensor, y: Tensor, classes: int) -> Verdict:
     """Returns the verdict on how the network most likely expects its images: the `Reading` with
-    which it classifies most of them correctly. One with flipped channels is chosen only if it is
-    significantly better than all others. If no reading is significantly better than chance, the
+    which it classifies most of them correctly. One with flipped channels, or with the mean and
+    standard deviation of the images themselves (`data`), is chosen only if it is significantly
+    better than all others. If no reading is significantly better than chance, the
     first of the usual ones is chosen. `clear` is true if the chosen reading is significantly better
     than chance and than all others.
 
@@ -172,9 +173,16 @@ def likely(net: Classifier, x: Tensor, y: Tensor, classes: int) -> Verdict:
     start = min(FEWEST, len(x))
     right_under(net, x[:start], y[:start], tried[0])
     each = (time.perf_counter() - began) / start
-    n = min(len(x), max(start, int(SECONDS / (each * (len(tried) + 1)))))
+    n = min(len(x), max(start, int(SECONDS / (each * (len(tried) + 2)))))
     x, y = x[:n], y[:n]
     found = {reading: right_under(net, x, y, reading) for reading in tried}
+    mean, std = (tuple(round(float(v), 4) for v in of((0, 2, 3))) for of in (x.mean, x.std))
+    own = right_under(net, x, y, data := Reading("data", mean, std))
+    usually = max(found.values(), key=np.sum)
+    if mcnemar(int((own & ~usually).sum()), int((usually & ~own).sum())) < SURE and (
+        own.sum() > usually.sum()
+    ):
+        found[data] = own
     if x.shape[1] == 3:
         blue = flipped(max(found, key=lambda one: int(found[one].sum())))
         found[blue] = right_under(net, x, y, blue)
@@ -203,7 +211,7 @@ def _verdict(found: Mapping[Reading, Bools], classes: int) -> Verdict:
         best = next((one for one in (best, *alike) if not one.flip), best)
         text = f"Unclear: {names} cannot be told apart on {n} images; {best.name} is used."
     else:
-        text = f"{best.name} is the best of the usual ones: {k} of {n} right."
+        text = f"{best.name} is the best of those tried: {k} of {n} right."
     return Verdict(best, not text.startswith("Unclear"), text, right, n)
 
 

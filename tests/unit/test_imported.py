@@ -151,7 +151,21 @@ def test_blue_first_is_found_where_colour_tells() -> None:
     net = nets.Classifier(readings.Normalise(3, None, None), head)
     found = readings.likely(net, x, y, 3)
     assert found.reading.flip and found.clear and found.reading.name.startswith("bgr-"), found.lines
-    assert "is the best of the usual ones: 90 of 90 right" in found.text
+    assert "is the best of those tried: 90 of 90 right" in found.text
+
+
+def test_the_images_own_statistics_are_found_only_where_they_are_clearly_better() -> None:
+    y = torch.arange(90) % 3
+    x = (0.48 + 0.02 * y).view(90, 1, 1, 1).expand(90, 1, 4, 4)
+    head = nn.Linear(1, 3)  # of the value v: class 0 below −0.5, class 2 above 0.5
+    head.weight = nn.Parameter(torch.tensor([[-1.0], [0.0], [1.0]]))
+    head.bias = nn.Parameter(torch.tensor([0.0, 0.5, 0.0]))
+    net = nets.Classifier(readings.Normalise(1, None, None), head)
+    found = readings.likely(net, x, y, 3)
+    assert (found.reading.name, found.reading.mean, found.clear) == ("data", (0.5,), True)
+    assert "data is the best of those tried: 90 of 90 right" in found.text
+    head.bias = nn.Parameter(torch.tensor([0.0, 5.0, 0.0]))  # then no reading is better
+    assert "data" not in readings.likely(net, x, y, 3).right
 
 
 def test_a_network_that_reads_blue_first_becomes_one_of_ours(runs_home: Path) -> None:

@@ -54,8 +54,9 @@ def view() -> None:
     stage.show("budget", screen)
     shell.write_address()  # here: a rerun of the fragment skips the rest of the page
     with st.container(horizontal=True):
-        results = {"networks": found, "points": blobs}
-        widgets.take_home("budget", TITLE, screen, results, lines=LINES.format(data))
+        widgets.take_home(
+            "budget", TITLE, screen, {"networks": found, "points": blobs}, lines=LINES.format(data)
+        )
     st.markdown(PAPERS)
     _below(found)
     with stage.more("budget") as more:

@@ -57,9 +57,14 @@ def _view(here: Context) -> None:
             f"Click a mark to make it :{shell.side_colour(turn)}[**{turn.upper()}**]; the next"
             f" click chooses **{'A' if turn == 'b' else 'B'}**."
         )
-        rows = [_row(found, found.scores.get(name), run, here) for name, run in runs.items()]
-        lines = LINES.format([run_id for _, run_id in here.sides])
-        widgets.take_home("compare", TITLE, screen, {}, rows=rows, lines=lines)
+        widgets.take_home(
+            "compare",
+            TITLE,
+            screen,
+            {},
+            rows=[_row(found, found.scores.get(name), run, here) for name, run in runs.items()],
+            lines=LINES.format([run_id for _, run_id in here.sides]),
+        )
     if seen.clicked in runs:
         st.session_state["compare-turn"] = "a" if turn == "b" else "b"
         _take(turn, seen.clicked, here)
