@@ -110,11 +110,13 @@ def centre_cosines(clean: Tensor, adv: Tensor, y: Tensor, classes: int) -> Tenso
 
 def cosines_to_centres(z: Tensor, centres: Tensor) -> Tensor:
     """The cosine between each point of `z` (N, D) and each of `centres` (K, D), one per class, as
-    (N, K) float64; NaN and 0 as in `centre_cosines`.
+    (N, K) float64: NaN for a centre that is NaN (a class without points), 0 for a point or a centre
+    that is the zero vector.
 
     If an attack scatters a class in all directions, the class's mean may stay the same; these
-    cosines show the scattering, those of `centre_cosines` do not. Raises UserError for centres that
-    are infinite, or not floats of shape (K, D).
+    cosines show the scattering, those of `centre_cosines` do not. Raises UserError as `cloud` does
+    for `z`, and for centres that are infinite, too large or too small to be squared, or not floats
+    of shape (K, D).
     """
     z = cloud(z)
     require(

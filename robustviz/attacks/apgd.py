@@ -31,9 +31,9 @@ class APGD(Attack):
     """PGD with momentum that starts with steps of 2ε and halves them when the loss stops rising.
 
     Each image has its own step size; when that is halved, the image's ascent continues from its
-    best point so far. Images on which the attack has succeeded without a step are returned
-    unchanged. For every other image the result is the first point that fooled the network or, if
-    none did, the point with the highest loss.
+    best point so far. Images that are misclassified before the attack (if `targeted`: that are
+    given the target class) are returned unchanged. For every other image the result is the first
+    point that fooled the network or, if none did, the point with the highest loss.
 
     `targets` = 9 with `loss` dlr is APGD-T: one run towards each of the nine wrong classes with the
     highest logits on the clean image (towards all wrong classes if there are fewer), each on the

@@ -47,8 +47,9 @@ def between(file: Path, mark: str, text: str) -> str:
 
 def counts(found: Found) -> str:
     """For the README: a Markdown table with one row for each data set on which at least one claim
-    is decided. It counts the claims that are seen, that are seen in part, and that have each of the
-    other verdicts, as the Claims page does.
+    is decided: the number of claims, and how many of them are seen, are seen in part, and have each
+    of the other verdicts, counted as on the Claims page. Raises ValueError if a claim has no row
+    for a data set.
     """
     seen, *others = reversed(ORDER)
     words = (seen, "seen in part", *others)

@@ -103,12 +103,13 @@ def show(
     notes: Sequence[str],
     empty: str,
 ) -> int:
-    """Print the table in the format of --format, with `notes` (left out in CSV and JSON). Without
-    rows, print the text `empty`, or in CSV and JSON an empty table.
+    """Print the rows in the format of --format. Markdown, LaTeX and HTML show the cells, with
+    `head` above and `notes` below; CSV and JSON show the values for machines under their own names.
+    Without rows, print the text `empty`; in CSV an empty line, in JSON an empty list.
 
-    Returns exit status 0. Raises UserError for --json with --columns or with another --format than
-    markdown, the default; and, unless there are no rows, for a column in --columns that neither the
-    table nor a row has.
+    Returns exit status 0. Raises UserError if --json comes with --columns, or with a --format that
+    is not the default (markdown); and if there are rows, for a column in --columns that is neither
+    in `head` nor among the values for machines.
     """
     if args.json:
         if args.columns or args.format != "markdown":

@@ -8,7 +8,7 @@ import contextlib
 import errno
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from robustviz import paths
@@ -36,7 +36,7 @@ def folders(key: str, *inner: str) -> Iterator[Path]:
     yield from filter(Path.is_dir, (*likely, *(root() / name for name in inner)))
 
 
-def find(names: Iterable[str], places: Iterator[Path]) -> Path | None:
+def find(names: Collection[str], places: Iterator[Path]) -> Path | None:
     """The first of `places` that has all the files `names`, packed (`.gz`) or not; None if none
     has.
     """

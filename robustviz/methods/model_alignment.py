@@ -106,7 +106,8 @@ class ModelAlignment(Method):
         """Loads the source's weights into `net` and returns the frozen witness, in eval mode.
 
         Raises UserError if source or witness is missing, has no weights or does not fit this data,
-        and if the source has another architecture than `net` or a projection before its head.
+        if the source's architecture is not that of `net`, and if the source has a projection before
+        its head.
         """
         source, witness = find_run(self.source), find_run(self.witness)
         _check("source", source, split)

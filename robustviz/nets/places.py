@@ -32,7 +32,9 @@ PASSING = (
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a layer: its `name`, the `layer`, its first argument (`given`) and its output."""
+    """One call of a layer: its `name`, the `layer`, its first positional argument (`given`; None if
+    there was none) and its output (`out`).
+    """
 
     name: str
     layer: nn.Module

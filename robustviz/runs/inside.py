@@ -398,7 +398,8 @@ class Inside:
 
     def locked(self) -> AbstractContextManager[None]:
         """A context manager that holds the lock for writing this run; the system releases it when
-        the process dies. Raises UserError if another process still holds it after two seconds.
+        the process dies. Raises UserError if another process still holds it after two seconds, or
+        if the run's folder is not writable.
         """
         return held(
             self.path / ".lock",

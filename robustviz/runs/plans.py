@@ -70,7 +70,7 @@ def keep_plan(name: str, ids: Iterable[str]) -> None:
 
 def every() -> list[Plan]:
     """Returns the sweeps in the folder of the user's runs. Sweeps whose process is alive come
-    first; otherwise the newest comes first.
+    before the others; within each of these two groups the newest comes first.
     """
     found: list[tuple[float, Plan]] = []
     for path in (folder.home() / ".sweeps").glob("*.json"):

@@ -47,9 +47,9 @@ def may_act() -> bool:
 
 def user() -> str:
     """The user's name according to the proxy: the header that `ROBUSTVIZ_USER_HEADER` names; empty
-    if no header is named or it is missing. If ROBUSTVIZ_TOKEN is set, the proxy must also send it
-    (in the header `SECRET`), else the name is empty, because other users of the server can send
-    requests without the proxy.
+    if no header is named or it is missing. If ROBUSTVIZ_TOKEN is set, the proxy must also send that
+    token, in the header `SECRET` (X-Robustviz-Token); else the name is empty, because other users
+    of the server can send requests without the proxy.
     """
     header = os.environ.get("ROBUSTVIZ_USER_HEADER", "").strip()
     secret = os.environ.get("ROBUSTVIZ_TOKEN", "")

@@ -101,11 +101,12 @@ class Attention(Result):
 @register("probe/attention")
 @dataclass(frozen=True)
 class AttentionSpec(ProbeSpec[Attention]):
-    """Class activation maps of one test image, clean and attacked, and an attack in PART's budget.
+    """Class activation maps of one test image, clean and under PGD with radius ε, and the same
+    image under PGD with PART's budget, which is smaller on less important pixels.
 
-    Every mask rule of PART is allowed, whatever method the run was trained with. Both attacks start
-    from the same noise, scaled to each pixel's radius. `eps` None: the run's ε, or the data's
-    default ε for a run trained in l2. `eps_low` None: 7/8 of ε.
+    The mask rule need not be that of the run's training; jet-compat needs colour images, oracle
+    needs object masks. Both attacks start from the same noise, scaled to each pixel's radius. `eps`
+    None: the run's ε, or the data's default ε for a run trained in l2. `eps_low` None: 7/8 of ε.
     """
 
     index: int = option(0, "Index of the test image, counted from 0.", low=0, kind="image")

@@ -47,9 +47,10 @@ def attacked(net: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, seed:
 
 
 def trained(x: Tensor, y: Tensor, eps: float, seed: int) -> nn.Module:
-    """Returns a small network trained by PGD-AT with radius `eps` (0: without an attack) on the
-    points `x` (N, 2) of the classes `y` (N,), 0 or 1. The network returns one logit per point, (N,
-    1), above 0 for class 1. Its weights do not require gradients.
+    """Returns a small network trained by PGD-AT within squares of radius `eps` (0: without an
+    attack) around the points `x` (N, 2) of the classes `y` (N,), 0 or 1. The network returns one
+    logit per point, (N, 1), above 0 for class 1. Its weights do not require gradients. `seed`: of
+    the initial weights and the attacks' noise.
     """
     rng = torch.Generator().manual_seed(seed)
     first, second, last = (

@@ -159,7 +159,8 @@ def counts(result: Fooled, bar: Target, source: str) -> tuple[int, int]:
 def moved(result: Fooled, bar: Target, after: str) -> tuple[float, float, float, float]:
     """By how much the share of images that fool a target grows if they are attacked on the copy
     `after` instead of on the source: the difference as a fraction, its 95% interval (Tango), and
-    McNemar's p-value. For the bar of the source itself, the copy is then the target, too.
+    McNemar's p-value. If `bar` is the source itself, the source attacked on itself is compared
+    with the copy attacked on itself.
     """
     before = result.sources[0]
     more, fewer = result.moved(((bar.run or before, before), (bar.run or after, after)))
