@@ -15,9 +15,9 @@ from torch import Tensor
 from robustviz import embedder, measures
 from robustviz.types import UserError
 
-TRUST = 15  # neighbours in the trustworthiness that is printed beside every map
+TRUST = 15  # how many neighbours `trustworthiness` compares
 LEAST = 4  # points; with fewer, UMAP's spectral layout does not have two axes
-FEWEST = 15  # images; fewer are too few for a map of neighbourhoods
+FEWEST = 15  # images; the probes make no UMAP of fewer, which would show no neighbourhoods
 # Points whose distances to all others are in memory at once, in one buffer that is reused. 1024
 # points and a new buffer each time took more than twice as long.
 ROWS = 256

@@ -1,6 +1,6 @@
 """Figures about misaligned classes: how far an attack moves each class, whether misalignment
 predicts which images are fooled, at which stage the attack shows, distances of pairs of features,
-and cosines of class centres.
+cosines of class centres, and alignment and uniformity over the epochs.
 """
 
 from __future__ import annotations
