@@ -79,7 +79,8 @@ def _why(cuda: bool, chosen: bool) -> str:
 
 def torch_pins(file: Path) -> dict[str, str]:
     """The exact versions of torch and torchvision in a requirements file, by name; files included
-    with `-r` are read too. Other packages, and pins with a marker, are left out.
+    with `-r` are read too. Other packages, and pins with a marker or a local version
+    such as +cpu, are left out.
     """
     pins: dict[str, str] = {}
     for line in file.read_text(encoding="utf-8").splitlines():

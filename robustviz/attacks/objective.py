@@ -37,8 +37,9 @@ class LogitObjective:
 
 def parts(objective: Objective, n: int) -> Iterator[tuple[slice, Objective]]:
     """Splits `n` images into slices to compute together; yields each with the objective for its
-    images. There is one slice, unless `objective` is a LogitObjective with `at_once` below `n`; for
-    `n` = 0 there is none.
+    images. There is one slice, unless `objective` is a LogitObjective with `at_once` below `n`:
+    then all have the same size, at most `at_once`, and the last may end beyond `n`. For `n` = 0
+    there is none.
     """
     most = objective.at_once if isinstance(objective, LogitObjective) else None
     size = n if not most or n <= most else -(-n // -(-n // most))

@@ -99,10 +99,10 @@ class Grid:
         return math.prod(map(len, self._axes))
 
     def configs(self, *, here: bool = True) -> list[TrainConfig]:
-        """Returns the configs of the grid's trainings, for this machine. With `here=False` they are
-        for other machines, so they may ask for a GPU that this one lacks. Raises UserError for
-        settings that do not fit, for two points that give the same run, and for more than `MOST`
-        points.
+        """Returns the configs of the grid's trainings, completed for this machine: paths, runs that
+        a method names, and the device `auto`. With `here=False` they are for other machines: a
+        device that is named is kept even if this one lacks it. Raises UserError for settings that
+        do not fit, for two points that give the same run, and for more than `MOST` points.
         """
         if self.count > MOST:
             raise UserError(

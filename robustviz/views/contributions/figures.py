@@ -42,7 +42,7 @@ def contributions(
 
     The x axis is k in % of all features. The curves are for one image or the mean of many, for any
     number of networks; a ring marks where half is reached. With many images, A and B have 95%
-    bands.
+    bands of the mean (t), and images without a positive contribution are left out.
     """
     found = named(results)
     first = next(iter(found.values()))

@@ -290,7 +290,7 @@ def _sheet(x: Tensor) -> tuple[Ints, int]:
 def feature_map(run: Run, spec: FeatureMapSpec) -> FeatureMap:
     """Map the features of clean, attacked and noisy images to two dimensions: onto the plane of the
     class centres, by PCA or by UMAP. Raises UserError for fewer than 15 images with UMAP, and where
-    `features`, `embedding.centre_plane`, `plane` or `umap` does.
+    `features` does, or one of `centre_plane`, `plane`, `umap` and `trustworthiness` (`embedding`).
     """
     split = images_of(run)
     n = min(spec.n, len(split))

@@ -171,7 +171,8 @@ def networks_of(run: Run, spec: SurfacesSpec) -> tuple[Run, Run | None]:
 
 @probe(SurfacesSpec)
 def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
-    """Measure the loss on a plane through a test image. Raises UserError for a span of 0 and for an
+    """Measure the run's loss on the plane through a test image that an adversarial and a random
+    direction span. Raises UserError for a span of 0 (also the default span at ε = 0) and for an
     even grid, and where `image_of`, `networks_of` or `adversarial_direction` does.
     """
     split, x, y = image_of(run, spec.index)

@@ -111,8 +111,9 @@ class Misalignment(Answers):
         return commonest(self.landed[c], most)
 
     def ends(self, c: int, most: int = 3) -> list[tuple[int, int]]:
-        """Returns the wrong classes whose centres are nearest to the attacked images of class `c`,
-        as pairs (class, number of images), at most `most`, the most frequent first.
+        """Counts, over all attacked images of class `c`, the wrong class whose centre is nearest
+        (the centre of `c` may be nearer still). Returns pairs (class, number of images), the most
+        frequent first, at most `most`.
         """
         return commonest(np.bincount(self.towards[self.y == c], minlength=len(self.n)), most)
 

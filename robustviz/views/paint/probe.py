@@ -117,7 +117,9 @@ def painted(run: Run, spec: PaintedSpec) -> Painted:
 def allowance(result: Painted) -> str:
     """A sentence on how many pixels may change, and by how much."""
     allowed, total = int(result.mask.sum()), result.mask.size
-    low = f" The others may change by {eps_text(result.eps_low)}." * (result.eps_low > 0)
+    low = f" The others may change by {eps_text(result.eps_low)}." * (
+        result.eps_low > 0 and allowed < total
+    )
     rest = low or " The others may not change at all." * (allowed < total)
     return (
         f"{allowed} of {total} pixels ({allowed / total:.0%}) may change by"
