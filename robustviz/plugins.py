@@ -250,9 +250,9 @@ def resolve(source: str, *, asked_by: str = "", sha256: str = "") -> Callable[..
     """The function that `source`, `FILE.py:make` or `pkg.mod:make`, names; its module is loaded as
     a plug-in.
 
-    `asked_by`: what names the function, such as `The run x`; empty if a person at a command line
-    does. If `asked_by` is given, the code must be loaded already, under the same name or with the
-    same `sha256`, or be trusted on this computer and unchanged since.
+    Without `asked_by`, a person at a command line names the function, and its code is loaded.
+    `asked_by` says what else names it, such as `The run x`: then the code must either be loaded
+    already, under this name or with this `sha256`, or be trusted on this computer and unchanged.
 
     Raises UserError if there is no such function, if its code is not trusted here or cannot be
     loaded, and if a person names a file that imports files beside it.

@@ -232,7 +232,7 @@ def a_radius_is_needed(attack: Attack) -> None:
 
 @promise("attack")
 def one_image(attack: Attack) -> None:
-    """The attack accepts a batch of a single image."""
+    """A batch of a single image is attacked within the ball and keeps its shape."""
     x = toy().x[:1]
     x_adv = attack(toy().net, x, toy().y[:1])
     hold(

@@ -233,7 +233,9 @@ def usual(classes: int, channels: int, size: int) -> Iterator[tuple[str, nn.Modu
 
 
 def without_weights(source: str, classes: int, channels: int, size: int) -> nn.Module | None:
-    """A network on the meta device, with shapes but no values; None if it cannot be made."""
+    """The network that `source` names (as for `module`), on the meta device: with shapes but no
+    values. None if making it raises UserError, RuntimeError or NotImplementedError.
+    """
     try:
         with torch.device("meta"):
             return module(source, classes, channels, size)

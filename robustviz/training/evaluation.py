@@ -25,8 +25,8 @@ UNEQUAL = 5  # ratio of the largest to the smallest class from which classes cou
 
 
 def pack(right: NDArray[np.bool_]) -> str:
-    """Returns per-image results (N,) of bool as hex digits, one bit per image, as stored in
-    eval.json.
+    """Returns per-image results (N,) of bool as hex digits, as stored in eval.json: one bit per
+    image, the first image in the highest bit, and zeros to fill the last byte.
     """
     return bytes(np.packbits(right)).hex()
 

@@ -59,8 +59,8 @@ class Worst:
         )
 
     def beside(self, plain: Evaluation | None) -> str:
-        """Returns `text`, with a note if `plain`, the evaluation displayed next to it, was measured
-        on other images.
+        """Returns `text`. If `plain`, the evaluation that is shown beside this text, was measured
+        on other images, a sentence at the end says so.
         """
         if plain is None or plain.images == self.images:
             return self.text

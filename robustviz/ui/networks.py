@@ -150,9 +150,9 @@ def group(key: str) -> Group:
 
 
 def methods(*needed: str) -> list[str]:
-    """The keys of the methods that lists of choices offer, and of those in `needed`, in the order
-    of the pickers: by group, then as registered. If `needed` is given and has only shipped methods,
-    torch is not imported and methods of plug-ins are left out.
+    """The keys of the methods to offer in a list of choices, by group, then as registered. The
+    methods in `needed` are always among them. Methods of plug-ins are among them, except if
+    `needed` is given and names only methods that come with robustviz: then torch is not imported.
     """
     keys = catalogue.keys("method", *needed) if needed else list(registry.keys("method"))
     return sorted(keys, key=lambda key: [*GROUPS].index(catalogue.facts("method", key)["group"]))

@@ -121,8 +121,9 @@ def overlaps(
 
 def hottest(heat: Tensor, size: tuple[int, int]) -> tuple[Floats, Bools, Bools]:
     """Returns three arrays for raw maps `heat` (N,h,w): the positive part of each map, float64,
-    enlarged bilinearly to `size` (H,W), (N,H,W); its hottest pixels, those with the largest value
-    of the enlarged map, (N,H,W) bool; and which maps carry no information, (N,) bool.
+    enlarged bilinearly to `size` (H,W), (N,H,W); which pixels have the maximum of the enlarged map,
+    usually one, more if several are equal, (N,H,W) bool; and which maps carry no information, (N,)
+    bool.
 
     A map carries no information if its positive part is constant; this part is then taken as 1
     everywhere.

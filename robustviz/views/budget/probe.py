@@ -76,7 +76,9 @@ def _loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def right(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Whether the network classifies each point of `x` (N, 2) correctly, (N,) booleans."""
+    """Whether the network's single logit has the right sign for each point of `x` (N, 2): above 0
+    for class 1 of `y` (N,), else not. (N,) bool.
+    """
     return torch.eq(net(x)[:, 0] > 0, y > 0)
 
 

@@ -50,8 +50,8 @@ class Score:
 
     @property
     def plain(self) -> Evaluation:
-        """The evaluation on the largest number of images, for the clean accuracy; of several with
-        that number, preferably one at the ε of `on`.
+        """The evaluation on the largest number of images, for the clean accuracy; if several have
+        that number, one at this score's own ε (`on.eps`) if there is one.
         """
         every = (one for found in self.found.values() for one in found.values())
         return max(every, key=lambda one: (one.n, one.eps == self.on.eps))

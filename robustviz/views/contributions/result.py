@@ -196,8 +196,9 @@ class Pairing(Result):
     index: Ints
 
     def weight(self, kind: str) -> Floats:
-        """Returns each pair's weight, (n,), 0 to 1. `kind`: a value of AALP's `pair_weight`, which
-        is `adversarial`, `clean`, `loss` or `ones`.
+        """Returns each pair's weight, (n,), 0 to 1. `kind`, as in AALP's setting `pair_weight`:
+        `adversarial` or `clean`, the probability of the true class on that image; `loss`, 1 / (1 +
+        cross-entropy on the attacked image); `ones`, always 1.
         """
         return {
             "adversarial": np.exp(-self.ce_adv),

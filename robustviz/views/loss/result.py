@@ -222,9 +222,9 @@ class WorstDirection(Result):
     the probability of the true class `y`; the loss is log(1 + exp(odds)). `margin` (G,G):
     log-softmax of y minus the largest log-softmax of another class, positive where the prediction
     is right. `line` (L,K): log-softmax of the image moved by 0, 1, 2 … grey levels (1/255) along d
-    and clipped, up to 2ε. With a witness, `label` (K,) is the witness's log-softmax for the clean
-    image, and `logp` (G,G,K) is this network's log-softmax on the plane; both are empty without a
-    witness.
+    and clipped, up to 2ε. `label` and `logp` are for the loss with soft labels and empty without a
+    witness, the network that gives these labels: `label` (K,) is the witness's log-softmax for the
+    clean image, `logp` (G,G,K) this network's log-softmax on the plane.
     """
 
     x: Ints
