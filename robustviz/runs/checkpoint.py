@@ -343,20 +343,20 @@ class _Apart:
                 " same number of classes."
             )
         differs = (
-            (self.strange, "{} of its tensors are not in that network ({})"),
-            (self.missing, "{} of the network's are not in the file ({})"),
+            (self.strange, "in the file, but not in the network: {} ({})"),
+            (self.missing, "in the network, but not in the file: {} ({})"),
             (
                 [
-                    f"{name} is {_by(there)} in the file and {_by(here)} there"
+                    f"{name} is {_by(there)} in the file and {_by(here)} in the network"
                     + (
-                        f": the file is of a network for {'RGB' if here[1] == 1 else 'grey'}"
-                        f" images, the data has {'grey' if here[1] == 1 else 'RGB'} ones"
+                        f": the file's network takes {'RGB' if here[1] == 1 else 'grey'} images,"
+                        f" this one takes {'grey' if here[1] == 1 else 'RGB'}"
                         if len(there) == 4 and {there[1], here[1]} == {1, 3}
                         else ""
                     )
                     for name, (there, here) in self.shapes.items()
                 ],
-                "{} have another shape ({})",
+                "of another shape: {} ({})",
             ),
         )
         said = [text.format(len(names), _some(names)) for names, text in differs if names]

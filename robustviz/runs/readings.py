@@ -159,11 +159,12 @@ def right_under(net: Classifier, x: Tensor, y: Tensor, reading: Reading) -> Bool
 
 def likely(net: Classifier, x: Tensor, y: Tensor, classes: int) -> Verdict:
     """Returns the verdict on how the network most likely expects its images: the `Reading` with
-    which it classifies most of them correctly. One with flipped channels, or with the mean and
-    standard deviation of the images themselves (`data`), is chosen only if it is significantly
-    better than all others. If no reading is significantly better than chance, the
-    first of the usual ones is chosen. `clear` is true if the chosen reading is significantly better
-    than chance and than all others.
+    which it classifies most of them correctly. One with flipped channels is chosen only if it is
+    significantly better than all others. The mean and standard deviation of the images themselves
+    (`data`), if they are not near a usual reading, are chosen if they are significantly better, or
+    if they are better and the usual readings cannot be told apart. If no reading is significantly
+    better than chance, the first of the usual ones is chosen. `clear` is true if the chosen reading
+    is significantly better than chance and than all others.
 
     `x` (N,C,H,W) in [0, 1], `y` (N,); if the network is slow, only the first images are used.
     `classes`: the number of classes.
@@ -176,17 +177,20 @@ def likely(net: Classifier, x: Tensor, y: Tensor, classes: int) -> Verdict:
     n = min(len(x), max(start, int(SECONDS / (each * (len(tried) + 2)))))
     x, y = x[:n], y[:n]
     found = {reading: right_under(net, x, y, reading) for reading in tried}
-    mean, std = (tuple(round(float(v), 4) for v in of((0, 2, 3))) for of in (x.mean, x.std))
-    own = right_under(net, x, y, data := Reading("data", mean, std))
-    usually = max(found.values(), key=np.sum)
-    if mcnemar(int((own & ~usually).sum()), int((usually & ~own).sum())) < SURE and (
-        own.sum() > usually.sum()
-    ):
-        found[data] = own
     if x.shape[1] == 3:
         blue = flipped(max(found, key=lambda one: int(found[one].sum())))
         found[blue] = right_under(net, x, y, blue)
-    return _verdict(found, classes)
+    mean, std = (tuple(round(float(v), 4) for v in of((0, 2, 3))) for of in (x.mean, x.std))
+    near = any(
+        one.mean
+        and one.std
+        and max(abs(a - b) for a, b in zip((*one.mean, *one.std), (*mean, *std), strict=True))
+        < 0.05
+        for one in tried
+    )
+    own = {} if near else {(data := Reading("data", mean, std)): right_under(net, x, y, data)}
+    first, second = (_verdict(found | more, classes) for more in ({}, own))
+    return second if second.reading in own and (second.clear or not first.clear) else first
 
 
 def _verdict(found: Mapping[Reading, Bools], classes: int) -> Verdict:
@@ -203,8 +207,9 @@ def _verdict(found: Mapping[Reading, Bools], classes: int) -> Verdict:
         best = next(iter(found))
         text = (
             f"Unclear: no reading is better than chance ({k} of {n} right at best). Perhaps the"
-            " weights, the order of the classes or the data do not fit;"
-            f" {best.name} is used."
+            " weights, the order of the classes"
+            f"{' (likely: so few are right)' * (wilson(k, n)[1] < 1 / classes)} or the data do not"
+            f" fit; {best.name} is used."
         )
     elif alike:
         names = ", ".join(one.name for one in found if one in (best, *alike))

@@ -110,12 +110,12 @@ def evaluate(
 
 def _hinted(finding: Finding) -> Finding:
     """Returns the finding. If it is `learned`, and it warns or fewer than half of the untouched
-    images are right, a hint at the usual reason is added to its text.
+    images are right, it is a warning with a hint at the usual reason in its text.
     """
     if finding.name != "learned" or not (finding.warning or finding.value < 0.5):
         return finding
     hint = " Does it expect normalised images? Then robustviz.wrap(net, mean=…, std=…)."
-    return dataclasses.replace(finding, text=finding.text + hint)
+    return dataclasses.replace(finding, text=finding.text + hint, warning=True)
 
 
 def _images(data: Any, run: Run | None) -> tuple[Dataset, float | None]:

@@ -153,12 +153,12 @@ def test_our_own_weights_bring_their_normalisation() -> None:
         (lambda s: s | {"linear.weight": torch.zeros(100, 512), "linear.bias": torch.zeros(100)},
          "F has 100 classes, but 10 are needed"),
         (lambda s: {n: v for n, v in s.items() if n != "bn1.bias"},
-         "1 of the network's are not in the file (maps.2.bias)"),
+         "in the network, but not in the file: 1 (maps.2.bias)"),
         (lambda s: s | {"extra": torch.zeros(1)},
-         "1 of its tensors are not in that network (extra)"),
+         "in the file, but not in the network: 1 (extra)"),
         (lambda s: s | {"conv1.weight": torch.zeros(64, 1, 3, 3)},
-         "64×1×3×3 in the file and 64×3×3×3 there: the file is of a network for grey images, the"
-         " data has RGB ones"),
+         "of another shape: 1 (maps.1.weight is 64×1×3×3 in the file and 64×3×3×3 in the network:"
+         " the file's network takes grey images, this one takes RGB)"),
         (lambda s: s | {"conv1.weight": torch.full((64, 3, 3, 3), torch.nan)}, "no numbers"),
     ],
     ids=["classes", "missing", "strange", "shape", "nan"],

@@ -144,7 +144,7 @@ def test_a_claim_that_is_seen_in_part_says_what_is_seen():
         " 0, and for 0 these runs cannot tell."
     ]
     assert screen.picture.count('<small class="told"') == 1
-    assert "? 1 of 2 seen<" in screen.picture and "Seen: robust.<" in screen.picture
+    assert "◐ 1 of 2 seen<" in screen.picture and "Seen: robust.<" in screen.picture
     assert "1 of 2 seen" in written.summary(known)
     assert written.counts(known).splitlines()[-1] == f"| {seen.data} | 1 | 0 | 1 | 0 | 0 | 0 | 0 |"
     assert "Seen" not in screen_figures.screen(result.Found((seen,), {}), 0).picture

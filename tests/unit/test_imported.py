@@ -166,6 +166,8 @@ def test_the_images_own_statistics_are_found_only_where_they_are_clearly_better(
     assert "data is the best of those tried: 90 of 90 right" in found.text
     head.bias = nn.Parameter(torch.tensor([0.0, 5.0, 0.0]))  # then no reading is better
     assert "data" not in readings.likely(net, x, y, 3).right
+    none = readings._verdict({readings.Reading("raw"): np.zeros(90, bool)}, 3)
+    assert "the order of the classes (likely: so few are right)" in none.text
 
 
 def test_a_network_that_reads_blue_first_becomes_one_of_ours(runs_home: Path) -> None:

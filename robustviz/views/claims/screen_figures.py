@@ -97,7 +97,8 @@ def _word(rows: Sequence[Row]) -> str:
         few = dict.fromkeys((min(seeds), max(seeds)))
         seeds_of = "seed" if rows[0].wanted == 1 else "seeds"
         return f"{SIGNS[word]} {' to '.join(map(str, few))} of {rows[0].wanted} {seeds_of}"
-    return f"{SIGNS[word]} {in_part(rows) or word}"
+    sign = "◐" if in_part(rows) and word != "not decided" else SIGNS[word]
+    return f"{sign} {in_part(rows) or word}"
 
 
 def _seen(rows: Sequence[Row]) -> str:
