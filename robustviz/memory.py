@@ -137,8 +137,8 @@ def remembered(
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """A decorator: the function's results are cached in `home`, by its arguments, which must be
     hashable. Unlike with `lru_cache`, two threads that ask for the same result at once compute it
-    only once. `size`: a function of the same arguments that gives the result's size in bytes, if
-    that is known without measuring the result.
+    only once. `size`: a function of the same arguments that gives the result's size in bytes;
+    without it the size is estimated from the result.
     """
 
     def enter(function: Callable[P, T]) -> Callable[P, T]:

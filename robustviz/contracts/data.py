@@ -16,8 +16,9 @@ SPLITS = ("train", "val", "test")
 @promise("data")
 def images_and_labels(source: Source) -> None:
     """Each split holds at least one image, all square, uint8, of at least 8×8 pixels and with 1 or
-    3 channels, one int64 label per image that is an index into at least two different class names,
-    and a `card` that is not empty; shapes and class names are the same in all splits.
+    3 channels, one int64 label per image that is an index into at least two class names, all of
+    them different, and a `card` that is not empty; the images' shape and the class names are the
+    same in all splits.
     """
     shapes = set()
     for split in SPLITS:

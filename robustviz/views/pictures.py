@@ -48,9 +48,9 @@ def sheet(
     """Images of one size, (C, H, W) in [0, 1], in one PNG (bytes), with `gap` transparent pixels
     between them.
 
-    They are arranged row by row in `columns` columns (None: in one row); the longer side of each is
-    about `side` pixels, as in `png`. One sheet costs the browser one request; 64 single pictures
-    would cost 64.
+    They are arranged row by row in `columns` columns (None: in one row). Each is enlarged by the
+    whole factor that brings its longer side nearest to `side` pixels, and never made smaller. One
+    sheet costs the browser one request; 64 single pictures would cost 64.
     """
     tiles = np.stack([pixels(image) for image in images])
     return _sheet(tiles.tobytes(), tiles.shape, side, columns or len(tiles), gap)

@@ -53,13 +53,13 @@ def screen(
     draw: str = "smooth",
     low: str = "7/8 ε",
 ) -> Screen:
-    """Returns the first screen for one or two networks; the keys of `results` are the networks'
+    """Returns the Attention page's first screen for one or two networks; the keys of `results` are the networks'
     names, which begin with A and B.
 
     `control`: the slider, with a position for each of a result's `levels`; `many`: overlaps on many
-    images, of the networks for which they are known; `draw`: how the maps are drawn, `smooth` or as
-    `cells` over the image, or `alone`, which is smooth without the image; `low`: as text, the
-    radius that PART gives to the less important pixels.
+    images, of the networks for which they are known; `draw`: how the maps are drawn, `smooth` or
+    `cells` (both over the image) or `alone` (smooth, without the image); `low`: as text, the radius
+    that PART gives to the less important pixels.
     """
     first = next(iter(results.values()))
     positions, rows = range(len(first.levels)), []

@@ -320,8 +320,8 @@ def _grid(n: int) -> str:
 
 
 def judged(chosen: Cast) -> None:
-    """Draw the accuracies, the gradients' share on the object, and their cosine with other
-    networks' gradients.
+    """Draw the accuracies, and once they are measured, the gradients' share on the object and their
+    cosine with the gradients of other networks (those of `_targets`).
     """
     st.subheader(
         "Are its gradients more on the object, is it more robust?"
