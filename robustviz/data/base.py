@@ -25,8 +25,8 @@ PIECE = 2**24  # number of pixel values counted in one step
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset(loading.Dataset[tuple[torch.Tensor, int]]):
     """One split of a data set, in memory on the CPU. `images` and `y` are stored; `x` is all images
-    as float32 in [0, 1], converted anew at each access. A DataLoader accepts a `Dataset`, because `dataset[i]` is an image, float32 in [0, 1],
-    and its label.
+    as float32 in [0, 1], converted anew at each access. A DataLoader accepts a `Dataset`, because
+    `dataset[i]` is an image, float32 in [0, 1], and its label.
 
     key: the name of the source; split: train, val or test (both are "given" for images in memory,
     see `data.given`). images: uint8 (N, C, H, W), or float32 in [0, 1] in the subclass

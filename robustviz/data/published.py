@@ -169,9 +169,8 @@ def laptop(augment: str) -> Recipe:
 
 
 def part(split: str, train: T, test: T) -> T:
-    """One of two values for the two official parts: `test` if `split` is test, else `train`.
-
-    Raises UserError if there is no such split.
+    """`test` if `split` is test; `train` if `split` is train or val, which are both cut from the
+    official training part. Raises UserError for another split.
     """
     return test if splits.check_split(split) == "test" else train
 

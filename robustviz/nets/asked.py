@@ -51,7 +51,7 @@ def shapes(
 ) -> list[tuple[int, ...]]:
     """The image shapes (C, H, W) to try, the most likely first; only `shape` if it is given.
 
-    C is the number of values in `mean` or `std`, else the first convolution's number of input
+    C is the length of `mean`, else of `std`, else the first convolution's number of input
     channels; without a convolution 3 and 1 are both tried. H = W is `size`, or if that is None each
     of `SIDES` in turn. Raises UserError for an invalid size or shape.
     """

@@ -49,8 +49,9 @@ def preact_maps(
     """The layers up to the feature maps: normalisation, 3×3 stem, stages, last batch norm and ReLU.
 
     `stem`: channels of the stem; `stages`: (number of blocks, channels) of each stage. Every stage
-    but the first halves the map, unless that would leave fewer than 4×4 cells: at 32 pixels and
-    above this is the published network; below, the maps stay large enough for CAM views.
+    but the first halves the map, unless that would leave fewer than 4×4 cells, so that the maps
+    stay large enough for CAM views. With four stages, at 25 pixels and above, this is the published
+    network.
     """
     layers: list[nn.Module] = [
         Normalise(channels, mean, std),

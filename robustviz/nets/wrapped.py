@@ -147,10 +147,10 @@ class Wrapped(Classifier):
     def stages(self) -> dict[str, nn.Module]:
         """The layers up to the one that outputs the feature maps, by name, in the module's order.
 
-        These are the children of the module; a child that contains the layer of the maps is
-        replaced by its own children. If that gives fewer than `FEW` layers and the layer of the
-        maps is an nn.Sequential, its children replace it, too. Without a layer for the maps, all
-        children of the module are returned.
+        These are the children of the module, by dotted name; one that contains the layer of the
+        maps is replaced by its own children, at every depth. If that gives fewer than `FEW` layers
+        and the layer of the maps is an nn.Sequential, its children take its place. Without a layer
+        for the maps, all children of the module are returned.
         """
         out: dict[str, nn.Module] = {}
 

@@ -53,8 +53,8 @@ def screen(
     draw: str = "smooth",
     low: str = "7/8 ε",
 ) -> Screen:
-    """Returns the Attention page's first screen for one or two networks; the keys of `results` are the networks'
-    names, which begin with A and B.
+    """Returns the Attention page's first screen for one or two networks; the keys of `results` are
+    the networks' names, which begin with A and B.
 
     `control`: the slider, with a position for each of a result's `levels`; `many`: overlaps on many
     images, of the networks for which they are known; `draw`: how the maps are drawn, `smooth` or

@@ -23,7 +23,7 @@ Found = dict[str, Evaluation]  # evaluations by the attack's printed name, weake
 
 
 class Images(NamedTuple):
-    """A group of evaluations: the hash of their images, and the radius ε of their attack."""
+    """The key of a group of evaluations: the hash of their images, and the attack's radius ε."""
 
     images: str
     eps: float

@@ -194,8 +194,9 @@ def _by_slope(found: Mapping[str, Contributions]) -> str:
 
 
 def dropped(result: Contributions, *, side: str = "a", template: str = LIGHT) -> go.Figure:
-    """Bar chart of the first image's contributions, largest first, coloured by what one draw of
-    guided dropout does: never drops the feature, keeps it this time, or drops it.
+    """Bar chart of the first image's contributions, largest first, coloured by what the result's
+    draw of guided dropout (`mask`) does: never drops the feature, keeps it this time, or drops it.
+    `side`, `a` or `b`: whose colour the bars have.
     """
     colour, meta = COLOURS[template], result.meta
     order = np.argsort(-result.parts[0], kind="stable")

@@ -75,8 +75,8 @@ class Task:
         }
 
     def displacement(self, clean: Tensor, moved: Tensor, x_moved: Tensor) -> measures.Displacement:
-        """How far each image's features moved from `clean` (N,D) to `moved` (N,D), when the image
-        changed to that in `x_moved` (N,C,H,W). Raises UserError if all images are of one class.
+        """How far each image's features moved, `clean` to `moved`, both (N,D), as the task's images
+        became `x_moved` (N,C,H,W). Raises UserError if all images are of one class.
         """
         few = self.images
         return measures.displacement(

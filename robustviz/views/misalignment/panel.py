@@ -158,8 +158,10 @@ def causes(here: Context, name: str, result: Misalignment, focus: str) -> None:
     """Draw one network's table of causes, worst class first, the explanations of the three worst
     classes in words, and a download of the whole table.
 
-    If `focus` names a class, only this class is explained, and its misclassified images are drawn.
-    Of more than ten classes, the table on the page has only those of `shown_classes`.
+    If `focus` names a class, only this class is explained, and its images that are misclassified,
+    untouched or attacked, are drawn. If there are more than ten classes, the table shows only
+    `shown_classes`. A click on a row chooses its class, and one of its images for the page.
+    `name`: the network's printed name.
     """
     names, rows = list(result.meta["classes"]), result.rows()
     shown = [names[c] for c in shown_classes(result, focus)] if len(names) > MOST else names

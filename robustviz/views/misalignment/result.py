@@ -300,7 +300,8 @@ class Pairs(Result):
 @register("probe/pairs")
 @dataclass(frozen=True)
 class PairsSpec(AttackedSpec[Pairs]):
-    """Histograms of the distance between the features of two test images, over all pairs.
+    """Two histograms of the distance between the features of two test images: over all pairs of
+    one class, and over all pairs of two classes.
 
     The features, scaled to length 1, are those of `FeaturesSpec` with the same settings.
     """

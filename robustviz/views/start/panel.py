@@ -153,8 +153,9 @@ def says(now: JSON) -> str:
 
 
 def reveal(pack: JSON, guesses: list[str]) -> None:
-    """Draw how many attacked pictures the user found, and how often the ordinary network is fooled:
-    on these pictures and on all test images.
+    """Draw how many attacked pictures the user found, on how many of them the ordinary network is
+    fooled, and on how many of the test images that it gets right untouched. `guesses`: `left` or
+    `right`, one for each round.
     """
     right = sum(
         guess == now["tampered"] for guess, now in zip(guesses, pack["rounds"], strict=True)

@@ -308,10 +308,10 @@ def _networks(start: TrainConfig, kind: registry.Kind, form: str) -> dict[str, f
 
 def submit(config: TrainConfig) -> str:
     """Draw the buttons that start the training of `config`, alone or with a second one to compare
-    it with. Returns the estimated time of `config`'s training in a sentence or two. A click puts the training into the queue and
-    shows its run. If the training cannot start, the reason is shown instead of the buttons, and ""
-    is returned. If a shipped run has exactly this config, the training gets the next seed for which
-    there is no shipped run.
+    it with. Returns the estimated time of `config`'s training in a sentence or two. A click puts
+    the training into the queue and shows its run. If the training cannot start, the reason is shown
+    instead of the buttons, and "" is returned. If a shipped run has exactly this config, the
+    training gets the next seed for which there is no shipped run.
     """
     try:
         # resolves the runs that a method names, so that the config has the id of its run

@@ -252,11 +252,10 @@ def _against(name: str, cells: Sequence[Cell]) -> str:
 def alignment(
     result: Fooled, *, b: str = "", b_name: str = "B", template: str = LIGHT
 ) -> go.Figure:
-    """Draw, for each target, by how many percentage points the share of images that fool it
-    changes if they are attacked on a fine-tuned copy instead of on the source: the copy aligned to
-    soft labels, and the copies of the two controls, as far as they were trained. With Tango's 95%
-    intervals. `b`: the run id of network B, empty: no bar for B; `b_name`: its printed name. Raises
-    UserError if there is no copy.
+    """Draw by how many percentage points the share of images that fool each target changes if they
+    are attacked on an aligned copy of the source, or on a trained copy of a control, instead of on
+    the source; with Tango's 95% intervals. `b`: the run id of B, empty: no bar for B; `b_name`: its
+    printed name. Raises UserError if there is no copy.
     """
     shown = dict(zip(result.models, result.meta["shown"], strict=True))
     copies = {shown[run]["target"]: run for run in result.sources[1:]}
