@@ -171,9 +171,9 @@ def networks_of(run: Run, spec: SurfacesSpec) -> tuple[Run, Run | None]:
 
 @probe(SurfacesSpec)
 def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
-    """Measure the run's loss on the plane through a test image that an adversarial and a random
-    direction span. Raises UserError for a span of 0 (also the default span at ε = 0) and for an
-    even grid, and where `image_of`, `networks_of` or `adversarial_direction` does.
+    """Measure the run's loss on the plane through a test image along an adversarial and a random
+    direction. Raises UserError for a span of 0 (also 2ε, the default, if ε is 0), an even grid, and
+    where `image_of`, `networks_of` or `adversarial_direction` does.
     """
     split, x, y = image_of(run, spec.index)
     net, (reference, witness) = net_of(run), networks_of(run, spec)
@@ -189,8 +189,7 @@ def surfaces(run: Run, spec: SurfacesSpec) -> Surface:
     if spec.refine:
         points = refined(
             lambda i, j: moved_images(net, x[0], d, r, a[i], a[j]).numpy(),
-            # square roots, because the figure's colour scale is spaced like them
-            lambda flat: np.sqrt(losses_of(flat).clip(0)),
+            lambda flat: np.sqrt(losses_of(flat).clip(0)),  # as the figure's colours are spaced
             spec.grid,
             spec.seed,
         )

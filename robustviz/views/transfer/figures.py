@@ -252,10 +252,9 @@ def _against(name: str, cells: Sequence[Cell]) -> str:
 def alignment(
     result: Fooled, *, b: str = "", b_name: str = "B", template: str = LIGHT
 ) -> go.Figure:
-    """Draw by how many percentage points the share of images that fool each target changes if they
-    are attacked on an aligned copy of the source, or on a trained copy of a control, instead of on
-    the source; with Tango's 95% intervals. `b`: the run id of B, empty: no bar for B; `b_name`: its
-    printed name. Raises UserError if there is no copy.
+    """Draw by how many points the share of images that fool each target changes if they are attacked
+    on an aligned copy, or a control's copy, instead of the source; with Tango's 95% intervals. `b`:
+    the run id of B (empty: no bar), `b_name`: its name. Raises UserError if there is no copy.
     """
     shown = dict(zip(result.models, result.meta["shown"], strict=True))
     copies = {shown[run]["target"]: run for run in result.sources[1:]}
