@@ -252,7 +252,7 @@ def _against(name: str, cells: Sequence[Cell]) -> str:
 def alignment(
     result: Fooled, *, b: str = "", b_name: str = "B", template: str = LIGHT
 ) -> go.Figure:
-    """Draw by how many points the share of images that fool each target changes if they are attacked
+    """Draw by how many points the share of images that fool each target changes if attacked
     on an aligned copy, or a control's copy, instead of the source; with Tango's 95% intervals. `b`:
     the run id of B (empty: no bar), `b_name`: its name. Raises UserError if there is no copy.
     """
