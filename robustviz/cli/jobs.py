@@ -8,7 +8,7 @@ from robustviz.runs import folder, queue
 
 def stop(args: argparse.Namespace) -> int:
     """Stop a training, by force if it does not end by itself, and show its state. Returns the exit
-    status 0.
+    status 0. Raises UserError if the run is neither queued nor running.
     """
     run = folder.open_run(args.run)
     state = queue.stop(run)

@@ -195,7 +195,9 @@ def _fixed_starts() -> Iterator[None]:
 
 @promise("method")
 def no_order(method: Method) -> None:
-    """The order within a batch affects neither the loss terms nor the gradients."""
+    """The order within a batch affects neither the loss terms nor the gradients, if attacks start
+    at points that depend on the image alone.
+    """
     method = method.bound(EPS)
     net, batch = network(method), usual()
     mixed = torch.randperm(N, generator=torch.Generator().manual_seed(0))

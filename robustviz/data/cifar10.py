@@ -61,7 +61,9 @@ class CIFAR10(Published):
         )
 
     def load(self, split: str, n: int | None = None) -> Dataset:
-        """The split, with images (N, 3, 32, 32); downloaded if no copy is on this computer."""
+        """The split, with images (N, 3, 32, 32); downloaded if no copy is on this computer. `n`
+        limits the training split only.
+        """
         names, compact = _names(split)
         place, packed = self._places(split)
         if place is None and packed is not None:

@@ -35,14 +35,14 @@ class Floats(Dataset):
 
 
 def given(data: Any) -> Dataset:
-    """`data` as a `Dataset` on the CPU, with the images in the order of `data`, unshuffled.
+    """`data` as a `Dataset` on the CPU, with the same images in the same order in every call.
 
     `data` is a `Dataset` (returned as it is), `(images, labels)`, `(images, labels, class names)`,
     a DataLoader or a PyTorch data set. A data set gives `(image, label)` or a dictionary with usual
-    keys (`IMAGES`, `LABELS`), a DataLoader batches of these. A DataLoader that shuffles, by itself
-    or by its sampler or batch sampler, is read in the order of its data set, so that the same call
-    always gives the same images. Random augmentation by the data set itself is not recognised: turn
-    it off.
+    keys (`IMAGES`, `LABELS`), a DataLoader batches of these. A DataLoader whose order
+    changes from pass to pass is read in the order of its data set, or with a SubsetRandomSampler in
+    that of its indices; one whose order is the same in each pass, in that order. Random
+    augmentation by the data set itself is not recognised: turn it off.
 
     Images are tensors or arrays (N, C, H, W), floats in [0, 1] or uint8; those of a data set may be
     PIL images. Nothing is rounded to 8 bits: images whose pixels are all multiples of 1/255 are

@@ -88,8 +88,9 @@ class AttackLevels(Result):
         return np.asarray(self.probs.argmax(1))
 
     def at(self, position: int) -> Adversarial:
-        """Returns the result of the attack with the radius `levels[position]` alone. Its images are
-        rounded to whole grey levels; softmax outputs and distance are those before rounding.
+        """Returns the result at one radius, `levels[position]`, in the form that an attack with
+        only this radius returns. Its images are rounded to whole grey levels; softmax outputs and
+        distance are those before rounding.
         """
         x = self.x.astype(np.float32) / 255
         x_adv = x + self.change[position].astype(np.float32) / 255

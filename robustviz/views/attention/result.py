@@ -80,8 +80,8 @@ class Attention(Result):
 
     @property
     def spent(self) -> Floats:
-        """The absolute change |δ| of each pixel value by the attack within the budget, (C,H,W), in
-        pixel units.
+        """How far the attack within PART's budget changes each pixel value, (C,H,W), for pixels in
+        [0, 1]: |x_part − x|.
         """
         return np.asarray(np.abs(self.x_part - self.x))
 

@@ -181,10 +181,10 @@ class Pairing(Result):
     """Pairing loss and cross-entropy of images and their attacked copies, image by image.
 
     `ce`, `ce_adv` (n,): cross-entropy of the untouched and of the attacked image; `pairing` (n,):
-    mean squared difference of their logits; `cosine` (n,): cosine of two gradients with respect to
-    all weights, that of `pairing` and that of the mean of both cross-entropies, NaN where one of
-    them is zero; `right_adv` (n,): whether the attacked image is classified correctly; `y`, `index`
-    (n,): true class and image index.
+    squared difference of their logits, mean over the classes; `cosine` (n,): cosine between the
+    gradients, with respect to all weights, of `pairing` and of (`ce` + `ce_adv`)/2, NaN where one
+    gradient is zero; `right_adv` (n,): whether the attacked image is classified correctly; `y`,
+    `index` (n,): true class and image index.
     """
 
     ce: Floats

@@ -194,8 +194,9 @@ class FooledSpec(ProbeSpec[Fooled]):
 
     The first `n` test images (the default covers all of shapes and digits) are attacked on the
     run's network and shown to it, to every shipped network on the data and to the runs in `also`.
-    The images are also attacked on those of these networks that are aligned copies of the run. All
-    images count; those that a network misclassifies clean are counted separately.
+    Those of these networks that are aligned copies of the run are attacked, too, and their attacked
+    images are shown to all of them. All images count; those that a network misclassifies clean are
+    counted separately.
     """
 
     also: str = option(
