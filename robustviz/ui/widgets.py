@@ -226,15 +226,15 @@ def take_home(
     results: Mapping[str, Result],
     spec: ProbeSpec[Any] | None = None,
     chart: tuple[Mapping[str, Result], Recipe] | None = None,
-    rows: Sequence[Mapping[str, Any]] = (),
+    rows: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
     lines: str = "",
 ) -> None:
     """Draw the *Take home* menu of a first screen: the screen with its control as one HTML file,
     its charts and images, all measured data, its caption, and, with a `spec`, the lines of Python
     that measure `results` again. `chart`: other results, which the screen's chart shows, and the
-    recipe of a figure of them; its numbers, caption and lines are offered, too. `rows`: the numbers
-    of a screen without results, offered as CSV; `lines`: Python for a screen without a `spec`.
-    Users who may act also get notebooks that repeat the runs of `results`.
+    recipe of a figure of them; its numbers, caption and lines are offered, too. `rows` returns the
+    numbers of a screen without results, offered as CSV; `lines`: Python for a screen without a
+    `spec`. Users who may act also get notebooks that repeat the runs of `results`.
     """
     with st.popover(
         "Take home",
@@ -263,8 +263,8 @@ def take_home(
             captioned.append(made := drawn(figure, found, **recipe.options))
             recipes.append(recipe)
             _file("Numbers drawn (CSV)", lambda: csv(made), f"{key}.csv", "text/csv")
-        if rows:
-            _file("Numbers (CSV)", partial(csv_of, rows), f"{key}.csv", "text/csv")
+        if rows is not None:
+            _file("Numbers (CSV)", lambda: csv_of(rows()), f"{key}.csv", "text/csv")
         _strips(key, results, at)
         _measured_files(key, results)
         # without results only the screen's own sentences say how it was measured

@@ -37,8 +37,14 @@ def _view(known: Found) -> None:
     shell.write_address()  # here: a rerun of the fragment skips the rest of the page
     with st.container(horizontal=True):
         drawn = screen_figures.screen(known, start)
-        rows = [vars(row) for row in known.rows if row.data == known.data[start]]
-        widgets.take_home("claims", TITLE, drawn, {}, rows=rows, lines=LINES)
+        widgets.take_home(
+            "claims",
+            TITLE,
+            drawn,
+            {},
+            rows=lambda: [vars(row) for row in known.rows if row.data == known.data[start]],
+            lines=LINES,
+        )
     _table(known, known.data[start])
 
 

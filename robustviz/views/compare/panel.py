@@ -62,7 +62,9 @@ def _view(here: Context) -> None:
             TITLE,
             screen,
             {},
-            rows=[_row(found, found.scores.get(name), run, here) for name, run in runs.items()],
+            rows=lambda: [
+                _row(found, found.scores.get(name), run, here) for name, run in runs.items()
+            ],
             lines=LINES.format([run_id for _, run_id in here.sides]),
         )
     if seen.clicked in runs:

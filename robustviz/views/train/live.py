@@ -376,7 +376,8 @@ def evaluation_or_none(run: Run) -> Evaluation | None:
     evaluations is damaged: a damaged run must not hide the others of a list.
     """
     try:
-        another = (each for each in run.evaluations()[::-1] if each.printed == "PGD-20")
-        return run.evaluation() or next(another, None)
+        return run.evaluation() or next(
+            (each for each in run.evaluations()[::-1] if each.printed == "PGD-20"), None
+        )
     except UserError:
         return None

@@ -134,7 +134,8 @@ class TransferSpec(ProbeSpec[Transfer]):
     # half the run's radius: Ma et al. use 4/255 here, and 8/255 for white-box attacks
     eps: float | None = option(
         None,
-        "Radius ε, for pixels in [0, 1]; empty: half the run's ε (the data's after l2 training).",
+        "Radius ε, for pixels in [0, 1]; empty: half the run's ε (half the data's after l2"
+        " training).",
         low=0,
         kind="radius",
     )
