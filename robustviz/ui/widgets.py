@@ -274,6 +274,7 @@ def take_home(
             st.markdown("In a notebook:")
             for code in (*(recipe.code() for recipe in recipes), *([lines] if lines else [])):
                 st.code(code, language="python", wrap_lines=True)
+        if recipes:
             _notebooks(key, results)
 
 

@@ -113,7 +113,7 @@ def test_a_screen_of_stored_numbers_gives_them_and_the_lines_that_print_them(
     name, offers, told, printed, visit, capsys
 ) -> None:
     app = opened(visit, name, name)
-    assert offers in offered(app)
+    assert offers in offered(app) and not app.error
     assert told in said(app)
     exec(next(each.value for each in app.code if each.value.startswith("from ")), {})
     assert printed in capsys.readouterr().out
